@@ -1,0 +1,140 @@
+//! The edge: exports the tracker as the world `boundary:usage/tracker`.
+//!
+//! No borrow of the tracker is held across an await: while `flush` waits for the database, the host calls `track` on
+//! this same instance (R3).
+
+use std::cell::RefCell;
+
+use crate::{Activity, Flush, HashingKey, Outcome, Plan, SketchError, Stored, Tracker, UniqueSketch, Uniques, Update};
+
+use bindings::Guest;
+use bindings::boundary::usage::locks::{Lock, Mode, acquire};
+use bindings::boundary::usage::transactions::{self, Transaction, hashing_key};
+use bindings::boundary::usage::types;
+
+/// Generated code only. It is the ABI itself: raw pointers in and out of linear memory.
+#[allow(unsafe_code, missing_docs, unreachable_pub, clippy::all)]
+mod bindings {
+    wit_bindgen::generate!({ path: "../wit", world: "tracker" });
+
+    export!(Component with_types_in self);
+
+    use super::Component;
+}
+
+struct Component;
+
+thread_local! {
+    static TRACKER: RefCell<Option<Tracker>> = const { RefCell::new(None) };
+}
+
+/// Runs on the instance's tracker, which is made at first use because its key comes from the host.
+fn with_tracker<T>(act: impl FnOnce(&mut Tracker) -> T) -> T {
+    TRACKER.with_borrow_mut(|tracker| {
+        act(tracker.get_or_insert_with(|| {
+            let (first, second) = hashing_key();
+            Tracker::new(HashingKey(first, second))
+        }))
+    })
+}
+
+impl Guest for Component {
+    fn track(activities: Vec<types::Activity>) {
+        with_tracker(|tracker| {
+            for activity in activities {
+                tracker.record(activity.into());
+            }
+        });
+    }
+
+    async fn flush(replica: types::Uuid) -> Result<types::Flushed, types::Error> {
+        let started = with_tracker(Tracker::start_flush);
+        let Some(mut flush) = started.map_err(|error| types::Error::Conflict(error.to_string()))? else {
+            return Ok(types::Flushed::Idle);
+        };
+        let result = write(&mut flush, replica).await;
+        let outcome = match &result {
+            Ok(_) => Outcome::Committed,
+            Err(types::Error::CommitUnknown(_)) => Outcome::Unknown,
+            Err(_) => Outcome::RolledBack,
+        };
+        with_tracker(|tracker| tracker.end_flush(flush, outcome));
+        result
+    }
+}
+
+/// One transaction: the locks, then what is stored, then the upsert. To return early drops the transaction, which rolls
+/// it back (R4).
+async fn write(flush: &mut Flush, replica: types::Uuid) -> Result<types::Flushed, types::Error> {
+    let transaction = Transaction::begin(replica).await?;
+    acquire(&transaction, Lock::Cutover, Mode::Shared).await?;
+    acquire(&transaction, Lock::Replica, Mode::Exclusive).await?;
+    let stored = transaction.read().await?;
+    let stored = Stored {
+        last_flush: stored.last_flush,
+        uniques: stored.uniques.map(TryInto::try_into).transpose().map_err(|error: SketchError| {
+            types::Error::Refused(format!("the stored sketch of this replica is damaged: {error}"))
+        })?,
+    };
+    match flush.plan(&stored) {
+        Plan::Confirmed(number) => Ok(types::Flushed::Confirmed(number)),
+        Plan::Write(update) => {
+            let flush = update.flush;
+            let new_period = transaction.upsert((*update).into()).await?;
+            Transaction::commit(transaction).await?;
+            Ok(types::Flushed::Written(types::Written { flush, new_period }))
+        }
+    }
+}
+
+impl From<types::Activity> for Activity {
+    fn from(activity: types::Activity) -> Self {
+        Self {
+            workspace: activity.workspace.into(),
+            owner: activity.owner.into(),
+            allowed: activity.allowed,
+            denied: activity.denied,
+        }
+    }
+}
+
+impl From<types::Uuid> for u128 {
+    fn from(uuid: types::Uuid) -> Self {
+        u128::from(uuid.high) << 64 | u128::from(uuid.low)
+    }
+}
+
+impl TryFrom<types::Uniques> for Uniques {
+    type Error = SketchError;
+
+    fn try_from(uniques: types::Uniques) -> Result<Self, SketchError> {
+        Ok(Self {
+            workspaces: UniqueSketch::from_bytes(&uniques.workspaces.sketch)?,
+            users: UniqueSketch::from_bytes(&uniques.users.sketch)?,
+        })
+    }
+}
+
+impl From<&UniqueSketch> for types::UniqueSet {
+    fn from(sketch: &UniqueSketch) -> Self {
+        Self { count: sketch.count(), sketch: sketch.to_bytes() }
+    }
+}
+
+impl From<&Uniques> for types::Uniques {
+    fn from(uniques: &Uniques) -> Self {
+        Self { workspaces: (&uniques.workspaces).into(), users: (&uniques.users).into() }
+    }
+}
+
+impl From<Update> for transactions::Update {
+    fn from(update: Update) -> Self {
+        Self {
+            flush: update.flush,
+            delta: (&update.delta).into(),
+            cumulative: (&update.cumulative).into(),
+            allowed: update.allowed,
+            denied: update.denied,
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The decisions of one flush, from what the database answers to what is written next.
+//!
+//! ```text
+//!            start_flush              plan                  commit
+//!  recorded ────────────▶ taken ────────────▶ to be written ──────▶ Committed   it is in the database
+//!                           │                      │          ├───▶ RolledBack  put back, goes out with the next flush
+//!                           └──────────────────────┴──────────┘
+//!                                                             └───▶ Unknown     in doubt: the next flush finds out
+//! ```
+//!
+//! Flushes of a replica are numbered, and the database keeps the number of the last one applied. So a flush in doubt is
+//! resolved by one comparison, made under the replica's lock, when the transaction in doubt is certainly over (D3).
+
+use crate::snapshot::{Snapshot, Uniques};
+
+/// What the database holds of a replica.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The number of the last flush applied; 0 when there was none.
+    pub last_flush: u64,
+    /// The ids of the open period; `None` when the replica has no row in it.
+    pub uniques: Option<Uniques>,
+}
+
+/// What a flush writes.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// Its number, greater than that of any flush applied before.
+    pub flush: u64,
+    /// The ids since the last flush.
+    pub delta: Uniques,
+    /// The ids of the open period, with these (D1).
+    pub cumulative: Uniques,
+    /// Requests let through since the last flush.
+    pub allowed: u64,
+    /// Requests blocked since the last flush.
+    pub denied: u64,
+}
+
+/// How a flush goes on once the database has been read.
+#[derive(Clone, Debug)]
+pub enum Plan {
+    /// The flush of this number, which was in doubt, was applied, and nothing else waits: roll back and be done.
+    Confirmed(u64),
+    /// Write this and commit.
+    Write(Box<Update>),
+}
+
+/// How the transaction of a flush ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// What was planned is in the database.
+    Committed,
+    /// Nothing was applied.
+    RolledBack,
+    /// The commit was sent and brought no reply.
+    Unknown,
+}
+
+/// A snapshot that may or may not be in the database.
+#[derive(Clone, Debug)]
+pub(crate) struct InDoubt {
+    flush: u64,
+    snapshot: Snapshot,
+}
+
+/// One attempt to write what a tracker has gathered.
+#[derive(Debug)]
+pub struct Flush {
+    delta: Option<Snapshot>,
+    in_doubt: Option<InDoubt>,
+    /// The number under which the delta goes out, once planned.
+    number: Option<u64>,
+}
+
+impl Flush {
+    pub(crate) fn new(delta: Option<Snapshot>, in_doubt: Option<InDoubt>) -> Self {
+        Self { delta, in_doubt, number: None }
+    }
+
+    /// Decides what to write. `stored` must have been read while the transaction held the replica's lock.
+    pub fn plan(&mut self, stored: &Stored) -> Plan {
+        let confirmed = self.resolve_doubt(stored.last_flush);
+        let Some(delta) = &self.delta else {
+            return Plan::Confirmed(confirmed.expect("a flush carries a delta or a doubt; a doubt disproved is a delta"));
+        };
+        let number = stored.last_flush.saturating_add(1);
+        self.number = Some(number);
+        Plan::Write(Box::new(Update {
+            flush: number,
+            delta: delta.uniques.clone(),
+            cumulative: match &stored.uniques {
+                Some(stored) => stored.union(&delta.uniques),
+                None => delta.uniques.clone(),
+            },
+            allowed: delta.allowed,
+            denied: delta.denied,
+        }))
+    }
+
+    /// Drops the snapshot in doubt if it was applied, and makes it part of the delta if it was not. Answers the number
+    /// of the flush that was applied.
+    fn resolve_doubt(&mut self, last_flush: u64) -> Option<u64> {
+        let in_doubt = self.in_doubt.take()?;
+        if last_flush >= in_doubt.flush {
+            return Some(in_doubt.flush);
+        }
+        self.delta = Snapshot::merge_some(Some(in_doubt.snapshot), self.delta.take());
+        None
+    }
+
+    /// What the tracker gets back: (to be sent with the next flush, in doubt).
+    pub(crate) fn left_over(self, outcome: Outcome) -> (Option<Snapshot>, Option<InDoubt>) {
+        match (outcome, self.delta, self.number) {
+            (Outcome::Committed, ..) => {
+                assert!(self.in_doubt.is_none(), "a commit follows a plan, and a plan resolves the doubt");
+                (None, None)
+            }
+            (Outcome::Unknown, Some(snapshot), Some(flush)) => (None, Some(InDoubt { flush, snapshot })),
+            // Without a plan there was nothing to commit, so that nothing can have been applied.
+            (Outcome::RolledBack | Outcome::Unknown, delta, _) => (delta, self.in_doubt),
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The usage tracker: what is counted, when it is written, and how nothing counts twice.
+//!
+//! This crate is the middle of the flow *proxy → intake → **component** → transaction → database*. Its rules are plain
+//! Rust without bindings and without I/O, tested natively; [`component`](self) glue, compiled for WebAssembly only,
+//! exports them as the world `boundary:usage/tracker`.
+//!
+//! | file | keeps |
+//! | --- | --- |
+//! | `tracker.rs` | what `track` counts (R1), the snapshot (R2, R3), the put-back (D2), bounded memory (R6) |
+//! | `snapshot.rs` | what one flush carries; request counts that saturate |
+//! | `flush.rs` | the decisions of a flush: what to write (R5, D1), and whether a lost commit was applied (D3) |
+//! | `sketch.rs` | the unique set: keyed, mergeable, bounded (D1, D4); also used by the collection |
+//! | `component.rs` | the order of one transaction (R4), WIT types to ours and back |
+
+#![deny(unsafe_code)]
+
+mod flush;
+mod sketch;
+mod snapshot;
+mod tracker;
+
+#[cfg(target_family = "wasm")]
+mod component;
+
+pub use flush::{Flush, Outcome, Plan, Stored, Update};
+pub use sketch::{HashingKey, SKETCH_BYTES_MAX, SketchError, UniqueSet, UniqueSketch, UniqueUnion};
+pub use snapshot::{REQUESTS_MAX, Snapshot, Uniques, saturating_requests};
+pub use tracker::{Activity, AlreadyFlushing, Tracker};
