@@ -1,0 +1,92 @@
+//! Time as a value: the system's, or one that a test moves by hand.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+/// The clock by which a tracker flushes and a collector collects.
+#[derive(Clone)]
+pub struct Clock(Source);
+
+#[derive(Clone)]
+enum Source {
+    System { origin: Instant },
+    Manual(Arc<Manual>),
+}
+
+struct Manual {
+    now: watch::Sender<Duration>,
+    sleepers: watch::Sender<usize>,
+}
+
+impl Clock {
+    /// The system's monotonic clock.
+    pub fn system() -> Self {
+        Self(Source::System { origin: Instant::now() })
+    }
+
+    /// A clock that stands still until its [`ManualClock`] is moved.
+    pub fn manual() -> (Self, ManualClock) {
+        let manual = Arc::new(Manual { now: watch::Sender::new(Duration::ZERO), sleepers: watch::Sender::new(0) });
+        (Self(Source::Manual(manual.clone())), ManualClock(manual))
+    }
+
+    /// Time since the clock was made.
+    pub fn now(&self) -> Duration {
+        match &self.0 {
+            Source::System { origin } => origin.elapsed(),
+            Source::Manual(manual) => *manual.now.borrow(),
+        }
+    }
+
+    /// Waits for that long. Safe to cancel.
+    pub async fn sleep(&self, duration: Duration) {
+        match &self.0 {
+            Source::System { .. } => tokio::time::sleep(duration).await,
+            Source::Manual(manual) => manual.sleep(duration).await,
+        }
+    }
+}
+
+impl Manual {
+    async fn sleep(&self, duration: Duration) {
+        let mut now = self.now.subscribe();
+        let wake = now.borrow().saturating_add(duration);
+        let _sleeper = Sleeper::new(&self.sleepers);
+        let reached = now.wait_for(|now| *now >= wake).await;
+        reached.expect("the sender lives as long as the clock that sleeps");
+    }
+}
+
+/// Counts a sleep that is under way.
+struct Sleeper<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Sleeper<'a> {
+    fn new(sleepers: &'a watch::Sender<usize>) -> Self {
+        sleepers.send_modify(|count| *count += 1);
+        Self(sleepers)
+    }
+}
+
+impl Drop for Sleeper<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+/// Moves a manual clock.
+pub struct ManualClock(Arc<Manual>);
+
+impl ManualClock {
+    /// Moves the clock on, and wakes whoever slept until then.
+    pub fn advance(&self, duration: Duration) {
+        self.0.now.send_modify(|now| *now = now.saturating_add(duration));
+    }
+
+    /// Waits until that many sleeps are under way: then an [`advance`](Self::advance) will not be missed.
+    pub async fn sleepers(&self, count: usize) {
+        let mut sleepers = self.0.sleepers.subscribe();
+        sleepers.wait_for(|sleeping| *sleeping >= count).await.expect("the sender lives in self");
+    }
+}

@@ -1,0 +1,266 @@
+//! The database, in the words of the domain: flushes read and upsert, a collection takes all rows.
+//!
+//! This is the end of the flow *proxy → intake → component → transaction → **database***. The SQL is in `sqlite` and
+//! `postgres` and nowhere else; the two keep the same promises, and one test suite holds both to them.
+
+mod postgres;
+mod sqlite;
+mod url;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use futures_util::stream::BoxStream;
+use serde::Serialize;
+use uuid::Uuid;
+
+pub use boundary_usage_tracker::HashingKey;
+
+use crate::collection::{Summary, TakenRow};
+use crate::error::Error;
+
+/// A database that holds usage: SQLite or PostgreSQL. Cheap to clone; clones share connections.
+///
+/// Its work runs on the Tokio runtime on which it was connected; that runtime must outlive it.
+#[derive(Clone)]
+pub struct Database {
+    backend: Arc<dyn Backend>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Database {
+    /// Connects, and brings the schema up to date; safe when several processes do so at once.
+    ///
+    /// - `sqlite:PATH`: a file, created when missing; several processes of one machine can share it.
+    /// - `postgres://USER:PASSWORD@HOST:PORT/DATABASE`: for several replicas.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Configuration`] for a URL that is neither; [`Error::Unavailable`] when the database cannot be reached
+    /// or does not let us in. Neither shows the URL's password.
+    pub async fn connect(url: &str) -> Result<Self, Error> {
+        let backend: Arc<dyn Backend> = match url::Scheme::of(url)? {
+            url::Scheme::Sqlite => Arc::new(sqlite::Sqlite::connect(url).await?),
+            url::Scheme::Postgres => Arc::new(postgres::Postgres::connect(url).await?),
+        };
+        Ok(Self::with_backend(backend))
+    }
+
+    /// A database of one's own making. Must be called on a Tokio runtime.
+    pub fn with_backend(backend: Arc<dyn Backend>) -> Self {
+        Self { backend, runtime: tokio::runtime::Handle::current() }
+    }
+
+    /// What the database holds now; changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be read.
+    pub async fn status(&self) -> Result<DatabaseStatus, Error> {
+        self.backend.status().await
+    }
+
+    /// Records that a period's summary has been delivered. Answers whether it was undelivered until now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] when there is no such period.
+    pub async fn acknowledge(&self, period: i64) -> Result<bool, Error> {
+        self.backend.acknowledge(period).await
+    }
+
+    /// Closes all connections.
+    pub async fn close(&self) {
+        self.backend.close().await;
+    }
+
+    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
+    }
+}
+
+/// A kind of database. Implemented for SQLite and PostgreSQL, and by tests that inject faults.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// The key under which ids are hashed: made once, with the schema.
+    async fn hashing_key(&self) -> Result<HashingKey, Error>;
+
+    /// Opens a transaction.
+    async fn begin(&self, purpose: Purpose) -> Result<Box<dyn Transaction>, Error>;
+
+    /// See [`Database::status`].
+    async fn status(&self) -> Result<DatabaseStatus, Error>;
+
+    /// See [`Database::acknowledge`].
+    async fn acknowledge(&self, period: i64) -> Result<bool, Error>;
+
+    /// Closes all connections.
+    async fn close(&self);
+}
+
+/// A transaction. To drop one rolls it back; a connection whose state is then unknown is closed, not used again.
+#[async_trait]
+pub trait Transaction: Send {
+    /// Waits for a lock, which is held until the transaction ends. [`Error::Conflict`] when the wait takes too long.
+    async fn acquire(&mut self, lock: Lock, mode: LockMode) -> Result<(), Error>;
+
+    /// What is stored of a replica. Certain only under the replica's lock.
+    async fn read(&mut self, replica: Uuid) -> Result<Stored, Error>;
+
+    /// Inserts the replica's row with the delta's uniques, or updates it with the cumulative ones; adds the request
+    /// counts, saturating; records the flush as the replica's last. Answers whether the row is new.
+    /// [`Error::Conflict`] when the replica's last flush has this number or a greater one.
+    async fn upsert(&mut self, replica: Uuid, update: &Update) -> Result<bool, Error>;
+
+    /// When the open period began, and what time it is, by the database's clock.
+    async fn open_period(&mut self) -> Result<OpenPeriod, Error>;
+
+    /// Deletes every row, and answers exactly the deleted ones, one at a time.
+    fn take_rows(&mut self) -> BoxStream<'_, Result<TakenRow, Error>>;
+
+    /// Writes a period's summary as undelivered; answers the period's id.
+    async fn insert_period(&mut self, summary: &Summary) -> Result<i64, Error>;
+
+    /// Commits. [`Error::CommitUnknown`] when the commit was sent and no reply came; after any other error nothing is
+    /// applied.
+    async fn commit(self: Box<Self>) -> Result<(), Error>;
+
+    /// Rolls back and hands the connection back.
+    async fn rollback(self: Box<Self>);
+}
+
+/// What a transaction is for; decides its time limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A replica's flush: short.
+    Flush,
+    /// A collection: waits for all flushes under way, and reads every row.
+    Collection,
+}
+
+/// What can be locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lock {
+    /// The cutover from one period to the next.
+    Cutover,
+    /// One replica's flushes.
+    Replica(Uuid),
+}
+
+/// How a lock is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockMode {
+    /// Together with other shared holders.
+    Shared,
+    /// Alone.
+    Exclusive,
+}
+
+/// A unique set as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UniqueSet {
+    /// How many ids it holds, as the sketch estimates.
+    pub count: u64,
+    /// A compact Theta sketch.
+    pub sketch: Vec<u8>,
+}
+
+/// The two sets that are counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uniques {
+    /// The workspaces that were active.
+    pub workspaces: UniqueSet,
+    /// The users who own them.
+    pub users: UniqueSet,
+}
+
+/// What is stored of a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The number of the last flush applied; 0 when there was none.
+    pub last_flush: u64,
+    /// The sketches of the open period; `None` when the replica has no row in it. Their counts are those stored.
+    pub uniques: Option<Uniques>,
+}
+
+/// What one flush writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update {
+    /// The flush's number.
+    pub flush: u64,
+    /// The ids of this flush alone.
+    pub delta: Uniques,
+    /// The ids of the open period, this flush included.
+    pub cumulative: Uniques,
+    /// Requests let through since the last flush, at most 2^63 - 1.
+    pub allowed: u64,
+    /// Requests blocked since the last flush, at most 2^63 - 1.
+    pub denied: u64,
+}
+
+/// The period that a collection would close now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenPeriod {
+    /// The last cutover; before the first, when the schema was made.
+    pub start: DateTime<Utc>,
+    /// Now.
+    pub now: DateTime<Utc>,
+}
+
+/// What the database holds: the open period, the replicas, the closed periods.
+#[derive(Clone, Debug, Serialize)]
+pub struct DatabaseStatus {
+    /// When the open period began: the last cutover, or before the first when the schema was made.
+    pub period_start: DateTime<Utc>,
+    /// The rows of the open period.
+    pub rows: Vec<RowStatus>,
+    /// Every replica that ever flushed.
+    pub replicas: Vec<ReplicaStatus>,
+    /// The most recent closed periods and every undelivered one, newest first.
+    pub periods: Vec<PeriodStatus>,
+}
+
+/// A replica's row in the open period.
+#[derive(Clone, Debug, Serialize)]
+pub struct RowStatus {
+    /// The replica.
+    pub replica: Uuid,
+    /// Workspaces that it saw, as its sketch estimates.
+    pub unique_workspaces: u64,
+    /// Users that it saw, as its sketch estimates.
+    pub unique_users: u64,
+    /// Requests let through.
+    pub allowed_requests: u64,
+    /// Requests blocked.
+    pub denied_requests: u64,
+    /// Its first flush of the period.
+    pub window_start: DateTime<Utc>,
+    /// Its last flush of the period.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// A replica's last flush.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReplicaStatus {
+    /// The replica.
+    pub replica: Uuid,
+    /// The number of its last flush.
+    pub last_flush: u64,
+    /// When that was.
+    pub flushed_at: DateTime<Utc>,
+}
+
+/// A closed period.
+#[derive(Clone, Debug, Serialize)]
+pub struct PeriodStatus {
+    /// Its summary.
+    #[serde(flatten)]
+    pub summary: Summary,
+    /// When delivery of the summary was acknowledged; `None` while it is undelivered.
+    pub delivered_at: Option<DateTime<Utc>>,
+}
