@@ -1,1 +1,15 @@
-//! x
+//! The equipment of the integration tests.
+
+#![forbid(unsafe_code)]
+
+pub mod model_database;
+
+use std::sync::OnceLock;
+
+use boundary_usage::Plugin;
+
+/// The embedded component, compiled once for all tests of a process.
+pub fn plugin() -> &'static Plugin {
+    static PLUGIN: OnceLock<Plugin> = OnceLock::new();
+    PLUGIN.get_or_init(|| Plugin::embedded().expect("the embedded component can be compiled"))
+}
