@@ -13,7 +13,7 @@ use boundary_usage::{
 };
 use chrono::{DateTime, Utc};
 use futures_util::stream::{self, BoxStream};
-use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
 use uuid::Uuid;
 
 /// A database in memory; clones are the same database.
@@ -24,6 +24,7 @@ pub struct ModelDatabase(Arc<Shared>);
 struct Shared {
     tables: Mutex<Tables>,
     cutover: Arc<RwLock<()>>,
+    commits: watch::Sender<u64>,
     replica_locks: Mutex<BTreeMap<Uuid, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -36,16 +37,18 @@ pub struct Tables {
     pub last_flushes: BTreeMap<Uuid, u64>,
     /// The closed periods, oldest first.
     pub periods: Vec<Summary>,
-    /// Transactions ever begun.
-    pub begun: u64,
-    /// Transactions ever rolled back.
-    pub rolled_back: u64,
 }
 
 impl ModelDatabase {
     /// What is committed.
     pub fn tables(&self) -> MutexGuard<'_, Tables> {
         self.0.tables.lock().expect("no holder of this lock panics")
+    }
+
+    /// Waits until as many transactions have been committed since the start.
+    pub async fn committed(&self, count: u64) {
+        let mut commits = self.0.commits.subscribe();
+        commits.wait_for(|commits| *commits >= count).await.expect("the sender lives in self");
     }
 
     /// Holds the cutover lock alone, as a long collection does, until the guard is dropped.
@@ -61,7 +64,6 @@ impl Backend for ModelDatabase {
     }
 
     async fn begin(&self, _: Purpose) -> Result<Box<dyn Transaction>, Error> {
-        self.tables().begun += 1;
         Ok(Box::new(ModelTransaction { database: self.clone(), guards: Vec::new(), writes: Vec::new() }))
     }
 
@@ -168,12 +170,11 @@ impl Transaction for ModelTransaction {
     }
 
     async fn commit(self: Box<Self>) -> Result<(), Error> {
-        let mut tables = self.database.tables();
-        self.writes.into_iter().for_each(|write| write.apply(&mut tables));
+        self.writes.into_iter().for_each(|write| write.apply(&mut self.database.tables()));
+        self.database.0.commits.send_modify(|commits| *commits += 1);
         Ok(())
     }
 
     async fn rollback(self: Box<Self>) {
-        self.database.tables().rolled_back += 1;
     }
 }

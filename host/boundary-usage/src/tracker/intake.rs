@@ -88,6 +88,11 @@ impl Intake {
         self.room.notify_all();
     }
 
+    /// Whether the tracker has been told to stop.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// How many activities were accepted since the start.
     pub(super) fn accepted(&self) -> u64 {
         self.lock().accepted

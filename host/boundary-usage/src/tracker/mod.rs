@@ -162,6 +162,9 @@ impl Tracker {
         let (reply, flushed) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| Error::Stopped)?;
         flushed.await.unwrap_or_else(|_| {
+            if self.shared.intake.is_closed() {
+                return Err(Error::Stopped);
+            }
             Err(Error::Component { message: "the component broke during the flush".into(), source: None })
         })
     }
