@@ -4,6 +4,7 @@
 
 pub mod faults;
 pub mod model_database;
+pub mod scenario;
 
 use std::sync::OnceLock;
 
