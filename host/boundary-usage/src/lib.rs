@@ -7,6 +7,7 @@ mod clock;
 mod collection;
 mod database;
 mod error;
+mod ledger;
 mod options;
 mod plugin;
 mod tracker;
