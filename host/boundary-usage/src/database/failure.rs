@@ -9,7 +9,9 @@ pub(super) fn cause(error: sqlx::Error) -> Cause {
     match error {
         sqlx::Error::Database(reply) => reply.into_error(),
         sqlx::Error::Io(error) => Box::new(error),
-        sqlx::Error::PoolTimedOut => "all connections were in use; the database, or another transaction, is slow".into(),
+        sqlx::Error::PoolTimedOut => {
+            "all connections were in use; the database, or another transaction, is slow".into()
+        }
         sqlx::Error::PoolClosed => "the database was closed".into(),
         other => other.to_string().into(),
     }

@@ -59,7 +59,10 @@ pub(super) async fn applied(
 }
 
 /// Applies what is missing. The connection must be in a transaction that holds off every other migration.
-pub(super) async fn apply(connection: &mut impl Migrate, known: &[Migration]) -> Result<Result<(), Error>, sqlx::Error> {
+pub(super) async fn apply(
+    connection: &mut impl Migrate,
+    known: &[Migration],
+) -> Result<Result<(), Error>, sqlx::Error> {
     connection.ensure_migrations_table(TABLE).await.map_err(driver_error)?;
     // Looked up again: another process may have migrated since.
     let missing = match missing(known, &applied(connection, true).await?) {

@@ -39,7 +39,8 @@ pub(super) fn of(action: &'static str, error: sqlx::Error) -> Error {
 pub(super) fn of_commit(error: sqlx::Error) -> Error {
     let is_definite = reply(&error).is_some_and(|reply| {
         let code = reply.code();
-        matches!(reply.severity(), PgSeverity::Error) && !["08", "57", "40003"].iter().any(|kind| code.starts_with(kind))
+        matches!(reply.severity(), PgSeverity::Error)
+            && !["08", "57", "40003"].iter().any(|kind| code.starts_with(kind))
     });
     if is_definite { of("committing", error) } else { Error::CommitUnknown { source: cause(error) } }
 }

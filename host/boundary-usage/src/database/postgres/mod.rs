@@ -10,6 +10,7 @@ mod schema;
 mod transaction;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::{ConnectOptions, Executor, PgConnection};
@@ -51,8 +52,11 @@ impl Postgres {
     }
 }
 
+/// How long the server may take to begin a transaction, which it does without waiting for anyone.
+const BEGIN_LIMIT: Duration = Duration::from_secs(5);
+
 async fn begin(lease: &mut Lease<PgConnection>, limits: &Limits) -> Result<(), sqlx::Error> {
-    let begun = timeout(limits.reply, lease.connection.execute(limits.begin)).await;
+    let begun = timeout(BEGIN_LIMIT, lease.connection.execute(limits.begin)).await;
     begun.map_err(|_| timed_out())?.map(drop)
 }
 
@@ -61,9 +65,9 @@ impl Backend for Postgres {
     async fn hashing_key(&self) -> Result<HashingKey, Error> {
         let mut transaction = self.open(&transaction::READ).await?;
         let row = transaction.fetch("reading the hashing key", sqlx::query(rows::SELECT_KEY)).await?;
-        let key = super::schema::hashing_key(failure::decoded(row.as_ref().map(rows::key).transpose())?.as_deref());
+        let key = failure::decoded(row.as_ref().map(rows::key).transpose())?;
         Box::new(transaction).rollback().await;
-        key
+        super::schema::hashing_key(key.as_deref())
     }
 
     async fn begin(&self, purpose: Purpose) -> Result<Box<dyn Transaction>, Error> {
@@ -107,4 +111,3 @@ impl Backend for Postgres {
 const ACKNOWLEDGE: &str = "
     UPDATE boundary_usage_periods SET delivered_at = statement_timestamp()
     WHERE period_id = $1 AND delivered_at IS NULL RETURNING period_id";
-

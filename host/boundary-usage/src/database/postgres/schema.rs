@@ -8,7 +8,8 @@ use crate::error::Error;
 
 /// To create a type and a table of the same name at once fails in the catalog; so one at a time, and no flush meanwhile:
 /// this is the cutover lock.
-const LOCK: &str = "SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = '300s'; SELECT pg_advisory_xact_lock(9)";
+const LOCK: &str =
+    "SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = '300s'; SELECT pg_advisory_xact_lock(9)";
 
 const SCRIPTS: [(&str, &str); 2] = [
     ("usage", include_str!("../../../migrations/postgres/0001_usage.sql")),

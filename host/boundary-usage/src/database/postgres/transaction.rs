@@ -25,7 +25,7 @@ pub(super) struct Limits {
     /// What the server's `lock_timeout` is, for messages.
     lock: &'static str,
     /// How long to wait for any reply: longer than the server's own limits, for when there is no server any more.
-    pub(super) reply: Duration,
+    reply: Duration,
 }
 
 /// A replica's flush.
