@@ -17,7 +17,7 @@ use bindings::boundary::usage::types;
 
 /// Generated code only. It is the ABI itself: raw pointers in and out of linear memory.
 #[allow(unsafe_code, missing_docs, unreachable_pub, clippy::all)]
-mod bindings {
+pub(crate) mod bindings {
     wit_bindgen::generate!({ path: "../wit", world: "tracker" });
 
     export!(Component with_types_in self);
@@ -46,7 +46,10 @@ impl Guest for Component {
     fn track(activities: Vec<types::Activity>) {
         with_tracker(|tracker| {
             for activity in activities {
-                tracker.record(activity.into());
+                let activity = activity.into();
+                tracker.record(activity);
+                #[cfg(feature = "misbehaving")]
+                crate::misbehaving::on_track(&activity);
             }
         });
     }
@@ -70,6 +73,8 @@ impl Guest for Component {
 /// One transaction: the locks, then what is stored, then the upsert. To return early drops the transaction, which rolls
 /// it back (R4).
 async fn write(flush: &mut Flush, replica: types::Uuid) -> Result<types::Flushed, types::Error> {
+    #[cfg(feature = "misbehaving")]
+    crate::misbehaving::on_flush(replica).await?;
     let transaction = Transaction::begin(replica).await?;
     acquire(&transaction, Lock::Cutover, Mode::Shared).await?;
     acquire(&transaction, Lock::Replica, Mode::Exclusive).await?;

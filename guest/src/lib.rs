@@ -21,6 +21,8 @@ mod tracker;
 
 #[cfg(target_family = "wasm")]
 mod component;
+#[cfg(all(target_family = "wasm", feature = "misbehaving"))]
+mod misbehaving;
 
 pub use flush::{Flush, InDoubt, LeftOver, Outcome, Plan, Stored, Update};
 pub use sketch::{HashingKey, SKETCH_BYTES_MAX, SketchError, UniqueSet, UniqueSketch, UniqueUnion};

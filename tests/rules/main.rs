@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+/// A component that breaks or reaches for more than it may.
+mod containment;
 /// What the component asks for and offers, and what a wrong one is told: R9.
 mod contract;
 /// What `track` and `flush` promise while they run beside each other: R1 to R4, R10, D2, D3, D5.

@@ -9,11 +9,24 @@ pub mod scenario;
 use std::sync::OnceLock;
 
 use boundary_usage::Plugin;
+use uuid::Uuid;
 
 /// The embedded component, compiled once for all tests of a process.
 pub fn plugin() -> &'static Plugin {
     static PLUGIN: OnceLock<Plugin> = OnceLock::new();
     PLUGIN.get_or_init(|| Plugin::embedded().expect("the embedded component can be compiled"))
+}
+
+/// The component that misbehaves on cue, compiled once for all tests of a process.
+pub fn misbehaving_plugin() -> &'static Plugin {
+    static PLUGIN: OnceLock<Plugin> = OnceLock::new();
+    let bytes = include_bytes!(concat!(env!("OUT_DIR"), "/misbehaving.wasm"));
+    PLUGIN.get_or_init(|| Plugin::from_bytes(bytes).expect("the component that misbehaves can be compiled"))
+}
+
+/// The workspace that is a cue for [`misbehaving_plugin`]; `guest/src/misbehaving.rs` says for what.
+pub fn cue(number: u64) -> Uuid {
+    Uuid::from_u64_pair(0x6d69_7362_6568_6176, number)
 }
 
 /// A component in the text format, as bytes.

@@ -97,6 +97,12 @@ pub enum TrackError {
     Stopped,
 }
 
+/// An error and its causes, as one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 fn humantime(duration: &Duration) -> String {
     format!("{} s", duration.as_secs_f64())
 }

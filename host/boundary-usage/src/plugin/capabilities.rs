@@ -13,7 +13,7 @@ use wasmtime::{Result as Trap, StoreLimits};
 use super::bindings::boundary::usage::{locks, transactions, types};
 use super::transaction::Transaction;
 use crate::database::{Database, Lock, LockMode, Stored, UniqueSet, Uniques, Update};
-use crate::error::Error;
+use crate::error::{Error, chain};
 use crate::ledger::Ledger;
 
 /// The state behind one instance.
@@ -325,10 +325,4 @@ pub(super) fn from_component(error: types::Error) -> Error {
         types::Error::CommitUnknown(text) => Error::CommitUnknown { source: text.into() },
         types::Error::Refused(message) => Error::Refused { message },
     }
-}
-
-/// An error and its causes, as one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -8,7 +8,6 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -31,8 +30,9 @@ const HOSTCALL_BYTES_MAX: usize = 1 << 20;
 /// Handles that the component may hold at once.
 const HANDLES_MAX: usize = 8;
 
-/// How much longer than its database work, which has a limit of its own, a flush may take.
-const FLUSH_GRACE: Duration = Duration::from_secs(5);
+/// How long a flush may take, in limits of its database work: that ends by itself, and a component that then still does
+/// not end never will.
+const FLUSH_LIMITS: u32 = 2;
 
 pub(crate) struct Instance {
     store: Store<Capabilities>,
@@ -154,7 +154,7 @@ impl Calls<'_> {
     pub(crate) async fn flush(&self) -> Result<Flushed, Error> {
         self.meter.enter();
         self.snapshot_taken.send_replace(false);
-        self.flush_deadline.send_replace(Some(Instant::now() + self.grants.flush_timeout + FLUSH_GRACE));
+        self.flush_deadline.send_replace(Some(Instant::now() + self.grants.flush_timeout * FLUSH_LIMITS));
         let replica = uuid(self.grants.replica);
         let flushed = self.tracker.call_flush(self.accessor, replica).await.map_err(broken)?;
         poll_fn(|context| self.accessor.poll_no_interesting_tasks(context)).await;
@@ -185,7 +185,8 @@ fn limit_computing(store: &mut Store<Capabilities>, ticks: Ticks, options: &Opti
 }
 
 fn broken(error: wasmtime::Error) -> Error {
-    Error::Component { message: "the component failed; it is replaced by a new instance".into(), source: Some(error.into()) }
+    let message = format!("the component broke, and is replaced by a new instance: {}", error.root_cause());
+    Error::Component { message, source: Some(error.into()) }
 }
 
 impl From<&Activity> for types::Activity {

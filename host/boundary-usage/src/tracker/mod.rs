@@ -42,6 +42,7 @@ struct Counters {
     flushes: u64,
     failed_flushes: u64,
     restarts: u64,
+    last_restart: Option<String>,
     last_error: Option<String>,
 }
 
@@ -79,6 +80,8 @@ pub struct TrackerStatus {
     pub last_error: Option<String>,
     /// How often the component had to be replaced because it broke.
     pub restarts: u64,
+    /// Why it broke the last time.
+    pub last_restart: Option<String>,
 }
 
 impl Tracker {
@@ -155,6 +158,7 @@ impl Tracker {
             failed_flushes: counters.failed_flushes,
             last_error: counters.last_error.clone(),
             restarts: counters.restarts,
+            last_restart: counters.last_restart.clone(),
         }
     }
 
@@ -189,7 +193,7 @@ impl Shared {
     fn restarted(&self, error: &Error) {
         let mut counters = self.counters();
         counters.restarts += 1;
-        counters.last_error = Some(error.to_string());
+        counters.last_restart = Some(error.to_string());
     }
 
     fn counters(&self) -> MutexGuard<'_, Counters> {

@@ -1,0 +1,113 @@
+//! A component that breaks on cue, so that the tests of a host can see what the host does then.
+//!
+//! The cue is an activity whose workspace has [`CUE`] as its first half; the second half says what to do. The activity is
+//! recorded all the same: what a broken component had accepted must be counted too.
+
+use std::cell::Cell;
+use std::hint::black_box;
+
+use crate::component::bindings::boundary::usage::locks::{Lock, Mode, acquire};
+use crate::component::bindings::boundary::usage::transactions::{Transaction, Update};
+use crate::component::bindings::boundary::usage::types::{Error, UniqueSet, Uniques, Uuid};
+use crate::{Activity, UniqueSketch};
+
+/// "misbehav".
+const CUE: u64 = 0x6d69_7362_6568_6176;
+
+thread_local! {
+    /// What to do at the next flush.
+    static AT_FLUSH: Cell<u64> = const { Cell::new(0) };
+}
+
+pub(crate) fn on_track(activity: &Activity) {
+    if (activity.workspace >> 64) as u64 != CUE {
+        return;
+    }
+    match activity.workspace as u64 {
+        1 => panic!("on cue"),
+        2 => loop {
+            black_box(());
+        },
+        3 => {
+            let mut hoard = Vec::new();
+            loop {
+                hoard.push(black_box(vec![1_u8; 1 << 16]));
+            }
+        }
+        4 => {
+            black_box(overflow(1));
+        }
+        cue => AT_FLUSH.set(cue),
+    }
+}
+
+#[allow(unconditional_recursion)]
+fn overflow(depth: u64) -> u64 {
+    black_box(overflow(black_box(depth) + 1)) + 1
+}
+
+/// Does what the cue says; a refusal of the host ends the flush.
+pub(crate) async fn on_flush(replica: Uuid) -> Result<(), Error> {
+    match AT_FLUSH.replace(0) {
+        10 => {
+            let _transaction = Transaction::begin(replica).await?;
+            panic!("on cue, in a transaction");
+        }
+        11 => loop {
+            Transaction::begin(replica).await?;
+        },
+        12 => {
+            let transaction = locked(replica).await?;
+            transaction.read().await?;
+            transaction.upsert(update()).await?;
+            Transaction::commit(transaction).await?;
+            panic!("on cue, after the commit");
+        }
+        20 => Transaction::begin(Uuid { high: 1, low: 1 }).await.map(drop),
+        21 => {
+            let _transaction = Transaction::begin(replica).await?;
+            Transaction::begin(replica).await.map(drop)
+        }
+        22 => {
+            let transaction = Transaction::begin(replica).await?;
+            acquire(&transaction, Lock::Cutover, Mode::Exclusive).await
+        }
+        23 => Transaction::begin(replica).await?.read().await.map(drop),
+        24 => Transaction::begin(replica).await?.upsert(update()).await.map(drop),
+        25 => locked(replica).await?.upsert(update()).await.map(drop),
+        26 => {
+            let transaction = locked(replica).await?;
+            transaction.read().await?;
+            transaction.upsert(update()).await?;
+            transaction.upsert(update()).await.map(drop)
+        }
+        27 => Transaction::commit(locked(replica).await?).await,
+        28 => {
+            let transaction = locked(replica).await?;
+            transaction.read().await?;
+            transaction.upsert(Update { allowed: u64::MAX, ..update() }).await.map(drop)
+        }
+        29 => {
+            let transaction = locked(replica).await?;
+            transaction.read().await?;
+            let mut damaged = update();
+            damaged.cumulative.users.sketch = vec![7; 64];
+            transaction.upsert(damaged).await.map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn locked(replica: Uuid) -> Result<Transaction, Error> {
+    let transaction = Transaction::begin(replica).await?;
+    acquire(&transaction, Lock::Cutover, Mode::Shared).await?;
+    acquire(&transaction, Lock::Replica, Mode::Exclusive).await?;
+    Ok(transaction)
+}
+
+/// An update of nobody, for a replica that has not flushed.
+fn update() -> Update {
+    let set = || UniqueSet { count: 0, sketch: UniqueSketch::empty().to_bytes() };
+    let uniques = || Uniques { workspaces: set(), users: set() };
+    Update { flush: 1, delta: uniques(), cumulative: uniques(), allowed: 0, denied: 0 }
+}

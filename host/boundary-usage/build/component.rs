@@ -1,0 +1,89 @@
+//! Builds the guest: a nested cargo call compiles `guest` to a core module, which is encoded as a component.
+//!
+//! The module is built for `wasm32-unknown-unknown`, so that it imports only what its world names, not even WASI. Where
+//! rustup has that target, nothing else is needed; where it cannot be fetched, Debian's compiler builds the standard
+//! library from source. `make setup` sees to either.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+const TARGET: &str = "wasm32-unknown-unknown";
+
+/// Debian's `rustc-web` installs here, beside rustup; `rust-web-src` puts the library's source into its sysroot.
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+
+/// Builds the guest with these features into the build script's output directory. `root` leads from the package to the
+/// workspace.
+pub fn build(root: &str, features: &str, file: &str) -> Result<()> {
+    let workspace = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join(root).canonicalize()?;
+    for source in ["guest/src", "guest/Cargo.toml", "wit", "Cargo.toml", "Cargo.lock"] {
+        println!("cargo::rerun-if-changed={}", workspace.join(source).display());
+    }
+    let out = PathBuf::from(variable("OUT_DIR")?);
+    // <target>/<profile>/build/<package>/out: one guest build serves every profile of the host.
+    let target = out.ancestors().nth(4).context("OUT_DIR is not inside a target directory")?.join("component");
+    let module = build_module(&workspace, &target, features)?;
+    let module = std::fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?;
+    let component = wit_component::ComponentEncoder::default().validate(true).module(&module)?.encode()?;
+    std::fs::write(out.join(file), component).context("cannot write the component")
+}
+
+/// Compiles the guest; answers where the module is.
+fn build_module(workspace: &Path, target: &Path, features: &str) -> Result<PathBuf> {
+    let rustc = PathBuf::from(variable("RUSTC")?);
+    let mut cargo = Command::new(variable("CARGO")?);
+    for (name, _) in env::vars_os() {
+        let name = name.to_string_lossy();
+        // What the outer call set for the host must not reach the guest: flags, wrappers (clippy's too), targets.
+        if name.starts_with("CARGO_CFG_")
+            || name.starts_with("CARGO_FEATURE_")
+            || name.ends_with("RUSTFLAGS")
+            || name.ends_with("_WRAPPER")
+            || ["CARGO_BUILD_TARGET", "CARGO_TARGET_DIR", "TARGET", "HOST", "OUT_DIR"].contains(&&*name)
+        {
+            cargo.env_remove(&*name);
+        }
+    }
+    cargo.current_dir(workspace).args(["build", "--package", "boundary-usage-tracker", "--profile", "component"]);
+    cargo.args(["--features", features]);
+    cargo.args(["--target", TARGET, "--target-dir"]).arg(target);
+    if has_target(&rustc) {
+        cargo.env("RUSTC", &rustc);
+    } else if has_library_source(Path::new(DEBIAN_RUSTC)) {
+        cargo.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
+        cargo.arg("-Zbuild-std=std,panic_abort");
+        let linker = sysroot(&rustc)?.join("lib/rustlib").join(variable("HOST")?).join("bin/rust-lld");
+        if linker.exists() {
+            cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
+        }
+    } else {
+        bail!(
+            "no Rust compiler here can build for {TARGET}; run `make setup`, which adds the target with rustup or, where \
+             rustup cannot fetch it, installs Debian's rustc-web and rust-web-src"
+        );
+    }
+    let output = cargo.output().context("cannot run cargo for the guest")?;
+    let log = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "cargo failed for the guest:\n{log}");
+    Ok(target.join(TARGET).join("component/boundary_usage_tracker.wasm"))
+}
+
+fn has_target(rustc: &Path) -> bool {
+    sysroot(rustc).is_ok_and(|sysroot| sysroot.join("lib/rustlib").join(TARGET).join("lib").exists())
+}
+
+fn has_library_source(rustc: &Path) -> bool {
+    sysroot(rustc).is_ok_and(|sysroot| sysroot.join("lib/rustlib/src/rust/library/std").exists())
+}
+
+fn sysroot(rustc: &Path) -> Result<PathBuf> {
+    let output = Command::new(rustc).args(["--print", "sysroot"]).output()?;
+    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
+}
+
+fn variable(name: &str) -> Result<String> {
+    env::var(name).with_context(|| format!("cargo did not set {name}"))
+}

@@ -1,0 +1,119 @@
+//! A component that breaks or reaches for more than it may: the host contains it, and nothing that it had accepted is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use boundary_usage::{Clock, Database, Error, Flushed, Options, Tracker};
+use boundary_usage_tests::model_database::ModelDatabase;
+use boundary_usage_tests::{cue, misbehaving_plugin};
+use uuid::Uuid;
+
+const REPLICA: Uuid = Uuid::from_u128(0xaa);
+
+async fn start(model: &ModelDatabase) -> Tracker {
+    let options = Options {
+        clock: Clock::manual().0,
+        memory_limit_bytes: 8 << 20,
+        cpu_limit: Duration::from_millis(100),
+        flush_timeout: Duration::from_millis(200),
+        ..Options::default()
+    };
+    let database = Database::with_backend(Arc::new(model.clone()));
+    misbehaving_plugin().start(REPLICA, database, options).await.unwrap()
+}
+
+/// Tracks an activity, then the cue, then another activity: (1, 2) requests each.
+fn track_around(tracker: &Tracker, number: u64) {
+    for workspace in [Uuid::from_u128(1), cue(number), Uuid::from_u128(2)] {
+        tracker.track(workspace, Uuid::from_u128(9), 1, 2).unwrap();
+    }
+}
+
+/// Flushes until a new instance has done it: a flush in which the component breaks answers so, and the caller repeats it.
+async fn flush_to_success(tracker: &Tracker) -> Flushed {
+    loop {
+        match tracker.flush().await {
+            Ok(flushed) => return flushed,
+            Err(Error::Component { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn assert_all_counted(model: &ModelDatabase) {
+    let row = model.tables().rows[&REPLICA].clone();
+    assert_eq!((row.uniques.workspaces.count, row.uniques.users.count, row.allowed, row.denied), (3, 1, 3, 6));
+}
+
+async fn breaks_and_is_replaced(number: u64, reason: &str) {
+    let model = ModelDatabase::default();
+    let tracker = start(&model).await;
+    track_around(&tracker, number);
+    let broke = tracker.flush().await;
+    let told = tracker.status().last_error;
+    assert!(broke.is_err() || told.is_none(), "{broke:?}");
+    flush_to_success(&tracker).await;
+    assert_all_counted(&model);
+    let status = tracker.status();
+    assert_eq!(status.restarts, 1);
+    let why = status.last_restart.unwrap();
+    assert!(why.contains(reason), "{why}");
+}
+
+#[tokio::test]
+async fn a_trap_is_contained_and_loses_nothing() {
+    breaks_and_is_replaced(1, "unreachable").await;
+}
+
+#[tokio::test]
+async fn an_endless_loop_is_interrupted_and_loses_nothing() {
+    breaks_and_is_replaced(2, "computed for longer than its limit").await;
+}
+
+#[tokio::test]
+async fn a_memory_bomb_is_stopped_at_the_limit_and_loses_nothing() {
+    breaks_and_is_replaced(3, "memory").await;
+}
+
+#[tokio::test]
+async fn a_stack_overflow_is_contained_and_loses_nothing() {
+    breaks_and_is_replaced(4, "stack").await;
+}
+
+#[tokio::test]
+async fn a_trap_inside_a_transaction_rolls_it_back_and_loses_nothing() {
+    breaks_and_is_replaced(10, "unreachable").await;
+}
+
+#[tokio::test]
+async fn a_flush_that_never_ends_is_given_up_and_loses_nothing() {
+    breaks_and_is_replaced(11, "does not end").await;
+}
+
+#[tokio::test]
+async fn a_component_that_reaches_for_more_than_it_may_is_refused() {
+    let refusals = [
+        (20, "is not the component's own"),
+        (21, "has a transaction open"),
+        (22, "only a collection holds the cutover lock alone"),
+        (23, "to read needs the replica's lock"),
+        (24, "to upsert needs"),
+        (25, "and a read"),
+        (26, "has an upsert already"),
+        (27, "nothing to commit"),
+        (28, "beyond 2^63 - 1"),
+        (29, "the component's sketch"),
+    ];
+    for (number, expected) in refusals {
+        let model = ModelDatabase::default();
+        let tracker = start(&model).await;
+        track_around(&tracker, number);
+        let error = tracker.flush().await.unwrap_err();
+        assert!(matches!(error, Error::Refused { .. }), "cue {number}: {error}");
+        assert!(error.to_string().contains(expected), "cue {number}: {error}");
+        assert!(model.tables().rows.is_empty(), "cue {number} has written");
+        assert_eq!(flush_to_success(&tracker).await, Flushed::Written { flush: 1, new_period: true });
+        assert_all_counted(&model);
+        assert_eq!(tracker.status().restarts, 0, "cue {number}");
+    }
+}
