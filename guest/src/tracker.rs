@@ -101,3 +101,148 @@ impl Tracker {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flush::{Plan, Stored, Update};
+    use crate::snapshot::REQUESTS_MAX;
+
+    const NEVER_FLUSHED: Stored = Stored { last_flush: 0, uniques: None };
+
+    fn tracker() -> Tracker {
+        Tracker::new(HashingKey(1, 2))
+    }
+
+    fn activity(id: u128, allowed: u64, denied: u64) -> Activity {
+        Activity { workspace: id, owner: id, allowed, denied }
+    }
+
+    /// Flushes against what is stored; answers the update and ends with the outcome.
+    fn flush(tracker: &mut Tracker, stored: &Stored, outcome: Outcome) -> Update {
+        let mut flush = tracker.start_flush().unwrap().expect("there is something to flush");
+        let Plan::Write(update) = flush.plan(stored) else { panic!("nothing to write") };
+        tracker.end_flush(flush, outcome);
+        *update
+    }
+
+    #[test]
+    fn r1_counts_of_zero_still_record_the_ids() {
+        let mut tracker = tracker();
+        tracker.record(activity(1, 0, 0));
+        let update = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
+        assert_eq!((update.delta.workspaces.count(), update.allowed), (1, 0));
+    }
+
+    #[test]
+    fn r2_nothing_to_flush_starts_no_flush() {
+        let mut tracker = tracker();
+        assert!(tracker.start_flush().unwrap().is_none());
+        tracker.record(activity(1, 1, 1));
+        flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
+        assert!(tracker.start_flush().unwrap().is_none());
+    }
+
+    #[test]
+    fn r3_what_is_recorded_during_a_flush_belongs_to_the_next() {
+        let mut tracker = tracker();
+        tracker.record(activity(1, 10, 5));
+        let mut first = tracker.start_flush().unwrap().unwrap();
+        tracker.record(activity(2, 20, 10));
+        let Plan::Write(update) = first.plan(&NEVER_FLUSHED) else { panic!("nothing to write") };
+        assert_eq!((update.delta.users.count(), update.allowed, update.denied), (1, 10, 5));
+        tracker.end_flush(first, Outcome::Committed);
+        let second = flush(&mut tracker, &Stored { last_flush: 1, uniques: None }, Outcome::Committed);
+        assert_eq!((second.flush, second.delta.users.count(), second.allowed, second.denied), (2, 1, 20, 10));
+    }
+
+    #[test]
+    fn a_second_flush_beside_the_first_is_refused() {
+        let mut tracker = tracker();
+        tracker.record(activity(1, 1, 0));
+        let first = tracker.start_flush().unwrap().unwrap();
+        tracker.record(activity(2, 1, 0));
+        assert_eq!(tracker.start_flush().unwrap_err(), AlreadyFlushing);
+        tracker.end_flush(first, Outcome::RolledBack);
+        assert_eq!(flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed).allowed, 2);
+    }
+
+    #[test]
+    fn r5_and_d1_the_delta_is_this_flush_and_the_cumulative_set_the_whole_period() {
+        let mut tracker = tracker();
+        (1..=3).for_each(|id| tracker.record(activity(id, 1, 0)));
+        let first = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
+        (3..=5).for_each(|id| tracker.record(activity(id, 1, 0)));
+        let stored = Stored { last_flush: 1, uniques: Some(first.cumulative) };
+        let second = flush(&mut tracker, &stored, Outcome::Committed);
+        assert_eq!((second.delta.workspaces.count(), second.cumulative.workspaces.count()), (3, 5));
+    }
+
+    #[test]
+    fn d2_a_flush_that_failed_goes_out_with_the_next() {
+        let mut tracker = tracker();
+        tracker.record(activity(1, 1, 2));
+        for id in 2..=4 {
+            flush(&mut tracker, &NEVER_FLUSHED, Outcome::RolledBack);
+            tracker.record(activity(id, 1, 2));
+        }
+        let update = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
+        assert_eq!((update.delta.workspaces.count(), update.allowed, update.denied), (4, 4, 8));
+        assert!(tracker.start_flush().unwrap().is_none());
+    }
+
+    #[test]
+    fn d3_a_commit_without_reply_that_was_applied_is_not_sent_again() {
+        let mut tracker = tracker();
+        tracker.record(activity(1, 1, 0));
+        flush(&mut tracker, &NEVER_FLUSHED, Outcome::Unknown);
+        let mut next = tracker.start_flush().unwrap().expect("the doubt must be resolved");
+        assert!(matches!(next.plan(&Stored { last_flush: 1, uniques: None }), Plan::Confirmed(1)));
+        tracker.end_flush(next, Outcome::Committed);
+        assert!(tracker.start_flush().unwrap().is_none());
+    }
+
+    #[test]
+    fn d3_a_commit_without_reply_that_was_not_applied_is_sent_again() {
+        let mut tracker = tracker();
+        tracker.record(activity(1, 1, 0));
+        flush(&mut tracker, &NEVER_FLUSHED, Outcome::Unknown);
+        tracker.record(activity(2, 1, 0));
+        let update = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
+        assert_eq!((update.flush, update.delta.workspaces.count(), update.allowed), (1, 2, 2));
+    }
+
+    #[test]
+    fn d3_a_doubt_stays_until_the_database_has_answered() {
+        let mut tracker = tracker();
+        tracker.record(activity(1, 1, 0));
+        flush(&mut tracker, &NEVER_FLUSHED, Outcome::Unknown);
+        tracker.record(activity(2, 1, 0));
+        let unanswered = tracker.start_flush().unwrap().unwrap();
+        tracker.end_flush(unanswered, Outcome::RolledBack);
+        let update = flush(&mut tracker, &Stored { last_flush: 1, uniques: None }, Outcome::Committed);
+        assert_eq!((update.flush, update.allowed), (2, 1), "flush 1 was applied, so only the second activity remains");
+    }
+
+    #[test]
+    fn d3_a_resolved_doubt_is_not_counted_again_when_the_flush_that_resolved_it_fails() {
+        let mut tracker = tracker();
+        tracker.record(activity(1, 1, 0));
+        flush(&mut tracker, &NEVER_FLUSHED, Outcome::Unknown);
+        tracker.record(activity(2, 1, 0));
+        let applied = Stored { last_flush: 1, uniques: None };
+        assert_eq!(flush(&mut tracker, &applied, Outcome::RolledBack).allowed, 1);
+        assert_eq!(flush(&mut tracker, &applied, Outcome::Committed).allowed, 1);
+    }
+
+    #[test]
+    fn counts_saturate_at_the_bigint_and_never_wrap() {
+        let mut tracker = tracker();
+        tracker.record(activity(1, u64::MAX, REQUESTS_MAX));
+        tracker.record(activity(1, u64::MAX, 1));
+        flush(&mut tracker, &NEVER_FLUSHED, Outcome::RolledBack);
+        tracker.record(activity(1, 1, 1));
+        let update = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
+        assert_eq!((update.allowed, update.denied), (REQUESTS_MAX, REQUESTS_MAX));
+    }
+}

@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-/// Any cause.
-pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// An operation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +17,7 @@ pub enum Error {
         action: &'static str,
         /// Why it failed.
         #[source]
-        source: Cause,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Someone else had the upper hand; nothing was applied. Trying again helps.
     #[error("{message}")]
@@ -32,7 +30,7 @@ pub enum Error {
     CommitUnknown {
         /// How the reply was lost.
         #[source]
-        source: Cause,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Not allowed, or not understood; nothing was applied. Trying again does not help.
     #[error("refused: {message}")]
@@ -47,7 +45,7 @@ pub enum Error {
         message: String,
         /// What the component runtime says.
         #[source]
-        source: Option<Cause>,
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
     /// An option, a URL or an id that makes no sense.
     #[error("{message}")]

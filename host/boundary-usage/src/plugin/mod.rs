@@ -1,9 +1,29 @@
-//! The component: loaded once, instantiated for each tracker.
+//! The component: loaded and compiled once, checked against the contract, instantiated for each tracker.
+//!
+//! This module is the only one that knows the component runtime. Inside, `engine` compiles, `contract` says what a
+//! component lacks, `capabilities` are the functions that a component may call, `transaction` is what they act on, and
+//! `instance` runs it.
+
+mod bindings;
+mod capabilities;
+mod contract;
+mod engine;
+mod instance;
+mod transaction;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use uuid::Uuid;
+use wasmtime::component::{Component, HasSelf, Linker};
 
+pub use contract::Contract;
+pub(crate) use capabilities::Grants;
+pub(crate) use instance::{Calls, Instance};
+
+use self::bindings::TrackerPre;
+use self::capabilities::Capabilities;
+use self::engine::TickingEngine;
 use crate::database::Database;
 use crate::error::Error;
 use crate::options::Options;
@@ -13,45 +33,90 @@ static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tracker.wasm"
 
 /// The engine and the compiled component, shared by all trackers that are started from it. Cheap to clone.
 #[derive(Clone)]
-pub struct Plugin {}
+pub struct Plugin {
+    engine: TickingEngine,
+    component: TrackerPre<Capabilities>,
+    contract: Contract,
+}
 
 impl Plugin {
     /// Compiles the component that this library carries.
+    ///
+    /// # Errors
+    ///
+    /// When the machine does not let WebAssembly run.
     pub fn embedded() -> Result<Self, Error> {
         Self::from_bytes(EMBEDDED)
     }
 
     /// Compiles a component file.
-    pub fn from_file(_path: impl AsRef<Path>) -> Result<Self, Error> {
-        unimplemented!()
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, and as [`Plugin::from_bytes`].
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(|error| Error::Component {
+            message: format!("cannot read the component {}", path.display()),
+            source: Some(error.into()),
+        })?;
+        Self::from_bytes(&bytes)
     }
 
     /// Compiles a component.
-    pub fn from_bytes(_bytes: &[u8]) -> Result<Self, Error> {
-        unimplemented!()
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Component`] when the bytes are not a component, or one of another contract: the message says what it
+    /// lacks, or what it asks for that this host does not have.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        let engine = TickingEngine::new()?;
+        let component = Component::from_binary(&engine.engine, bytes).map_err(|error| Error::Component {
+            message: "this is not a WebAssembly component that can be compiled".into(),
+            source: Some(error.into()),
+        })?;
+        let contract = Contract::of(&engine.engine, &component);
+        contract.check()?;
+        let mut linker = Linker::new(&engine.engine);
+        let mismatch = |error: wasmtime::Error| Error::Component {
+            message: format!("the component's types are not those of the contract {}", contract::PACKAGE),
+            source: Some(error.into()),
+        };
+        bindings::Tracker::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut Capabilities| state)
+            .map_err(mismatch)?;
+        let component = linker.instantiate_pre(&component).and_then(TrackerPre::new).map_err(mismatch)?;
+        Ok(Self { engine, component, contract })
     }
 
-    /// The component that this library carries, for other hosts.
+    /// The component that this library carries, as a file for other hosts.
     pub fn embedded_bytes() -> &'static [u8] {
         EMBEDDED
     }
 
-    /// Names of the interfaces and functions that the component imports and exports.
-    pub fn contract(&self) -> Contract {
-        unimplemented!()
+    /// What the component imports and exports.
+    pub fn contract(&self) -> &Contract {
+        &self.contract
     }
 
-    /// Starts a tracker.
-    pub async fn start(&self, _replica: Uuid, _database: Database, _options: Options) -> Result<Tracker, Error> {
-        unimplemented!()
+    /// Starts a tracker for this replica on this database, with a thread of its own. No two trackers that run at the
+    /// same time may have the same replica id.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Configuration`] for a nil replica id or options out of range; errors of the database.
+    pub async fn start(&self, replica: Uuid, database: Database, options: Options) -> Result<Tracker, Error> {
+        if replica.is_nil() {
+            return Err(Error::Configuration {
+                message: "the replica id is the nil UUID; every replica has an id of its own".into(),
+            });
+        }
+        options.check()?;
+        let hashing_key = database.backend().hashing_key().await?;
+        let grants = Grants { replica, database, hashing_key, flush_timeout: options.flush_timeout };
+        Tracker::start(self.clone(), Arc::new(grants), options).await
     }
-}
 
-/// What a component imports and exports.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Contract {
-    /// Imported interfaces, with the contract's version.
-    pub imports: Vec<String>,
-    /// Exported functions.
-    pub exports: Vec<String>,
+    pub(crate) async fn instantiate(&self, grants: Arc<Grants>, options: &Options) -> Result<Instance, Error> {
+        Instance::new(&self.engine, &self.component, grants, options).await
+    }
 }

@@ -1,12 +1,49 @@
-//! The handle that a proxy holds.
+//! The handle that a proxy holds, and the thread behind it.
+//!
+//! `intake` takes activity from any thread, `owner` is the task that has the component, `schedule` says when to flush.
 
+mod intake;
+mod owner;
+mod schedule;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use self::intake::Intake;
+use self::owner::{Command, Owner, flush_loop};
+use crate::activity::Activity;
 use crate::error::{Error, TrackError};
+use crate::options::Options;
+use crate::plugin::{Grants, Plugin};
 
-/// A running tracker. Cheap to clone.
+/// A running tracker. Cheap to clone; all clones are one tracker.
+///
+/// End it with [`shutdown`](Self::shutdown). When the last clone is dropped without, the tracker flushes once more in the
+/// background, and nobody learns whether that worked.
 #[derive(Clone)]
-pub struct Tracker {}
+pub struct Tracker {
+    shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+}
+
+struct Shared {
+    replica: Uuid,
+    shutdown_timeout: Duration,
+    intake: Intake,
+    counters: Mutex<Counters>,
+}
+
+#[derive(Default)]
+struct Counters {
+    flushes: u64,
+    failed_flushes: u64,
+    restarts: u64,
+    last_error: Option<String>,
+}
 
 /// What a flush did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,45 +65,170 @@ pub enum Flushed {
 }
 
 /// What a tracker knows of itself; counts since its start.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct TrackerStatus {
     /// The replica.
     pub replica: Uuid,
     /// Activities accepted.
     pub activities: u64,
-    /// Flushes that wrote or confirmed something.
+    /// Flushes that did not fail and had something to do.
     pub flushes: u64,
     /// Flushes that failed.
     pub failed_flushes: u64,
     /// Why the last flush failed; `None` after one that did not.
     pub last_error: Option<String>,
-    /// How often the component had to be replaced.
+    /// How often the component had to be replaced because it broke.
     pub restarts: u64,
 }
 
 impl Tracker {
-    /// Records activity.
-    pub fn track(&self, _workspace: Uuid, _owner: Uuid, _allowed: u64, _denied: u64) -> Result<(), TrackError> {
-        unimplemented!()
+    pub(crate) async fn start(plugin: Plugin, grants: Arc<Grants>, options: Options) -> Result<Self, Error> {
+        let shared = Arc::new(Shared {
+            replica: grants.replica,
+            shutdown_timeout: options.shutdown_timeout,
+            intake: Intake::new(options.intake_capacity),
+            counters: Mutex::default(),
+        });
+        let (commands, receiver) = mpsc::channel(1);
+        let (ready, started) = oneshot::channel();
+        let weak_commands = commands.downgrade();
+        let owner = Owner { plugin, grants, options, shared: shared.clone(), commands: receiver };
+        let run = move || run_thread(owner, weak_commands, ready);
+        let thread = std::thread::Builder::new().name("boundary-usage".into()).spawn(run);
+        thread.map_err(cannot_start)?;
+        started.await.unwrap_or(Err(Error::Stopped))?;
+        Ok(Self { shared, commands })
     }
 
-    /// Like `track`, but answers [`TrackError::Full`] instead of waiting.
-    pub fn try_track(&self, _workspace: Uuid, _owner: Uuid, _allowed: u64, _denied: u64) -> Result<(), TrackError> {
-        unimplemented!()
+    /// Records activity: both ids as active, and both counts added; counts of 0 still record the ids.
+    ///
+    /// May be called from any thread, and does not wait for the database. It waits only while the intake is full, that
+    /// is while activity comes faster than the component takes it; async code that must not wait at all uses
+    /// [`try_track`](Self::try_track). What was accepted is in the database after the next flush that succeeds.
+    ///
+    /// # Errors
+    ///
+    /// [`TrackError::NilId`] for a nil UUID; [`TrackError::Stopped`] after a shutdown.
+    pub fn track(&self, workspace: Uuid, owner: Uuid, allowed: u64, denied: u64) -> Result<(), TrackError> {
+        self.shared.intake.push(Activity { workspace, owner, allowed, denied })
     }
 
-    /// Writes what was tracked before this call.
+    /// Like [`track`](Self::track), but never waits.
+    ///
+    /// # Errors
+    ///
+    /// As `track`, and [`TrackError::Full`] when the intake is full: the activity was not accepted.
+    pub fn try_track(&self, workspace: Uuid, owner: Uuid, allowed: u64, denied: u64) -> Result<(), TrackError> {
+        self.shared.intake.try_push(Activity { workspace, owner, allowed, denied })
+    }
+
+    /// Writes what was tracked before this call. The tracker does so by itself at every interval.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not take it; the activity is kept and goes out with the next flush.
     pub async fn flush(&self) -> Result<Flushed, Error> {
-        unimplemented!()
+        self.command(Command::Flush).await
+    }
+
+    /// Accepts nothing more, flushes once more and stops. Any clone may call it, once.
+    ///
+    /// # Errors
+    ///
+    /// When the last flush failed, or [`Error::TimedOut`] when it took longer than `shutdown_timeout`: what was tracked
+    /// since the last flush that succeeded is then not in the database.
+    pub async fn shutdown(&self) -> Result<Flushed, Error> {
+        let limit = self.shared.shutdown_timeout;
+        self.shared.intake.close();
+        let stopped = tokio::time::timeout(limit, self.command(Command::Stop)).await;
+        stopped.unwrap_or(Err(Error::TimedOut { action: "the last flush", limit }))
     }
 
     /// What the tracker knows of itself.
     pub fn status(&self) -> TrackerStatus {
-        unimplemented!()
+        let activities = self.shared.intake.accepted();
+        let counters = self.shared.counters();
+        TrackerStatus {
+            replica: self.shared.replica,
+            activities,
+            flushes: counters.flushes,
+            failed_flushes: counters.failed_flushes,
+            last_error: counters.last_error.clone(),
+            restarts: counters.restarts,
+        }
     }
 
-    /// Flushes once more and stops.
-    pub async fn shutdown(&self) -> Result<Flushed, Error> {
-        unimplemented!()
+    async fn command(&self, command: fn(oneshot::Sender<Result<Flushed, Error>>) -> Command) -> Result<Flushed, Error> {
+        let (reply, flushed) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| Error::Stopped)?;
+        flushed.await.unwrap_or_else(|_| {
+            if self.shared.intake.is_closed() {
+                return Err(Error::Stopped);
+            }
+            Err(Error::Component { message: "the component broke during the flush".into(), source: None })
+        })
     }
+}
+
+impl Shared {
+    fn flushed(&self, flushed: &Result<Flushed, Error>) {
+        let mut counters = self.counters();
+        match flushed {
+            Ok(Flushed::Idle) => counters.last_error = None,
+            Ok(_) => {
+                counters.flushes += 1;
+                counters.last_error = None;
+            }
+            Err(error) => {
+                counters.failed_flushes += 1;
+                counters.last_error = Some(error.to_string());
+            }
+        }
+    }
+
+    fn restarted(&self, error: &Error) {
+        let mut counters = self.counters();
+        counters.restarts += 1;
+        counters.last_error = Some(error.to_string());
+    }
+
+    fn counters(&self) -> MutexGuard<'_, Counters> {
+        self.counters.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// The body of a tracker's thread.
+fn run_thread(owner: Owner, commands: mpsc::WeakSender<Command>, ready: oneshot::Sender<Result<(), Error>>) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            // The caller waits for this very answer.
+            let _ = ready.send(Err(cannot_start(error)));
+            return;
+        }
+    };
+    runtime.block_on(async {
+        match owner.plugin.instantiate(owner.grants.clone(), &owner.options).await {
+            Ok(instance) => {
+                let _ = ready.send(Ok(()));
+                let flushing = flush_loop(commands, owner.options.clone(), owner.grants.replica);
+                // The flush loop ends when the last handle is gone; the owner then has its last flush to do.
+                let flushing = async {
+                    flushing.await;
+                    std::future::pending::<()>().await
+                };
+                tokio::select! {
+                    () = owner.run(instance) => {}
+                    () = flushing => {}
+                }
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+            }
+        }
+    });
+}
+
+fn cannot_start(error: std::io::Error) -> Error {
+    Error::Component { message: "cannot start the tracker's thread".into(), source: Some(error.into()) }
 }

@@ -1,0 +1,30 @@
+# `make demo` shows the main job, `make test` proves it; both set up what they need.
+
+CARGO ?= cargo
+
+.PHONY: help setup setup-component setup-postgres demo test lint release
+
+help: ## Lists the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+demo: setup-component ## Plays a boundary's traffic through the tracker and prints the period's summary
+	@$(CARGO) run --bin boundary-usage -- demo
+
+test: setup ## Runs all tests, on SQLite and on a PostgreSQL that they start themselves
+	$(CARGO) test --workspace
+
+lint: setup-component ## Formatting, clippy and documentation, without warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+release: setup-component ## Builds target/release/boundary-usage
+	$(CARGO) build --release --bin boundary-usage
+
+setup: setup-component setup-postgres ## Installs what building and testing need, where it is missing
+
+setup-component:
+	@scripts/setup-component
+
+setup-postgres:
+	@scripts/setup-postgres

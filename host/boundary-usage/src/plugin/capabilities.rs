@@ -1,0 +1,261 @@
+//! What the component can do: the imports of its world, each with the checks that keep it to its own replica.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use boundary_usage_tracker::{HashingKey, REQUESTS_MAX, UniqueSketch};
+use uuid::Uuid;
+use wasmtime::component::{Accessor, HasSelf, Resource, ResourceTable};
+use wasmtime::{Result as Trap, StoreLimits};
+
+use super::bindings::boundary::usage::{locks, transactions, types};
+use super::transaction::Transaction;
+use crate::database::{Database, Lock, LockMode, Stored, UniqueSet, Uniques, Update};
+use crate::error::Error;
+
+/// The state behind one instance.
+pub(super) struct Capabilities {
+    pub(super) limits: StoreLimits,
+    pub(super) table: ResourceTable,
+    pub(super) grants: Arc<Grants>,
+    /// The tick at which the component last began to compute.
+    pub(super) entered: Arc<AtomicU64>,
+    pub(super) open_transactions: usize,
+}
+
+/// What all instances of one tracker are granted.
+pub(crate) struct Grants {
+    pub(crate) replica: Uuid,
+    pub(crate) database: Database,
+    pub(crate) hashing_key: HashingKey,
+    pub(crate) flush_timeout: Duration,
+}
+
+impl Capabilities {
+    pub(super) fn entered(&self) -> u64 {
+        self.entered.load(Ordering::Relaxed)
+    }
+}
+
+impl types::Host for Capabilities {}
+impl locks::Host for Capabilities {}
+
+impl transactions::HostTransaction for Capabilities {
+    /// The transaction's task sees its channel close, and rolls back.
+    fn drop(&mut self, transaction: Resource<Transaction>) -> Trap<()> {
+        self.open_transactions -= 1;
+        self.table.delete(transaction)?;
+        Ok(())
+    }
+}
+
+impl transactions::Host for Capabilities {
+    fn hashing_key(&mut self) -> Trap<(u64, u64)> {
+        let HashingKey(first, second) = self.grants.hashing_key;
+        Ok((first, second))
+    }
+}
+
+impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities> {
+    async fn begin(
+        accessor: &Accessor<T, Self>,
+        replica: types::Uuid,
+    ) -> Trap<Result<Resource<Transaction>, types::Error>> {
+        let replica = Uuid::from_u64_pair(replica.high, replica.low);
+        let grants = accessor.with(|mut access| {
+            let capabilities = access.get();
+            if replica != capabilities.grants.replica {
+                return Err(refused(format!("replica {replica} is not the component's own")));
+            }
+            if capabilities.open_transactions > 0 {
+                return Err(refused("the component has a transaction open"));
+            }
+            capabilities.open_transactions += 1;
+            Ok(capabilities.grants.clone())
+        });
+        let grants = match grants {
+            Ok(grants) => grants,
+            Err(error) => return Ok(Err(error)),
+        };
+        let begun = Transaction::begin(&grants.database, replica, grants.flush_timeout).await;
+        accessor.with(|mut access| {
+            let capabilities = access.get();
+            match begun {
+                Ok(transaction) => Ok(Ok(capabilities.table.push(transaction)?)),
+                Err(error) => {
+                    capabilities.open_transactions -= 1;
+                    Ok(Err(error.into()))
+                }
+            }
+        })
+    }
+
+    async fn read(
+        accessor: &Accessor<T, Self>,
+        transaction: Resource<Transaction>,
+    ) -> Trap<Result<transactions::Stored, types::Error>> {
+        let requests = accessor.with(|mut access| -> Trap<_> {
+            let transaction = access.get().table.get(&transaction)?;
+            Ok(transaction.granted.replica.then(|| transaction.requests()))
+        })?;
+        let Some(requests) = requests else {
+            return Ok(Err(refused("to read needs the replica's lock")));
+        };
+        Ok(requests.read().await.map(Into::into).map_err(Into::into))
+    }
+
+    async fn upsert(
+        accessor: &Accessor<T, Self>,
+        transaction: Resource<Transaction>,
+        update: transactions::Update,
+    ) -> Trap<Result<bool, types::Error>> {
+        let update = match checked(update) {
+            Ok(update) => update,
+            Err(error) => return Ok(Err(error)),
+        };
+        let requests = accessor.with(|mut access| -> Trap<_> {
+            let transaction = access.get().table.get_mut(&transaction)?;
+            let granted = &mut transaction.granted;
+            if !granted.cutover || !granted.replica {
+                return Ok(Err(refused("to upsert needs the cutover lock and the replica's lock")));
+            }
+            if std::mem::replace(&mut granted.upserted, true) {
+                return Ok(Err(refused("the transaction has an upsert already")));
+            }
+            Ok(Ok(transaction.requests()))
+        })?;
+        match requests {
+            Ok(requests) => Ok(requests.upsert(update).await.map_err(Into::into)),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    async fn commit(
+        accessor: &Accessor<T, Self>,
+        transaction: Resource<Transaction>,
+    ) -> Trap<Result<(), types::Error>> {
+        let transaction = accessor.with(|mut access| {
+            let capabilities = access.get();
+            capabilities.open_transactions -= 1;
+            capabilities.table.delete(transaction)
+        })?;
+        Ok(transaction.commit().await.map_err(Into::into))
+    }
+}
+
+impl<T: Send> locks::HostWithStore<T> for HasSelf<Capabilities> {
+    async fn acquire(
+        accessor: &Accessor<T, Self>,
+        transaction: Resource<Transaction>,
+        lock: locks::Lock,
+        mode: locks::Mode,
+    ) -> Trap<Result<(), types::Error>> {
+        let (requests, replica) = accessor.with(|mut access| -> Trap<_> {
+            let capabilities = access.get();
+            let requests = capabilities.table.get(&transaction)?.requests();
+            Ok((requests, capabilities.grants.replica))
+        })?;
+        let acquired = match (lock, mode) {
+            (locks::Lock::Cutover, locks::Mode::Shared) => requests.acquire(Lock::Cutover, LockMode::Shared).await,
+            (locks::Lock::Replica, locks::Mode::Exclusive) => {
+                requests.acquire(Lock::Replica(replica), LockMode::Exclusive).await
+            }
+            (locks::Lock::Cutover, locks::Mode::Exclusive) => {
+                return Ok(Err(refused("only a collection holds the cutover lock alone")));
+            }
+            (locks::Lock::Replica, locks::Mode::Shared) => {
+                return Ok(Err(refused("a replica's lock is exclusive")));
+            }
+        };
+        if let Err(error) = acquired {
+            return Ok(Err(error.into()));
+        }
+        accessor.with(|mut access| {
+            let granted = &mut access.get().table.get_mut(&transaction)?.granted;
+            match lock {
+                locks::Lock::Cutover => granted.cutover = true,
+                locks::Lock::Replica => granted.replica = true,
+            }
+            Ok(Ok(()))
+        })
+    }
+}
+
+fn refused(message: impl Into<String>) -> types::Error {
+    types::Error::Refused(message.into())
+}
+
+/// A component's numbers and sketches are untrusted: a damaged sketch would stop every later collection.
+fn checked(update: transactions::Update) -> Result<Update, types::Error> {
+    Ok(Update {
+        flush: in_range("flush number", update.flush)?,
+        delta: checked_uniques(update.delta)?,
+        cumulative: checked_uniques(update.cumulative)?,
+        allowed: in_range("count of allowed requests", update.allowed)?,
+        denied: in_range("count of denied requests", update.denied)?,
+    })
+}
+
+fn checked_uniques(uniques: types::Uniques) -> Result<Uniques, types::Error> {
+    Ok(Uniques { workspaces: checked_set(uniques.workspaces)?, users: checked_set(uniques.users)? })
+}
+
+fn checked_set(set: types::UniqueSet) -> Result<UniqueSet, types::Error> {
+    UniqueSketch::from_bytes(&set.sketch).map_err(|error| refused(format!("the component's sketch: {error}")))?;
+    Ok(UniqueSet { count: in_range("count of unique ids", set.count)?, sketch: set.sketch })
+}
+
+fn in_range(name: &str, value: u64) -> Result<u64, types::Error> {
+    if value > REQUESTS_MAX {
+        return Err(refused(format!("the component's {name} is {value}, beyond 2^63 - 1")));
+    }
+    Ok(value)
+}
+
+impl From<Stored> for transactions::Stored {
+    fn from(stored: Stored) -> Self {
+        Self { last_flush: stored.last_flush, uniques: stored.uniques.map(Into::into) }
+    }
+}
+
+impl From<Uniques> for types::Uniques {
+    fn from(uniques: Uniques) -> Self {
+        Self { workspaces: uniques.workspaces.into(), users: uniques.users.into() }
+    }
+}
+
+impl From<UniqueSet> for types::UniqueSet {
+    fn from(set: UniqueSet) -> Self {
+        Self { count: set.count, sketch: set.sketch }
+    }
+}
+
+/// Across the border go the kind and one text, which [`from_component`] turns into an error again.
+impl From<Error> for types::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Unavailable { action, source } => Self::Unavailable(format!("{action} failed: {}", chain(&*source))),
+            Error::Conflict { message } => Self::Conflict(message),
+            Error::CommitUnknown { source } => Self::CommitUnknown(chain(&*source)),
+            Error::Refused { message } => Self::Refused(message),
+            other => Self::Refused(chain(&other)),
+        }
+    }
+}
+
+/// The error that a component answered.
+pub(super) fn from_component(error: types::Error) -> Error {
+    match error {
+        types::Error::Unavailable(text) => Error::Unavailable { action: "the flush", source: text.into() },
+        types::Error::Conflict(message) => Error::Conflict { message },
+        types::Error::CommitUnknown(text) => Error::CommitUnknown { source: text.into() },
+        types::Error::Refused(message) => Error::Refused { message },
+    }
+}
+
+/// An error and its causes, as one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

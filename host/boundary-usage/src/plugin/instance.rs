@@ -1,0 +1,157 @@
+//! One living instance of the component, in a store of its own.
+//!
+//! One task owns the store for good and stays inside one `run_concurrent`: there `flush` waits for the database while
+//! `track` is called beside it, on the same instance. A trap ends `run_concurrent` and with it the instance, every call
+//! under way included; a new instance is then made from the same compiled component.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use wasmtime::component::{Accessor, ResourceTable};
+use wasmtime::{Store, StoreLimitsBuilder, UpdateDeadline};
+
+use super::bindings::boundary::usage::types;
+use super::bindings::{Tracker, TrackerPre};
+use super::capabilities::{Capabilities, Grants, from_component};
+use super::engine::{TickingEngine, Ticks};
+use crate::activity::Activity;
+use crate::error::Error;
+use crate::options::Options;
+use crate::tracker::Flushed;
+
+/// What the component may hand to the host in one call, in bytes: four full sketches and room to spare.
+const HOSTCALL_BYTES_MAX: usize = 1 << 20;
+
+/// Handles that the component may hold at once.
+const HANDLES_MAX: usize = 8;
+
+pub(crate) struct Instance {
+    store: Store<Capabilities>,
+    tracker: Tracker,
+    meter: Meter,
+}
+
+/// Tells when the component last began to compute.
+#[derive(Clone)]
+struct Meter {
+    entered: Arc<AtomicU64>,
+    ticks: Ticks,
+}
+
+impl Meter {
+    fn enter(&self) {
+        self.entered.store(self.ticks.now(), Ordering::Relaxed);
+    }
+}
+
+impl Instance {
+    pub(super) async fn new(
+        engine: &TickingEngine,
+        component: &TrackerPre<Capabilities>,
+        grants: Arc<Grants>,
+        options: &Options,
+    ) -> Result<Self, Error> {
+        let entered = Arc::new(AtomicU64::new(engine.ticks.now()));
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES_MAX);
+        let limits = StoreLimitsBuilder::new()
+            .memory_size(options.memory_limit_bytes)
+            .memories(1)
+            .tables(4)
+            .instances(8)
+            .trap_on_grow_failure(true)
+            .build();
+        let state = Capabilities { limits, table, grants, entered: entered.clone(), open_transactions: 0 };
+        let mut store = Store::new(&engine.engine, state);
+        store.limiter(|state| &mut state.limits);
+        store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+        limit_computing(&mut store, engine.ticks.clone(), options);
+        let meter = Meter { entered, ticks: engine.ticks.clone() };
+        meter.enter();
+        let tracker = component.instantiate_async(&mut store).await.map_err(broken)?;
+        Ok(Self { store, tracker, meter })
+    }
+
+    /// Runs `act` with this instance, until it ends or the component breaks. `act` must be polled for the instance to
+    /// make progress.
+    pub(crate) async fn run<R>(&mut self, act: impl AsyncFnOnce(&Calls<'_>) -> Result<R, Error>) -> Result<R, Error> {
+        let Self { store, tracker, meter } = self;
+        let running = store.run_concurrent(async |accessor| act(&Calls { accessor, tracker, meter }).await);
+        let mut running = pin!(running);
+        let ran = poll_fn(|context| {
+            meter.enter();
+            running.as_mut().poll(context)
+        });
+        ran.await.map_err(broken)?
+    }
+}
+
+/// The calls into a running instance.
+pub(crate) struct Calls<'a> {
+    accessor: &'a Accessor<Capabilities>,
+    tracker: &'a Tracker,
+    meter: &'a Meter,
+}
+
+impl Calls<'_> {
+    /// Hands activities to the component.
+    pub(crate) async fn track(&self, activities: &[Activity]) -> Result<(), Error> {
+        self.meter.enter();
+        let activities = activities.iter().map(Into::into).collect();
+        self.tracker.call_track(self.accessor, activities).await.map_err(broken)
+    }
+
+    /// Has the component flush, and waits for the end of all that it does for that.
+    pub(crate) async fn flush(&self) -> Result<Flushed, Error> {
+        self.meter.enter();
+        let (high, low) = self.accessor.with(|mut access| access.data_mut().grants.replica.as_u64_pair());
+        let flushed = self.tracker.call_flush(self.accessor, types::Uuid { high, low }).await.map_err(broken)?;
+        poll_fn(|context| self.accessor.poll_no_interesting_tasks(context)).await;
+        flushed.map(Into::into).map_err(from_component)
+    }
+}
+
+/// A component that computes for longer than the limit, without waiting for anything, is interrupted with a trap.
+fn limit_computing(store: &mut Store<Capabilities>, ticks: Ticks, options: &Options) {
+    let limit = Ticks::of(options.cpu_limit);
+    let text = format!("the component computed for longer than its limit of {:?}", options.cpu_limit);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(move |context| {
+        if ticks.now().saturating_sub(context.data().entered()) > limit {
+            return Err(wasmtime::Error::msg(text.clone()));
+        }
+        Ok(UpdateDeadline::Continue(1))
+    });
+}
+
+fn broken(error: wasmtime::Error) -> Error {
+    Error::Component { message: "the component failed; it is replaced by a new instance".into(), source: Some(error.into()) }
+}
+
+impl From<&Activity> for types::Activity {
+    fn from(activity: &Activity) -> Self {
+        Self {
+            workspace: uuid(activity.workspace),
+            owner: uuid(activity.owner),
+            allowed: activity.allowed,
+            denied: activity.denied,
+        }
+    }
+}
+
+fn uuid(uuid: uuid::Uuid) -> types::Uuid {
+    let (high, low) = uuid.as_u64_pair();
+    types::Uuid { high, low }
+}
+
+impl From<types::Flushed> for Flushed {
+    fn from(flushed: types::Flushed) -> Self {
+        match flushed {
+            types::Flushed::Idle => Self::Idle,
+            types::Flushed::Confirmed(flush) => Self::Confirmed { flush },
+            types::Flushed::Written(written) => Self::Written { flush: written.flush, new_period: written.new_period },
+        }
+    }
+}

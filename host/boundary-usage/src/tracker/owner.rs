@@ -1,0 +1,157 @@
+//! The one task that owns the component: takes what the intake holds, and flushes when told.
+//!
+//! It runs on a thread of its own, with a runtime of its own: a component that computes too long, until it is
+//! interrupted, delays nobody else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::Shared;
+use super::schedule::next_wait;
+use crate::activity::Activity;
+use crate::error::Error;
+use crate::options::Options;
+use crate::plugin::{Calls, Grants, Instance, Plugin};
+use crate::tracker::Flushed;
+
+/// How many activities cross into the component at once.
+const BATCH_MAX: usize = 4_096;
+
+/// The wait before a component that broke is replaced; doubled while new ones break too, up to the maximum.
+const RESTART_WAIT: Duration = Duration::from_millis(50);
+const RESTART_WAIT_MAX: Duration = Duration::from_secs(30);
+
+type Reply = oneshot::Sender<Result<Flushed, Error>>;
+
+pub(super) enum Command {
+    /// Flush what was accepted before this command.
+    Flush(Reply),
+    /// Flush, and end.
+    Stop(Reply),
+}
+
+pub(super) struct Owner {
+    pub(super) plugin: Plugin,
+    pub(super) grants: Arc<Grants>,
+    pub(super) options: Options,
+    pub(super) shared: Arc<Shared>,
+    pub(super) commands: mpsc::Receiver<Command>,
+}
+
+/// How a stretch of work with one instance ended.
+enum End {
+    Stopped,
+}
+
+impl Owner {
+    /// Runs until told to stop, or until the last handle is gone.
+    pub(super) async fn run(mut self, mut instance: Instance) {
+        let mut wait = RESTART_WAIT;
+        loop {
+            let mut progressed = false;
+            let end = instance.run(async |calls| self.work(calls, &mut progressed).await).await;
+            let error = match end {
+                Ok(End::Stopped) => return,
+                Err(error) => error,
+            };
+            self.shared.restarted(&error);
+            tracing::error!(replica = %self.grants.replica, error = &error as &dyn std::error::Error, "the component broke");
+            wait = if progressed { RESTART_WAIT } else { (wait * 2).min(RESTART_WAIT_MAX) };
+            tokio::time::sleep(wait).await;
+            match self.plugin.instantiate(self.grants.clone(), &self.options).await {
+                Ok(new) => instance = new,
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "the component cannot be instantiated");
+                }
+            }
+        }
+    }
+
+    /// One event after the other: the end of a flush, a command, activity.
+    async fn work(&mut self, calls: &Calls<'_>, progressed: &mut bool) -> Result<End, Error> {
+        let mut buffer = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => {
+                    // Without a command the last handle is gone: flush what it left.
+                    let (reply, stop) = match command {
+                        Some(Command::Flush(reply)) => (Some(reply), false),
+                        Some(Command::Stop(reply)) => (Some(reply), true),
+                        None => (None, true),
+                    };
+                    if stop {
+                        self.shared.intake.close();
+                    }
+                    self.drain(calls, &mut buffer).await?;
+                    let flushed = self.flush_beside_tracking(calls, &mut buffer).await?;
+                    *progressed = true;
+                    self.shared.flushed(&flushed);
+                    if let Some(reply) = reply {
+                        // Whoever asked may no longer wait.
+                        let _ = reply.send(flushed);
+                    }
+                    if stop {
+                        return Ok(End::Stopped);
+                    }
+                }
+                () = self.shared.intake.filled() => {
+                    self.drain(calls, &mut buffer).await?;
+                }
+            }
+        }
+    }
+
+    /// Flushes, and meanwhile hands the component what is tracked. The outer error is the component's end.
+    async fn flush_beside_tracking(
+        &self,
+        calls: &Calls<'_>,
+        buffer: &mut Vec<Activity>,
+    ) -> Result<Result<Flushed, Error>, Error> {
+        let mut flush = std::pin::pin!(calls.flush());
+        loop {
+            tokio::select! {
+                biased;
+                flushed = &mut flush => return match flushed {
+                    Err(error @ Error::Component { .. }) => Err(error),
+                    flushed => Ok(flushed),
+                },
+                () = self.shared.intake.filled() => self.drain(calls, buffer).await?,
+            }
+        }
+    }
+
+    /// Hands the component all that the intake holds now.
+    async fn drain(&self, calls: &Calls<'_>, buffer: &mut Vec<Activity>) -> Result<(), Error> {
+        self.shared.intake.swap(buffer);
+        for batch in buffer.chunks(BATCH_MAX) {
+            calls.track(batch).await?;
+        }
+        buffer.clear();
+        Ok(())
+    }
+}
+
+/// Asks for a flush at every interval, as long as anyone holds the tracker.
+pub(super) async fn flush_loop(commands: mpsc::WeakSender<Command>, options: Options, replica: uuid::Uuid) {
+    loop {
+        options.clock.sleep(next_wait(options.flush_interval, options.flush_jitter, rand::random())).await;
+        let Some(commands) = commands.upgrade() else { return };
+        let (reply, flushed) = oneshot::channel();
+        if commands.send(Command::Flush(reply)).await.is_err() {
+            return;
+        }
+        drop(commands);
+        match flushed.await {
+            Ok(Ok(flushed)) => tracing::debug!(%replica, ?flushed, "flushed"),
+            Ok(Err(error)) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(%replica, error, "flush failed; its activity goes out with the next one");
+            }
+            // The component broke, and the owner has said so.
+            Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What the built component asks for and offers: exactly its world.
+
+use boundary_usage::{Error, Plugin};
+use boundary_usage_tests::{component_from_wat, plugin};
+use wit_component::DecodedWasm;
+use wit_parser::WorldItem;
+
+#[test]
+fn r9_the_component_imports_exactly_its_capabilities_and_exports_exactly_track_and_flush() {
+    let DecodedWasm::Component(resolve, world) = wit_component::decode(Plugin::embedded_bytes()).unwrap() else {
+        panic!("the embedded file is not a component");
+    };
+    let world = &resolve.worlds[world];
+    let names = |items: Vec<String>| {
+        let mut items = items;
+        items.sort();
+        items
+    };
+    // Types that the world uses appear among its imports; a type is no capability.
+    let imports = world.imports.iter().filter(|(_, item)| !matches!(item, WorldItem::Type { .. }));
+    let imports = names(imports.map(|(key, _)| resolve.name_world_key(key)).collect());
+    let exports = names(world.exports.keys().map(|key| resolve.name_world_key(key)).collect());
+    let expected = ["boundary:usage/locks@0.1.0", "boundary:usage/transactions@0.1.0", "boundary:usage/types@0.1.0"];
+    assert_eq!(imports, expected);
+    assert_eq!(exports, ["flush", "track"]);
+    assert_eq!((&plugin().contract().imports, &plugin().contract().exports), (&imports, &exports));
+}
+
+fn refusal(bytes: &[u8]) -> String {
+    match Plugin::from_bytes(bytes) {
+        Err(error @ Error::Component { .. }) => error.to_string(),
+        Err(error) => panic!("not a component error: {error}"),
+        Ok(_) => panic!("accepted"),
+    }
+}
+
+#[test]
+fn a_component_of_another_contract_is_told_all_that_it_lacks() {
+    let told = refusal(&component_from_wat(
+        r#"(component (import "boundary:usage/transactions@0.9.0" (instance)) (import "wasi:cli/stdout@0.2.0" (instance)))"#,
+    ));
+    for part in [
+        "boundary:usage@0.1.0",
+        "imports boundary:usage/transactions@0.9.0",
+        "imports wasi:cli/stdout@0.2.0",
+        "lacks the export flush",
+        "lacks the export track",
+    ] {
+        assert!(told.contains(part), "{part:?} is not in: {told}");
+    }
+}
+
+#[test]
+fn a_component_with_the_right_names_and_the_wrong_types_is_refused() {
+    let told = refusal(&component_from_wat(
+        r#"(component
+            (core module $m (func (export "f")))
+            (core instance $i (instantiate $m))
+            (func $f (canon lift (core func $i "f")))
+            (export "track" (func $f))
+            (export "flush" (func $f)))"#,
+    ));
+    assert!(told.contains("types are not those of the contract boundary:usage@0.1.0"), "{told}");
+}
+
+#[test]
+fn what_is_no_component_is_refused() {
+    for bytes in [&b""[..], b"\0asm\x01\0\0\0", b"not wasm at all", &Plugin::embedded_bytes()[..1000]] {
+        assert!(refusal(bytes).contains("not a WebAssembly component"));
+    }
+}
+
+#[test]
+fn a_missing_component_file_is_named() {
+    let Err(error) = Plugin::from_file("/nowhere/tracker.wasm") else { panic!("loaded") };
+    assert!(error.to_string().contains("/nowhere/tracker.wasm"), "{error}");
+}
+
+#[test]
+fn the_component_serves_from_a_file_too() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), Plugin::embedded_bytes()).unwrap();
+    assert_eq!(Plugin::from_file(file.path()).unwrap().contract(), plugin().contract());
+}

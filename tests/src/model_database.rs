@@ -1,0 +1,180 @@
+//! A database in memory that keeps the promises of the real ones: the judge's copy, for tests that must see inside.
+//!
+//! Writes of a transaction become visible at its commit; the cutover lock is shared or exclusive, a replica's lock is
+//! exclusive, and both are held until the transaction ends.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use boundary_usage::{
+    Backend, DatabaseStatus, Error, HashingKey, Lock, LockMode, OpenPeriod, Purpose, Stored, Summary, TakenRow,
+    Transaction, Uniques, Update,
+};
+use chrono::{DateTime, Utc};
+use futures_util::stream::{self, BoxStream};
+use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
+use uuid::Uuid;
+
+/// A database in memory; clones are the same database.
+#[derive(Clone, Default)]
+pub struct ModelDatabase(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    tables: Mutex<Tables>,
+    cutover: Arc<RwLock<()>>,
+    commits: watch::Sender<u64>,
+    replica_locks: Mutex<BTreeMap<Uuid, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// What it holds.
+#[derive(Clone, Default)]
+pub struct Tables {
+    /// The rows of the open period.
+    pub rows: BTreeMap<Uuid, TakenRow>,
+    /// The number of each replica's last flush.
+    pub last_flushes: BTreeMap<Uuid, u64>,
+    /// The closed periods, oldest first.
+    pub periods: Vec<Summary>,
+}
+
+impl ModelDatabase {
+    /// What is committed.
+    pub fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.0.tables.lock().expect("no holder of this lock panics")
+    }
+
+    /// Waits until as many transactions have been committed since the start.
+    pub async fn committed(&self, count: u64) {
+        let mut commits = self.0.commits.subscribe();
+        commits.wait_for(|commits| *commits >= count).await.expect("the sender lives in self");
+    }
+
+    /// Holds the cutover lock alone, as a long collection does, until the guard is dropped.
+    pub async fn hold_cutover(&self) -> OwnedRwLockWriteGuard<()> {
+        self.0.cutover.clone().write_owned().await
+    }
+}
+
+#[async_trait]
+impl Backend for ModelDatabase {
+    async fn hashing_key(&self) -> Result<HashingKey, Error> {
+        Ok(HashingKey(17, 4))
+    }
+
+    async fn begin(&self, _: Purpose) -> Result<Box<dyn Transaction>, Error> {
+        Ok(Box::new(ModelTransaction { database: self.clone(), guards: Vec::new(), writes: Vec::new() }))
+    }
+
+    async fn status(&self) -> Result<DatabaseStatus, Error> {
+        let period_start = DateTime::<Utc>::UNIX_EPOCH;
+        Ok(DatabaseStatus { period_start, rows: Vec::new(), replicas: Vec::new(), periods: Vec::new() })
+    }
+
+    async fn acknowledge(&self, period: i64) -> Result<bool, Error> {
+        Err(Error::Refused { message: format!("the model keeps no deliveries, so not of period {period} either") })
+    }
+
+    async fn close(&self) {}
+}
+
+struct ModelTransaction {
+    database: ModelDatabase,
+    guards: Vec<Guard>,
+    writes: Vec<Write>,
+}
+
+/// Held for its drop.
+#[allow(dead_code)]
+enum Guard {
+    Shared(OwnedRwLockReadGuard<()>),
+    Exclusive(OwnedRwLockWriteGuard<()>),
+    Replica(OwnedMutexGuard<()>),
+}
+
+enum Write {
+    Upsert(Uuid, Update),
+    TakeRows,
+    Period(Summary),
+}
+
+impl Write {
+    fn apply(self, tables: &mut Tables) {
+        match self {
+            Self::Upsert(replica, update) => {
+                tables.last_flushes.insert(replica, update.flush);
+                let row = tables.rows.entry(replica);
+                let row = row
+                    .and_modify(|row| row.uniques = update.cumulative)
+                    .or_insert_with(|| empty_row(replica, update.delta));
+                row.allowed += update.allowed;
+                row.denied += update.denied;
+            }
+            Self::TakeRows => tables.rows.clear(),
+            Self::Period(summary) => tables.periods.push(summary),
+        }
+    }
+}
+
+fn empty_row(replica: Uuid, uniques: Uniques) -> TakenRow {
+    TakenRow { replica, uniques, allowed: 0, denied: 0, updated_at: DateTime::UNIX_EPOCH }
+}
+
+#[async_trait]
+impl Transaction for ModelTransaction {
+    async fn acquire(&mut self, lock: Lock, mode: LockMode) -> Result<(), Error> {
+        let shared = &self.database.0;
+        let guard = match (lock, mode) {
+            (Lock::Cutover, LockMode::Shared) => Guard::Shared(shared.cutover.clone().read_owned().await),
+            (Lock::Cutover, LockMode::Exclusive) => Guard::Exclusive(shared.cutover.clone().write_owned().await),
+            (Lock::Replica(replica), _) => {
+                let lock = shared.replica_locks.lock().expect("no holder panics").entry(replica).or_default().clone();
+                Guard::Replica(lock.lock_owned().await)
+            }
+        };
+        self.guards.push(guard);
+        Ok(())
+    }
+
+    async fn read(&mut self, replica: Uuid) -> Result<Stored, Error> {
+        let tables = self.database.tables();
+        Ok(Stored {
+            last_flush: tables.last_flushes.get(&replica).copied().unwrap_or_default(),
+            uniques: tables.rows.get(&replica).map(|row| row.uniques.clone()),
+        })
+    }
+
+    async fn upsert(&mut self, replica: Uuid, update: &Update) -> Result<bool, Error> {
+        let stored = self.read(replica).await?;
+        if stored.last_flush >= update.flush {
+            return Err(Error::Conflict { message: format!("flush {} is not newer", update.flush) });
+        }
+        self.writes.push(Write::Upsert(replica, update.clone()));
+        Ok(stored.uniques.is_none())
+    }
+
+    async fn open_period(&mut self) -> Result<OpenPeriod, Error> {
+        Ok(OpenPeriod { start: DateTime::UNIX_EPOCH, now: DateTime::UNIX_EPOCH })
+    }
+
+    fn take_rows(&mut self) -> BoxStream<'_, Result<TakenRow, Error>> {
+        self.writes.push(Write::TakeRows);
+        let rows: Vec<_> = self.database.tables().rows.values().cloned().map(Ok).collect();
+        Box::pin(stream::iter(rows))
+    }
+
+    async fn insert_period(&mut self, summary: &Summary) -> Result<i64, Error> {
+        self.writes.push(Write::Period(summary.clone()));
+        Ok(1 + self.database.tables().periods.len() as i64)
+    }
+
+    async fn commit(self: Box<Self>) -> Result<(), Error> {
+        self.writes.into_iter().for_each(|write| write.apply(&mut self.database.tables()));
+        self.database.0.commits.send_modify(|commits| *commits += 1);
+        Ok(())
+    }
+
+    async fn rollback(self: Box<Self>) {
+    }
+}
