@@ -68,7 +68,10 @@ pub fn path_fault(path: &Path) -> Option<String> {
     match length {
         0 => Some("the socket path is empty".into()),
         1..=MAX_PATH_BYTES => None,
-        _ => Some(format!("the socket path {} has {length} bytes, at most {MAX_PATH_BYTES} are possible", path.display())),
+        _ => Some(format!(
+            "the socket path {} has {length} bytes, at most {MAX_PATH_BYTES} are possible",
+            path.display()
+        )),
     }
 }
 
@@ -178,8 +181,10 @@ mod tests {
 
     #[test]
     fn all_faults_are_reported_together() {
-        let text = format!("flush_interval = \"60s\"\n[[socket]]\nworkspace = \"nonsense\"\nowner = 7\nmode = \"0666\"\n{}",
-            socket("", "00000000-0000-0000-0000-000000000000", OWNER));
+        let text = format!(
+            "flush_interval = \"60s\"\n[[socket]]\nworkspace = \"nonsense\"\nowner = 7\nmode = \"0666\"\n{}",
+            socket("", "00000000-0000-0000-0000-000000000000", OWNER)
+        );
         let faults = faults(&text);
         for expected in [
             "unknown key `flush_interval`",

@@ -34,7 +34,7 @@ impl Format {
 /// Prints a line. A reader that has gone away, as in `… | head -1`, is no failure.
 fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to stdout"),
         _ => Ok(()),
     }

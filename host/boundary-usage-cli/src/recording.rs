@@ -141,7 +141,8 @@ mod tests {
     #[test]
     fn lines_are_numbered_and_blank_ones_count_as_lines_only() {
         let lines = read(&format!("{GOOD}\n\n  \r\n{GOOD}\r\n{GOOD}"));
-        let good: Vec<_> = lines.iter().filter(|line| matches!(line.content, Some(Ok(_)))).map(|line| line.number).collect();
+        let good: Vec<_> =
+            lines.iter().filter(|line| matches!(line.content, Some(Ok(_)))).map(|line| line.number).collect();
         assert_eq!(good, [1, 4, 5]);
         assert_eq!(lines.len(), 5);
     }

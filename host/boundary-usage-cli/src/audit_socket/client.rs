@@ -72,7 +72,8 @@ impl AuditClient {
             return Ok(());
         }
         let logs = std::mem::take(&mut self.batch);
-        let request = ReportBoundaryLogsRequest { logs, session_id: "demo".into(), confined_process_name: "agent".into() };
+        let request =
+            ReportBoundaryLogsRequest { logs, session_id: "demo".into(), confined_process_name: "agent".into() };
         let mut bytes = BytesMut::new();
         FrameCodec.encode(&Frame { tag: Tag::Logs, data: request.encode_to_vec().into() }, &mut bytes)?;
         if self.stream.write_all(&bytes).await.is_err() {

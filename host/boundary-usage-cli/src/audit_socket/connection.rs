@@ -104,10 +104,11 @@ impl Connection {
     pub(super) async fn run(mut self) {
         debug!(socket = %self.endpoint.path.display(), peer = self.peer, "connected");
         while let Some(frame) = self.next().await {
-            let received = match frame.map_err(Malformed::Frame).and_then(|frame| receive(&frame).map_err(Malformed::from)) {
-                Ok(received) => received,
-                Err(malformed) => return self.hang_up(&malformed),
-            };
+            let received =
+                match frame.map_err(Malformed::Frame).and_then(|frame| receive(&frame).map_err(Malformed::from)) {
+                    Ok(received) => received,
+                    Err(malformed) => return self.hang_up(&malformed),
+                };
             if let Err(error) = self.count(received).await {
                 warn!(socket = %self.endpoint.path.display(), peer = self.peer, %error, "activity not accepted; hanging up");
                 return;

@@ -53,7 +53,8 @@ impl SocketFile {
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))
             .with_context(|| format!("cannot make the audit socket {} private", path.display()))?;
         let listener = socket.listen(BACKLOG);
-        file.listener = Some(listener.with_context(|| format!("cannot listen on the audit socket {}", path.display()))?);
+        file.listener =
+            Some(listener.with_context(|| format!("cannot listen on the audit socket {}", path.display()))?);
         Ok(file)
     }
 
@@ -126,7 +127,9 @@ async fn make_room(path: &Path) -> Result<()> {
         // A listener that is too busy to take one more connection is a listener.
         Ok(_) => bail!(live(path)),
         Err(error) if error.kind() == ErrorKind::WouldBlock => bail!(live(path)),
-        Err(error) => Err(error).with_context(|| format!("cannot tell whether the socket {} is in use", path.display())),
+        Err(error) => {
+            Err(error).with_context(|| format!("cannot tell whether the socket {} is in use", path.display()))
+        }
     }
 }
 
@@ -156,7 +159,11 @@ impl DirectoryLock {
                 }
             }
         }
-        bail!("the directory {} has been locked by another process for {:?}", parent.display(), LOCK_PAUSE * LOCK_ATTEMPTS)
+        bail!(
+            "the directory {} has been locked by another process for {:?}",
+            parent.display(),
+            LOCK_PAUSE * LOCK_ATTEMPTS
+        )
     }
 }
 

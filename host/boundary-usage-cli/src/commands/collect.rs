@@ -97,7 +97,8 @@ fn human(summary: &Summary) -> String {
         true,
     );
     if summary.stale_rows > 0 {
-        let (rows, allowed, denied) = (summary.stale_rows, summary.stale_allowed_requests, summary.stale_denied_requests);
+        let (rows, allowed, denied) =
+            (summary.stale_rows, summary.stale_allowed_requests, summary.stale_denied_requests);
         text += &format!("\nleft out: {rows} stale rows with {allowed} allowed and {denied} denied requests");
     }
     text += &format!("\nundelivered; when it is delivered: boundary-usage collect --acknowledge {}", summary.period_id);

@@ -43,7 +43,7 @@ pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<()> {
         std::fs::write(file, bytes).with_context(|| format!("cannot write the component to {}", file.display()))?;
     }
     let component = Component {
-        contract: plugin.contract(),
+        contract: plugin.contract().clone(),
         bytes: bytes.len(),
         sha256: Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
         output: arguments.output.clone(),

@@ -78,7 +78,9 @@ pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
     database.close().await;
     let flushed = match (flushed, stopped) {
         (Ok(flushed), Ok(())) => flushed,
-        (Ok(_), Err(stopped)) => bail!("{stopped:#}\nthe {} activities before it are in the database", replayed.activities),
+        (Ok(_), Err(stopped)) => {
+            bail!("{stopped:#}\nthe {} activities before it are in the database", replayed.activities)
+        }
         (Err(error), Ok(())) => return Err(error),
         (Err(error), Err(stopped)) => return Err(error.context(format!("{stopped:#}"))),
     };
@@ -126,7 +128,8 @@ impl Replay {
         let reader: Box<dyn BufRead> = match file.to_str() {
             Some("-") => Box::new(io::stdin().lock()),
             _ => {
-                let opened = File::open(file).with_context(|| format!("cannot open the recording {}", file.display()))?;
+                let opened =
+                    File::open(file).with_context(|| format!("cannot open the recording {}", file.display()))?;
                 Box::new(BufReader::new(opened))
             }
         };
@@ -183,7 +186,8 @@ fn progress(files: &[PathBuf]) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let sizes = files.iter().map(|file| file.metadata().ok().filter(|metadata| metadata.is_file()).map(|file| file.len()));
+    let sizes =
+        files.iter().map(|file| file.metadata().ok().filter(|metadata| metadata.is_file()).map(|file| file.len()));
     let (bar, template) = match sizes.sum::<Option<u64>>() {
         Some(size) => (ProgressBar::new(size), "{bar:40} {percent:>3} %  {bytes} of {total_bytes}, {eta} left"),
         None => (ProgressBar::no_length(), "{spinner} {bytes} read, {bytes_per_sec}"),
