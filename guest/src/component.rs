@@ -5,11 +5,14 @@
 
 use std::cell::RefCell;
 
-use crate::{Activity, Flush, HashingKey, Outcome, Plan, SketchError, Stored, Tracker, UniqueSketch, Uniques, Update};
+use crate::{
+    Activity, Flush, HashingKey, InDoubt, LeftOver, Outcome, Plan, SketchError, Snapshot, Stored, Tracker, UniqueSketch,
+    Uniques, Update,
+};
 
 use bindings::Guest;
 use bindings::boundary::usage::locks::{Lock, Mode, acquire};
-use bindings::boundary::usage::transactions::{self, Transaction, hashing_key};
+use bindings::boundary::usage::transactions::{self, Transaction, hashing_key, restore};
 use bindings::boundary::usage::types;
 
 /// Generated code only. It is the ABI itself: raw pointers in and out of linear memory.
@@ -28,12 +31,13 @@ thread_local! {
     static TRACKER: RefCell<Option<Tracker>> = const { RefCell::new(None) };
 }
 
-/// Runs on the instance's tracker, which is made at first use because its key comes from the host.
+/// Runs on the instance's tracker, which is made at first use because what it starts from comes from the host.
 fn with_tracker<T>(act: impl FnOnce(&mut Tracker) -> T) -> T {
     TRACKER.with_borrow_mut(|tracker| {
         act(tracker.get_or_insert_with(|| {
             let (first, second) = hashing_key();
-            Tracker::new(HashingKey(first, second))
+            let left_over = restore().try_into().expect("a host hands back sketches of a tracker");
+            Tracker::new(HashingKey(first, second), left_over)
         }))
     })
 }
@@ -111,6 +115,33 @@ impl TryFrom<types::Uniques> for Uniques {
         Ok(Self {
             workspaces: UniqueSketch::from_bytes(&uniques.workspaces.sketch)?,
             users: UniqueSketch::from_bytes(&uniques.users.sketch)?,
+        })
+    }
+}
+
+impl TryFrom<types::Snapshot> for Snapshot {
+    type Error = SketchError;
+
+    fn try_from(snapshot: types::Snapshot) -> Result<Self, SketchError> {
+        Ok(Self { uniques: snapshot.uniques.try_into()?, allowed: snapshot.allowed, denied: snapshot.denied })
+    }
+}
+
+impl TryFrom<transactions::InDoubt> for InDoubt {
+    type Error = SketchError;
+
+    fn try_from(in_doubt: transactions::InDoubt) -> Result<Self, SketchError> {
+        Ok(Self { flush: in_doubt.flush, snapshot: in_doubt.snapshot.try_into()? })
+    }
+}
+
+impl TryFrom<transactions::LeftOver> for LeftOver {
+    type Error = SketchError;
+
+    fn try_from(left_over: transactions::LeftOver) -> Result<Self, SketchError> {
+        Ok(Self {
+            delta: left_over.delta.map(TryInto::try_into).transpose()?,
+            in_doubt: left_over.in_doubt.map(TryInto::try_into).transpose()?,
         })
     }
 }

@@ -59,9 +59,20 @@ pub enum Outcome {
 
 /// A snapshot that may or may not be in the database.
 #[derive(Clone, Debug)]
-pub(crate) struct InDoubt {
-    flush: u64,
-    snapshot: Snapshot,
+pub struct InDoubt {
+    /// The number of the flush that carried it.
+    pub flush: u64,
+    /// What it carried.
+    pub snapshot: Snapshot,
+}
+
+/// What is not in the database for certain: all that a tracker must not forget.
+#[derive(Clone, Debug, Default)]
+pub struct LeftOver {
+    /// Goes out with the next flush.
+    pub delta: Option<Snapshot>,
+    /// The next flush finds out whether it was applied.
+    pub in_doubt: Option<InDoubt>,
 }
 
 /// One attempt to write what a tracker has gathered.
@@ -74,8 +85,8 @@ pub struct Flush {
 }
 
 impl Flush {
-    pub(crate) fn new(delta: Option<Snapshot>, in_doubt: Option<InDoubt>) -> Self {
-        Self { delta, in_doubt, number: None }
+    pub(crate) fn new(left_over: LeftOver) -> Self {
+        Self { delta: left_over.delta, in_doubt: left_over.in_doubt, number: None }
     }
 
     /// Decides what to write. `stored` must have been read while the transaction held the replica's lock.
@@ -109,16 +120,18 @@ impl Flush {
         None
     }
 
-    /// What the tracker gets back: (to be sent with the next flush, in doubt).
-    pub(crate) fn left_over(self, outcome: Outcome) -> (Option<Snapshot>, Option<InDoubt>) {
+    /// What the tracker gets back.
+    pub(crate) fn left_over(self, outcome: Outcome) -> LeftOver {
         match (outcome, self.delta, self.number) {
             (Outcome::Committed, ..) => {
                 assert!(self.in_doubt.is_none(), "a commit follows a plan, and a plan resolves the doubt");
-                (None, None)
+                LeftOver::default()
             }
-            (Outcome::Unknown, Some(snapshot), Some(flush)) => (None, Some(InDoubt { flush, snapshot })),
+            (Outcome::Unknown, Some(snapshot), Some(flush)) => {
+                LeftOver { delta: None, in_doubt: Some(InDoubt { flush, snapshot }) }
+            }
             // Without a plan there was nothing to commit, so that nothing can have been applied.
-            (Outcome::RolledBack | Outcome::Unknown, delta, _) => (delta, self.in_doubt),
+            (Outcome::RolledBack | Outcome::Unknown, delta, _) => LeftOver { delta, in_doubt: self.in_doubt },
         }
     }
 }

@@ -22,7 +22,7 @@ mod tracker;
 #[cfg(target_family = "wasm")]
 mod component;
 
-pub use flush::{Flush, Outcome, Plan, Stored, Update};
+pub use flush::{Flush, InDoubt, LeftOver, Outcome, Plan, Stored, Update};
 pub use sketch::{HashingKey, SKETCH_BYTES_MAX, SketchError, UniqueSet, UniqueSketch, UniqueUnion};
 pub use snapshot::{REQUESTS_MAX, Snapshot, Uniques, saturating_requests};
 pub use tracker::{Activity, AlreadyFlushing, Tracker};

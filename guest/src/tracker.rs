@@ -3,7 +3,7 @@
 //! The tracker remembers nothing of what it has flushed: its memory is that of two sketches, and of one snapshot
 //! besides while a flush runs or has failed, however many ids come and however long the database is away (R6).
 
-use crate::flush::{Flush, InDoubt, Outcome};
+use crate::flush::{Flush, LeftOver, Outcome};
 use crate::sketch::{HashingKey, UniqueSet};
 use crate::snapshot::{Snapshot, Uniques, saturating_requests};
 
@@ -32,24 +32,21 @@ pub struct Tracker {
     users: UniqueSet,
     allowed: u64,
     denied: u64,
-    /// Put back by a flush that failed (D2).
-    returned: Option<Snapshot>,
-    /// Left by a flush whose commit brought no reply (D3).
-    in_doubt: Option<InDoubt>,
+    /// By flushes that failed (D2), or whose commit brought no reply (D3).
+    left_over: LeftOver,
     flushing: bool,
 }
 
 impl Tracker {
-    /// A tracker that has seen nothing, and hashes ids under this key.
-    pub fn new(key: HashingKey) -> Self {
+    /// A tracker that hashes ids under this key, and goes on from what an earlier one left.
+    pub fn new(key: HashingKey, left_over: LeftOver) -> Self {
         Self {
             key,
             workspaces: UniqueSet::new(),
             users: UniqueSet::new(),
             allowed: 0,
             denied: 0,
-            returned: None,
-            in_doubt: None,
+            left_over,
             flushing: false,
         }
     }
@@ -72,21 +69,35 @@ impl Tracker {
         if self.flushing {
             return Err(AlreadyFlushing);
         }
-        let delta = Snapshot::merge_some(self.returned.take(), self.take_open());
-        let in_doubt = self.in_doubt.take();
-        if delta.is_none() && in_doubt.is_none() {
+        self.gather();
+        let left_over = std::mem::take(&mut self.left_over);
+        if left_over.delta.is_none() && left_over.in_doubt.is_none() {
             return Ok(None);
         }
         self.flushing = true;
-        Ok(Some(Flush::new(delta, in_doubt)))
+        Ok(Some(Flush::new(left_over)))
     }
 
     /// Ends a flush: what is not in the database for certain comes back and goes out with the next one.
     pub fn end_flush(&mut self, flush: Flush, outcome: Outcome) {
         assert!(self.flushing, "a flush is ended once");
-        assert!(self.returned.is_none() && self.in_doubt.is_none(), "a running flush holds all that was left");
         self.flushing = false;
-        (self.returned, self.in_doubt) = flush.left_over(outcome);
+        // While the flush ran, what is recorded may have been gathered: it comes on top of what the flush leaves.
+        let gathered = self.left_over.delta.take();
+        self.left_over = flush.left_over(outcome);
+        self.left_over.delta = Snapshot::merge_some(self.left_over.delta.take(), gathered);
+    }
+
+    /// All that is not in the database for certain, apart from what a running flush carries.
+    pub fn left_over(&mut self) -> &LeftOver {
+        self.gather();
+        &self.left_over
+    }
+
+    /// Moves what was recorded to what goes out with the next flush.
+    fn gather(&mut self) {
+        let open = self.take_open();
+        self.left_over.delta = Snapshot::merge_some(self.left_over.delta.take(), open);
     }
 
     fn take_open(&mut self) -> Option<Snapshot> {
@@ -111,7 +122,7 @@ mod tests {
     const NEVER_FLUSHED: Stored = Stored { last_flush: 0, uniques: None };
 
     fn tracker() -> Tracker {
-        Tracker::new(HashingKey(1, 2))
+        Tracker::new(HashingKey(1, 2), LeftOver::default())
     }
 
     fn activity(id: u128, allowed: u64, denied: u64) -> Activity {
@@ -233,6 +244,31 @@ mod tests {
         let applied = Stored { last_flush: 1, uniques: None };
         assert_eq!(flush(&mut tracker, &applied, Outcome::RolledBack).allowed, 1);
         assert_eq!(flush(&mut tracker, &applied, Outcome::Committed).allowed, 1);
+    }
+
+    #[test]
+    fn a_new_tracker_goes_on_from_what_another_left() {
+        let mut broken = tracker();
+        broken.record(activity(1, 1, 0));
+        flush(&mut broken, &NEVER_FLUSHED, Outcome::Unknown);
+        broken.record(activity(2, 2, 0));
+        let mut tracker = Tracker::new(HashingKey(1, 2), broken.left_over().clone());
+        tracker.record(activity(3, 4, 0));
+        let update = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
+        assert_eq!((update.delta.workspaces.count(), update.allowed), (3, 7));
+    }
+
+    #[test]
+    fn what_is_gathered_during_a_flush_is_not_lost_at_its_end() {
+        for (outcome, allowed) in [(Outcome::Committed, 2), (Outcome::RolledBack, 3)] {
+            let mut tracker = tracker();
+            tracker.record(activity(1, 1, 0));
+            let running = tracker.start_flush().unwrap().unwrap();
+            tracker.record(activity(2, 2, 0));
+            assert_eq!(tracker.left_over().delta.as_ref().unwrap().allowed, 2);
+            tracker.end_flush(running, outcome);
+            assert_eq!(flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed).allowed, allowed);
+        }
     }
 
     #[test]

@@ -5,6 +5,9 @@
 
 use std::time::Duration;
 
+/// Any cause.
+pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 
 /// An operation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +20,7 @@ pub enum Error {
         action: &'static str,
         /// Why it failed.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Cause,
     },
     /// Someone else had the upper hand; nothing was applied. Trying again helps.
     #[error("{message}")]
@@ -30,7 +33,7 @@ pub enum Error {
     CommitUnknown {
         /// How the reply was lost.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Cause,
     },
     /// Not allowed, or not understood; nothing was applied. Trying again does not help.
     #[error("refused: {message}")]
@@ -45,7 +48,7 @@ pub enum Error {
         message: String,
         /// What the component runtime says.
         #[source]
-        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+        source: Option<Cause>,
     },
     /// An option, a URL or an id that makes no sense.
     #[error("{message}")]

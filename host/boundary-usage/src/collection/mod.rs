@@ -6,15 +6,17 @@
 //!
 //! This is native code on purpose: the sandbox of a proxy never holds the power to delete other replicas' rows.
 
+mod schedule;
 mod summary;
 
 pub use summary::{Summary, TakenRow};
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use futures_util::StreamExt;
 
-use crate::database::Database;
+use self::summary::SummaryBuilder;
+use crate::database::{Database, Lock, LockMode, OpenPeriod, Purpose, Transaction};
 use crate::error::Error;
 
 /// How to collect.
@@ -45,13 +47,66 @@ impl Database {
     /// # Errors
     ///
     /// When the database is unavailable, when a flush holds the lock for too long, or when a stored sketch is damaged;
-    /// nothing is deleted then.
-    pub async fn collect(&self, _options: CollectOptions) -> Result<Collection, Error> {
-        unimplemented!()
+    /// nothing is deleted then. After [`Error::CommitUnknown`] the period may be closed: then its summary is among the
+    /// undelivered ones of the [`status`](Self::status).
+    pub async fn collect(&self, options: CollectOptions) -> Result<Collection, Error> {
+        let mut transaction = self.backend().begin(Purpose::Collection).await?;
+        transaction.acquire(Lock::Cutover, LockMode::Exclusive).await?;
+        // Only under the lock: another collector may have closed the period while we waited.
+        let period = transaction.open_period().await?;
+        let age = (period.now - period.start).to_std().unwrap_or_default();
+        if options.min_age.is_some_and(|min_age| age < min_age) {
+            transaction.rollback().await;
+            return Ok(Collection::NotDue { age });
+        }
+        let mut summary = take_all(&mut *transaction, period, options.max_staleness).await?;
+        summary.period_id = transaction.insert_period(&summary).await?;
+        transaction.commit().await?;
+        Ok(Collection::Closed(summary))
     }
 
     /// Collects whenever the period is `interval` old, until cancelled. Failures are logged as warnings; the loop goes on.
-    pub async fn collect_every(&self, _interval: Duration, _options: CollectOptions, _clock: crate::Clock) {
-        unimplemented!()
+    ///
+    /// Any number of collectors may do so: whoever comes first when a period is due closes it (C3), and the others find
+    /// the next one open. `options.min_age` is raised to the interval.
+    pub async fn collect_every(&self, interval: Duration, options: CollectOptions, clock: crate::Clock) {
+        let mut schedule = schedule::Schedule::new(interval);
+        let min_age = Some(options.min_age.unwrap_or_default().max(interval));
+        loop {
+            let outcome = self.collect(CollectOptions { min_age, ..options }).await;
+            log(&outcome);
+            clock.sleep(schedule.wait_after(&outcome, rand::random())).await;
+        }
+    }
+}
+
+/// Deletes the rows and sums them, with one of them in memory at a time.
+async fn take_all(
+    transaction: &mut dyn Transaction,
+    period: OpenPeriod,
+    max_staleness: Option<Duration>,
+) -> Result<Summary, Error> {
+    let mut summary = SummaryBuilder::new(period, max_staleness);
+    let mut rows = transaction.take_rows();
+    while let Some(row) = rows.next().await {
+        summary.add(&row?)?;
+    }
+    Ok(summary.finish())
+}
+
+fn log(outcome: &Result<Collection, Error>) {
+    match outcome {
+        Ok(Collection::Closed(summary)) => tracing::info!(
+            period = summary.period_id,
+            replicas = summary.replicas,
+            unique_workspaces = summary.unique_workspaces,
+            unique_users = summary.unique_users,
+            "collected"
+        ),
+        Ok(Collection::NotDue { age }) => tracing::debug!(?age, "the period is not due yet"),
+        Err(error) => {
+            let cause = std::error::Error::source(error);
+            tracing::warn!(%error, cause, "the collection failed; it is tried again");
+        }
     }
 }

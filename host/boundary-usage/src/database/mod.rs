@@ -3,7 +3,11 @@
 //! This is the end of the flow *proxy → intake → component → transaction → **database***. The SQL is in `sqlite` and
 //! `postgres` and nowhere else; the two keep the same promises, and one test suite holds both to them.
 
+mod connections;
+mod failure;
 mod postgres;
+mod rows;
+mod schema;
 mod sqlite;
 mod url;
 

@@ -1,1 +1,138 @@
-//! Database URLs.
+//! Database URLs: which kind of database one names, and what is wrong with one that cannot be used.
+//!
+//! A URL can hold a password, and a mistyped one can hold it anywhere. No message here shows more of it than the scheme.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
+
+use crate::error::Error;
+
+const EXPECTED: &str = "expected `sqlite:PATH` or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`";
+
+/// The kind of database that a URL names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Sqlite,
+    Postgres,
+}
+
+impl Scheme {
+    /// Tells the kind from what stands before the colon.
+    pub(super) fn of(url: &str) -> Result<Self, Error> {
+        match url.split_once(':').map(|(scheme, _)| scheme) {
+            Some("sqlite") => Ok(Self::Sqlite),
+            Some("postgres" | "postgresql") => Ok(Self::Postgres),
+            // Only what looks like a scheme is shown: anything else could be a password.
+            Some(scheme) if url.contains("://") && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+                Err(wrong(format!("databases of the kind `{scheme}` are not supported; {EXPECTED}")))
+            }
+            _ => Err(wrong(format!("the database URL names no kind of database; {EXPECTED}"))),
+        }
+    }
+}
+
+/// The file that a SQLite URL names, and how to open it.
+pub(super) fn sqlite(url: &str) -> Result<(PathBuf, SqliteConnectOptions), Error> {
+    let rest = url.trim_start_matches("sqlite:").trim_start_matches("//");
+    let (path, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    if path.is_empty() || path == ":memory:" || path.starts_with("file:") || parameters.contains("memory") {
+        let message = "a SQLite database must be a file, or its connections would each have a database of their own";
+        return Err(wrong(format!("`{url}` names none: {message}; expected `sqlite:PATH`")));
+    }
+    let create = match parameters {
+        "" | "mode=rwc" => true,
+        "mode=rw" => false,
+        _ => return Err(wrong(format!("`{url}`: the only parameters are `mode=rwc` (the default) and `mode=rw`"))),
+    };
+    let options = SqliteConnectOptions::from_str(url).map_err(|error| wrong(format!("`{url}`: {error}")))?;
+    let path = options.get_filename().to_owned();
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
+        let directory = directory.display();
+        return Err(wrong(format!("`{url}`: there is no directory `{directory}`; create it, or correct the path")));
+    }
+    Ok((path, options.create_if_missing(create)))
+}
+
+/// How to connect to what a PostgreSQL URL names.
+pub(super) fn postgres(url: &str) -> Result<PgConnectOptions, Error> {
+    // A raw `/`, `?` or `#` in a password ends the authority too early; the rest of the password would be taken for a
+    // path or for parameters, and shown in logs and errors.
+    let after_scheme = url.split_once("://").map_or("", |(_, rest)| rest);
+    let authority_end = after_scheme.find(['/', '?', '#']).unwrap_or(after_scheme.len());
+    if after_scheme[authority_end..].contains('@') {
+        let encode = "percent-encode the characters `/ ? # @` in user and password (`/` is %2F)";
+        return Err(wrong(format!("the PostgreSQL URL has an `@` behind its host; {encode}")));
+    }
+    let options = PgConnectOptions::from_str(url).map_err(|error| {
+        // The parser's errors are fixed texts and values of `sslmode`; they do not quote the URL.
+        let reason = match &error {
+            sqlx::Error::Configuration(reason) => reason.to_string(),
+            _ => "it cannot be parsed".to_owned(),
+        };
+        wrong(format!("the PostgreSQL URL is not valid: {reason}; {EXPECTED}"))
+    })?;
+    Ok(match options.get_application_name() {
+        Some(_) => options,
+        None => options.application_name("boundary-usage"),
+    })
+}
+
+fn wrong(message: String) -> Error {
+    Error::Configuration { message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_schemes_name_two_kinds() {
+        assert_eq!(Scheme::of("sqlite:usage.db").unwrap(), Scheme::Sqlite);
+        assert_eq!(Scheme::of("postgres://h/d").unwrap(), Scheme::Postgres);
+        assert_eq!(Scheme::of("postgresql://h/d").unwrap(), Scheme::Postgres);
+    }
+
+    #[test]
+    fn other_urls_are_refused_without_showing_a_password() {
+        for url in ["mysql://u:hunter2@h/d", "hunter2", "", "u:hunter2@h", "hunter2://", "postgres//u:hunter2@h/d"] {
+            let message = Scheme::of(url).unwrap_err().to_string();
+            assert!(message.contains("sqlite:PATH"), "{message}");
+            assert!(url == "hunter2://" || !message.contains("hunter2"), "{message}");
+        }
+        for url in ["postgres://u:hunter2/x@h/d", "postgres://u:1?hunter2@h/d", "postgres://u:hunter2@h:port/d"] {
+            let message = postgres(url).unwrap_err().to_string();
+            assert!(!message.contains("hunter2"), "{message}");
+        }
+    }
+
+    #[test]
+    fn sqlite_paths_are_relative_or_absolute_with_and_without_slashes() {
+        for (url, path) in [
+            ("sqlite:usage.db", "usage.db"),
+            ("sqlite://usage.db", "usage.db"),
+            ("sqlite:/tmp/usage.db", "/tmp/usage.db"),
+            ("sqlite:///tmp/usage.db", "/tmp/usage.db"),
+            ("sqlite:usage.db?mode=rwc", "usage.db"),
+        ] {
+            assert_eq!(sqlite(url).unwrap().0, PathBuf::from(path), "{url}");
+        }
+    }
+
+    #[test]
+    fn databases_in_memory_and_missing_directories_are_refused() {
+        let refused = ["sqlite:", "sqlite::memory:", "sqlite://:memory:", "sqlite:x?mode=memory", "sqlite:x?mode=ro"];
+        for url in refused.into_iter().chain(["sqlite:file:x?mode=rwc", "sqlite:no/such/directory/usage.db"]) {
+            assert!(matches!(sqlite(url), Err(Error::Configuration { .. })), "{url}");
+        }
+    }
+
+    #[test]
+    fn connections_say_whose_they_are() {
+        assert_eq!(postgres("postgres://h/d").unwrap().get_application_name(), Some("boundary-usage"));
+        assert_eq!(postgres("postgres://h/d?application_name=x").unwrap().get_application_name(), Some("x"));
+    }
+}

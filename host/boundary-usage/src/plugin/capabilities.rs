@@ -1,10 +1,11 @@
 //! What the component can do: the imports of its world, each with the checks that keep it to its own replica.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use boundary_usage_tracker::{HashingKey, REQUESTS_MAX, UniqueSketch};
+use boundary_usage_tracker::{HashingKey, InDoubt, LeftOver, Outcome, REQUESTS_MAX, Snapshot, UniqueSketch};
+use tokio::sync::watch;
 use uuid::Uuid;
 use wasmtime::component::{Accessor, HasSelf, Resource, ResourceTable};
 use wasmtime::{Result as Trap, StoreLimits};
@@ -13,15 +14,21 @@ use super::bindings::boundary::usage::{locks, transactions, types};
 use super::transaction::Transaction;
 use crate::database::{Database, Lock, LockMode, Stored, UniqueSet, Uniques, Update};
 use crate::error::Error;
+use crate::ledger::Ledger;
 
 /// The state behind one instance.
 pub(super) struct Capabilities {
     pub(super) limits: StoreLimits,
     pub(super) table: ResourceTable,
     pub(super) grants: Arc<Grants>,
+    /// What the instance starts from, until it has asked for it: as of its making, because whatever it is told from then
+    /// on is recorded in the ledger too.
+    pub(super) left_over: Option<transactions::LeftOver>,
     /// The tick at which the component last began to compute.
     pub(super) entered: Arc<AtomicU64>,
-    pub(super) open_transactions: usize,
+    pub(super) transaction_open: bool,
+    /// Told when the component has taken the snapshot of a flush.
+    pub(super) snapshot_taken: watch::Sender<bool>,
 }
 
 /// What all instances of one tracker are granted.
@@ -30,6 +37,13 @@ pub(crate) struct Grants {
     pub(crate) database: Database,
     pub(crate) hashing_key: HashingKey,
     pub(crate) flush_timeout: Duration,
+    pub(crate) ledger: Mutex<Ledger>,
+}
+
+impl Grants {
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().expect("no holder of this lock panics")
+    }
 }
 
 impl Capabilities {
@@ -44,7 +58,7 @@ impl locks::Host for Capabilities {}
 impl transactions::HostTransaction for Capabilities {
     /// The transaction's task sees its channel close, and rolls back.
     fn drop(&mut self, transaction: Resource<Transaction>) -> Trap<()> {
-        self.open_transactions -= 1;
+        self.transaction_open = false;
         self.table.delete(transaction)?;
         Ok(())
     }
@@ -54,6 +68,10 @@ impl transactions::Host for Capabilities {
     fn hashing_key(&mut self) -> Trap<(u64, u64)> {
         let HashingKey(first, second) = self.grants.hashing_key;
         Ok((first, second))
+    }
+
+    fn restore(&mut self) -> Trap<transactions::LeftOver> {
+        Ok(self.left_over.take().unwrap_or(transactions::LeftOver { delta: None, in_doubt: None }))
     }
 }
 
@@ -68,10 +86,14 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
             if replica != capabilities.grants.replica {
                 return Err(refused(format!("replica {replica} is not the component's own")));
             }
-            if capabilities.open_transactions > 0 {
+            if capabilities.transaction_open {
                 return Err(refused("the component has a transaction open"));
             }
-            capabilities.open_transactions += 1;
+            if !capabilities.grants.ledger().flush_begins() {
+                return Err(refused("there is nothing to flush, or this flush has sent its commit"));
+            }
+            capabilities.snapshot_taken.send_replace(true);
+            capabilities.transaction_open = true;
             Ok(capabilities.grants.clone())
         });
         let grants = match grants {
@@ -84,7 +106,7 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
             match begun {
                 Ok(transaction) => Ok(Ok(capabilities.table.push(transaction)?)),
                 Err(error) => {
-                    capabilities.open_transactions -= 1;
+                    capabilities.transaction_open = false;
                     Ok(Err(error.into()))
                 }
             }
@@ -102,7 +124,16 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
         let Some(requests) = requests else {
             return Ok(Err(refused("to read needs the replica's lock")));
         };
-        Ok(requests.read().await.map(Into::into).map_err(Into::into))
+        let stored = match requests.read().await {
+            Ok(stored) => stored,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        accessor.with(|mut access| {
+            let capabilities = access.get();
+            capabilities.grants.ledger().last_flush_read(stored.last_flush);
+            capabilities.table.get_mut(&transaction)?.granted.read = true;
+            Ok(Ok(stored.into()))
+        })
     }
 
     async fn upsert(
@@ -117,8 +148,8 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
         let requests = accessor.with(|mut access| -> Trap<_> {
             let transaction = access.get().table.get_mut(&transaction)?;
             let granted = &mut transaction.granted;
-            if !granted.cutover || !granted.replica {
-                return Ok(Err(refused("to upsert needs the cutover lock and the replica's lock")));
+            if !granted.cutover || !granted.replica || !granted.read {
+                return Ok(Err(refused("to upsert needs the cutover lock, the replica's lock, and a read")));
             }
             if std::mem::replace(&mut granted.upserted, true) {
                 return Ok(Err(refused("the transaction has an upsert already")));
@@ -135,12 +166,22 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
         accessor: &Accessor<T, Self>,
         transaction: Resource<Transaction>,
     ) -> Trap<Result<(), types::Error>> {
-        let transaction = accessor.with(|mut access| {
+        let (transaction, grants) = accessor.with(|mut access| -> Trap<_> {
             let capabilities = access.get();
-            capabilities.open_transactions -= 1;
-            capabilities.table.delete(transaction)
+            capabilities.transaction_open = false;
+            Ok((capabilities.table.delete(transaction)?, capabilities.grants.clone()))
         })?;
-        Ok(transaction.commit().await.map_err(Into::into))
+        if !transaction.granted.upserted {
+            return Ok(Err(refused("there is nothing to commit")));
+        }
+        grants.ledger().commit_sent();
+        let result = transaction.commit().await;
+        grants.ledger().commit_answered(match &result {
+            Ok(()) => Outcome::Committed,
+            Err(Error::CommitUnknown { .. }) => Outcome::Unknown,
+            Err(_) => Outcome::RolledBack,
+        });
+        Ok(result.map_err(Into::into))
     }
 }
 
@@ -228,6 +269,38 @@ impl From<Uniques> for types::Uniques {
 impl From<UniqueSet> for types::UniqueSet {
     fn from(set: UniqueSet) -> Self {
         Self { count: set.count, sketch: set.sketch }
+    }
+}
+
+impl From<&LeftOver> for transactions::LeftOver {
+    fn from(left_over: &LeftOver) -> Self {
+        Self {
+            delta: left_over.delta.as_ref().map(Into::into),
+            in_doubt: left_over.in_doubt.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl From<&InDoubt> for transactions::InDoubt {
+    fn from(in_doubt: &InDoubt) -> Self {
+        Self { flush: in_doubt.flush, snapshot: (&in_doubt.snapshot).into() }
+    }
+}
+
+impl From<&Snapshot> for types::Snapshot {
+    fn from(snapshot: &Snapshot) -> Self {
+        let uniques = &snapshot.uniques;
+        Self {
+            uniques: types::Uniques { workspaces: (&uniques.workspaces).into(), users: (&uniques.users).into() },
+            allowed: snapshot.allowed,
+            denied: snapshot.denied,
+        }
+    }
+}
+
+impl From<&UniqueSketch> for types::UniqueSet {
+    fn from(sketch: &UniqueSketch) -> Self {
+        Self { count: sketch.count(), sketch: sketch.to_bytes() }
     }
 }
 

@@ -8,6 +8,10 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use wasmtime::component::{Accessor, ResourceTable};
 use wasmtime::{Store, StoreLimitsBuilder, UpdateDeadline};
@@ -27,10 +31,18 @@ const HOSTCALL_BYTES_MAX: usize = 1 << 20;
 /// Handles that the component may hold at once.
 const HANDLES_MAX: usize = 8;
 
+/// How much longer than its database work, which has a limit of its own, a flush may take.
+const FLUSH_GRACE: Duration = Duration::from_secs(5);
+
 pub(crate) struct Instance {
     store: Store<Capabilities>,
     tracker: Tracker,
     meter: Meter,
+    grants: Arc<Grants>,
+    snapshot_taken: watch::Sender<bool>,
+    /// When the flush that runs must be over. Watched from outside the store: inside, a component that computes would
+    /// keep the watch from being looked at.
+    flush_deadline: watch::Sender<Option<Instant>>,
 }
 
 /// Tells when the component last began to compute.
@@ -63,7 +75,16 @@ impl Instance {
             .instances(8)
             .trap_on_grow_failure(true)
             .build();
-        let state = Capabilities { limits, table, grants, entered: entered.clone(), open_transactions: 0 };
+        let snapshot_taken = watch::Sender::new(false);
+        let state = Capabilities {
+            limits,
+            table,
+            grants: grants.clone(),
+            left_over: Some(grants.ledger().left_over().into()),
+            entered: entered.clone(),
+            transaction_open: false,
+            snapshot_taken: snapshot_taken.clone(),
+        };
         let mut store = Store::new(&engine.engine, state);
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
@@ -71,20 +92,43 @@ impl Instance {
         let meter = Meter { entered, ticks: engine.ticks.clone() };
         meter.enter();
         let tracker = component.instantiate_async(&mut store).await.map_err(broken)?;
-        Ok(Self { store, tracker, meter })
+        Ok(Self { store, tracker, meter, grants, snapshot_taken, flush_deadline: watch::Sender::new(None) })
     }
 
     /// Runs `act` with this instance, until it ends or the component breaks. `act` must be polled for the instance to
     /// make progress.
     pub(crate) async fn run<R>(&mut self, act: impl AsyncFnOnce(&Calls<'_>) -> Result<R, Error>) -> Result<R, Error> {
-        let Self { store, tracker, meter } = self;
-        let running = store.run_concurrent(async |accessor| act(&Calls { accessor, tracker, meter }).await);
+        let Self { store, tracker, meter, grants, snapshot_taken, flush_deadline } = self;
+        let running = store.run_concurrent(async |accessor| {
+            act(&Calls { accessor, tracker, meter, grants, snapshot_taken, flush_deadline }).await
+        });
         let mut running = pin!(running);
         let ran = poll_fn(|context| {
             meter.enter();
             running.as_mut().poll(context)
         });
-        ran.await.map_err(broken)?
+        tokio::select! {
+            biased;
+            ran = ran => ran.map_err(broken)?,
+            () = passed(flush_deadline.subscribe()) => Err(broken(wasmtime::Error::msg("its flush does not end"))),
+        }
+    }
+}
+
+/// Waits until a deadline is set and passes.
+async fn passed(mut deadline: watch::Receiver<Option<Instant>>) {
+    loop {
+        let set = *deadline.borrow_and_update();
+        let passes = async {
+            match set {
+                Some(set) => tokio::time::sleep_until(set).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = passes => return,
+            changed = deadline.changed() => changed.expect("the instance that runs holds the sender"),
+        }
     }
 }
 
@@ -93,10 +137,13 @@ pub(crate) struct Calls<'a> {
     accessor: &'a Accessor<Capabilities>,
     tracker: &'a Tracker,
     meter: &'a Meter,
+    grants: &'a Grants,
+    snapshot_taken: &'a watch::Sender<bool>,
+    flush_deadline: &'a watch::Sender<Option<Instant>>,
 }
 
 impl Calls<'_> {
-    /// Hands activities to the component.
+    /// Hands activities to the component. They must be in the ledger.
     pub(crate) async fn track(&self, activities: &[Activity]) -> Result<(), Error> {
         self.meter.enter();
         let activities = activities.iter().map(Into::into).collect();
@@ -106,10 +153,21 @@ impl Calls<'_> {
     /// Has the component flush, and waits for the end of all that it does for that.
     pub(crate) async fn flush(&self) -> Result<Flushed, Error> {
         self.meter.enter();
-        let (high, low) = self.accessor.with(|mut access| access.data_mut().grants.replica.as_u64_pair());
-        let flushed = self.tracker.call_flush(self.accessor, types::Uuid { high, low }).await.map_err(broken)?;
+        self.snapshot_taken.send_replace(false);
+        self.flush_deadline.send_replace(Some(Instant::now() + self.grants.flush_timeout + FLUSH_GRACE));
+        let replica = uuid(self.grants.replica);
+        let flushed = self.tracker.call_flush(self.accessor, replica).await.map_err(broken)?;
         poll_fn(|context| self.accessor.poll_no_interesting_tasks(context)).await;
+        self.flush_deadline.send_replace(None);
+        self.grants.ledger().flush_ends();
         flushed.map(Into::into).map_err(from_component)
+    }
+
+    /// Waits until the flush that has been called has taken its snapshot. Only then may `track` be called again: so the
+    /// ledger and the component draw the line between this flush and the next at the same activity.
+    pub(crate) async fn snapshot_taken(&self) {
+        let mut taken = self.snapshot_taken.subscribe();
+        taken.wait_for(|taken| *taken).await.expect("the instance that runs holds the sender");
     }
 }
 

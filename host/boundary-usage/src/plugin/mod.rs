@@ -12,7 +12,7 @@ mod instance;
 mod transaction;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use uuid::Uuid;
 use wasmtime::component::{Component, HasSelf, Linker};
@@ -26,6 +26,7 @@ use self::capabilities::Capabilities;
 use self::engine::TickingEngine;
 use crate::database::Database;
 use crate::error::Error;
+use crate::ledger::Ledger;
 use crate::options::Options;
 use crate::tracker::Tracker;
 
@@ -112,7 +113,8 @@ impl Plugin {
         }
         options.check()?;
         let hashing_key = database.backend().hashing_key().await?;
-        let grants = Grants { replica, database, hashing_key, flush_timeout: options.flush_timeout };
+        let ledger = Mutex::new(Ledger::new(hashing_key));
+        let grants = Grants { replica, database, hashing_key, flush_timeout: options.flush_timeout, ledger };
         Tracker::start(self.clone(), Arc::new(grants), options).await
     }
 

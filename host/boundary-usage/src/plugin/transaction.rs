@@ -35,6 +35,7 @@ pub struct Transaction {
 pub(super) struct Granted {
     pub(super) cutover: bool,
     pub(super) replica: bool,
+    pub(super) read: bool,
     pub(super) upserted: bool,
 }
 

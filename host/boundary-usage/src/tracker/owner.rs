@@ -3,6 +3,7 @@
 //! It runs on a thread of its own, with a runtime of its own: a component that computes too long, until it is
 //! interrupted, delays nobody else.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +57,7 @@ impl Owner {
                 Ok(End::Stopped) => return,
                 Err(error) => error,
             };
+            self.grants.ledger().flush_ends();
             self.shared.restarted(&error);
             tracing::error!(replica = %self.grants.replica, error = &error as &dyn std::error::Error, "the component broke");
             wait = if progressed { RESTART_WAIT } else { (wait * 2).min(RESTART_WAIT_MAX) };
@@ -110,22 +112,28 @@ impl Owner {
         calls: &Calls<'_>,
         buffer: &mut Vec<Activity>,
     ) -> Result<Result<Flushed, Error>, Error> {
-        let mut flush = std::pin::pin!(calls.flush());
-        loop {
+        let mut flush = pin!(calls.flush());
+        let mut snapshot_taken = false;
+        let flushed = loop {
             tokio::select! {
                 biased;
-                flushed = &mut flush => return match flushed {
-                    Err(error @ Error::Component { .. }) => Err(error),
-                    flushed => Ok(flushed),
-                },
-                () = self.shared.intake.filled() => self.drain(calls, buffer).await?,
+                flushed = &mut flush => break flushed,
+                () = calls.snapshot_taken(), if !snapshot_taken => snapshot_taken = true,
+                // Nothing that was taken from the intake may be dropped half way: once begun, a drain is finished.
+                () = self.shared.intake.filled(), if snapshot_taken => self.drain(calls, buffer).await?,
             }
+        };
+        match flushed {
+            Err(error @ Error::Component { .. }) => Err(error),
+            flushed => Ok(flushed),
         }
     }
 
     /// Hands the component all that the intake holds now.
     async fn drain(&self, calls: &Calls<'_>, buffer: &mut Vec<Activity>) -> Result<(), Error> {
         self.shared.intake.swap(buffer);
+        // All of it first: if the component breaks at one batch, its successor starts from the ledger.
+        self.grants.ledger().record(buffer);
         for batch in buffer.chunks(BATCH_MAX) {
             calls.track(batch).await?;
         }

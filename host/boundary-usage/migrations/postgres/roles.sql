@@ -1,0 +1,50 @@
+-- Roles with the least authority (R9). Not a migration: roles belong to the whole server, and to make them takes more
+-- than the owner of a database may have. Run it once, as a superuser or a role with CREATEROLE that owns the tables,
+-- after a first connection has made them; running it again changes nothing.
+--
+--     psql --single-transaction --file roles.sql DATABASE
+--     CREATE ROLE proxy LOGIN PASSWORD '...' IN ROLE boundary_usage_replica;
+--
+-- boundary_usage_replica:   a proxy. Flushes; can neither collect nor see closed periods.
+-- boundary_usage_collector: telemetry. Collects, reads the status, acknowledges; can neither add usage nor read the
+--                           key under which ids are hashed.
+-- Neither may create, alter or drop anything.
+
+DO $$
+DECLARE
+    role_name text;
+BEGIN
+    FOREACH role_name IN ARRAY ARRAY['boundary_usage_replica', 'boundary_usage_collector'] LOOP
+        BEGIN
+            EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
+        EXCEPTION
+            -- It exists; the second is what a concurrent run of this script meets.
+            WHEN duplicate_object OR unique_violation THEN NULL;
+        END;
+        EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), role_name);
+    END LOOP;
+END
+$$;
+
+-- Start from nothing, so that this file says all that the roles may do.
+REVOKE ALL ON boundary_usage_migrations, boundary_usage_deployment, boundary_usage_stats, boundary_usage_replicas,
+    boundary_usage_periods FROM boundary_usage_replica, boundary_usage_collector;
+
+-- To see on connecting that the schema is up to date.
+GRANT SELECT ON boundary_usage_migrations TO boundary_usage_replica, boundary_usage_collector;
+
+-- A flush. No DELETE, so no collection; the columns that name a row or open its window are written once, with it.
+GRANT SELECT (hashing_key) ON boundary_usage_deployment TO boundary_usage_replica;
+GRANT SELECT, INSERT ON boundary_usage_stats, boundary_usage_replicas TO boundary_usage_replica;
+GRANT UPDATE (
+    unique_workspaces_count, unique_users_count, allowed_requests, denied_requests, updated_at, workspaces_sketch,
+    users_sketch
+) ON boundary_usage_stats TO boundary_usage_replica;
+GRANT UPDATE (last_flush, flushed_at) ON boundary_usage_replicas TO boundary_usage_replica;
+
+-- A collection, the status, an acknowledgement. A summary, once written, cannot be changed or deleted.
+GRANT SELECT (created_at) ON boundary_usage_deployment TO boundary_usage_collector;
+GRANT SELECT, DELETE ON boundary_usage_stats TO boundary_usage_collector;
+GRANT SELECT ON boundary_usage_replicas TO boundary_usage_collector;
+GRANT SELECT, INSERT ON boundary_usage_periods TO boundary_usage_collector;
+GRANT UPDATE (delivered_at) ON boundary_usage_periods TO boundary_usage_collector;

@@ -1,0 +1,80 @@
+//! When to try the next collection; pure.
+
+use std::time::Duration;
+
+use super::Collection;
+use crate::error::Error;
+
+/// The first wait after a failure; it doubles with every further one.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+
+/// The longest wait after a failure.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// The waits of one collector.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    interval: Duration,
+    retry: Duration,
+}
+
+impl Schedule {
+    pub(super) fn new(interval: Duration) -> Self {
+        Self { interval, retry: RETRY_MIN }
+    }
+
+    /// How long to wait after a try. `random` is any number: it spreads several collectors, which all learn of the same
+    /// cutover, over a tenth of the wait, so that they do not all ask for the lock in one moment.
+    pub(super) fn wait_after(&mut self, outcome: &Result<Collection, Error>, random: u32) -> Duration {
+        let wait = match outcome {
+            Ok(Collection::Closed(_)) => self.interval,
+            Ok(Collection::NotDue { age }) => self.interval.saturating_sub(*age),
+            Err(_) => self.retry,
+        };
+        self.retry = if outcome.is_err() { (self.retry * 2).min(RETRY_MAX) } else { RETRY_MIN };
+        wait + jitter(wait, random)
+    }
+}
+
+/// At most a tenth of the wait and at most a second; at least a millisecond, so that a period which is due a moment later
+/// is not asked for in a busy loop.
+fn jitter(wait: Duration, random: u32) -> Duration {
+    let most = (wait / 10).min(Duration::from_secs(1));
+    most.mul_f64(f64::from(random) / f64::from(u32::MAX)).max(Duration::from_millis(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(1800);
+
+    fn failed() -> Result<Collection, Error> {
+        Err(Error::Stopped)
+    }
+
+    #[test]
+    fn waits_for_what_is_left_of_the_period_and_a_little_more() {
+        let mut schedule = Schedule::new(INTERVAL);
+        let age = Duration::from_secs(1700);
+        for random in [0, 1 << 31, u32::MAX] {
+            let wait = schedule.wait_after(&Ok(Collection::NotDue { age }), random);
+            assert!(wait > Duration::from_secs(100) && wait <= Duration::from_secs(101), "{wait:?}");
+        }
+    }
+
+    #[test]
+    fn backs_off_after_failures_and_forgets_them_after_a_success() {
+        let mut schedule = Schedule::new(INTERVAL);
+        let waits: Vec<_> = (0..9).map(|_| schedule.wait_after(&failed(), 0).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        schedule.wait_after(&Ok(Collection::NotDue { age: INTERVAL }), 0);
+        assert_eq!(schedule.wait_after(&failed(), 0).as_secs(), 1);
+    }
+
+    #[test]
+    fn never_loops_without_a_pause() {
+        let mut schedule = Schedule::new(INTERVAL);
+        assert!(schedule.wait_after(&Ok(Collection::NotDue { age: INTERVAL }), 0) > Duration::ZERO);
+    }
+}

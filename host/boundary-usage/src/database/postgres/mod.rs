@@ -1,0 +1,113 @@
+//! PostgreSQL: for several replicas, on any number of machines.
+//!
+//! A flush shares the cutover lock with other flushes and holds a lock of its replica's own; a collection holds the
+//! cutover lock alone (D6). Both are advisory locks of the transaction, so they end with it, whatever happens to us.
+//! All times are the server's, taken at the start of a statement: a transaction may have begun before it waited for a
+//! lock, and before a cutover that it waited for.
+
+mod failure;
+mod schema;
+mod transaction;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::{ConnectOptions, Executor, PgConnection};
+use tokio::time::timeout;
+
+use self::transaction::{Limits, PostgresTransaction};
+use super::connections::{Connections, Lease, timed_out};
+use super::{Backend, DatabaseStatus, HashingKey, Purpose, Transaction, rows, url};
+use crate::error::Error;
+
+/// A PostgreSQL database.
+pub(super) struct Postgres {
+    connections: Arc<Connections<PgConnection>>,
+}
+
+impl Postgres {
+    /// Connects, and brings the schema up to date.
+    pub(super) async fn connect(url: &str) -> Result<Self, Error> {
+        // Statements are not for the log: a flush that waits for a lock is no slow query.
+        let options = url::postgres(url)?.disable_statement_logging();
+        let connections = Connections::new(options);
+        let mut lease = connections.take().await.map_err(|error| failure::of("connecting", error))?;
+        schema::bring_up_to_date(&mut lease.connection).await?;
+        lease.give_back();
+        Ok(Self { connections })
+    }
+
+    /// Opens a transaction in one round trip. An idle connection may have died without our knowing: the next is tried
+    /// then, and at last a new one.
+    async fn open(&self, limits: &'static Limits) -> Result<PostgresTransaction, Error> {
+        loop {
+            let mut lease = self.connections.take().await.map_err(|error| failure::of("connecting", error))?;
+            match begin(&mut lease, limits).await {
+                Ok(()) => return Ok(PostgresTransaction::new(lease, limits)),
+                Err(_) if lease.reused => {}
+                Err(error) => return Err(failure::of("opening a transaction", error)),
+            }
+        }
+    }
+}
+
+/// How long the server may take to begin a transaction, which it does without waiting for anyone.
+const BEGIN_LIMIT: Duration = Duration::from_secs(5);
+
+async fn begin(lease: &mut Lease<PgConnection>, limits: &Limits) -> Result<(), sqlx::Error> {
+    let begun = timeout(BEGIN_LIMIT, lease.connection.execute(limits.begin)).await;
+    begun.map_err(|_| timed_out())?.map(drop)
+}
+
+#[async_trait]
+impl Backend for Postgres {
+    async fn hashing_key(&self) -> Result<HashingKey, Error> {
+        let mut transaction = self.open(&transaction::READ).await?;
+        let row = transaction.fetch("reading the hashing key", sqlx::query(rows::SELECT_KEY)).await?;
+        let key = failure::decoded(row.as_ref().map(rows::key).transpose())?;
+        Box::new(transaction).rollback().await;
+        super::schema::hashing_key(key.as_deref())
+    }
+
+    async fn begin(&self, purpose: Purpose) -> Result<Box<dyn Transaction>, Error> {
+        let limits = match purpose {
+            Purpose::Flush => &transaction::FLUSH,
+            Purpose::Collection => &transaction::COLLECTION,
+        };
+        Ok(Box::new(self.open(limits).await?))
+    }
+
+    async fn status(&self) -> Result<DatabaseStatus, Error> {
+        let mut transaction = self.open(&transaction::READ).await?;
+        let open = transaction.open_period().await?;
+        let rows = transaction.fetch_all("reading the rows", rows::SELECT_ROWS).await?;
+        let replicas = transaction.fetch_all("reading the replicas", rows::SELECT_REPLICAS).await?;
+        let periods = transaction.fetch_all("reading the periods", rows::SELECT_PERIODS).await?;
+        Box::new(transaction).rollback().await;
+        failure::decoded(rows::status(open, &rows, &replicas, &periods))
+    }
+
+    async fn acknowledge(&self, period: i64) -> Result<bool, Error> {
+        let mut transaction = self.open(&transaction::FLUSH).await?;
+        let acknowledge = sqlx::query(ACKNOWLEDGE).bind(period);
+        let was_undelivered = transaction.fetch("acknowledging a period", acknowledge).await?.is_some();
+        if !was_undelivered {
+            let exists = sqlx::query(rows::PERIOD_EXISTS).bind(period);
+            if transaction.fetch("looking up a period", exists).await?.is_none() {
+                Box::new(transaction).rollback().await;
+                return Err(rows::no_such_period(period));
+            }
+        }
+        Box::new(transaction).commit().await?;
+        Ok(was_undelivered)
+    }
+
+    async fn close(&self) {
+        self.connections.close().await;
+    }
+}
+
+const ACKNOWLEDGE: &str = "
+    UPDATE boundary_usage_periods SET delivered_at = statement_timestamp()
+    WHERE period_id = $1 AND delivered_at IS NULL RETURNING period_id";

@@ -1,0 +1,229 @@
+//! What both kinds of database read and write in the same way: rows, and the statements that need no dialect.
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
+use uuid::Uuid;
+
+use super::{DatabaseStatus, OpenPeriod, PeriodStatus, ReplicaStatus, RowStatus, Stored, UniqueSet, Uniques};
+use crate::collection::{Summary, TakenRow};
+use crate::error::Error;
+
+type Decoded<T> = Result<T, sqlx::Error>;
+
+/// Always one row: its columns are null where there is nothing.
+pub(super) const READ: &str = "
+    SELECT r.last_flush, s.unique_workspaces_count, s.unique_users_count, s.workspaces_sketch, s.users_sketch
+    FROM (SELECT $1 AS replica_id) AS asked
+    LEFT JOIN boundary_usage_replicas AS r ON r.replica_id = asked.replica_id
+    LEFT JOIN boundary_usage_stats AS s ON s.replica_id = asked.replica_id";
+
+/// Takes the start, the end, and then [`summary_numbers`].
+pub(super) const INSERT_PERIOD: &str = "
+    INSERT INTO boundary_usage_periods (
+        period_start, period_end, period_duration_ms, unique_workspaces, unique_users, allowed_requests,
+        denied_requests, replicas, replica_workspaces_sum, replica_users_sum, stale_rows, stale_allowed_requests,
+        stale_denied_requests
+    ) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+    RETURNING period_id";
+
+pub(super) const SELECT_ROWS: &str = "SELECT * FROM boundary_usage_stats ORDER BY replica_id";
+
+pub(super) const SELECT_REPLICAS: &str = "SELECT * FROM boundary_usage_replicas ORDER BY replica_id";
+
+/// The last hundred periods, and whatever else is undelivered.
+pub(super) const SELECT_PERIODS: &str = "
+    SELECT * FROM boundary_usage_periods
+    WHERE delivered_at IS NULL OR period_id > (SELECT max(period_id) FROM boundary_usage_periods) - 100
+    ORDER BY period_id DESC";
+
+pub(super) const PERIOD_EXISTS: &str = "SELECT period_id FROM boundary_usage_periods WHERE period_id = $1";
+
+pub(super) const SELECT_KEY: &str = "SELECT hashing_key FROM boundary_usage_deployment";
+
+/// A row whose cells are read by column name. The databases differ in how they hold ids and times.
+pub(super) trait Cells {
+    fn integer(&self, column: &'static str) -> Decoded<Option<i64>>;
+    fn bytes(&self, column: &'static str) -> Decoded<Option<Vec<u8>>>;
+    fn time(&self, column: &'static str) -> Decoded<Option<DateTime<Utc>>>;
+    fn replica(&self) -> Decoded<Uuid>;
+
+    /// A count; columns that hold one are checked not to be negative.
+    fn count(&self, column: &'static str) -> Decoded<u64> {
+        let count = self.integer(column)?.ok_or_else(|| missing(column))?;
+        u64::try_from(count).map_err(|error| sqlx::Error::ColumnDecode { index: column.into(), source: error.into() })
+    }
+
+    fn moment(&self, column: &'static str) -> Decoded<DateTime<Utc>> {
+        self.time(column)?.ok_or_else(|| missing(column))
+    }
+}
+
+fn missing(column: &'static str) -> sqlx::Error {
+    sqlx::Error::ColumnDecode { index: column.into(), source: "it is null".into() }
+}
+
+macro_rules! cells {
+    ($row:ty, $id:ty) => {
+        impl Cells for $row {
+            fn integer(&self, column: &'static str) -> Decoded<Option<i64>> {
+                self.try_get(column)
+            }
+            fn bytes(&self, column: &'static str) -> Decoded<Option<Vec<u8>>> {
+                self.try_get(column)
+            }
+            fn time(&self, column: &'static str) -> Decoded<Option<DateTime<Utc>>> {
+                self.try_get(column)
+            }
+            fn replica(&self) -> Decoded<Uuid> {
+                self.try_get::<$id, _>("replica_id").map(Into::into)
+            }
+        }
+    };
+}
+
+cells!(PgRow, Uuid);
+cells!(SqliteRow, uuid::fmt::Hyphenated);
+
+/// What [`READ`] answers.
+pub(super) fn stored(row: &impl Cells) -> Decoded<Stored> {
+    let uniques = match row.integer("unique_workspaces_count")? {
+        Some(_) => Some(uniques(row)?),
+        None => None,
+    };
+    let last_flush = row.integer("last_flush")?.map_or(Ok(0), |_| row.count("last_flush"))?;
+    Ok(Stored { last_flush, uniques })
+}
+
+/// A deleted row.
+pub(super) fn taken(row: &impl Cells) -> Decoded<TakenRow> {
+    Ok(TakenRow {
+        replica: row.replica()?,
+        uniques: uniques(row)?,
+        allowed: row.count("allowed_requests")?,
+        denied: row.count("denied_requests")?,
+        updated_at: row.moment("updated_at")?,
+    })
+}
+
+fn uniques(row: &impl Cells) -> Decoded<Uniques> {
+    let set = |count, sketch| {
+        let sketch = row.bytes(sketch)?.ok_or_else(|| missing(sketch))?;
+        Ok::<_, sqlx::Error>(UniqueSet { count: row.count(count)?, sketch })
+    };
+    Ok(Uniques {
+        workspaces: set("unique_workspaces_count", "workspaces_sketch")?,
+        users: set("unique_users_count", "users_sketch")?,
+    })
+}
+
+/// The open period.
+pub(super) fn open_period(row: &impl Cells) -> Decoded<OpenPeriod> {
+    Ok(OpenPeriod { start: row.moment("period_start")?, now: row.moment("now")? })
+}
+
+/// The status, from the rows of its four statements.
+pub(super) fn status<R: Cells>(open: OpenPeriod, rows: &[R], replicas: &[R], periods: &[R]) -> Decoded<DatabaseStatus> {
+    Ok(DatabaseStatus {
+        period_start: open.start,
+        rows: rows.iter().map(row_status).collect::<Result<_, _>>()?,
+        replicas: replicas.iter().map(replica_status).collect::<Result<_, _>>()?,
+        periods: periods.iter().map(period_status).collect::<Result<_, _>>()?,
+    })
+}
+
+fn row_status(row: &impl Cells) -> Decoded<RowStatus> {
+    Ok(RowStatus {
+        replica: row.replica()?,
+        unique_workspaces: row.count("unique_workspaces_count")?,
+        unique_users: row.count("unique_users_count")?,
+        allowed_requests: row.count("allowed_requests")?,
+        denied_requests: row.count("denied_requests")?,
+        window_start: row.moment("window_start")?,
+        updated_at: row.moment("updated_at")?,
+    })
+}
+
+fn replica_status(row: &impl Cells) -> Decoded<ReplicaStatus> {
+    Ok(ReplicaStatus {
+        replica: row.replica()?,
+        last_flush: row.count("last_flush")?,
+        flushed_at: row.moment("flushed_at")?,
+    })
+}
+
+fn period_status(row: &impl Cells) -> Decoded<PeriodStatus> {
+    let summary = Summary {
+        unique_workspaces: row.count("unique_workspaces")?,
+        unique_users: row.count("unique_users")?,
+        allowed_requests: row.count("allowed_requests")?,
+        denied_requests: row.count("denied_requests")?,
+        period_start: row.moment("period_start")?,
+        period_duration_ms: row.count("period_duration_ms")?,
+        period_id: period_id(row)?,
+        replicas: row.count("replicas")?,
+        replica_workspaces_sum: row.count("replica_workspaces_sum")?,
+        replica_users_sum: row.count("replica_users_sum")?,
+        stale_rows: row.count("stale_rows")?,
+        stale_allowed_requests: row.count("stale_allowed_requests")?,
+        stale_denied_requests: row.count("stale_denied_requests")?,
+    };
+    Ok(PeriodStatus { summary, delivered_at: row.time("delivered_at")? })
+}
+
+/// A summary's numbers, in the order of [`INSERT_PERIOD`].
+pub(super) fn summary_numbers(summary: &Summary) -> [i64; 11] {
+    [
+        summary.period_duration_ms,
+        summary.unique_workspaces,
+        summary.unique_users,
+        summary.allowed_requests,
+        summary.denied_requests,
+        summary.replicas,
+        summary.replica_workspaces_sum,
+        summary.replica_users_sum,
+        summary.stale_rows,
+        summary.stale_allowed_requests,
+        summary.stale_denied_requests,
+    ]
+    .map(bigint)
+}
+
+/// The cutover that closed a period.
+pub(super) fn period_end(summary: &Summary) -> DateTime<Utc> {
+    let length = TimeDelta::try_milliseconds(bigint(summary.period_duration_ms)).unwrap_or(TimeDelta::MAX);
+    summary.period_start.checked_add_signed(length).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+/// A count as the databases hold it, saturating at their largest integer.
+pub(super) fn bigint(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// A moment as SQLite holds it.
+pub(super) fn rfc3339(moment: DateTime<Utc>) -> String {
+    moment.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// What [`INSERT_PERIOD`] answers.
+pub(super) fn period_id(row: &impl Cells) -> Decoded<i64> {
+    row.integer("period_id")?.ok_or_else(|| missing("period_id"))
+}
+
+/// What [`SELECT_KEY`] answers.
+pub(super) fn key(row: &impl Cells) -> Decoded<Vec<u8>> {
+    row.bytes("hashing_key")?.ok_or_else(|| missing("hashing_key"))
+}
+
+/// A flush that is not newer than the replica's last one.
+pub(super) fn old_flush(replica: Uuid, flush: u64) -> Error {
+    let what = format!("flush {flush} of replica {replica} was written before, or a later one was");
+    let hint = "make sure that no second process runs under this id, and that no old checkpoint was restored";
+    Error::Conflict { message: format!("{what}; {hint}") }
+}
+
+/// A period to acknowledge that does not exist.
+pub(super) fn no_such_period(period: i64) -> Error {
+    Error::Refused { message: format!("there is no closed period {period}; see the status for those there are") }
+}

@@ -1,0 +1,125 @@
+//! SQLite: the embedded default, one file that several processes of one machine can share.
+//!
+//! A transaction that writes is `BEGIN IMMEDIATE`: SQLite has one writer at a time, so it holds from its first moment
+//! what both locks would give it, and never has to be upgraded from a reader, which could fail half way. The wait for
+//! it is limited. The write-ahead log lets readers read meanwhile; `synchronous = FULL` makes a commit survive a power
+//! failure.
+
+mod failure;
+mod schema;
+mod transaction;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions, Executor, SqliteConnection};
+use tokio::time::Instant;
+
+use self::transaction::SqliteTransaction;
+use super::connections::{Connections, Lease};
+use super::{Backend, DatabaseStatus, HashingKey, Purpose, Transaction, rows, url};
+use crate::error::Error;
+
+/// How long to wait for another writer.
+const BUSY_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long to wait before a new file is tried again that another process is just setting up.
+const SET_UP_RETRY: Duration = Duration::from_millis(20);
+
+const BEGIN_WRITE: &str = "BEGIN IMMEDIATE";
+
+/// A reader: sees one state of the database, and waits for nobody.
+const BEGIN_READ: &str = "BEGIN DEFERRED";
+
+/// A SQLite database.
+pub(super) struct Sqlite {
+    connections: Arc<Connections<SqliteConnection>>,
+    path: PathBuf,
+}
+
+impl Sqlite {
+    /// Opens the file or creates it, and brings the schema up to date.
+    pub(super) async fn connect(url: &str) -> Result<Self, Error> {
+        let (path, options) = url::sqlite(url)?;
+        let options = options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full);
+        let connections = Connections::new(options.busy_timeout(BUSY_LIMIT).disable_statement_logging());
+        let database = Self { connections, path };
+        let mut lease = database.first_connection().await?;
+        schema::bring_up_to_date(&mut lease.connection, &database.path).await?;
+        lease.give_back();
+        Ok(database)
+    }
+
+    /// To turn the write-ahead log on takes the file for oneself, and SQLite does not wait for that by itself.
+    async fn first_connection(&self) -> Result<Lease<SqliteConnection>, Error> {
+        let deadline = Instant::now() + BUSY_LIMIT;
+        loop {
+            match self.connections.take().await {
+                Ok(lease) => return Ok(lease),
+                Err(error) if failure::is_busy(&error) && Instant::now() < deadline => {
+                    tokio::time::sleep(SET_UP_RETRY).await;
+                }
+                Err(error) => return Err(failure::of("opening the database file", &self.path, error)),
+            }
+        }
+    }
+
+    async fn open(&self, begin: &'static str) -> Result<SqliteTransaction, Error> {
+        let opening = |error| failure::of("opening a transaction", &self.path, error);
+        let mut lease = self.connections.take().await.map_err(opening)?;
+        lease.connection.execute(begin).await.map_err(opening)?;
+        Ok(SqliteTransaction::new(lease, self.path.clone()))
+    }
+}
+
+#[async_trait]
+impl Backend for Sqlite {
+    async fn hashing_key(&self) -> Result<HashingKey, Error> {
+        let mut transaction = self.open(BEGIN_READ).await?;
+        let row = transaction.fetch("reading the hashing key", sqlx::query(rows::SELECT_KEY)).await?;
+        let key = transaction.decoded(row.as_ref().map(rows::key).transpose())?;
+        Box::new(transaction).rollback().await;
+        super::schema::hashing_key(key.as_deref())
+    }
+
+    async fn begin(&self, _purpose: Purpose) -> Result<Box<dyn Transaction>, Error> {
+        Ok(Box::new(self.open(BEGIN_WRITE).await?))
+    }
+
+    async fn status(&self) -> Result<DatabaseStatus, Error> {
+        let mut transaction = self.open(BEGIN_READ).await?;
+        let open = transaction.open_period().await?;
+        let rows = transaction.fetch_all("reading the rows", rows::SELECT_ROWS).await?;
+        let replicas = transaction.fetch_all("reading the replicas", rows::SELECT_REPLICAS).await?;
+        let periods = transaction.fetch_all("reading the periods", rows::SELECT_PERIODS).await?;
+        let status = transaction.decoded(rows::status(open, &rows, &replicas, &periods));
+        Box::new(transaction).rollback().await;
+        status
+    }
+
+    async fn acknowledge(&self, period: i64) -> Result<bool, Error> {
+        let mut transaction = self.open(BEGIN_WRITE).await?;
+        let acknowledge = sqlx::query(ACKNOWLEDGE).bind(period);
+        let was_undelivered = transaction.fetch("acknowledging a period", acknowledge).await?.is_some();
+        if !was_undelivered {
+            let exists = sqlx::query(rows::PERIOD_EXISTS).bind(period);
+            if transaction.fetch("looking up a period", exists).await?.is_none() {
+                Box::new(transaction).rollback().await;
+                return Err(rows::no_such_period(period));
+            }
+        }
+        Box::new(transaction).commit().await?;
+        Ok(was_undelivered)
+    }
+
+    async fn close(&self) {
+        self.connections.close().await;
+    }
+}
+
+const ACKNOWLEDGE: &str = "
+    UPDATE boundary_usage_periods SET delivered_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
+    WHERE period_id = $1 AND delivered_at IS NULL RETURNING period_id";

@@ -1,0 +1,42 @@
+//! The schema in SQLite: looked at first, and changed only where something is missing.
+
+use std::path::Path;
+
+use sqlx::migrate::Migration;
+use sqlx::{Connection, SqliteConnection};
+
+use super::failure;
+use crate::database::schema;
+use crate::error::Error;
+
+const SCRIPTS: [(&str, &str); 2] = [
+    ("usage", include_str!("../../../migrations/sqlite/0001_usage.sql")),
+    ("periods", include_str!("../../../migrations/sqlite/0002_periods.sql")),
+];
+
+const TABLE_EXISTS: &str = "SELECT name FROM sqlite_master WHERE name = 'boundary_usage_migrations'";
+
+/// Applies the migrations that are missing.
+pub(super) async fn bring_up_to_date(connection: &mut SqliteConnection, path: &Path) -> Result<(), Error> {
+    let known = schema::migrations(SCRIPTS);
+    let looked_up = async {
+        let table_exists = sqlx::query(TABLE_EXISTS).fetch_optional(&mut *connection).await?.is_some();
+        schema::applied(connection, table_exists).await
+    };
+    let applied = looked_up.await.map_err(|error| failure::of("reading the schema's version", path, error))?;
+    if schema::missing(&known, &applied)?.is_empty() {
+        return Ok(());
+    }
+    migrate(connection, &known).await.map_err(|error| failure::of("bringing the schema up to date", path, error))?
+}
+
+/// The driver's migrator takes no lock in SQLite; the transaction around it does, and its own become savepoints.
+async fn migrate(connection: &mut SqliteConnection, known: &[Migration]) -> Result<Result<(), Error>, sqlx::Error> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    if let Err(error) = schema::apply(&mut *transaction, known).await? {
+        return Ok(Err(error));
+    }
+    sqlx::query(schema::INSERT_KEY).bind(schema::random_key()).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(Ok(()))
+}

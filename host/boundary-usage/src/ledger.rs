@@ -1,0 +1,103 @@
+//! What the component must not lose: the host's own account of the activity that is not in the database for certain.
+//!
+//! A component that breaks takes its memory with it. So the host keeps the same account beside it, by the same rules:
+//! this is the tracker of the `guest` crate, run natively, told what the component is told and what the database answers.
+//! A new instance starts from it. In memory it is as large as the component's: two sketches, and a snapshot or two.
+
+use boundary_usage_tracker::{Activity, Flush, HashingKey, LeftOver, Outcome, Plan, Stored, Tracker};
+
+pub(crate) struct Ledger {
+    tracker: Tracker,
+    flush: Option<OpenFlush>,
+}
+
+/// The flush that the component is at.
+struct OpenFlush {
+    flush: Flush,
+    stage: Stage,
+}
+
+/// ```text
+/// Begun ──▶ Read ──▶ Sent ──▶ Answered
+/// ```
+#[derive(Clone, Copy)]
+enum Stage {
+    /// To end the flush now rolls it back.
+    Begun,
+    /// The same, unless all it had to do was to find an earlier one applied.
+    Read { confirmed: bool },
+    /// The commit is on its way: to end the flush now leaves its outcome unknown.
+    Sent,
+    Answered(Outcome),
+}
+
+impl Ledger {
+    pub(crate) fn new(key: HashingKey) -> Self {
+        Self { tracker: Tracker::new(key, LeftOver::default()), flush: None }
+    }
+
+    /// The component is about to be told of these.
+    pub(crate) fn record(&mut self, activities: &[crate::Activity]) {
+        for activity in activities {
+            self.tracker.record(Activity {
+                workspace: activity.workspace.as_u128(),
+                owner: activity.owner.as_u128(),
+                allowed: activity.allowed,
+                denied: activity.denied,
+            });
+        }
+    }
+
+    /// The component has taken its snapshot and begins a transaction. Answers whether it may: a flush commits once, and
+    /// there must be something to flush.
+    pub(crate) fn flush_begins(&mut self) -> bool {
+        if let Some(open) = &self.flush {
+            return matches!(open.stage, Stage::Begun | Stage::Read { .. });
+        }
+        let flush = self.tracker.start_flush().expect("an open flush is in self.flush");
+        self.flush = flush.map(|flush| OpenFlush { flush, stage: Stage::Begun });
+        self.flush.is_some()
+    }
+
+    /// The component has read, under the replica's lock, which flush was applied last.
+    pub(crate) fn last_flush_read(&mut self, last_flush: u64) {
+        if let Some(OpenFlush { flush, stage: stage @ Stage::Begun }) = &mut self.flush {
+            let plan = flush.plan(&Stored { last_flush, uniques: None });
+            *stage = Stage::Read { confirmed: matches!(plan, Plan::Confirmed(_)) };
+        }
+    }
+
+    /// The commit of an update is on its way. The update comes after a read.
+    pub(crate) fn commit_sent(&mut self) {
+        self.advance(Stage::Sent);
+    }
+
+    /// The commit of an update has been answered.
+    pub(crate) fn commit_answered(&mut self, outcome: Outcome) {
+        self.advance(Stage::Answered(outcome));
+    }
+
+    fn advance(&mut self, stage: Stage) {
+        if let Some(open) = &mut self.flush {
+            open.stage = stage;
+        }
+    }
+
+    /// The component has ended its flush, or has ended itself.
+    pub(crate) fn flush_ends(&mut self) {
+        let Some(OpenFlush { flush, stage }) = self.flush.take() else { return };
+        let outcome = match stage {
+            Stage::Read { confirmed: true } => Outcome::Committed,
+            Stage::Begun | Stage::Read { confirmed: false } => Outcome::RolledBack,
+            Stage::Sent => Outcome::Unknown,
+            Stage::Answered(outcome) => outcome,
+        };
+        self.tracker.end_flush(flush, outcome);
+    }
+
+    /// What a new instance starts from. No flush may be open.
+    pub(crate) fn left_over(&mut self) -> &LeftOver {
+        debug_assert!(self.flush.is_none(), "an open flush carries a part of what is left over");
+        self.tracker.left_over()
+    }
+}
