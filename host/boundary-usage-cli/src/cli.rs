@@ -1,0 +1,121 @@
+//! The command line: what can be asked, with which settings.
+//!
+//! Parsing only; what each command does is in [`commands`](crate::commands).
+
+use std::time::Duration;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::commands::{collect, component, demo, replay, serve, status};
+use crate::output::Format;
+
+/// Counts who uses an egress boundary, and how much: unique workspaces and users, requests let through and blocked.
+///
+/// A sandboxed WebAssembly component does the counting. This program feeds it from audit sockets, keeps the counts in
+/// a database, and closes a period when it is time.
+#[derive(Parser)]
+#[command(name = "boundary-usage", version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    /// Settings of all commands.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  boundary-usage demo
+  boundary-usage serve --socket audit.sock --workspace UUID --owner UUID
+  boundary-usage collect --format json
+
+Exit codes: 0 done, 1 failed, 2 wrong use.";
+
+/// Settings of all commands. Not `Debug`: a database URL may hold a password.
+#[derive(clap::Args)]
+pub struct Global {
+    /// Where usage is kept: `sqlite:PATH`, or `postgres://USER:PASSWORD@HOST/DATABASE` for several replicas.
+    ///
+    /// Better in the environment when it holds a password: arguments can be seen by every user of the machine.
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "BOUNDARY_USAGE_DATABASE",
+        hide_env_values = true,
+        default_value = "sqlite:boundary-usage.db"
+    )]
+    pub database: String,
+
+    /// For whom the answer on stdout is.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub format: Format,
+
+    /// Log more to stderr: -v what happens, -vv how. RUST_LOG, when set, decides instead.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// What can be asked.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Serve audit sockets: track, flush, collect.
+    Serve(serve::Arguments),
+    /// Track recorded activity.
+    Replay(replay::Arguments),
+    /// Close the period and print its summary.
+    Collect(collect::Arguments),
+    /// Show what the database holds; change nothing.
+    Status(status::Arguments),
+    /// Show the embedded component's contract, size and hash.
+    Component(component::Arguments),
+    /// See it all work, in a temporary directory.
+    Demo(demo::Arguments),
+}
+
+/// What only the user can mend: ends the program with exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct WrongUse(pub String);
+
+/// Reads a duration that something can be repeated after.
+///
+/// # Errors
+///
+/// When it is not a duration, or less than a millisecond.
+pub fn parse_interval(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration < Duration::from_millis(1) => Err("must be at least 1ms".into()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(format!("{error}; write it like 60s, 30m or 1h 30m")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn intervals_are_read_and_empty_ones_are_refused() {
+        assert_eq!(parse_interval("1h 30m"), Ok(Duration::from_secs(5_400)));
+        for refused in ["0s", "999us", "60", "soon"] {
+            assert!(parse_interval(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn every_command_shows_examples() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("boundary-usage "), "{} has no example", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `collect`: closes the period; or acknowledges that a closed one's summary was delivered.
+//!
+//! This is the end of the flow *proxy → intake → component → transaction → database → **summary***. It uses the
+//! library's native collection: no component takes part.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use boundary_usage::{CollectOptions, Collection, Database, Summary};
+use clap::Args;
+use serde::Serialize;
+
+use super::connect;
+use crate::cli::{Global, parse_interval};
+use crate::output::{moment, table};
+
+/// Close the period and print its summary: zeros when there was nothing.
+///
+/// The summary stays in the database, undelivered, until it is acknowledged with --acknowledge.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Leave out rows that no flush has touched for longer than this; the summary says what they held.
+    #[arg(long, value_name = "DURATION", value_parser = parse_interval)]
+    max_staleness: Option<Duration>,
+
+    /// Close nothing; record that the summary of the period with this id was delivered.
+    #[arg(long, value_name = "ID", conflicts_with = "max_staleness")]
+    acknowledge: Option<i64>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  boundary-usage collect
+  boundary-usage collect --format json --max-staleness 1h
+  boundary-usage collect --acknowledge 7";
+
+/// What an acknowledgement did.
+#[derive(Serialize)]
+struct Acknowledged {
+    period_id: i64,
+    /// False when it had been acknowledged before.
+    was_undelivered: bool,
+}
+
+pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
+    let database = connect(global).await?;
+    match arguments.acknowledge {
+        Some(period) => acknowledge(global, &database, period).await?,
+        None => {
+            let summary = close_period(&database, arguments.max_staleness).await?;
+            global.format.print(&summary, || human(&summary))?;
+        }
+    }
+    database.close().await;
+    Ok(())
+}
+
+/// Closes the period whatever its age.
+pub(super) async fn close_period(database: &Database, max_staleness: Option<Duration>) -> Result<Summary> {
+    let options = CollectOptions { max_staleness, min_age: None };
+    match database.collect(options).await.context("cannot collect; the period stays open")? {
+        Collection::Closed(summary) => Ok(summary),
+        Collection::NotDue { age } => unreachable!("no least age was asked for, and the period is {age:?} old"),
+    }
+}
+
+async fn acknowledge(global: &Global, database: &Database, period_id: i64) -> Result<()> {
+    let acknowledged = database.acknowledge(period_id).await;
+    let was_undelivered = acknowledged.with_context(|| format!("cannot acknowledge period {period_id}"))?;
+    global.format.print(&Acknowledged { period_id, was_undelivered }, || {
+        let before = if was_undelivered { "it was undelivered until now" } else { "it had been acknowledged before" };
+        format!("period {period_id}: delivery acknowledged; {before}")
+    })
+}
+
+fn human(summary: &Summary) -> String {
+    let length = Duration::from_millis(summary.period_duration_ms);
+    let mut text = format!(
+        "period {}: {} from {}\n",
+        summary.period_id,
+        humantime::format_duration(length),
+        moment(summary.period_start)
+    );
+    let row = |name: &str, number: u64, sum: Option<u64>| {
+        [name.to_owned(), number.to_string(), sum.map(|sum| sum.to_string()).unwrap_or_default()]
+    };
+    text += &table(
+        ["", "period", "sum of replicas"],
+        [
+            row("unique workspaces", summary.unique_workspaces, Some(summary.replica_workspaces_sum)),
+            row("unique users", summary.unique_users, Some(summary.replica_users_sum)),
+            row("allowed requests", summary.allowed_requests, None),
+            row("denied requests", summary.denied_requests, None),
+            row("replicas", summary.replicas, None),
+        ],
+        true,
+    );
+    if summary.stale_rows > 0 {
+        let (rows, allowed, denied) =
+            (summary.stale_rows, summary.stale_allowed_requests, summary.stale_denied_requests);
+        text += &format!("\nleft out: {rows} stale rows with {allowed} allowed and {denied} denied requests");
+    }
+    text += &format!("\nundelivered; when it is delivered: boundary-usage collect --acknowledge {}", summary.period_id);
+    text
+}

@@ -1,0 +1,66 @@
+//! `component`: the embedded component, for other hosts: what it needs, what it offers, which file it is.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use boundary_usage::{Contract, Plugin};
+use clap::Args;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::cli::Global;
+
+/// Show the embedded component's contract, size and hash.
+///
+/// Any host with a component runtime can load it: it imports only what is shown, not even WASI.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Write the component to this file, too.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  boundary-usage component
+  boundary-usage component --output tracker.wasm";
+
+#[derive(Serialize)]
+struct Component {
+    #[serde(flatten)]
+    contract: Contract,
+    bytes: usize,
+    sha256: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<PathBuf>,
+}
+
+pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<()> {
+    let bytes = Plugin::embedded_bytes();
+    let plugin = Plugin::embedded().context("cannot load the component")?;
+    if let Some(file) = &arguments.output {
+        std::fs::write(file, bytes).with_context(|| format!("cannot write the component to {}", file.display()))?;
+    }
+    let component = Component {
+        contract: plugin.contract().clone(),
+        bytes: bytes.len(),
+        sha256: Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
+        output: arguments.output.clone(),
+    };
+    global.format.print(&component, || component.human())
+}
+
+impl Component {
+    fn human(&self) -> String {
+        let list = |names: &[String]| names.iter().map(|name| format!("  {name}\n")).collect::<String>();
+        let written = self.output.as_ref().map(|file| format!("\nwritten  {}", file.display())).unwrap_or_default();
+        format!(
+            "imports\n{}exports\n{}size     {} bytes\nsha-256  {}{written}",
+            list(&self.contract.imports),
+            list(&self.contract.exports),
+            self.bytes,
+            self.sha256,
+        )
+    }
+}

@@ -1,0 +1,229 @@
+//! `demo`: the whole way, *proxy → intake → component → transaction → database → summary*, played in a temporary
+//! directory, and what was counted beside what was sent.
+//!
+//! Two replicas run `serve`'s own code. They share users, and even a workspace: the summary must count each once.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use boundary_usage::{Database, Options, Plugin, Summary};
+use clap::Args;
+use futures_util::future::try_join_all;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::collect::close_period;
+use crate::audit_socket::{AuditClient, Socket};
+use crate::cli::Global;
+use crate::output::{Format, table};
+use crate::service::Service;
+
+/// See it all work: two replicas, five audit sockets and their clients, one database, one summary.
+///
+/// Everything happens in a temporary directory; --database is not used. Ends with exit code 1 when what was counted
+/// differs from what was sent.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {}
+
+const EXAMPLES: &str = "\
+Examples:
+  boundary-usage demo
+  boundary-usage demo --format json";
+
+/// Flushes of a replica in the period; the last one is that of its shutdown.
+const ROUNDS: u32 = 3;
+
+/// Who works where: replica, owner, workspace.
+const AGENTS: [(usize, &str, &str); 5] = [
+    (0, "alice", "website"),
+    (0, "alice", "billing"),
+    (0, "bob", "compiler"),
+    (1, "bob", "compiler"),
+    (1, "carol", "notebook"),
+];
+
+/// An agent in a workspace: a boundary client that connects to the workspace's socket.
+struct Agent {
+    replica: usize,
+    owner: &'static str,
+    workspace: &'static str,
+    socket: Socket,
+}
+
+/// What the clients sent, or what the summary says of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+struct Usage {
+    unique_workspaces: u64,
+    unique_users: u64,
+    allowed_requests: u64,
+    denied_requests: u64,
+}
+
+#[derive(Serialize)]
+struct Outcome {
+    equal: bool,
+    sent: Usage,
+    counted: Usage,
+    summary: Summary,
+}
+
+pub(super) async fn run(global: &Global, _arguments: Arguments) -> Result<ExitCode> {
+    let directory = tempfile::Builder::new().prefix("boundary-usage-demo").tempdir();
+    let directory = directory.context("cannot make a temporary directory")?;
+    let outcome = play(directory.path(), Narrator { format: global.format }).await?;
+    global.format.print(&outcome, || outcome.human())?;
+    Ok(ExitCode::from(u8::from(!outcome.equal)))
+}
+
+async fn play(directory: &Path, narrator: Narrator) -> Result<Outcome> {
+    let database = Database::connect(&format!("sqlite:{}", directory.join("usage.db").display())).await?;
+    let plugin = Plugin::embedded().context("cannot load the component")?;
+    let agents = agents(directory);
+    narrator.introduce(&agents)?;
+
+    let replicas = start(&plugin, &database, &agents).await?;
+    let mut sent = Usage {
+        unique_workspaces: agents.iter().map(|agent| agent.workspace).collect::<BTreeSet<_>>().len() as u64,
+        unique_users: agents.iter().map(|agent| agent.owner).collect::<BTreeSet<_>>().len() as u64,
+        ..Usage::default()
+    };
+    for round in 1..=ROUNDS {
+        let requests = send(&agents, round).await?;
+        sent.allowed_requests += requests.iter().map(|(allowed, _)| allowed).sum::<u64>();
+        sent.denied_requests += requests.iter().map(|(_, denied)| denied).sum::<u64>();
+        narrator.round(round, &requests)?;
+        if round < ROUNDS {
+            for replica in &replicas {
+                replica.tracker().flush().await.context("a flush failed")?;
+            }
+        }
+    }
+    for replica in replicas {
+        replica.stop().await?;
+    }
+    let summary = close_period(&database, None).await?;
+    database.close().await;
+    Ok(Outcome::new(sent, summary))
+}
+
+fn agents(directory: &Path) -> Vec<Agent> {
+    let agents = AGENTS.iter().map(|&(replica, owner, workspace)| {
+        let path = directory.join(format!("replica-{}-{workspace}.sock", replica + 1));
+        Agent { replica, owner, workspace, socket: Socket { path, workspace: id_of(workspace), owner: id_of(owner) } }
+    });
+    agents.collect()
+}
+
+/// The same id for the same name.
+fn id_of(name: &str) -> Uuid {
+    let number = name.bytes().fold(0, |number, letter| number << 8 | u128::from(letter));
+    Uuid::from_u128(number)
+}
+
+async fn start(plugin: &Plugin, database: &Database, agents: &[Agent]) -> Result<Vec<Service>> {
+    let mut services = Vec::new();
+    for replica in 0..2 {
+        let sockets: Vec<_> =
+            agents.iter().filter(|agent| agent.replica == replica).map(|agent| agent.socket.clone()).collect();
+        services.push(Service::start(plugin, database.clone(), Uuid::new_v4(), &sockets, Options::default()).await?);
+    }
+    Ok(services)
+}
+
+/// All agents work at once, each over its own connection; answers what each sent, allowed and denied.
+async fn send(agents: &[Agent], round: u32) -> Result<Vec<(u64, u64)>> {
+    let clients = (1..).zip(agents).map(|(number, agent)| async move {
+        // Not multiples of a batch: the last batch of each is a smaller one.
+        let (allowed, denied) = (13 + 4 * u64::from(number * round % 5), 3 + u64::from((number + round) % 4));
+        let mut client = AuditClient::connect(&agent.socket.path).await?;
+        for request in 0..allowed.max(denied) {
+            if request < allowed {
+                client.report(true, "https://packages.example/index").await?;
+            }
+            if request < denied {
+                client.report(false, "https://elsewhere.example/upload").await?;
+            }
+        }
+        client.finish().await?;
+        Ok((allowed, denied))
+    });
+    try_join_all(clients).await
+}
+
+impl Outcome {
+    fn new(sent: Usage, summary: Summary) -> Self {
+        let counted = Usage {
+            unique_workspaces: summary.unique_workspaces,
+            unique_users: summary.unique_users,
+            allowed_requests: summary.allowed_requests,
+            denied_requests: summary.denied_requests,
+        };
+        Self { equal: sent == counted, sent, counted, summary }
+    }
+
+    fn human(&self) -> String {
+        let row = |name: &str, sent: u64, counted: u64| {
+            let verdict = if sent == counted { "✓" } else { "✗" };
+            [name.into(), sent.to_string(), counted.to_string(), verdict.into()]
+        };
+        let (sent, counted, summary) = (&self.sent, &self.counted, &self.summary);
+        let rows = [
+            row("unique workspaces", sent.unique_workspaces, counted.unique_workspaces),
+            row("unique users", sent.unique_users, counted.unique_users),
+            row("allowed requests", sent.allowed_requests, counted.allowed_requests),
+            row("denied requests", sent.denied_requests, counted.denied_requests),
+        ];
+        let (workspaces, users) = (summary.replica_workspaces_sum, summary.replica_users_sum);
+        let verdict = if self.equal {
+            "✓ The period's summary says what the clients sent."
+        } else {
+            "✗ The period's summary differs from what the clients sent."
+        };
+        format!(
+            "\nThe collection closes the period:\n\n{}\n\n\
+             Bob and his workspace were seen by both replicas and count once\n\
+             (added up, the replicas saw {workspaces} workspaces and {users} users).\n\n{verdict}",
+            table(["", "sent", "counted", ""], rows, true),
+        )
+    }
+}
+
+/// Says to people what happens; says nothing to programs.
+#[derive(Clone, Copy)]
+struct Narrator {
+    format: Format,
+}
+
+impl Narrator {
+    fn introduce(self, agents: &[Agent]) -> Result<()> {
+        let served = |replica: usize| {
+            let agents = agents.iter().filter(|agent| agent.replica == replica);
+            agents.map(|agent| format!("{}/{}", agent.owner, agent.workspace)).collect::<Vec<_>>().join(", ")
+        };
+        let size = Plugin::embedded_bytes().len() / 1024;
+        self.say(&format!(
+            "Two replicas of a proxy serve the audit sockets of these users' workspaces:\n\n  \
+             replica 1   {}\n  replica 2   {}\n\n\
+             boundary client ─▶ audit socket ─▶ sandboxed component ({size} KiB) ─▶ SQLite ─▶ summary\n",
+            served(0),
+            served(1),
+        ))
+    }
+
+    fn round(self, round: u32, requests: &[(u64, u64)]) -> Result<()> {
+        let (allowed, denied) =
+            requests.iter().fold((0, 0), |sum, (allowed, denied)| (sum.0 + allowed, sum.1 + denied));
+        let then = if round < ROUNDS { "both replicas flush" } else { "both stop, with a last flush" };
+        self.say(&format!("  {round}. {allowed} allowed and {denied} denied requests; then {then}"))
+    }
+
+    fn say(self, text: &str) -> Result<()> {
+        match self.format {
+            Format::Human => self.format.print(&(), || text.to_owned()),
+            Format::Json => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! What each command does, a file for each.
+
+pub mod collect;
+pub mod component;
+pub mod demo;
+pub mod replay;
+pub mod serve;
+pub mod status;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use boundary_usage::Database;
+
+use crate::cli::{Cli, Command, Global};
+
+/// Runs a command. Its exit code is its own where "no" is an answer; errors are failures.
+pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Serve(arguments) => serve::run(&global, arguments).await?,
+        Command::Replay(arguments) => replay::run(&global, arguments).await?,
+        Command::Collect(arguments) => collect::run(&global, arguments).await?,
+        Command::Status(arguments) => status::run(&global, arguments).await?,
+        Command::Component(arguments) => component::run(&global, &arguments)?,
+        Command::Demo(arguments) => return demo::run(&global, arguments).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Connects to the database of the global settings. The URL is not in any message: it may hold a password.
+async fn connect(global: &Global) -> Result<Database> {
+    let database = Database::connect(&global.database).await;
+    database.context("cannot use the database of --database or BOUNDARY_USAGE_DATABASE")
+}

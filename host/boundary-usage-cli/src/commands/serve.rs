@@ -1,0 +1,143 @@
+//! `serve`: audit sockets in front of a tracker, until told to stop.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use boundary_usage::{Clock, CollectOptions, Database, Options, Plugin};
+use clap::{ArgGroup, Args};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::info;
+use uuid::Uuid;
+
+use super::connect;
+use crate::audit_socket::Socket;
+use crate::cli::{Global, WrongUse, parse_interval};
+use crate::configuration::{self, parse_id, path_fault};
+use crate::service::{Service, ServiceReport};
+
+/// Serve audit sockets: track what boundary clients report, flush, collect.
+///
+/// SIGTERM and SIGINT stop it: no new clients, what connected ones have already sent is tracked, the socket files are
+/// removed, and a last flush brings everything into the database. A second signal ends it at once.
+#[derive(Args)]
+#[command(after_help = EXAMPLES, group = ArgGroup::new("sockets").required(true).args(["socket", "config"]))]
+pub struct Arguments {
+    /// Serve this one socket. A stale file is replaced; only our own user can connect.
+    #[arg(long, value_name = "PATH", requires = "workspace", requires = "owner")]
+    socket: Option<PathBuf>,
+
+    /// The workspace that the socket serves.
+    #[arg(long, value_name = "UUID", requires = "socket", value_parser = parse_id)]
+    workspace: Option<Uuid>,
+
+    /// The user who owns the workspace.
+    #[arg(long, value_name = "UUID", requires = "socket", value_parser = parse_id)]
+    owner: Option<Uuid>,
+
+    /// Serve the sockets that this TOML file lists.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// The name of this replica in the database. No two running processes may share one. [default: random]
+    #[arg(long, value_name = "UUID", value_parser = parse_id)]
+    replica: Option<Uuid>,
+
+    /// From one flush to the next.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_interval)]
+    flush_interval: Duration,
+
+    /// How old a period gets before it is collected. Of several replicas, the first one collects.
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = parse_interval)]
+    collect_interval: Duration,
+
+    /// Leave collecting to others.
+    #[arg(long, conflicts_with = "collect_interval")]
+    no_collect: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  boundary-usage serve --socket audit.sock --workspace UUID --owner UUID
+  boundary-usage serve --config sockets.toml --flush-interval 10s --no-collect
+
+sockets.toml:
+  [[socket]]
+  path = \"/run/boundary/alice.sock\"
+  workspace = \"0193a1b2-0000-7000-8000-000000000001\"
+  owner = \"0193a1b2-0000-7000-8000-0000000000aa\"";
+
+impl Arguments {
+    fn sockets(&self) -> Result<Vec<Socket>> {
+        if let Some(file) = &self.config {
+            return configuration::read(file);
+        }
+        let (Some(path), Some(workspace), Some(owner)) = (self.socket.clone(), self.workspace, self.owner) else {
+            bail!(WrongUse("--socket needs --workspace and --owner".into()));
+        };
+        match path_fault(&path) {
+            Some(fault) => bail!(WrongUse(fault)),
+            None => Ok(vec![Socket { path, workspace, owner }]),
+        }
+    }
+}
+
+pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
+    let sockets = arguments.sockets()?;
+    // From here on a signal ends the program in order, not in the middle of its start.
+    let mut stop = StopSignals::listen()?;
+    let database = connect(global).await?;
+    let replica = arguments.replica.unwrap_or_else(Uuid::new_v4);
+    let options = Options { flush_interval: arguments.flush_interval, ..Options::default() };
+    let plugin = Plugin::embedded().context("cannot load the component")?;
+    let service = Service::start(&plugin, database.clone(), replica, &sockets, options).await?;
+    let collector = (!arguments.no_collect).then(|| collect_every(database.clone(), arguments.collect_interval));
+    info!(%replica, sockets = sockets.len(), "serving");
+    for socket in &sockets {
+        // Said whatever the log level: supervisors wait for it.
+        eprintln!("listening on {}", socket.path.display());
+    }
+
+    let name = stop.next().await;
+    info!(signal = name, "stopping: no new clients, draining, flushing");
+    // A collection in progress is rolled back; another replica does it, or the next start of this one.
+    drop(collector);
+    let report = tokio::select! {
+        report = service.stop() => report?,
+        name = stop.next() => bail!("stopped at once by a second {name}; activity since the last flush is lost"),
+    };
+    database.close().await;
+    global.format.print(&report, || human(&report))
+}
+
+fn collect_every(database: Database, interval: Duration) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        database.collect_every(interval, CollectOptions::default(), Clock::system()).await;
+    }))
+}
+
+fn human(report: &ServiceReport) -> String {
+    let tracker = &report.tracker;
+    format!("stopped: {} batches tracked, {} flushes, all written", tracker.activities, tracker.flushes)
+}
+
+/// The signals that ask for an end in order.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! `status`: what the database holds. Changes nothing; not even a missing SQLite file is made.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use boundary_usage::{DatabaseStatus, PeriodStatus};
+use clap::Args;
+
+use super::connect;
+use crate::cli::Global;
+use crate::output::{moment, table};
+
+/// Show what the database holds: the open period, the replicas, the closed periods. Changes nothing.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {}
+
+const EXAMPLES: &str = "\
+Examples:
+  boundary-usage status
+  boundary-usage status --database sqlite:/var/lib/boundary/usage.db --format json";
+
+pub(super) async fn run(global: &Global, _arguments: Arguments) -> Result<()> {
+    // To connect would make the file.
+    if let Some(file) = sqlite_file(&global.database)
+        && !file.exists()
+    {
+        bail!("there is no database file {}; `serve` or `replay` makes it", file.display());
+    }
+    let database = connect(global).await?;
+    let status = database.status().await.context("cannot read the database")?;
+    database.close().await;
+    global.format.print(&status, || human(&status))
+}
+
+/// The file of an SQLite URL; `None` for other databases, and for one in memory.
+fn sqlite_file(url: &str) -> Option<PathBuf> {
+    let rest = url.strip_prefix("sqlite:")?;
+    let rest = rest.strip_prefix("//").unwrap_or(rest);
+    let path = rest.split('?').next().unwrap_or_default();
+    (!path.is_empty() && path != ":memory:").then(|| Path::new(path).to_owned())
+}
+
+fn human(status: &DatabaseStatus) -> String {
+    let mut text = format!("open period, since {}\n", moment(status.period_start));
+    text += &if status.rows.is_empty() { "no usage yet".into() } else { rows(status) };
+    if !status.replicas.is_empty() {
+        text += "\n\nreplicas\n";
+        text += &table(
+            ["replica", "last flush", "at"],
+            status.replicas.iter().map(|replica| {
+                [replica.replica.to_string(), replica.last_flush.to_string(), moment(replica.flushed_at)]
+            }),
+            true,
+        );
+    }
+    let (undelivered, delivered): (Vec<_>, Vec<_>) =
+        status.periods.iter().partition(|period| period.delivered_at.is_none());
+    text += &periods("undelivered periods", &undelivered);
+    text += &periods("delivered periods", &delivered);
+    text
+}
+
+fn rows(status: &DatabaseStatus) -> String {
+    table(
+        ["replica", "workspaces", "users", "allowed", "denied", "first flush", "last flush"],
+        status.rows.iter().map(|row| {
+            [
+                row.replica.to_string(),
+                row.unique_workspaces.to_string(),
+                row.unique_users.to_string(),
+                row.allowed_requests.to_string(),
+                row.denied_requests.to_string(),
+                moment(row.window_start),
+                moment(row.updated_at),
+            ]
+        }),
+        true,
+    )
+}
+
+fn periods(title: &str, periods: &[&PeriodStatus]) -> String {
+    if periods.is_empty() {
+        return String::new();
+    }
+    let rows = periods.iter().map(|period| {
+        let summary = &period.summary;
+        [
+            summary.period_id.to_string(),
+            moment(summary.period_start),
+            summary.unique_workspaces.to_string(),
+            summary.unique_users.to_string(),
+            summary.allowed_requests.to_string(),
+            summary.denied_requests.to_string(),
+            period.delivered_at.map(moment).unwrap_or_default(),
+        ]
+    });
+    let header = ["period", "start", "workspaces", "users", "allowed", "denied", "delivered"];
+    format!("\n\n{title}\n{}", table(header, rows, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_of_an_sqlite_url_is_found() {
+        for url in ["sqlite:a/b.db", "sqlite://a/b.db", "sqlite:a/b.db?mode=rwc"] {
+            assert_eq!(sqlite_file(url), Some("a/b.db".into()), "{url}");
+        }
+        assert_eq!(sqlite_file("sqlite:///a.db"), Some("/a.db".into()));
+        for url in ["sqlite::memory:", "sqlite:", "postgres://host/database"] {
+            assert_eq!(sqlite_file(url), None, "{url}");
+        }
+    }
+}

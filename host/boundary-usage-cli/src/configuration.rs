@@ -1,0 +1,232 @@
+//! The file that `serve --config` reads: which sockets to serve, and for whom.
+//!
+//! ```toml
+//! [[socket]]
+//! path = "/run/boundary/alice.sock"
+//! workspace = "0193a1b2-0000-7000-8000-000000000001"
+//! owner = "0193a1b2-0000-7000-8000-0000000000aa"
+//! ```
+//!
+//! Every fault of the file is reported at once, so that nobody mends it line by line. Usage that is counted for the wrong
+//! workspace cannot be mended later; what is contradictory is therefore refused.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use toml::{Table, Value};
+use uuid::Uuid;
+
+use crate::audit_socket::Socket;
+use crate::cli::WrongUse;
+
+/// A unix socket's path has room for 108 bytes, the closing zero included.
+const MAX_PATH_BYTES: usize = 107;
+
+/// Reads the file.
+///
+/// # Errors
+///
+/// When it cannot be read, and as wrong use when something is wrong in it.
+pub fn read(file: &Path) -> Result<Vec<Socket>> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("cannot read the configuration file {}", file.display()))?;
+    parse(&text).map_err(|faults| {
+        let faults: String = faults.iter().map(|fault| format!("\n  - {fault}")).collect();
+        WrongUse(format!("the configuration file {} is not valid:{faults}", file.display())).into()
+    })
+}
+
+/// Reads the text of a configuration file.
+///
+/// # Errors
+///
+/// All that is wrong with it.
+pub fn parse(text: &str) -> Result<Vec<Socket>, Vec<String>> {
+    let table: Table = text.parse().map_err(|error: toml::de::Error| vec![error.to_string().trim_end().to_owned()])?;
+    let mut faults = Vec::new();
+    for key in table.keys().filter(|key| *key != "socket") {
+        faults.push(format!("unknown key `{key}`, expected `[[socket]]`"));
+    }
+    let sockets = match table.get("socket") {
+        Some(Value::Array(sockets)) if !sockets.is_empty() => parse_sockets(sockets, &mut faults),
+        None => {
+            faults.push("no socket: add a `[[socket]]` with `path`, `workspace` and `owner`".into());
+            Vec::new()
+        }
+        Some(_) => {
+            faults.push("`socket` must be a list of tables, each beginning with `[[socket]]`".into());
+            Vec::new()
+        }
+    };
+    if faults.is_empty() { Ok(sockets) } else { Err(faults) }
+}
+
+/// What is wrong with a socket's path, if anything.
+pub fn path_fault(path: &Path) -> Option<String> {
+    let length = path.as_os_str().len();
+    match length {
+        0 => Some("the socket path is empty".into()),
+        1..=MAX_PATH_BYTES => None,
+        _ => Some(format!(
+            "the socket path {} has {length} bytes, at most {MAX_PATH_BYTES} are possible",
+            path.display()
+        )),
+    }
+}
+
+/// Reads an id that names somebody.
+///
+/// # Errors
+///
+/// When it is not a UUID, or the nil one.
+pub fn parse_id(text: &str) -> Result<Uuid, String> {
+    match Uuid::try_parse(text) {
+        Ok(id) if id.is_nil() => Err("the nil UUID names nobody".into()),
+        Ok(id) => Ok(id),
+        Err(error) => Err(format!("not a UUID: {error}")),
+    }
+}
+
+fn parse_sockets(tables: &[Value], faults: &mut Vec<String>) -> Vec<Socket> {
+    let mut sockets = Vec::new();
+    let mut paths = HashMap::new();
+    let mut owners = HashMap::new();
+    for (number, value) in (1..).zip(tables) {
+        let Some(table) = value.as_table() else {
+            faults.push(format!("socket {number} is not a table"));
+            continue;
+        };
+        let Some(socket) = parse_socket(number, table, faults) else { continue };
+        if let Some(first) = paths.insert(absolute(&socket.path), number) {
+            faults.push(format!("sockets {first} and {number} have the same path {}", socket.path.display()));
+        }
+        let (first, owner) = *owners.entry(socket.workspace).or_insert((number, socket.owner));
+        if owner != socket.owner {
+            let workspace = socket.workspace;
+            faults.push(format!("sockets {first} and {number} name different owners of the workspace {workspace}"));
+        }
+        sockets.push(socket);
+    }
+    sockets
+}
+
+fn parse_socket(number: usize, table: &Table, faults: &mut Vec<String>) -> Option<Socket> {
+    for key in table.keys().filter(|key| !["path", "workspace", "owner"].contains(&key.as_str())) {
+        faults.push(format!("socket {number}: unknown key `{key}`, expected `path`, `workspace` and `owner`"));
+    }
+    let mut field = |key: &str| match table.get(key) {
+        Some(Value::String(text)) => Some(text.as_str()),
+        Some(_) => {
+            faults.push(format!("socket {number}: `{key}` must be a string"));
+            None
+        }
+        None => {
+            faults.push(format!("socket {number}: `{key}` is missing"));
+            None
+        }
+    };
+    let (path, workspace, owner) = (field("path"), field("workspace"), field("owner"));
+    let mut id = |key: &str, text: Option<&str>| match parse_id(text?) {
+        Ok(id) => Some(id),
+        Err(fault) => {
+            faults.push(format!("socket {number}: `{key}` is `{}`: {fault}", text.unwrap_or_default()));
+            None
+        }
+    };
+    let (workspace, owner) = (id("workspace", workspace), id("owner", owner));
+    let path = PathBuf::from(path?);
+    if let Some(fault) = path_fault(&path) {
+        faults.push(format!("socket {number}: {fault}"));
+        return None;
+    }
+    Some(Socket { path, workspace: workspace?, owner: owner? })
+}
+
+/// So that `a.sock` and `./a.sock` are seen to be the same.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORKSPACE: &str = "11111111-1111-4111-8111-111111111111";
+    const OWNER: &str = "22222222-2222-4222-8222-222222222222";
+
+    fn socket(path: &str, workspace: &str, owner: &str) -> String {
+        format!("[[socket]]\npath = \"{path}\"\nworkspace = \"{workspace}\"\nowner = \"{owner}\"\n")
+    }
+
+    fn faults(text: &str) -> Vec<String> {
+        parse(text).expect_err("must be refused")
+    }
+
+    #[test]
+    fn several_sockets_are_read_in_order() {
+        let text = socket("/run/a.sock", WORKSPACE, OWNER) + &socket("/run/b.sock", OWNER, OWNER);
+        let sockets = parse(&text).unwrap();
+        let paths: Vec<_> = sockets.iter().map(|socket| socket.path.to_str().unwrap()).collect();
+        assert_eq!(paths, ["/run/a.sock", "/run/b.sock"]);
+        assert_eq!(sockets[0].workspace.to_string(), WORKSPACE);
+        assert_eq!(sockets[0].owner.to_string(), OWNER);
+    }
+
+    #[test]
+    fn a_workspace_may_have_two_sockets() {
+        let text = socket("/run/a.sock", WORKSPACE, OWNER) + &socket("/run/b.sock", WORKSPACE, OWNER);
+        assert_eq!(parse(&text).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn all_faults_are_reported_together() {
+        let text = format!(
+            "flush_interval = \"60s\"\n[[socket]]\nworkspace = \"nonsense\"\nowner = 7\nmode = \"0666\"\n{}",
+            socket("", "00000000-0000-0000-0000-000000000000", OWNER)
+        );
+        let faults = faults(&text);
+        for expected in [
+            "unknown key `flush_interval`",
+            "socket 1: unknown key `mode`",
+            "socket 1: `path` is missing",
+            "socket 1: `owner` must be a string",
+            "socket 1: `workspace` is `nonsense`",
+            "socket 2: `workspace` is `00000000-0000-0000-0000-000000000000`: the nil UUID",
+            "socket 2: the socket path is empty",
+        ] {
+            assert!(faults.iter().any(|fault| fault.contains(expected)), "{expected} is not in {faults:#?}");
+        }
+        assert_eq!(faults.len(), 7);
+    }
+
+    #[test]
+    fn the_same_path_twice_is_refused_however_it_is_spelt() {
+        let text = socket("a.sock", WORKSPACE, OWNER) + &socket("./a.sock", OWNER, OWNER);
+        assert_eq!(faults(&text), ["sockets 1 and 2 have the same path ./a.sock"]);
+    }
+
+    #[test]
+    fn a_workspace_with_two_owners_is_refused() {
+        let text = socket("/a", WORKSPACE, OWNER) + &socket("/b", WORKSPACE, WORKSPACE);
+        assert!(faults(&text)[0].contains("different owners of the workspace 11111111"));
+    }
+
+    #[test]
+    fn a_file_without_sockets_is_refused() {
+        for text in ["", "socket = []", "socket = 1", "[socket]\npath = \"a\""] {
+            assert_eq!(faults(text).len(), 1, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_too_long_for_a_socket_is_refused() {
+        assert!(path_fault(Path::new(&"a".repeat(107))).is_none());
+        assert!(path_fault(Path::new(&"a".repeat(108))).unwrap().contains("108 bytes"));
+    }
+
+    #[test]
+    fn what_is_not_toml_is_reported_with_its_line() {
+        assert!(faults("[[socket]]\npath = ")[0].contains("line 2"));
+    }
+}

@@ -1,0 +1,63 @@
+//! The ready host: a command line around the library `boundary_usage`.
+//!
+//! ```text
+//! boundary client ──▶ audit_socket ──▶ Tracker (component, flush loop) ──▶ database ──▶ collect
+//!                     recording ─────▶
+//! ```
+//!
+//! - [`cli`]: what can be asked; [`commands`]: what is done, a file for each.
+//! - [`audit_socket`]: the wire protocol of the boundary client, its server, and a client.
+//! - [`service`]: sockets in front of a tracker: one serving replica.
+//! - [`configuration`]: the file that names the sockets; [`recording`]: the files that `replay` reads.
+//! - [`output`]: answers, on stdout; [`logging`]: logs, on stderr.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
+
+pub mod audit_socket;
+pub mod cli;
+pub mod commands;
+pub mod configuration;
+pub mod logging;
+pub mod output;
+pub mod recording;
+pub mod service;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use boundary_usage::Error;
+use clap::Parser;
+
+use crate::cli::{Cli, WrongUse};
+
+/// What may still run when a command is done: a read of stdin that nobody waits for any more.
+const LEFTOVERS: Duration = Duration::from_millis(100);
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::start(&cli.command, cli.global.verbose);
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if is_wrong_use(&error) { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let result = runtime.block_on(commands::run(cli));
+    runtime.shutdown_timeout(LEFTOVERS);
+    result
+}
+
+fn is_wrong_use(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.is::<WrongUse>() || matches!(cause.downcast_ref::<Error>(), Some(Error::Configuration { .. }))
+    })
+}

@@ -1,0 +1,67 @@
+//! One serving replica: audit sockets in front of a tracker. `serve` runs one, `demo` runs two.
+
+use anyhow::{Context, Result};
+use boundary_usage::{Database, Options, Plugin, Tracker, TrackerStatus};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::audit_socket::{AuditServer, DrainLimits, Socket, SocketReport};
+
+/// A running replica.
+pub struct Service {
+    tracker: Tracker,
+    server: AuditServer,
+}
+
+/// What a replica did, from its start to its stop.
+#[derive(Clone, Debug, Serialize)]
+pub struct ServiceReport {
+    /// The tracker's side.
+    #[serde(flatten)]
+    pub tracker: TrackerStatus,
+    /// The sockets' side.
+    pub sockets: Vec<SocketReport>,
+}
+
+impl Service {
+    /// Starts a tracker, with its flush loop, and the sockets that feed it.
+    ///
+    /// # Errors
+    ///
+    /// When the component cannot be started or a socket cannot be bound; no socket file is left then.
+    pub async fn start(
+        plugin: &Plugin,
+        database: Database,
+        replica: Uuid,
+        sockets: &[Socket],
+        options: Options,
+    ) -> Result<Self> {
+        let tracker = plugin.start(replica, database, options).await.context("cannot start the tracker")?;
+        match AuditServer::start(sockets, &tracker, DrainLimits::default()).await {
+            Ok(server) => Ok(Self { tracker, server }),
+            Err(error) => {
+                // Nothing was tracked: this writes nothing, and what it says is not what matters now.
+                let _ = tracker.shutdown().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The tracker behind the sockets.
+    pub fn tracker(&self) -> &Tracker {
+        &self.tracker
+    }
+
+    /// Stops accepting, tracks what clients have already sent, and flushes for the last time.
+    ///
+    /// # Errors
+    ///
+    /// When the last flush failed: what came in since the flush before it is lost.
+    pub async fn stop(self) -> Result<ServiceReport> {
+        let sockets = self.server.stop().await;
+        let flushed = self.tracker.shutdown().await;
+        let tracker = self.tracker.status();
+        flushed.context("the last flush failed; activity since the flush before it is lost")?;
+        Ok(ServiceReport { tracker, sockets })
+    }
+}
