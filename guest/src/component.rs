@@ -6,8 +6,8 @@
 use std::cell::RefCell;
 
 use crate::{
-    Activity, Flush, HashingKey, InDoubt, LeftOver, Outcome, Plan, SketchError, Snapshot, Stored, Tracker, UniqueSketch,
-    Uniques, Update,
+    Activity, Flush, HashingKey, InDoubt, LeftOver, Outcome, Plan, SketchError, Snapshot, Stored, Tracker,
+    UniqueSketch, Uniques, Update,
 };
 
 use bindings::Guest;

@@ -93,7 +93,9 @@ impl Flush {
     pub fn plan(&mut self, stored: &Stored) -> Plan {
         let confirmed = self.resolve_doubt(stored.last_flush);
         let Some(delta) = &self.delta else {
-            return Plan::Confirmed(confirmed.expect("a flush carries a delta or a doubt; a doubt disproved is a delta"));
+            return Plan::Confirmed(
+                confirmed.expect("a flush carries a delta or a doubt; a doubt disproved is a delta"),
+            );
         };
         let number = stored.last_flush.saturating_add(1);
         self.number = Some(number);

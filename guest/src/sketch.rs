@@ -226,10 +226,7 @@ mod tests {
         for length in 0..bytes.len() {
             assert!(UniqueSketch::from_bytes(&bytes[..length]).is_err(), "cut at {length}");
         }
-        assert!(matches!(
-            UniqueSketch::from_bytes(&vec![0; SKETCH_BYTES_MAX + 1]),
-            Err(SketchError::TooLong { .. })
-        ));
+        assert!(matches!(UniqueSketch::from_bytes(&vec![0; SKETCH_BYTES_MAX + 1]), Err(SketchError::TooLong { .. })));
         for position in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[position] ^= 0xff;

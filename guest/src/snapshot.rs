@@ -22,10 +22,7 @@ pub struct Uniques {
 impl Uniques {
     /// The ids of both.
     pub fn union(&self, other: &Self) -> Self {
-        Self {
-            workspaces: self.workspaces.union(&other.workspaces),
-            users: self.users.union(&other.users),
-        }
+        Self { workspaces: self.workspaces.union(&other.workspaces), users: self.users.union(&other.users) }
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use boundary_usage::{
-    Backend, Database, DatabaseStatus, Error, HashingKey, Lock, LockMode, OpenPeriod, Purpose, Stored, Summary, TakenRow,
-    Transaction, Update,
+    Backend, Database, DatabaseStatus, Error, HashingKey, Lock, LockMode, OpenPeriod, Purpose, Stored, Summary,
+    TakenRow, Transaction, Update,
 };
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;

@@ -175,6 +175,5 @@ impl Transaction for ModelTransaction {
         Ok(())
     }
 
-    async fn rollback(self: Box<Self>) {
-    }
+    async fn rollback(self: Box<Self>) {}
 }

@@ -17,7 +17,7 @@ const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
 /// Builds the guest with these features into the build script's output directory. `root` leads from the package to the
 /// workspace.
-pub fn build(root: &str, features: &str, file: &str) -> Result<()> {
+pub(crate) fn build(root: &str, features: &str, file: &str) -> Result<()> {
     let workspace = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join(root).canonicalize()?;
     for source in ["guest/src", "guest/Cargo.toml", "wit", "Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());

@@ -8,7 +8,6 @@ use std::time::Duration;
 /// Any cause.
 pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-
 /// An operation that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -72,7 +71,10 @@ pub enum Error {
 impl Error {
     /// Whether the same call can succeed later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Conflict { .. } | Self::CommitUnknown { .. } | Self::TimedOut { .. })
+        matches!(
+            self,
+            Self::Unavailable { .. } | Self::Conflict { .. } | Self::CommitUnknown { .. } | Self::TimedOut { .. }
+        )
     }
 }
 

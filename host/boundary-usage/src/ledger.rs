@@ -25,7 +25,9 @@ enum Stage {
     /// To end the flush now rolls it back.
     Begun,
     /// The same, unless all it had to do was to find an earlier one applied.
-    Read { confirmed: bool },
+    Read {
+        confirmed: bool,
+    },
     /// The commit is on its way: to end the flush now leaves its outcome unknown.
     Sent,
     Answered(Outcome),

@@ -44,7 +44,11 @@ impl Database {
     /// [`Error::Configuration`] for a URL that is neither; [`Error::Unavailable`] when the database cannot be reached
     /// or does not let us in. Neither shows the URL's password.
     pub async fn connect(url: &str) -> Result<Self, Error> {
-        unimplemented!("{url}")
+        let backend: Arc<dyn Backend> = match url::Scheme::of(url)? {
+            url::Scheme::Sqlite => Arc::new(sqlite::Sqlite::connect(url).await?),
+            url::Scheme::Postgres => Arc::new(postgres::Postgres::connect(url).await?),
+        };
+        Ok(Self::with_backend(backend))
     }
 
     /// A database of one's own making. Must be called on a Tokio runtime.

@@ -274,10 +274,7 @@ impl From<UniqueSet> for types::UniqueSet {
 
 impl From<&LeftOver> for transactions::LeftOver {
     fn from(left_over: &LeftOver) -> Self {
-        Self {
-            delta: left_over.delta.as_ref().map(Into::into),
-            in_doubt: left_over.in_doubt.as_ref().map(Into::into),
-        }
+        Self { delta: left_over.delta.as_ref().map(Into::into), in_doubt: left_over.in_doubt.as_ref().map(Into::into) }
     }
 }
 

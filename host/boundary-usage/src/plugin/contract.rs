@@ -38,7 +38,8 @@ impl Contract {
     /// Says all that is wrong, not only the first.
     pub(super) fn check(&self) -> Result<(), Error> {
         let unknown = self.imports.iter().filter(|import| !IMPORTS.contains(&import.as_str()));
-        let mut faults: Vec<_> = unknown.map(|import| format!("it imports {import}, which this host does not have")).collect();
+        let mut faults: Vec<_> =
+            unknown.map(|import| format!("it imports {import}, which this host does not have")).collect();
         let missing = EXPORTS.iter().filter(|name| !self.exports.iter().any(|export| export == **name));
         faults.extend(missing.map(|export| format!("it lacks the export {export}")));
         if faults.is_empty() {

@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex};
 use uuid::Uuid;
 use wasmtime::component::{Component, HasSelf, Linker};
 
-pub use contract::Contract;
 pub(crate) use capabilities::Grants;
+pub use contract::Contract;
 pub(crate) use instance::{Calls, Instance};
 
 use self::bindings::TrackerPre;

@@ -128,11 +128,7 @@ fn lost(action: &'static str) -> Error {
 }
 
 /// Owns the transaction until its end.
-async fn serve(
-    mut transaction: Box<dyn database::Transaction>,
-    replica: Uuid,
-    mut requests: mpsc::Receiver<Request>,
-) {
+async fn serve(mut transaction: Box<dyn database::Transaction>, replica: Uuid, mut requests: mpsc::Receiver<Request>) {
     // Replies to a component that no longer waits go nowhere; the closed channel then ends the loop.
     while let Some(request) = requests.recv().await {
         match request {
