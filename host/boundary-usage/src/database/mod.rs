@@ -79,7 +79,8 @@ impl Database {
         self.backend.close().await;
     }
 
-    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
+    /// What does the work; for those who wrap it in a backend of their own.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
     }
 
