@@ -8,3 +8,17 @@ mod containment;
 mod contract;
 /// What `track` and `flush` promise while they run beside each other: R1 to R4, R10, D2, D3, D5.
 mod tracker;
+/// Flushes on both kinds of database: R4, R5, R8, D3, D6.
+mod database;
+
+/// Collections on both kinds of database: C1, C2, C3, D4, D7, D8, D9.
+mod collection;
+
+/// What the roles in PostgreSQL may and may not do: R9.
+mod authority;
+
+/// Making the schema, and refusing one that is not ours to change.
+mod migrations;
+
+/// The scenarios as text, through everything, on each database.
+mod scenarios;

@@ -9,16 +9,11 @@ macro_rules! scenarios {
         $(mod $name {
             const TEXT: &str = include_str!(concat!("../scenarios/", stringify!($name), ".txt"));
 
-            #[tokio::test]
-            async fn sqlite() {
-                let database = boundary_usage_tests::databases::sqlite().await;
-                boundary_usage_tests::scenario::run(TEXT, &database).await.unwrap();
-            }
-
-            #[tokio::test]
-            async fn postgres() {
-                let database = boundary_usage_tests::databases::postgres().await;
-                boundary_usage_tests::scenario::run(TEXT, &database).await.unwrap();
+            boundary_usage_tests::on_each_database! {
+                async fn holds(database) {
+                    let connected = boundary_usage::Database::connect(&database.url).await?;
+                    boundary_usage_tests::scenario::run(TEXT, &connected).await
+                }
             }
         })*
     };

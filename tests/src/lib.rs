@@ -2,9 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod databases;
 pub mod faults;
 pub mod model_database;
+pub mod postgres_server;
 pub mod scenario;
+pub mod usage;
 
 use std::sync::OnceLock;
 

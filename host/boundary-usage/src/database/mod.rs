@@ -79,7 +79,7 @@ impl Database {
         self.backend.close().await;
     }
 
-    /// The database behind this handle, for those who wrap it.
+    /// What does the work; for those who wrap it in a backend of their own.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
     }

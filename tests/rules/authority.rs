@@ -1,0 +1,124 @@
+//! R9: the roles that `roles.sql` makes in PostgreSQL have the authority they need, and no other.
+
+use anyhow::{Context, Result, bail};
+use boundary_usage::{CollectOptions, Database, Error};
+use boundary_usage_tests::databases::TestDatabase;
+use boundary_usage_tests::usage::{flush, id, update};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+const ROLES: &str = include_str!("../../host/boundary-usage/migrations/postgres/roles.sql");
+
+/// A database with the roles, and usage of one replica.
+async fn database_with_roles() -> Result<TestDatabase> {
+    let test = TestDatabase::postgres().await?;
+    let database = test.connect().await?;
+    flush(database.backend().as_ref(), id(1), &update(1, 0..3, 5, 2)).await?;
+    test.execute(ROLES).await?;
+    Ok(test)
+}
+
+/// The URL for a new login that has one of the roles. Logins belong to the whole server: each database has its own.
+async fn login(test: &TestDatabase, role: &str) -> Result<String> {
+    let database = test.url.rsplit('/').next().context("the URL ends with the database")?;
+    let login = format!("{role}_of_{database}");
+    test.execute(&format!("CREATE ROLE {login} LOGIN IN ROLE {role}")).await?;
+    Ok(test.url_as(&login))
+}
+
+/// Runs statements that must each fail for want of a privilege.
+async fn assert_denied(url: &str, statements: &[&str]) -> Result<()> {
+    let mut connection = PgConnection::connect(url).await?;
+    for statement in statements {
+        let Err(error) = connection.execute(AssertSqlSafe(statement.to_string())).await else {
+            bail!("allowed: {statement}");
+        };
+        let code = error.as_database_error().and_then(|error| error.code());
+        assert_eq!(code.as_deref(), Some("42501"), "{statement}: {error}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn r9_a_replica_can_flush() -> Result<()> {
+    let test = database_with_roles().await?;
+    let database = Database::connect(&login(&test, "boundary_usage_replica").await?).await?;
+    database.backend().hashing_key().await?;
+    assert!(flush(database.backend().as_ref(), id(2), &update(1, 0..3, 5, 2)).await?);
+    assert!(!flush(database.backend().as_ref(), id(2), &update(2, 0..3, 5, 2)).await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn r9_a_replica_cannot_collect() -> Result<()> {
+    let test = database_with_roles().await?;
+    let url = login(&test, "boundary_usage_replica").await?;
+    let refused = Database::connect(&url).await?.collect(CollectOptions::default()).await;
+    assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
+    assert_denied(
+        &url,
+        &[
+            "DELETE FROM boundary_usage_stats",
+            "TRUNCATE boundary_usage_stats",
+            "UPDATE boundary_usage_stats SET window_start = now()",
+            "UPDATE boundary_usage_stats SET replica_id = gen_random_uuid()",
+            "DELETE FROM boundary_usage_replicas",
+            "SELECT * FROM boundary_usage_periods",
+            "INSERT INTO boundary_usage_periods (period_start) VALUES (now())",
+            "UPDATE boundary_usage_periods SET delivered_at = now()",
+            "UPDATE boundary_usage_deployment SET hashing_key = ''",
+            "INSERT INTO boundary_usage_migrations (version) VALUES (99)",
+            "CREATE TABLE of_ones_own (id int)",
+        ],
+    )
+    .await?;
+    assert_eq!(test.connect().await?.status().await?.rows.len(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn r9_a_collector_can_collect_and_acknowledge() -> Result<()> {
+    let test = database_with_roles().await?;
+    let database = Database::connect(&login(&test, "boundary_usage_collector").await?).await?;
+    assert_eq!(database.status().await?.rows.len(), 1);
+    database.collect(CollectOptions::default()).await?;
+    let period = database.status().await?.periods.remove(0).summary;
+    assert_eq!((period.unique_workspaces, period.allowed_requests), (3, 5));
+    assert!(database.acknowledge(period.period_id).await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn r9_a_collector_can_neither_add_usage_nor_change_a_summary() -> Result<()> {
+    let test = database_with_roles().await?;
+    assert_denied(
+        &login(&test, "boundary_usage_collector").await?,
+        &[
+            "INSERT INTO boundary_usage_stats (replica_id) VALUES (gen_random_uuid())",
+            "UPDATE boundary_usage_stats SET allowed_requests = 0",
+            "UPDATE boundary_usage_replicas SET last_flush = 1",
+            "SELECT hashing_key FROM boundary_usage_deployment",
+            "UPDATE boundary_usage_periods SET allowed_requests = 0",
+            "DELETE FROM boundary_usage_periods",
+            "CREATE TABLE of_ones_own (id int)",
+        ],
+    )
+    .await
+}
+
+#[tokio::test]
+async fn r9_the_roles_can_be_made_again() -> Result<()> {
+    let test = database_with_roles().await?;
+    test.execute(ROLES).await?;
+    test.execute(ROLES).await
+}
+
+#[tokio::test]
+async fn r9_a_login_without_the_role_is_told_what_it_lacks() -> Result<()> {
+    let test = database_with_roles().await?;
+    test.execute("CREATE ROLE nobody_in_particular LOGIN").await?;
+    let Err(error) = Database::connect(&test.url_as("nobody_in_particular")).await.map(drop) else {
+        bail!("it could connect");
+    };
+    assert!(error.to_string().contains("boundary_usage_replica"), "{error}");
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! What a collection promises, on both kinds of database.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use boundary_usage::{Clock, CollectOptions, Collection, Database, Error, Summary};
+use boundary_usage_tests::databases::TestDatabase;
+use boundary_usage_tests::on_each_database;
+use boundary_usage_tests::usage::{flush, id, update};
+use chrono::TimeDelta;
+use tokio::task::JoinSet;
+
+const HALF_AN_HOUR: Duration = Duration::from_secs(1800);
+
+async fn collect(database: &Database) -> Result<Summary> {
+    collect_with(database, CollectOptions::default()).await
+}
+
+async fn collect_with(database: &Database, options: CollectOptions) -> Result<Summary> {
+    match database.collect(options).await? {
+        Collection::Closed(summary) => Ok(summary),
+        Collection::NotDue { age } => bail!("not due after {age:?}"),
+    }
+}
+
+fn numbers(summary: &Summary) -> [u64; 4] {
+    let Summary { unique_workspaces, unique_users, allowed_requests, denied_requests, .. } = summary;
+    [*unique_workspaces, *unique_users, *allowed_requests, *denied_requests]
+}
+
+/// Makes the open period, the first one, half an hour old and a little more.
+async fn make_due(test: &TestDatabase) -> Result<()> {
+    test.set_back("boundary_usage_deployment", "created_at", 1860).await
+}
+
+on_each_database! {
+    async fn c1_a_collection_sums_exactly_the_rows_it_deletes(test) {
+        let database = test.connect().await?;
+        for (replica, ids) in [(1, 0..10), (2, 10..30), (3, 30..60)] {
+            flush(database.backend().as_ref(), id(replica), &update(1, ids, 10, 3)).await?;
+        }
+        let summary = collect(&database).await?;
+        assert_eq!(numbers(&summary), [60, 60, 30, 9]);
+        assert_eq!(summary.replicas, 3);
+        assert!(database.status().await?.rows.is_empty());
+        Ok(())
+    }
+
+    async fn c1_a_period_without_usage_has_a_summary_of_zeros(test) {
+        let database = test.connect().await?;
+        flush(database.backend().as_ref(), id(1), &update(1, 0..3, 10, 3)).await?;
+        let (full, empty) = (collect(&database).await?, collect(&database).await?);
+        assert_eq!((numbers(&empty), empty.replicas), ([0; 4], 0));
+        assert!(empty.period_id > full.period_id);
+        Ok(())
+    }
+
+    async fn c1_flushes_beside_collections_count_once_each(test) {
+        let database = test.connect().await?;
+        let mut flushes = JoinSet::new();
+        for replica in 0..3 {
+            let backend = database.backend().clone();
+            flushes.spawn(async move {
+                for number in 1..=10 {
+                    flush(backend.as_ref(), id(replica), &update(number, 0..1, 1, 2)).await?;
+                }
+                Ok::<_, Error>(())
+            });
+        }
+        let (mut allowed, mut denied) = (0, 0);
+        while !flushes.is_empty() {
+            let summary = collect(&database).await?;
+            (allowed, denied) = (allowed + summary.allowed_requests, denied + summary.denied_requests);
+            while let Some(done) = flushes.try_join_next() {
+                done??;
+            }
+        }
+        let last = collect(&database).await?;
+        assert_eq!((allowed + last.allowed_requests, denied + last.denied_requests), (30, 60));
+        Ok(())
+    }
+
+    async fn d8_stale_rows_are_deleted_and_told_of_only_if_asked(test) {
+        let database = test.connect().await?;
+        flush(database.backend().as_ref(), id(1), &update(1, 0..5, 10, 3)).await?;
+        test.set_back("boundary_usage_stats", "updated_at", 3700).await?;
+        flush(database.backend().as_ref(), id(2), &update(1, 5..7, 1, 1)).await?;
+        // A long window alone makes no row stale.
+        test.set_back("boundary_usage_stats", "window_start", 7400).await?;
+        let options = CollectOptions { max_staleness: Some(Duration::from_secs(3600)), ..Default::default() };
+        let summary = collect_with(&database, options).await?;
+        assert_eq!((numbers(&summary), summary.replicas), ([2, 2, 1, 1], 1));
+        assert_eq!((summary.stale_rows, summary.stale_allowed_requests, summary.stale_denied_requests), (1, 10, 3));
+        assert!(database.status().await?.rows.is_empty());
+
+        flush(database.backend().as_ref(), id(1), &update(2, 0..5, 10, 3)).await?;
+        test.set_back("boundary_usage_stats", "updated_at", 3700).await?;
+        assert_eq!(numbers(&collect(&database).await?), [5, 5, 10, 3]);
+        Ok(())
+    }
+
+    async fn c3_of_several_collectors_one_closes_the_period(test) {
+        let database = test.connect().await?;
+        make_due(&test).await?;
+        let options = CollectOptions { min_age: Some(HALF_AN_HOUR), ..Default::default() };
+        let mut collectors = JoinSet::new();
+        for _ in 0..5 {
+            // Connections of its own, like another process.
+            let database = test.connect().await?;
+            collectors.spawn(async move { database.collect(options).await });
+        }
+        let mut closed = 0;
+        for outcome in collectors.join_all().await {
+            closed += usize::from(matches!(outcome?, Collection::Closed(_)));
+        }
+        assert_eq!((closed, database.status().await?.periods.len()), (1, 1));
+        Ok(())
+    }
+
+    async fn c3_another_collector_takes_over_when_one_dies(test) {
+        let database = test.connect().await?;
+        make_due(&test).await?;
+        let (clock, hands) = Clock::manual();
+        let mut collectors = Vec::new();
+        for _ in 0..2 {
+            let (database, clock) = (test.connect().await?, clock.clone());
+            let collect = async move { database.collect_every(HALF_AN_HOUR, Default::default(), clock).await };
+            collectors.push(tokio::spawn(collect));
+        }
+        hands.sleepers(2).await;
+        assert_eq!(database.status().await?.periods.len(), 1);
+
+        let (dying, survivor) = (collectors.remove(0), collectors.remove(0));
+        dying.abort();
+        assert!(dying.await.is_err_and(|error| error.is_cancelled()));
+        test.set_back("boundary_usage_periods", "period_start", 1860).await?;
+        test.set_back("boundary_usage_periods", "period_end", 1860).await?;
+        hands.advance(2 * HALF_AN_HOUR);
+        while database.status().await?.periods.len() < 2 {}
+        survivor.abort();
+        Ok(())
+    }
+
+    async fn d4_an_id_of_two_replicas_counts_once(test) {
+        let database = test.connect().await?;
+        flush(database.backend().as_ref(), id(1), &update(1, 0..20, 1, 0)).await?;
+        flush(database.backend().as_ref(), id(2), &update(1, 10..30, 1, 0)).await?;
+        let summary = collect(&database).await?;
+        assert_eq!(numbers(&summary), [30, 30, 2, 0]);
+        assert_eq!((summary.replica_workspaces_sum, summary.replica_users_sum), (40, 40));
+        Ok(())
+    }
+
+    async fn d7_a_summary_waits_until_its_delivery_is_acknowledged(test) {
+        let database = test.connect().await?;
+        flush(database.backend().as_ref(), id(1), &update(1, 0..20, 7, 2)).await?;
+        let summary = collect(&database).await?;
+        let period = database.status().await?.periods.remove(0);
+        assert_eq!((&period.summary, period.delivered_at), (&summary, None));
+
+        assert!(database.acknowledge(summary.period_id).await?);
+        assert!(!database.acknowledge(summary.period_id).await?);
+        assert!(database.status().await?.periods[0].delivered_at.is_some());
+        let unknown = database.acknowledge(summary.period_id + 1).await;
+        assert!(matches!(unknown, Err(Error::Refused { .. })), "{unknown:?}");
+        Ok(())
+    }
+
+    async fn d7_a_damaged_sketch_deletes_nothing_and_names_the_replica(test) {
+        let database = test.connect().await?;
+        for replica in 1..=3 {
+            flush(database.backend().as_ref(), id(replica), &update(1, 0..3, 7, 2)).await?;
+        }
+        let damage = if test.is_postgres { r"'\x2a'" } else { "x'2a'" };
+        let (column, replica) = ("workspaces_sketch", id(2));
+        let damage = format!("UPDATE boundary_usage_stats SET {column} = {damage} WHERE replica_id = '{replica}'");
+        test.execute(&damage).await?;
+        let Err(error) = database.collect(Default::default()).await else { bail!("a damaged sketch was collected") };
+        assert!(error.to_string().contains(&replica.to_string()), "{error}");
+        let status = database.status().await?;
+        assert_eq!((status.rows.len(), status.periods.len()), (3, 0));
+        Ok(())
+    }
+
+    async fn d9_periods_join_without_a_gap(test) {
+        let database = test.connect().await?;
+        make_due(&test).await?;
+        let made = database.status().await?.period_start;
+        let (first, second) = (collect(&database).await?, collect(&database).await?);
+        let end = |summary: &Summary| summary.period_start + TimeDelta::milliseconds(summary.period_duration_ms as i64);
+        assert_eq!(first.period_start, made);
+        assert!(first.period_duration_ms >= 1_860_000);
+        assert_eq!(second.period_start, end(&first));
+        assert_eq!(database.status().await?.period_start, end(&second));
+        Ok(())
+    }
+}

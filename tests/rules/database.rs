@@ -1,0 +1,238 @@
+//! What a database promises to flushes, whichever kind it is.
+
+use std::time::Duration;
+
+use boundary_usage::{Error, Purpose, UniqueSet, Uniques, Update};
+use boundary_usage_tests::databases::TestDatabase;
+use boundary_usage_tests::on_each_database;
+use boundary_usage_tests::usage::{begin_flush, flush, id, set, uniques, update};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// Uniques of given counts; the sketches do not matter to the database.
+fn counted(workspaces: u64, users: u64) -> Uniques {
+    let set = |count| UniqueSet { count, sketch: set(0..2).sketch };
+    Uniques { workspaces: set(workspaces), users: set(users) }
+}
+
+on_each_database! {
+    async fn r5_a_new_row_takes_the_delta_and_an_old_one_the_cumulative_uniques(test) {
+        let database = test.connect().await?;
+        let backend = database.backend().as_ref();
+        let first = Update { flush: 1, delta: counted(5, 3), cumulative: counted(999, 999), allowed: 100, denied: 10 };
+        assert!(flush(backend, id(1), &first).await?);
+        let row = database.status().await?.rows.remove(0);
+        assert_eq!((row.unique_workspaces, row.unique_users), (5, 3));
+
+        let second = Update { flush: 2, delta: counted(0, 0), cumulative: counted(8, 5), allowed: 200, denied: 20 };
+        assert!(!flush(backend, id(1), &second).await?);
+        let row = database.status().await?.rows.remove(0);
+        assert_eq!((row.unique_workspaces, row.unique_users), (8, 5));
+        assert_eq!((row.allowed_requests, row.denied_requests), (300, 30));
+        Ok(())
+    }
+
+    async fn r5_an_update_keeps_the_start_of_the_window(test) {
+        let database = test.connect().await?;
+        flush(database.backend().as_ref(), id(1), &update(1, 0..1, 1, 0)).await?;
+        test.set_back("boundary_usage_stats", "window_start", 60).await?;
+        test.set_back("boundary_usage_stats", "updated_at", 60).await?;
+        let before = database.status().await?.rows.remove(0);
+        flush(database.backend().as_ref(), id(1), &update(2, 0..1, 1, 0)).await?;
+        let after = database.status().await?.rows.remove(0);
+        assert_eq!(after.window_start, before.window_start);
+        assert!(after.updated_at > before.updated_at);
+        Ok(())
+    }
+
+    async fn r5_what_was_written_reads_back_the_same(test) {
+        let database = test.connect().await?;
+        let written = uniques(0..20_000, 0..700);
+        let update = Update { delta: written.clone(), ..update(7, 0..1, 1, 1) };
+        flush(database.backend().as_ref(), id(1), &update).await?;
+        let mut transaction = begin_flush(database.backend().as_ref(), id(1)).await?;
+        let stored = transaction.read(id(1)).await?;
+        assert_eq!((stored.last_flush, stored.uniques), (7, Some(written)));
+        let nothing = transaction.read(id(2)).await?;
+        assert_eq!((nothing.last_flush, nothing.uniques), (0, None));
+        transaction.rollback().await;
+        Ok(())
+    }
+
+    async fn r5_request_counts_saturate_and_never_wrap(test) {
+        let database = test.connect().await?;
+        let most = i64::MAX as u64;
+        flush(database.backend().as_ref(), id(1), &update(1, 0..1, most - 1, u64::MAX)).await?;
+        flush(database.backend().as_ref(), id(1), &update(2, 0..1, 5, u64::MAX)).await?;
+        let row = database.status().await?.rows.remove(0);
+        assert_eq!((row.allowed_requests, row.denied_requests), (most, most));
+        Ok(())
+    }
+
+    async fn d3_a_flush_number_counts_once_and_an_old_one_not_at_all(test) {
+        let database = test.connect().await?;
+        let backend = database.backend().as_ref();
+        flush(backend, id(1), &update(3, 0..1, 10, 1)).await?;
+        for old in [3, 2] {
+            let refused = flush(backend, id(1), &update(old, 0..1, 10, 1)).await;
+            assert!(matches!(refused, Err(Error::Conflict { .. })), "{refused:?}");
+        }
+        let status = database.status().await?;
+        assert_eq!((status.rows[0].allowed_requests, status.replicas[0].last_flush), (10, 3));
+        flush(backend, id(2), &update(1, 0..1, 10, 1)).await?;
+        Ok(())
+    }
+
+    async fn d3_the_last_flush_outlives_a_collection(test) {
+        let database = test.connect().await?;
+        flush(database.backend().as_ref(), id(1), &update(4, 0..1, 10, 1)).await?;
+        database.collect(Default::default()).await?;
+        let mut transaction = begin_flush(database.backend().as_ref(), id(1)).await?;
+        let stored = transaction.read(id(1)).await?;
+        assert_eq!((stored.last_flush, stored.uniques), (4, None));
+        Ok(())
+    }
+
+    async fn r4_a_dropped_transaction_leaves_nothing_behind(test) {
+        let database = test.connect().await?;
+        // More often than there are connections: none is lost.
+        for _ in 0..20 {
+            let mut transaction = begin_flush(database.backend().as_ref(), id(1)).await?;
+            transaction.upsert(id(1), &update(1, 0..1, 1, 0)).await?;
+        }
+        assert!(database.status().await?.rows.is_empty());
+        assert!(flush(database.backend().as_ref(), id(1), &update(1, 0..1, 1, 0)).await?);
+        Ok(())
+    }
+
+    async fn r4_an_abandoned_statement_poisons_nothing(test) {
+        let database = test.connect().await?;
+        let backend = database.backend().as_ref();
+        for flush in 1..=20 {
+            // Polled once, then dropped: begun, and its reply never read.
+            let _ = timeout(Duration::ZERO, backend.begin(Purpose::Flush)).await;
+            let mut transaction = begin_flush(backend, id(1)).await?;
+            let abandoned = update(flush, 0..1, 1, 0);
+            if timeout(Duration::ZERO, transaction.upsert(id(1), &abandoned)).await.is_err() {
+                assert!(transaction.commit().await.is_err());
+            }
+        }
+        assert!(database.status().await?.rows.is_empty());
+        assert!(flush(backend, id(1), &update(1, 0..1, 1, 0)).await?);
+        Ok(())
+    }
+
+    async fn r4_a_transaction_with_a_failed_statement_does_not_commit(test) {
+        let database = test.connect().await?;
+        let mut transaction = begin_flush(database.backend().as_ref(), id(1)).await?;
+        transaction.upsert(id(1), &update(1, 0..1, 1, 0)).await?;
+        // The database refuses a last flush of 0.
+        let failed = transaction.upsert(id(2), &update(0, 0..1, 1, 0)).await;
+        assert!(matches!(failed, Err(Error::Refused { .. })), "{failed:?}");
+        assert!(matches!(transaction.commit().await, Err(Error::Refused { .. })));
+        assert!(database.status().await?.rows.is_empty());
+        Ok(())
+    }
+
+    async fn d6_flushes_of_many_replicas_at_once_all_count(test) {
+        let database = test.connect().await?;
+        let mut flushes = JoinSet::new();
+        for number in 0..30 {
+            let backend = database.backend().clone();
+            flushes.spawn(async move { flush(backend.as_ref(), id(number), &update(1, 0..1, 1, 2)).await });
+        }
+        for outcome in flushes.join_all().await {
+            assert!(outcome?);
+        }
+        assert_eq!(test.number("SELECT count(*) FROM boundary_usage_stats").await?, 30);
+        Ok(())
+    }
+
+    async fn d6_a_wait_for_a_lock_ends_with_a_conflict(test) {
+        let database = test.connect().await?;
+        let _holder = begin_flush(database.backend().as_ref(), id(1)).await?;
+        let Err(error) = begin_flush(database.backend().as_ref(), id(1)).await.map(drop) else {
+            anyhow::bail!("two flushes of a replica were under way at once");
+        };
+        assert!(matches!(error, Error::Conflict { .. }) && error.to_string().contains("5 s"), "{error:?}");
+        Ok(())
+    }
+
+    async fn r8_a_collection_waits_for_the_flush_that_is_under_way(test) {
+        let database = test.connect().await?;
+        let mut transaction = begin_flush(database.backend().as_ref(), id(1)).await?;
+        let collecting = database.clone();
+        let collection = tokio::spawn(async move { collecting.collect(Default::default()).await });
+        transaction.upsert(id(1), &update(1, 0..1, 5, 2)).await?;
+        transaction.commit().await?;
+        let boundary_usage::Collection::Closed(summary) = collection.await?? else {
+            anyhow::bail!("the period was due");
+        };
+        assert_eq!((summary.allowed_requests, summary.denied_requests), (5, 2));
+        Ok(())
+    }
+
+    async fn the_status_changes_nothing(test) {
+        let database = test.connect().await?;
+        flush(database.backend().as_ref(), id(1), &update(1, 0..3, 5, 2)).await?;
+        database.collect(Default::default()).await?;
+        flush(database.backend().as_ref(), id(1), &update(2, 0..3, 5, 2)).await?;
+        let (first, second) = (database.status().await?, database.status().await?);
+        assert_eq!(serde_json::to_value(&first)?, serde_json::to_value(&second)?);
+        assert_eq!((first.rows.len(), first.replicas.len(), first.periods.len()), (1, 1, 1));
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn d6_flushes_of_two_replicas_are_under_way_at_once() -> anyhow::Result<()> {
+    let database = TestDatabase::postgres().await?.connect().await?;
+    let mut first = begin_flush(database.backend().as_ref(), id(1)).await?;
+    let mut second = begin_flush(database.backend().as_ref(), id(2)).await?;
+    first.upsert(id(1), &update(1, 0..1, 1, 0)).await?;
+    second.upsert(id(2), &update(1, 0..1, 1, 0)).await?;
+    first.commit().await?;
+    second.commit().await?;
+    Ok(())
+}
+
+/// Ends the library's sessions, and waits until they are gone.
+const TERMINATE: &str = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'boundary-usage'";
+
+#[tokio::test]
+async fn d3_a_session_that_ends_at_its_commit_leaves_the_outcome_unknown() -> anyhow::Result<()> {
+    let test = TestDatabase::postgres().await?;
+    let database = test.connect().await?;
+    let mut transaction = begin_flush(database.backend().as_ref(), id(1)).await?;
+    transaction.upsert(id(1), &update(1, 0..1, 1, 0)).await?;
+    test.execute(TERMINATE).await?;
+    let unknown = transaction.commit().await;
+    assert!(matches!(unknown, Err(Error::CommitUnknown { .. })), "{unknown:?}");
+    // The next flush finds out.
+    let mut transaction = begin_flush(database.backend().as_ref(), id(1)).await?;
+    assert_eq!(transaction.read(id(1)).await?.last_flush, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn d2_idle_connections_that_died_are_replaced() -> anyhow::Result<()> {
+    let test = TestDatabase::postgres().await?;
+    let database = test.connect().await?;
+    let (first, second) = tokio::join!(database.status(), database.status());
+    (first?, second?);
+    test.execute(TERMINATE).await?;
+    assert!(flush(database.backend().as_ref(), id(1), &update(1, 0..1, 1, 0)).await?);
+    Ok(())
+}
+
+#[tokio::test]
+async fn d2_a_session_that_ends_within_a_flush_is_unavailable() -> anyhow::Result<()> {
+    let test = TestDatabase::postgres().await?;
+    let database = test.connect().await?;
+    let mut transaction = begin_flush(database.backend().as_ref(), id(1)).await?;
+    test.execute(TERMINATE).await?;
+    let failed = transaction.upsert(id(1), &update(1, 0..1, 1, 0)).await;
+    assert!(matches!(failed, Err(Error::Unavailable { .. })), "{failed:?}");
+    Ok(())
+}

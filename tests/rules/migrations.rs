@@ -1,0 +1,100 @@
+//! The schema is made once, whoever comes first, and never changed without right or knowledge.
+
+use std::error::Error as _;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use boundary_usage::{Database, Error};
+use boundary_usage_tests::databases::TestDatabase;
+use boundary_usage_tests::on_each_database;
+use tokio::task::JoinSet;
+
+/// Tells a child process which database to connect to.
+const CHILD_URL: &str = "BOUNDARY_USAGE_TEST_CHILD_URL";
+
+on_each_database! {
+    async fn several_connections_at_once_make_one_schema(test) {
+        let mut connects = JoinSet::new();
+        for _ in 0..8 {
+            let url = test.url.clone();
+            connects.spawn(async move { Database::connect(&url).await?.backend().hashing_key().await });
+        }
+        let keys: Vec<_> = connects.join_all().await.into_iter().collect::<Result<_, _>>()?;
+        assert!(keys.iter().all(|key| *key == keys[0]));
+        assert_eq!(test.number("SELECT count(*) FROM boundary_usage_migrations").await?, 2);
+        Ok(())
+    }
+
+    async fn several_processes_at_once_make_one_schema(test) {
+        let child = |_| {
+            let mut child = Command::new(std::env::current_exe()?);
+            child.args(["--exact", "migrations::child_process_that_connects", "--ignored"]).env(CHILD_URL, &test.url);
+            child.stdout(std::process::Stdio::piped()).spawn()
+        };
+        let children = (0..4).map(child).collect::<Result<Vec<_>, _>>()?;
+        for child in children {
+            let output = child.wait_with_output()?;
+            ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        }
+        assert_eq!(test.number("SELECT count(*) FROM boundary_usage_migrations").await?, 2);
+        assert_eq!(test.number("SELECT count(*) FROM boundary_usage_deployment").await?, 1);
+        Ok(())
+    }
+
+    async fn a_deployment_keeps_its_key_and_shares_it_with_no_other(test) {
+        let key = test.connect().await?.backend().hashing_key().await?;
+        assert!(test.connect().await?.backend().hashing_key().await? == key);
+        let other = TestDatabase::sqlite()?;
+        assert!(other.connect().await?.backend().hashing_key().await? != key);
+        Ok(())
+    }
+
+    async fn a_newer_schema_is_refused(test) {
+        test.connect().await?;
+        test.execute(
+            "INSERT INTO boundary_usage_migrations (version, description, success, checksum, execution_time)
+             SELECT 99, 'future', success, checksum, 0 FROM boundary_usage_migrations WHERE version = 1",
+        )
+        .await?;
+        let Err(error) = test.connect().await.map(drop) else { bail!("a schema of the future was accepted") };
+        assert!(matches!(error, Error::Refused { .. }) && error.to_string().contains("version 99"), "{error}");
+        Ok(())
+    }
+}
+
+/// Not a test: what the child processes run.
+#[tokio::test]
+#[ignore = "run by several_processes_at_once_make_one_schema"]
+async fn child_process_that_connects() -> Result<()> {
+    let url = std::env::var(CHILD_URL).context("this is for child processes")?;
+    Database::connect(&url).await?.backend().hashing_key().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_create_is_told_who_may() -> Result<()> {
+    let test = TestDatabase::postgres().await?;
+    test.execute("CREATE ROLE may_create_nothing LOGIN").await?;
+    let Err(error) = Database::connect(&test.url_as("may_create_nothing")).await.map(drop) else {
+        bail!("it could connect");
+    };
+    assert!(matches!(error, Error::Refused { .. }) && error.to_string().contains("owner"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_error_shows_a_password() -> Result<()> {
+    for url in [
+        // Nobody listens on port 1.
+        "postgres://proxy:hunter2@127.0.0.1:1/usage",
+        "postgres://proxy:hunter2@no-such-host.invalid/usage",
+        "postgres://proxy:hun?hunter2@host/usage",
+        "postgres://proxy:hunter2@host/usage?sslmode=nonsense",
+        "mysql://proxy:hunter2@host/usage",
+    ] {
+        let Err(error) = Database::connect(url).await.map(drop) else { bail!("connected to {url}") };
+        let shown = format!("{error} {error:?} {:?}", error.source().map(ToString::to_string));
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! Usage to write: ids, sketches of them, and the flush of one replica as the component would make it.
+
+use std::ops::Range;
+
+use boundary_usage::{Backend, Error, HashingKey, Lock, LockMode, Purpose, Transaction, UniqueSet, Uniques, Update};
+use boundary_usage_tracker as tracker;
+use uuid::Uuid;
+
+/// The id of that number; never nil.
+pub fn id(number: u128) -> Uuid {
+    Uuid::from_u128(number + 1)
+}
+
+/// The set of the ids of those numbers.
+pub fn set(ids: Range<u128>) -> UniqueSet {
+    let mut set = tracker::UniqueSet::new();
+    ids.for_each(|number| set.insert(HashingKey(1, 2), id(number).as_u128()));
+    let sketch = set.take();
+    UniqueSet { count: sketch.count(), sketch: sketch.to_bytes() }
+}
+
+/// Sets of workspaces and users.
+pub fn uniques(workspaces: Range<u128>, users: Range<u128>) -> Uniques {
+    Uniques { workspaces: set(workspaces), users: set(users) }
+}
+
+/// A flush whose ids are also all of the period.
+pub fn update(flush: u64, ids: Range<u128>, allowed: u64, denied: u64) -> Update {
+    let uniques = uniques(ids.clone(), ids);
+    Update { flush, delta: uniques.clone(), cumulative: uniques, allowed, denied }
+}
+
+/// Opens the transaction of a flush, and takes its locks.
+///
+/// # Errors
+///
+/// Whatever the database answers.
+pub async fn begin_flush(backend: &dyn Backend, replica: Uuid) -> Result<Box<dyn Transaction>, Error> {
+    let mut transaction = backend.begin(Purpose::Flush).await?;
+    transaction.acquire(Lock::Replica(replica), LockMode::Exclusive).await?;
+    transaction.acquire(Lock::Cutover, LockMode::Shared).await?;
+    Ok(transaction)
+}
+
+/// Writes an update in a transaction of its own. Answers whether the row is new.
+///
+/// # Errors
+///
+/// Whatever the database answers.
+pub async fn flush(backend: &dyn Backend, replica: Uuid, update: &Update) -> Result<bool, Error> {
+    let mut transaction = begin_flush(backend, replica).await?;
+    let is_new = transaction.upsert(replica, update).await?;
+    transaction.commit().await?;
+    Ok(is_new)
+}
