@@ -6,10 +6,10 @@
 mod containment;
 /// What the component asks for and offers, and what a wrong one is told: R9.
 mod contract;
-/// What `track` and `flush` promise while they run beside each other: R1 to R4, R10, D2, D3, D5.
-mod tracker;
 /// Flushes on both kinds of database: R4, R5, R8, D3, D6.
 mod database;
+/// What `track` and `flush` promise while they run beside each other: R1 to R4, R10, D2, D3, D5.
+mod tracker;
 
 /// Collections on both kinds of database: C1, C2, C3, D4, D7, D8, D9.
 mod collection;

@@ -26,7 +26,8 @@ CREATE TABLE boundary_usage_replicas (
 
 -- One row, written by whoever made the schema and never changed.
 CREATE TABLE boundary_usage_deployment (
-    only_row    INTEGER PRIMARY KEY DEFAULT 1 CHECK (only_row = 1),
+    -- INT, not INTEGER: that would be the row number, which SQLite counts on by itself and whose default it ignores.
+    only_row    INT     NOT NULL DEFAULT 1 PRIMARY KEY CHECK (only_row = 1),
     -- The first period starts here.
     created_at  TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')),
     -- Without it, a list of ids cannot be tested against the sketches: keep it from whoever may read those.
