@@ -220,7 +220,8 @@ async fn d2_idle_connections_that_died_are_replaced() -> anyhow::Result<()> {
     let test = TestDatabase::postgres().await?;
     let database = test.connect().await?;
     let (first, second) = tokio::join!(database.status(), database.status());
-    (first?, second?);
+    first?;
+    second?;
     test.execute(TERMINATE).await?;
     assert!(flush(database.backend().as_ref(), id(1), &update(1, 0..1, 1, 0)).await?);
     Ok(())

@@ -25,14 +25,13 @@ pub(super) async fn bring_up_to_date(connection: &mut PgConnection) -> Result<()
     if missing.is_empty() {
         return Ok(());
     }
-    let migrated = migrate(connection, &known).await.map_err(|error| {
+    migrate(connection, &known).await.map_err(|error| {
         if !failure::is_privilege(&error) {
             return failure::of("bringing the database's schema up to date", error);
         }
         let what = format!("the database's schema lacks the versions {missing:?}, and this role may not create them");
         Error::Refused { message: format!("{what}; connect once as the owner of the database, then run roles.sql") }
-    })?;
-    migrated
+    })?
 }
 
 async fn applied(connection: &mut PgConnection) -> Result<Vec<sqlx::migrate::AppliedMigration>, Error> {
