@@ -7,6 +7,7 @@ pub mod faults;
 pub mod model_database;
 pub mod postgres_server;
 pub mod scenario;
+pub mod simulation;
 pub mod usage;
 
 use std::sync::OnceLock;
