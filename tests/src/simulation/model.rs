@@ -107,9 +107,11 @@ impl Model {
 
     /// A flush that was asked for when so much was accepted has succeeded: all of that must be in the database.
     pub(super) fn flushed(&mut self, replica: Uuid, accepted: usize) {
-        let next = self.replicas.get(&replica).map_or(0, |sequence| sequence.next);
-        if next < accepted {
-            self.violated(format!("{replica}: a flush succeeded, and of {accepted} accepted only {next} are there"));
+        let Some(sequence) = self.replicas.get(&replica) else { return };
+        let before = sequence.accepted.iter().take(accepted).skip(sequence.next);
+        let missing = before.filter(|accepted| !accepted.doomed).count();
+        if missing > 0 {
+            self.violated(format!("{replica}: a flush succeeded, and {missing} accepted before it are not there"));
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boundary_usage::{Activity, Clock, Database, Error, Flushed, Options, Plugin, TrackError, Tracker};
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::{JoinError, JoinHandle, spawn_local};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -24,7 +24,7 @@ pub(super) struct Replica {
     plugin: &'static Plugin,
     options: Options,
     /// How many processes there were before the one that runs.
-    ended: Cell<u32>,
+    processes_before: Cell<u32>,
     /// How often the component of this process may have to be replaced.
     breaks: Cell<u64>,
     process: RefCell<Option<Process>>,
@@ -60,7 +60,7 @@ impl Replica {
             server: server.clone(),
             plugin,
             options,
-            ended: Cell::default(),
+            processes_before: Cell::default(),
             breaks: Cell::default(),
             process: RefCell::default(),
             busy: Cell::default(),
@@ -68,7 +68,7 @@ impl Replica {
     }
 
     fn client(&self) -> Client {
-        Client::Replica { id: self.id, process: self.ended.get() }
+        Client::Replica { id: self.id, process: self.processes_before.get() }
     }
 
     fn database(&self) -> Database {
@@ -98,8 +98,13 @@ impl Replica {
 
     /// Waits until what starts or ends has done so.
     pub(super) async fn settled(&self) {
-        while self.busy.get() {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+        let settled = async {
+            while self.busy.get() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        if timeout(Duration::from_secs(3_600), settled).await.is_err() {
+            self.run.model().violated(format!("{}: its process neither starts nor ends", self.id));
         }
     }
 
@@ -153,14 +158,17 @@ impl Replica {
     /// Nobody holds the tracker any more; it flushes once more and ends.
     pub(super) async fn let_go(&self) {
         let Some(Process { tracker, mut work }) = self.take() else { return };
-        let holder = tracker.clone();
+        // Whoever waits for a flush holds it a little longer.
         drop(tracker);
-        // Whoever still waits for a flush of it holds it, and so does this function, to look at it in the end.
-        drop(holder);
-        if timeout(Duration::from_secs(120), &mut work).await.is_err() {
-            work.abort();
-        }
-        self.ended_with(work).await;
+        let ended = timeout(Duration::from_secs(120), &mut work).await;
+        let ended = match ended {
+            Ok(ended) => ended,
+            Err(_) => {
+                work.abort();
+                work.await
+            }
+        };
+        self.ended(&ended);
     }
 
     fn take(&self) -> Option<Process> {
@@ -179,17 +187,17 @@ impl Replica {
             self.run.model().violated(format!("{}: {restarts} restarts, the last one unasked: {why:?}", self.id));
         }
         work.abort();
-        self.ended_with(work).await;
+        self.ended(&work.await);
     }
 
-    async fn ended_with(&self, work: JoinHandle<()>) {
-        if work.await.is_err_and(|error| error.is_panic()) {
+    fn ended(&self, end: &Result<(), JoinError>) {
+        if end.as_ref().is_err_and(JoinError::is_panic) {
             self.run.model().violated(format!("{}: the tracker panicked", self.id));
         }
         self.run.note(self.client(), "ended");
         // Without a checkpoint nothing survives that is not in the database.
         self.run.model().process_ended(self.id, 0);
-        self.ended.set(self.ended.get() + 1);
+        self.processes_before.set(self.processes_before.get() + 1);
         self.breaks.set(0);
         self.busy.set(false);
     }
