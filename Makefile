@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help setup setup-component setup-postgres demo test lint release
+.PHONY: help setup setup-component setup-postgres demo test simulate lint release
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -12,6 +12,13 @@ demo: setup-component ## Plays a boundary's traffic through the tracker and prin
 
 test: setup ## Runs all tests, on SQLite and on a PostgreSQL that they start themselves
 	$(CARGO) test --workspace
+
+# The development build is fast enough: the component, which does most of the work, is compiled to machine code at full
+# optimisation in every build, and the first ten seconds of a run are that compilation.
+simulate: setup-component ## Simulates replicas and faults: SEEDS=2000, or STEPS=1000000; SEED=7 replays one
+	$(CARGO) run --package boundary-usage-tests --bin simulate -- \
+	  $(if $(SEED),--seed $(SEED),$(if $(STEPS),--steps $(STEPS),--seeds $(or $(SEEDS),2000))) \
+	  $(if $(FIRST),--first $(FIRST)) $(if $(MUTATION),--mutation $(MUTATION))
 
 lint: setup-component ## Formatting, clippy and documentation, without warnings
 	$(CARGO) fmt --all --check

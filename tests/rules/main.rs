@@ -24,3 +24,6 @@ mod migrations;
 
 /// The scenarios as text, through everything, on each database.
 mod scenarios;
+
+/// Thousands of random runs with faults everywhere, in virtual time: D1 to D4, R3 to R8, C1.
+mod simulation;
