@@ -47,9 +47,12 @@ fn build_module(workspace: &Path, target: &Path, features: &str) -> Result<PathB
             cargo.env_remove(&*name);
         }
     }
-    cargo.current_dir(workspace).args(["build", "--package", "boundary-usage-tracker", "--profile", "component"]);
+    // Not `build`: the crate is a Rust library too, and cargo optimises across crates only without that.
+    cargo.current_dir(workspace).args(["rustc", "--crate-type", "cdylib"]);
+    cargo.args(["--package", "boundary-usage-tracker", "--profile", "component"]);
     cargo.args(["--features", features]);
     cargo.args(["--target", TARGET, "--target-dir"]).arg(target);
+    cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", remap_sources(workspace));
     if has_target(&rustc) {
         cargo.env("RUSTC", &rustc);
     } else if has_library_source(Path::new(DEBIAN_RUSTC)) {
@@ -69,6 +72,14 @@ fn build_module(workspace: &Path, target: &Path, features: &str) -> Result<PathB
     let log = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "cargo failed for the guest:\n{log}");
     Ok(target.join(TARGET).join("component/boundary_usage_tracker.wasm"))
+}
+
+/// Panic messages name source files. Without the paths of this machine, the same sources give the same component.
+fn remap_sources(workspace: &Path) -> String {
+    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo_home = cargo_home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
+    let registry = cargo_home.map(|home| format!(" --remap-path-prefix={}=", home.join("registry/src").display()));
+    format!("--remap-path-prefix={}={}", workspace.display(), registry.unwrap_or_default())
 }
 
 fn has_target(rustc: &Path) -> bool {
