@@ -5,6 +5,7 @@
 //! library from source. `make setup` sees to either.
 
 use std::env;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -25,6 +26,10 @@ pub(crate) fn build(root: &str, features: &str, file: &str) -> Result<()> {
     let out = PathBuf::from(variable("OUT_DIR")?);
     // <target>/<profile>/build/<package>/out: one guest build serves every profile of the host.
     let target = out.ancestors().nth(4).context("OUT_DIR is not inside a target directory")?.join("component");
+    // The builds of two packages, which differ in features, put their modules in the same place: one after the other.
+    std::fs::create_dir_all(&target).context("cannot make the guest's target directory")?;
+    let lock = File::create(target.join("module.lock")).context("cannot make the lock of the guest's build")?;
+    lock.lock().context("cannot take the lock of the guest's build")?;
     let module = build_module(&workspace, &target, features)?;
     let module = std::fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?;
     let component = wit_component::ComponentEncoder::default().validate(true).module(&module)?.encode()?;
