@@ -4,6 +4,8 @@
 // All of this is tests, also the functions that are not test functions themselves.
 #![allow(clippy::unwrap_used)]
 
+/// Compiled components, kept between processes.
+mod compile_cache;
 /// A component that breaks or reaches for more than it may.
 mod containment;
 /// What the component asks for and offers, and what a wrong one is told: R9.
