@@ -124,6 +124,16 @@ impl RestartablePostgres {
         format!("postgres://postgres@localhost:5432/postgres?host={}/socket", self.directory)
     }
 
+    /// What it has said so far.
+    ///
+    /// # Errors
+    ///
+    /// When the file is gone.
+    pub fn log(&self) -> Result<String> {
+        let log = std::fs::read(format!("{}/log", self.directory))?;
+        Ok(String::from_utf8_lossy(&log).into_owned())
+    }
+
     /// Kills all its processes at once (SIGKILL), and answers when the first of them is gone.
     ///
     /// # Errors
