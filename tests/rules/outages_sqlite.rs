@@ -159,8 +159,8 @@ async fn child_process_that_flushes() -> Result<()> {
     }
 }
 
-/// A closed file with usage in it, and its directory.
-async fn file_with_usage() -> Result<(TempDir, PathBuf)> {
+/// A closed file, its directory, and the account of what is in it.
+async fn file_with_usage() -> Result<(TempDir, PathBuf, Accounts)> {
     let directory = TempDir::new()?;
     let database = Database::connect(&url_in(directory.path())).await?;
     let mut accounts = Accounts::default();
@@ -169,12 +169,12 @@ async fn file_with_usage() -> Result<(TempDir, PathBuf)> {
     tracker.shutdown().await?;
     database.close().await;
     let path = directory.path().join("usage.db");
-    Ok((directory, path))
+    Ok((directory, path, accounts))
 }
 
 #[tokio::test]
 async fn a_file_that_is_no_database_is_refused_and_left_alone() -> Result<()> {
-    let (directory, path) = file_with_usage().await?;
+    let (directory, path, accounts) = file_with_usage().await?;
     let good = std::fs::read(&path)?;
     let text = "a letter to my aunt, not a database\n".repeat(200).into_bytes();
     let mut no_header = good.clone();
@@ -192,26 +192,38 @@ async fn a_file_that_is_no_database_is_refused_and_left_alone() -> Result<()> {
         assert!(std::fs::read(&path)? == bytes, "{what}: the file was changed");
     }
     std::fs::write(&path, &good)?;
-    Database::connect(&url_in(directory.path())).await?;
-    Ok(())
+    accounts.check(&Database::connect(&url_in(directory.path())).await?).await
 }
 
 #[tokio::test]
 async fn d2_a_file_damaged_inside_is_named_and_left_alone_and_its_usage_waits_for_the_repair() -> Result<()> {
-    let (directory, path) = file_with_usage().await?;
+    let (directory, path, mut accounts) = file_with_usage().await?;
     let good = std::fs::read(&path)?;
-    // All but the first page, which holds the schema.
     let mut damaged = good.clone();
-    damaged[4096..].fill(0xaa);
+    damaged[page_of_usage(&path).await?].fill(0xaa);
     std::fs::write(&path, &damaged)?;
-    let failed = match Database::connect(&url_in(directory.path())).await {
-        Ok(database) => database.collect(Default::default()).await.map(drop),
-        Err(error) => Err(error),
-    };
-    let Err(error) = failed else { bail!("a damaged file was collected from") };
-    assert!(matches!(error, Error::Refused { .. }) && error.to_string().contains("usage.db"), "{error:?}");
+    let database = Database::connect(&url_in(directory.path())).await?;
+    let tracker = tracker_by_hand(2, &database).await?;
+    accounts.track(&tracker);
+    for failed in [tracker.flush().await.map(drop), database.collect(Default::default()).await.map(drop)] {
+        let Err(error) = failed else { bail!("a damaged file was read") };
+        assert!(matches!(error, Error::Refused { .. }) && error.to_string().contains("usage.db"), "{error:?}");
+    }
     assert!(std::fs::read(&path)? == damaged, "the file was changed");
-    Ok(())
+    accounts.track(&tracker);
+    std::fs::write(&path, &good)?;
+    tracker.flush().await?;
+    accounts.check(&database).await
+}
+
+/// Where in the file the table of usage begins.
+async fn page_of_usage(path: &Path) -> Result<std::ops::Range<usize>> {
+    let mut connection = SqliteConnection::connect(&format!("sqlite:{}", path.display())).await?;
+    let root = "SELECT (rootpage - 1) * 4096 FROM sqlite_master WHERE name = 'boundary_usage_stats'";
+    let start = sqlx::query_scalar::<_, i64>(root).fetch_one(&mut connection).await?;
+    connection.close().await?;
+    let start = usize::try_from(start)?;
+    Ok(start..start + 4096)
 }
 
 #[tokio::test]
