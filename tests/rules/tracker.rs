@@ -150,11 +150,12 @@ async fn r7_and_d10_the_loop_flushes_at_every_interval_and_goes_on_after_a_failu
     // The seconds to wait, and whether the flush fails then. After a failure the next comes sooner (back-off).
     let rounds = [(60, false), (60, true), (1, true), (2, true), (4, false), (60, true), (1, false)];
     for (round, (seconds, fails)) in (0..).zip(rounds) {
+        // The loop sleeps only once the flush before is over: the fault must not strike that one.
+        fixture.clock.sleepers(1).await;
         fixture.track(1 + u128::from(round), 1, 0);
         if fails {
             fixture.faults.inject(Fault::Upsert);
         }
-        fixture.clock.sleepers(1).await;
         fixture.clock.advance(Duration::from_millis(seconds * 1_000 - 1));
         assert_eq!(fixture.faults.begun_so_far(), round, "flushed before {seconds} s were over");
         fixture.clock.advance(Duration::from_millis(1));
