@@ -26,3 +26,8 @@ mod migrations;
 
 /// The scenarios as text, through everything, on each database.
 mod scenarios;
+
+/// PostgreSQL killed, restarted, cut off, full, busy: D2, D3, R6, R7.
+mod outages_postgres;
+/// A SQLite file that is locked, damaged or read-only, a full disk, a process that is killed: D2, D3.
+mod outages_sqlite;

@@ -2,10 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod accounts;
+pub mod child;
 pub mod databases;
 pub mod faults;
 pub mod model_database;
+pub mod postgres_proxy;
 pub mod postgres_server;
+pub mod restartable_postgres;
 pub mod scenario;
 pub mod usage;
 

@@ -103,7 +103,7 @@ impl PostgresServer {
 }
 
 /// The newest server that Debian's packages have installed.
-fn programs() -> Result<PathBuf> {
+pub(crate) fn programs() -> Result<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let version = |directory: &PathBuf| directory.parent()?.file_name()?.to_str()?.parse::<u32>().ok();
     let programs = versions.map(|version| version.path().join("bin")).filter(|bin| bin.join("initdb").exists());
@@ -118,12 +118,16 @@ fn free_port() -> Result<u16> {
 
 /// PostgreSQL refuses to run as root: then the user that its package makes is taken.
 fn unprivileged_shell() -> Command {
-    let is_root = std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0);
-    if !is_root {
+    if !is_root() {
         return Command::new("sh");
     }
     let mut shell = Command::new("setpriv");
     shell.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--", "sh"]);
     shell.env("TMPDIR", "/tmp").env("HOME", "/nonexistent");
     shell
+}
+
+/// Whether the tests run as root.
+pub(crate) fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0)
 }
