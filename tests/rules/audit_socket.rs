@@ -18,13 +18,13 @@ use crate::program::{Workplace, numbers, one_socket, pick};
 
 /// A client's session: ten logs (7 allowed, 3 denied), an empty batch, an envelope with four logs (2 allowed, 1 denied,
 /// 1 without a resource), an envelope with a status (5 and 3 dropped). 9 allowed and 4 denied in two batches.
-pub const SESSION: &[u8] = include_bytes!("../frames/session.bin");
+pub(crate) const SESSION: &[u8] = include_bytes!("../frames/session.bin");
 
 /// One batch of 1,001 logs.
 const TOO_MANY_LOGS: &[u8] = include_bytes!("../frames/too_many_logs.bin");
 
 /// Sends bytes as one client, and waits until the server has read them all and hung up.
-pub fn send_and_hang_up(socket: &Path, bytes: &[u8]) {
+pub(crate) fn send_and_hang_up(socket: &Path, bytes: &[u8]) {
     send_pieces(socket, &[bytes]);
 }
 
@@ -78,13 +78,8 @@ fn session() -> Vec<u8> {
     let without_resource = BoundaryLog { resource: None, ..log(14, true) };
     let four = request(vec![log(11, true), log(12, false), log(13, true), without_resource]);
     let status = BoundaryStatus { dropped_channel_full: 5, dropped_batch_full: 3 };
-    [
-        frame(1, &ten.encode_to_vec()),
-        frame(1, &[]),
-        envelope(Message::Logs(four)),
-        envelope(Message::Status(status)),
-    ]
-    .concat()
+    [frame(1, &ten.encode_to_vec()), frame(1, &[]), envelope(Message::Logs(four)), envelope(Message::Status(status))]
+        .concat()
 }
 
 #[test]

@@ -31,10 +31,11 @@ impl Replica {
         let options = ["-v", "--no-collect", "--flush-interval", "50ms", "--config", file.to_str().unwrap()];
         Self { serving: workplace.serve(sockets.len(), options), sockets }
     }
+}
 
-    fn send(&self) {
-        self.sockets.iter().for_each(|socket| send_and_hang_up(socket, SESSION));
-    }
+/// A session of each workspace of a replica.
+fn send(sockets: &[PathBuf]) {
+    sockets.iter().for_each(|socket| send_and_hang_up(socket, SESSION));
 }
 
 on_each_database! {
@@ -43,15 +44,17 @@ on_each_database! {
         let count: u64 = if test.is_postgres { 3 } else { 2 };
         let mut replicas: Vec<_> = (1..=count).map(|number| Replica::start(&workplace, number.into())).collect();
         for replica in &mut replicas {
-            replica.send();
+            send(&replica.sockets);
             replica.serving.wait_until_it_says("Written");
         }
         // All replicas send and flush while the period is closed.
         let first = std::thread::scope(|scope| {
-            replicas.iter().for_each(|replica| { scope.spawn(|| (0..20).for_each(|_| replica.send())); });
+            for Replica { sockets, .. } in &replicas {
+                scope.spawn(|| (0..20).for_each(|_| send(sockets)));
+            }
             workplace.json(["collect"])
         });
-        replicas.iter().for_each(Replica::send);
+        replicas.iter().for_each(|replica| send(&replica.sockets));
         for Replica { serving, .. } in replicas {
             let report = serving.stop().json();
             assert_eq!(report["restarts"], 0);

@@ -3,7 +3,8 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -11,46 +12,46 @@ use tempfile::TempDir;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_program-under-test");
 
 /// A directory to work in, whose SQLite database is the default one.
-pub struct Workplace {
+pub(crate) struct Workplace {
     directory: TempDir,
     database: Option<String>,
 }
 
 /// A command that has ended.
-pub struct Ended {
+pub(crate) struct Ended {
     /// Its exit code.
-    pub code: i32,
+    pub(crate) code: i32,
     /// Its answer.
-    pub stdout: String,
+    pub(crate) stdout: String,
     /// Its errors and logs.
-    pub stderr: String,
+    pub(crate) stderr: String,
 }
 
 impl Workplace {
     /// An empty directory.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap(), database: None }
     }
 
     /// An empty directory, and a database of another place.
-    pub fn on(database: &str) -> Self {
+    pub(crate) fn on(database: &str) -> Self {
         Self { database: Some(database.to_owned()), ..Self::new() }
     }
 
     /// A path in the directory.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// Writes a file into the directory.
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, text).unwrap();
         path
     }
 
     /// The names of the files in the directory, sorted.
-    pub fn files(&self) -> Vec<String> {
+    pub(crate) fn files(&self) -> Vec<String> {
         let names = std::fs::read_dir(self.directory.path()).unwrap();
         let mut names: Vec<_> = names.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
@@ -58,7 +59,7 @@ impl Workplace {
     }
 
     /// The program, not yet started. The environment of the tests does not reach it.
-    pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(PROGRAM);
         command.args(arguments).current_dir(self.directory.path());
         command.env_remove("RUST_LOG").env_remove("BOUNDARY_USAGE_DATABASE");
@@ -68,29 +69,33 @@ impl Workplace {
     }
 
     /// Runs the program to its end.
-    pub fn run<const N: usize>(&self, arguments: [&str; N]) -> Ended {
+    pub(crate) fn run<const N: usize>(&self, arguments: [&str; N]) -> Ended {
         self.command(arguments).output().unwrap().into()
     }
 
     /// Runs the program to its end; it must succeed, and answer JSON.
-    pub fn json<const N: usize>(&self, arguments: [&str; N]) -> Value {
+    pub(crate) fn json<const N: usize>(&self, arguments: [&str; N]) -> Value {
         let ended: Ended = self.command(arguments).args(["--format", "json"]).output().unwrap().into();
         ended.json()
     }
 
     /// Runs the program with a text as its standard input.
-    pub fn run_with_input<const N: usize>(&self, arguments: [&str; N], input: &str) -> Ended {
+    pub(crate) fn run_with_input<const N: usize>(&self, arguments: [&str; N], input: &str) -> Ended {
         let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         child.wait_with_output().unwrap().into()
     }
 
     /// Starts `serve`, and waits until it listens on as many sockets.
-    pub fn serve<S: AsRef<OsStr>>(&self, sockets: usize, arguments: impl IntoIterator<Item = S>) -> Serving {
+    pub(crate) fn serve<S: AsRef<OsStr>>(&self, sockets: usize, arguments: impl IntoIterator<Item = S>) -> Serving {
         let mut command = self.command(["serve", "--format", "json"]);
         let mut child = command.args(arguments).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut serving = Serving { child, stderr, said: String::new() };
+        let (says, lines) = mpsc::channel();
+        // Read at once: a program whose log nobody reads comes to a halt when the pipe is full.
+        let read = move || stderr.lines().try_for_each(|line| says.send(line.unwrap()));
+        std::thread::spawn(read);
+        let mut serving = Serving { child, lines, said: String::new() };
         (0..sockets).for_each(|_| serving.wait_until_it_says("listening on"));
         serving
     }
@@ -108,7 +113,7 @@ impl From<Output> for Ended {
 
 impl Ended {
     /// The answer of a command that succeeded: one line of JSON.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         assert_eq!(self.code, 0, "{}", self.stderr);
         assert_eq!(self.stdout.lines().count(), 1, "{}", self.stdout);
         serde_json::from_str(&self.stdout).unwrap()
@@ -116,57 +121,56 @@ impl Ended {
 
     /// Checks that the command failed with this code, said so on stderr, and answered nothing.
     #[track_caller]
-    pub fn assert_failed(&self, code: i32, reason: &str) {
+    pub(crate) fn assert_failed(&self, code: i32, reason: &str) {
         assert_eq!((self.code, self.stdout.as_str()), (code, ""), "{}", self.stderr);
         assert!(self.stderr.contains(reason), "{reason:?} is not in: {}", self.stderr);
     }
 }
 
 /// A running `serve`; killed when dropped.
-pub struct Serving {
+pub(crate) struct Serving {
     child: Child,
-    stderr: BufReader<ChildStderr>,
+    lines: Receiver<String>,
     said: String,
 }
 
 impl Serving {
     /// Reads its log up to a line that contains the text.
     #[track_caller]
-    pub fn wait_until_it_says(&mut self, text: &str) {
+    pub(crate) fn wait_until_it_says(&mut self, text: &str) {
         loop {
-            let start = self.said.len();
-            let read = self.stderr.read_line(&mut self.said).unwrap();
-            assert_ne!(read, 0, "it ended without saying {text:?}: {}", self.said);
-            if self.said[start..].contains(text) {
+            let Ok(line) = self.lines.recv() else { panic!("it ended without saying {text:?}: {}", self.said) };
+            self.said += &(line.clone() + "\n");
+            if line.contains(text) {
                 return;
             }
         }
     }
 
     /// Sends it a signal.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         // The shell's own `kill`: this package may not call the system's.
         let kill = Command::new("sh").args(["-c", r#"kill -s "$0" "$1""#, name, &self.child.id().to_string()]).status();
         assert!(kill.unwrap().success());
     }
 
     /// Waits for its end.
-    pub fn wait(mut self) -> Ended {
+    pub(crate) fn wait(mut self) -> Ended {
         let mut ended = Ended { code: 0, stdout: String::new(), stderr: std::mem::take(&mut self.said) };
         self.child.stdout.take().unwrap().read_to_string(&mut ended.stdout).unwrap();
-        self.stderr.read_to_string(&mut ended.stderr).unwrap();
+        self.lines.iter().for_each(|line| ended.stderr += &(line + "\n"));
         ended.code = self.child.wait().unwrap().code().expect("the program was ended by a signal");
         ended
     }
 
     /// Stops it in order.
-    pub fn stop(self) -> Ended {
+    pub(crate) fn stop(self) -> Ended {
         self.signal("TERM");
         self.wait()
     }
 
     /// Ends it as a crash would, and waits for that.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -181,28 +185,28 @@ impl Drop for Serving {
 }
 
 /// Named values of an answer, for a comparison at one glance.
-pub fn pick<const N: usize>(answer: &Value, names: [&str; N]) -> [Value; N] {
+pub(crate) fn pick<const N: usize>(answer: &Value, names: [&str; N]) -> [Value; N] {
     names.map(|name| answer[name].clone())
 }
 
 /// The four numbers of a summary.
-pub fn numbers(summary: &Value) -> [u64; 4] {
+pub(crate) fn numbers(summary: &Value) -> [u64; 4] {
     pick(summary, ["unique_workspaces", "unique_users", "allowed_requests", "denied_requests"])
         .map(|number| number.as_u64().unwrap())
 }
 
 /// The id of a number, as text.
-pub fn id(number: u128) -> String {
+pub(crate) fn id(number: u128) -> String {
     boundary_usage_tests::usage::id(number).to_string()
 }
 
 /// One line of a recording.
-pub fn line(workspace: u128, owner: u128, allowed: u64, denied: u64) -> String {
+pub(crate) fn line(workspace: u128, owner: u128, allowed: u64, denied: u64) -> String {
     let (workspace, owner) = (id(workspace), id(owner));
     format!(r#"{{"workspace":"{workspace}","owner":"{owner}","allowed":{allowed},"denied":{denied}}}"#) + "\n"
 }
 
 /// The arguments of `serve` for one socket.
-pub fn one_socket(socket: &Path, workspace: u128, owner: u128) -> [String; 6] {
+pub(crate) fn one_socket(socket: &Path, workspace: u128, owner: u128) -> [String; 6] {
     ["--socket", socket.to_str().unwrap(), "--workspace", &id(workspace), "--owner", &id(owner)].map(str::to_owned)
 }
