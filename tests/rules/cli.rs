@@ -163,7 +163,7 @@ fn r9_the_component_is_shown_and_written_byte_for_byte() {
     let workplace = Workplace::new();
     let shown = workplace.json(["component", "--output", "tracker.wasm"]);
     assert_eq!(std::fs::read(workplace.path("tracker.wasm")).unwrap(), Plugin::embedded_bytes());
-    assert_eq!(names(&shown), ["bytes", "exports", "imports", "output", "sha256"]);
+    assert_eq!(names(&shown), ["bytes", "exports", "imports", "output", "package", "sha256"]);
     assert_eq!(shown["bytes"], json!(Plugin::embedded_bytes().len()));
     assert_eq!(shown["exports"], json!(["flush", "track"]));
     let sum = std::process::Command::new("sha256sum").arg(workplace.path("tracker.wasm")).output().unwrap();
