@@ -31,3 +31,24 @@ mod scenarios;
 mod outages_postgres;
 /// A SQLite file that is locked, damaged or read-only, a full disk, a process that is killed: D2, D3.
 mod outages_sqlite;
+
+/// How the tests run the program: no tests.
+mod program;
+
+/// The command line as a user runs it: answers, exit codes, secrets.
+mod cli;
+
+/// `replay`: D1 from end to end, bad lines.
+mod replay;
+
+/// `serve`: signals, sockets, intervals: R7, C3, D5, D10.
+mod serve;
+
+/// The audit socket, with a boundary client's bytes.
+mod audit_socket;
+
+/// Several replicas in several processes: D4, D6, R8.
+mod processes;
+
+/// The style, and that every rule has a test.
+mod tidy;
