@@ -70,7 +70,7 @@ pub(super) fn sqlite(url: &str) -> Result<(PathBuf, SqliteConnectOptions), Error
     let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
     if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
         let directory = directory.display();
-        return Err(wrong(format!("`sqlite:{path}`: there is no directory `{directory}`; create it, or correct the path")));
+        return Err(wrong(format!("there is no directory `{directory}`; create it, or correct the path")));
     }
     Ok((path, options.create_if_missing(create)))
 }
