@@ -4,6 +4,7 @@
 
 pub mod databases;
 pub mod faults;
+pub mod fuzzing;
 pub mod model_database;
 pub mod postgres_server;
 pub mod scenario;
