@@ -76,9 +76,7 @@ pub(crate) async fn on_flush(replica: Uuid) -> Result<(), Error> {
             drop(transaction);
             ended.read().await.map(drop)
         }
-        16 => {
-            Transaction::commit(committed(replica).await?).await
-        }
+        16 => Transaction::commit(committed(replica).await?).await,
         20 => Transaction::begin(Uuid { high: 1, low: 1 }).await.map(drop),
         21 => {
             let _transaction = Transaction::begin(replica).await?;

@@ -16,12 +16,8 @@ use tokio_util::codec::Decoder;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 4] = [
-    ("audit_frames", audit_frames),
-    ("json_lines", json_lines),
-    ("sketch", sketch),
-    ("database_url", database_url),
-];
+pub const TARGETS: [Target; 4] =
+    [("audit_frames", audit_frames), ("json_lines", json_lines), ("sketch", sketch), ("database_url", database_url)];
 
 /// An audit socket's bytes: frames, and the messages in them. How the bytes are split must not matter.
 pub fn audit_frames(input: &[u8]) {

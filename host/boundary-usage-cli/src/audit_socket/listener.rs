@@ -115,7 +115,9 @@ fn restrict(path: &Path, group: Option<SocketGroup>) -> Result<()> {
         Some(group) => {
             unix::lchown(path, None, Some(group.0)).with_context(|| {
                 let path = path.display();
-                format!("cannot give the audit socket {path} to group {group}; run as root, or as a member of that group")
+                format!(
+                    "cannot give the audit socket {path} to group {group}; run as root, or as a member of that group"
+                )
             })?;
             0o660
         }

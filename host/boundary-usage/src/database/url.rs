@@ -17,8 +17,22 @@ const EXPECTED: &str = "expected `sqlite:PATH` or `postgres://USER:PASSWORD@HOST
 
 /// What may stand behind the `?` of a PostgreSQL URL.
 const PARAMETERS: [&str; 16] = [
-    "sslmode", "ssl-mode", "sslrootcert", "ssl-root-cert", "sslcert", "ssl-cert", "sslkey", "ssl-key", "host",
-    "hostaddr", "port", "dbname", "user", "password", "application_name", "options",
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
 ];
 const MODE: [&str; 2] = ["sslmode", "ssl-mode"];
 const ROOT: [&str; 2] = ["sslrootcert", "ssl-root-cert"];
@@ -63,7 +77,11 @@ pub(super) fn sqlite(url: &str) -> Result<(PathBuf, SqliteConnectOptions), Error
     let create = match parameters {
         "" | "mode=rwc" => true,
         "mode=rw" => false,
-        _ => return Err(wrong(format!("`sqlite:{path}`: the only parameters are `mode=rwc` (the default) and `mode=rw`"))),
+        _ => {
+            return Err(wrong(format!(
+                "`sqlite:{path}`: the only parameters are `mode=rwc` (the default) and `mode=rw`"
+            )));
+        }
     };
     let options = SqliteConnectOptions::from_str(url).map_err(|error| wrong(format!("`sqlite:{path}`: {error}")))?;
     let path = options.get_filename().to_owned();
