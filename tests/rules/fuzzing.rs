@@ -1,7 +1,7 @@
 //! Input that nobody wrote on purpose: every input of the corpus, and mutations of it, the same ones on every run.
 //!
 //! With FUZZ_SECONDS set (`make fuzz SECONDS=60`) each target goes on for so long, with new mutations each time; the input
-//! that breaks it is written to `target/` and belongs into the corpus.
+//! that breaks it is written to the temporary directory and belongs into the corpus.
 
 use std::panic::catch_unwind;
 use std::time::{Duration, Instant, SystemTime};

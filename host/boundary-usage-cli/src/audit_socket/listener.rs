@@ -237,10 +237,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_group_that_cannot_be_given_is_an_error_and_leaves_no_socket() {
+    async fn a_group_that_cannot_be_given_is_named_with_what_to_do() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.sock");
-        // For root too: the kernel refuses the number that stands for none. `from_str` does before.
+        // Root may give any group, so a missing file stands for what is not permitted.
         let refused = restrict(&path, Some(SocketGroup(7))).unwrap_err();
         assert!(format!("{refused:#}").contains("to group 7; run as root, or as a member"), "{refused:#}");
         assert!(!path.exists());
