@@ -24,6 +24,15 @@ mod authority;
 /// Making the schema, and refusing one that is not ours to change.
 mod migrations;
 
+/// TLS to PostgreSQL: who is trusted, and who is not.
+mod tls;
+
+/// What is never shown, whatever goes wrong.
+mod secrets;
+
+/// Input that nobody wrote on purpose.
+mod fuzzing;
+
 /// The scenarios as text, through everything, on each database.
 mod scenarios;
 

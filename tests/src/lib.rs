@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod child;
 pub mod databases;
 pub mod faults;
+pub mod fuzzing;
 pub mod model_database;
 pub mod postgres_proxy;
 pub mod postgres_server;
