@@ -1,8 +1,9 @@
 # `make demo` shows the main job, `make test` proves it; both set up what they need.
 
 CARGO ?= cargo
+SECONDS ?= 60
 
-.PHONY: help setup setup-component setup-postgres demo test simulate lint release
+.PHONY: help setup setup-component setup-postgres demo test simulate fuzz lint audit release
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -20,10 +21,16 @@ simulate: setup-component ## Simulates replicas and faults: SEEDS=2000, or STEPS
 	  $(if $(SEED),--seed $(SEED),$(if $(STEPS),--steps $(STEPS),--seeds $(or $(SEEDS),2000))) \
 	  $(if $(FIRST),--first $(FIRST)) $(if $(MUTATION),--mutation $(MUTATION))
 
+fuzz: setup-component ## Feeds mutated input to everything that reads bytes of others, for SECONDS=60 each
+	FUZZ_SECONDS=$(SECONDS) $(CARGO) test -p boundary-usage-tests --test rules fuzzing -- --nocapture
+
 lint: setup-component ## Formatting, clippy and documentation, without warnings
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+audit: ## Checks the dependencies: licences, bans, sources, and advisories where they can be had
+	@scripts/audit-dependencies
 
 release: setup-component ## Builds target/release/boundary-usage
 	$(CARGO) build --release --bin boundary-usage

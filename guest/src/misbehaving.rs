@@ -39,7 +39,7 @@ pub(crate) fn on_track(activity: &Activity) {
         4 => {
             black_box(overflow(1));
         }
-        cue @ 30.. => AT_WRITE.set(cue),
+        cue @ 40.. => AT_WRITE.set(cue),
         cue => AT_FLUSH.set(cue),
     }
 }
@@ -60,12 +60,26 @@ pub(crate) async fn on_flush(replica: Uuid) -> Result<(), Error> {
             Transaction::begin(replica).await?;
         },
         12 => {
-            let transaction = locked(replica).await?;
-            transaction.read().await?;
-            transaction.upsert(update()).await?;
-            Transaction::commit(transaction).await?;
+            std::mem::forget(committed(replica).await?);
             panic!("on cue, after the commit");
         }
+        13 => {
+            let _transaction = locked(replica).await?;
+            std::future::pending().await
+        }
+        14 => {
+            let transaction = locked(replica).await?;
+            loop {
+                let _ = transaction.read().await;
+            }
+        }
+        15 => {
+            let transaction = locked(replica).await?;
+            let ended = forged(&transaction);
+            drop(transaction);
+            ended.read().await.map(drop)
+        }
+        16 => Transaction::commit(committed(replica).await?).await,
         20 => Transaction::begin(Uuid { high: 1, low: 1 }).await.map(drop),
         21 => {
             let _transaction = Transaction::begin(replica).await?;
@@ -97,13 +111,17 @@ pub(crate) async fn on_flush(replica: Uuid) -> Result<(), Error> {
             damaged.cumulative.users.sketch = vec![7; 64];
             transaction.upsert(damaged).await.map(drop)
         }
+        30 => {
+            std::mem::forget(committed(replica).await?);
+            Transaction::begin(replica).await.map(drop)
+        }
         _ => Ok(()),
     }
 }
 
 /// Numbers the update as if an earlier flush were sent again.
 pub(crate) fn on_update(mut update: Box<crate::Update>, stored: &Stored) -> Box<crate::Update> {
-    if AT_WRITE.get() == 30 {
+    if AT_WRITE.get() == 40 {
         AT_WRITE.set(0);
         update.flush = stored.last_flush;
     }
@@ -112,9 +130,26 @@ pub(crate) fn on_update(mut update: Box<crate::Update>, stored: &Stored) -> Box<
 
 /// Breaks when the commit has been answered and the caller has not.
 pub(crate) fn on_committed() {
-    if AT_WRITE.replace(0) == 31 {
+    if AT_WRITE.replace(0) == 41 {
         panic!("on cue, after the commit");
     }
+}
+
+/// A second handle of the same transaction, which the types of the bindings rule out and the numbers behind them do not.
+#[allow(unsafe_code)]
+fn forged(transaction: &Transaction) -> Transaction {
+    // SAFETY: handles are checked by the host's runtime; what it does with a false one is what the test is about.
+    unsafe { Transaction::from_handle(transaction.handle()) }
+}
+
+/// Commits an update, and answers the handle as it was before.
+async fn committed(replica: Uuid) -> Result<Transaction, Error> {
+    let transaction = locked(replica).await?;
+    transaction.read().await?;
+    transaction.upsert(update()).await?;
+    let ended = forged(&transaction);
+    Transaction::commit(transaction).await?;
+    Ok(ended)
 }
 
 async fn locked(replica: Uuid) -> Result<Transaction, Error> {

@@ -19,6 +19,10 @@ const LG_K: u8 = 14;
 /// The most hashes that a stored sketch keeps; up to as many ids, its count is exact.
 const RETAINED_MAX: usize = 1 << LG_K;
 
+/// The serial version of the compact form, at a sketch's second byte. Only this one is read: the reader of another one,
+/// which packs bits, would be a third of the component.
+const SERIAL_VERSION: u8 = 3;
+
 /// The longest serialized sketch, in bytes: a preamble of three words, then a word for each hash kept.
 pub const SKETCH_BYTES_MAX: usize = 8 * (3 + RETAINED_MAX);
 
@@ -53,6 +57,12 @@ pub enum SketchError {
     /// Not a compact Theta sketch with the default seed.
     #[error("not a compact Theta sketch with the default seed")]
     Malformed(#[source] datasketches::error::Error),
+    /// Serialized in another form than the compact one, or cut off before it says in which.
+    #[error("a sketch of serial version {version:?}, expected {SERIAL_VERSION}")]
+    Version {
+        /// Its serial version.
+        version: Option<u8>,
+    },
     /// Keeps more hashes than `lg_k = 14` allows.
     #[error("a sketch that keeps {retained} hashes is larger than lg_k = {LG_K} allows")]
     TooLarge {
@@ -67,8 +77,10 @@ pub struct UniqueSet(ThetaSketch);
 impl UniqueSet {
     /// An empty set.
     pub fn new() -> Self {
-        let sketch = ThetaSketchBuilder::default().lg_k(LG_K).build();
-        Self(sketch.expect("lg_k = 14 is in range"))
+        match ThetaSketchBuilder::default().lg_k(LG_K).build() {
+            Ok(sketch) => Self(sketch),
+            Err(_) => unreachable!("lg_k = 14 is in range"),
+        }
     }
 
     /// Puts an id in.
@@ -111,9 +123,13 @@ impl UniqueSketch {
     /// # Errors
     ///
     /// When the bytes are not a compact sketch as [`UniqueSketch::to_bytes`] writes it.
+    #[inline(never)] // one copy: into it, the compiler inlines the reader of the one version that is left
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, SketchError> {
         if bytes.len() > SKETCH_BYTES_MAX {
             return Err(SketchError::TooLong { bytes: bytes.len() });
+        }
+        if bytes.get(1) != Some(&SERIAL_VERSION) {
+            return Err(SketchError::Version { version: bytes.get(1).copied() });
         }
         let sketch = CompactThetaSketch::deserialize(bytes).map_err(SketchError::Malformed)?;
         if sketch.num_retained() > RETAINED_MAX {
@@ -147,13 +163,17 @@ pub struct UniqueUnion(ThetaUnion);
 impl UniqueUnion {
     /// A union of no sets.
     pub fn new() -> Self {
-        let union = ThetaUnionBuilder::default().lg_k(LG_K).build();
-        Self(union.expect("lg_k = 14 is in range"))
+        match ThetaUnionBuilder::default().lg_k(LG_K).build() {
+            Ok(union) => Self(union),
+            Err(_) => unreachable!("lg_k = 14 is in range"),
+        }
     }
 
     /// Adds the ids of a set.
     pub fn add(&mut self, sketch: &UniqueSketch) {
-        self.0.update(&sketch.0).expect("every sketch here has the default seed");
+        if self.0.update(&sketch.0).is_err() {
+            unreachable!("every sketch here has the default seed");
+        }
     }
 
     /// The union of what was added.

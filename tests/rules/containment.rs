@@ -91,6 +91,32 @@ async fn a_flush_that_never_ends_is_given_up_and_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_transaction_held_for_ever_is_ended_and_loses_nothing() {
+    breaks_and_is_replaced(13, "").await;
+    breaks_and_is_replaced(14, "").await;
+}
+
+#[tokio::test]
+async fn a_transaction_used_after_its_end_traps_and_loses_nothing() {
+    breaks_and_is_replaced(15, "unknown handle index").await;
+}
+
+#[tokio::test]
+async fn a_second_commit_and_a_second_transaction_of_one_flush_reach_nothing() {
+    for (number, reason) in [(16, "unknown handle index"), (30, "this flush has sent its commit")] {
+        let model = ModelDatabase::default();
+        let tracker = start(&model).await;
+        track_around(&tracker, number);
+        let error = tracker.flush().await.unwrap_err();
+        let why = format!("{error} {}", tracker.status().last_restart.unwrap_or_default());
+        assert!(why.contains(reason), "cue {number}: {why}");
+        assert_eq!(model.tables().rows.len(), 1, "cue {number}: its one commit has written");
+        tracker.track(Uuid::from_u128(3), Uuid::from_u128(9), 1, 2).unwrap();
+        assert_eq!(flush_to_success(&tracker).await, Flushed::Written { flush: 2, new_period: false });
+    }
+}
+
+#[tokio::test]
 async fn a_component_that_reaches_for_more_than_it_may_is_refused() {
     let refusals = [
         (20, "is not the component's own"),

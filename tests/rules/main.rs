@@ -4,6 +4,8 @@
 // All of this is tests, also the functions that are not test functions themselves.
 #![allow(clippy::unwrap_used)]
 
+/// Compiled components, kept between processes.
+mod compile_cache;
 /// A component that breaks or reaches for more than it may.
 mod containment;
 /// What the component asks for and offers, and what a wrong one is told: R9.
@@ -22,8 +24,43 @@ mod authority;
 /// Making the schema, and refusing one that is not ours to change.
 mod migrations;
 
+/// TLS to PostgreSQL: who is trusted, and who is not.
+mod tls;
+
+/// What is never shown, whatever goes wrong.
+mod secrets;
+
+/// Input that nobody wrote on purpose.
+mod fuzzing;
+
 /// The scenarios as text, through everything, on each database.
 mod scenarios;
 
 /// Thousands of random runs with faults everywhere, in virtual time: D1 to D4, R3 to R8, C1.
 mod simulation;
+
+/// PostgreSQL killed, restarted, cut off, full, busy: D2, D3, R6, R7.
+mod outages_postgres;
+/// A SQLite file that is locked, damaged or read-only, a full disk, a process that is killed: D2, D3.
+mod outages_sqlite;
+
+/// How the tests run the program: no tests.
+mod program;
+
+/// The command line as a user runs it: answers, exit codes, secrets.
+mod cli;
+
+/// `replay`: D1 from end to end, bad lines.
+mod replay;
+
+/// `serve`: signals, sockets, intervals: R7, C3, D5, D10.
+mod serve;
+
+/// The audit socket, with a boundary client's bytes.
+mod audit_socket;
+
+/// Several replicas in several processes: D4, D6, R8.
+mod processes;
+
+/// The style, and that every rule has a test.
+mod tidy;

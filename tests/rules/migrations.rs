@@ -10,7 +10,7 @@ use boundary_usage_tests::on_each_database;
 use tokio::task::JoinSet;
 
 /// Tells a child process which database to connect to.
-const CHILD_URL: &str = "BOUNDARY_USAGE_TEST_CHILD_URL";
+pub(crate) const CHILD_URL: &str = "BOUNDARY_USAGE_TEST_CHILD_URL";
 
 on_each_database! {
     async fn several_connections_at_once_make_one_schema(test) {

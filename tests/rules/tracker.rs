@@ -147,22 +147,25 @@ async fn d5_a_shutdown_that_takes_too_long_ends_at_its_limit() {
 #[tokio::test]
 async fn r7_and_d10_the_loop_flushes_at_every_interval_and_goes_on_after_a_failure() {
     let fixture = Fixture::with(|options| Options { flush_jitter: 0.0, ..options }).await;
-    for (round, fault) in [None, Some(Fault::Upsert), None].into_iter().enumerate() {
-        fixture.track(1 + round as u128, 1, 0);
-        if let Some(fault) = fault {
-            fixture.faults.inject(fault);
-        }
+    // The seconds to wait, and whether the flush fails then. After a failure the next comes sooner (back-off).
+    let rounds = [(60, false), (60, true), (1, true), (2, true), (4, false), (60, true), (1, false)];
+    for (round, (seconds, fails)) in (0..).zip(rounds) {
+        // The loop sleeps only once the flush before is over: the fault must not strike that one.
         fixture.clock.sleepers(1).await;
-        fixture.clock.advance(Duration::from_secs(59));
-        assert_eq!(fixture.faults.begun_so_far(), round as u64, "flushed before the minute was over");
-        fixture.clock.advance(Duration::from_secs(1));
-        fixture.faults.begun(1 + round as u64).await;
+        fixture.track(1 + u128::from(round), 1, 0);
+        if fails {
+            fixture.faults.inject(Fault::Upsert);
+        }
+        fixture.clock.advance(Duration::from_millis(seconds * 1_000 - 1));
+        assert_eq!(fixture.faults.begun_so_far(), round, "flushed before {seconds} s were over");
+        fixture.clock.advance(Duration::from_millis(1));
+        fixture.faults.begun(1 + round).await;
     }
-    // The loop sleeps again only once its third flush is over.
+    // The loop sleeps again only once its last flush is over.
     fixture.clock.sleepers(1).await;
     let status = fixture.tracker.status();
-    assert_eq!((status.flushes, status.failed_flushes, status.last_error), (2, 1, None));
-    assert_eq!(fixture.row(), (3, 3, 3, 0));
+    assert_eq!((status.flushes, status.failed_flushes, status.last_error), (3, 4, None));
+    assert_eq!(fixture.row(), (7, 7, 7, 0));
 }
 
 #[tokio::test]

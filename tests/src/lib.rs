@@ -2,10 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod accounts;
+pub mod child;
 pub mod databases;
 pub mod faults;
+pub mod fuzzing;
 pub mod model_database;
+pub mod postgres_proxy;
 pub mod postgres_server;
+pub mod restartable_postgres;
 pub mod scenario;
 pub mod simulation;
 pub mod usage;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, Result, bail};
 use sqlx::{Connection, Executor, PgConnection};
 
-/// Arguments: where the programs are, and the port. Prints its directory when the server answers.
+/// Arguments: where the programs are, the port, and `tls` or nothing. Prints its directory when the server answers.
 const WATCHDOG: &str = r#"
 trap '' HUP INT TERM
 directory=$(mktemp -d) || exit 1
@@ -20,9 +20,26 @@ cd "$directory" && mkdir socket || exit 1
 "$1/initdb" --pgdata=data --username=postgres --auth=trust --no-sync --encoding=UTF8 --locale=C >log 2>&1 || {
     cat log >&2; rm -rf "$directory"; exit 1
 }
+tls=
+if [ "$3" = tls ]; then
+    # The server takes a key only from its own user, so the certificates are made here: an authority, the server's
+    # certificate for `localhost` and no other name, and an authority that has issued nothing.
+    {
+        new="-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes" &&
+        openssl req -x509 $new -days 2 -subj "/CN=test authority" -keyout ca.key -out ca.crt &&
+        openssl req -x509 $new -days 2 -subj "/CN=another authority" -keyout other.key -out other.crt &&
+        openssl req $new -subj "/CN=localhost" -keyout server.key -out server.csr &&
+        echo "subjectAltName=DNS:localhost" >names &&
+        openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt
+    } >log 2>&1 || { cat log >&2; rm -rf "$directory"; exit 1; }
+    chmod 600 server.key
+    tls="-c ssl=on -c ssl_cert_file=$directory/server.crt -c ssl_key_file=$directory/server.key"
+    # One role has a password; the others are let in as everywhere.
+    { echo "host all with_password all scram-sha-256"; cat data/pg_hba.conf; } >hba && cat hba >data/pg_hba.conf
+fi
 "$1/postgres" -D data -p "$2" -k "$directory/socket" -c listen_addresses=127.0.0.1 -c max_connections=200 \
     -c fsync=off -c full_page_writes=off -c synchronous_commit=off -c shared_buffers=64MB \
-    </dev/null >>log 2>&1 &
+    $tls </dev/null >>log 2>&1 &
 server=$!
 until "$1/pg_isready" -q -h "$directory/socket" -p "$2"; do
     kill -0 "$server" 2>/dev/null || { cat log >&2; rm -rf "$directory"; exit 1; }
@@ -38,6 +55,7 @@ rm -rf "$directory"
 /// The server of this process.
 pub struct PostgresServer {
     port: u16,
+    directory: PathBuf,
     databases: AtomicUsize,
     /// Holds the pipe that keeps the server up.
     _watchdog: Child,
@@ -51,8 +69,30 @@ impl PostgresServer {
     /// When PostgreSQL is not installed or does not start.
     pub fn running() -> Result<&'static Self> {
         static SERVER: OnceLock<Result<PostgresServer, String>> = OnceLock::new();
-        let server = SERVER.get_or_init(|| Self::start().map_err(|error| format!("{error:#}")));
+        let server = SERVER.get_or_init(|| Self::start("").map_err(|error| format!("{error:#}")));
         server.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
+    }
+
+    /// Starts a second server, one that offers TLS, if this process has none yet. Its role `with_password` needs its
+    /// password.
+    ///
+    /// # Errors
+    ///
+    /// When PostgreSQL or `openssl` is not installed, or the server does not start.
+    pub fn with_tls() -> Result<&'static Self> {
+        static SERVER: OnceLock<Result<PostgresServer, String>> = OnceLock::new();
+        let server = SERVER.get_or_init(|| Self::start("tls").map_err(|error| format!("{error:#}")));
+        server.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
+    }
+
+    /// A certificate that the server with TLS has made: `ca`, which has issued the server's for `localhost`, or `other`.
+    pub fn certificate(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}.crt"))
+    }
+
+    /// Where the server listens on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Creates an empty database, and answers its URL.
@@ -73,21 +113,21 @@ impl PostgresServer {
         format!("postgres://{role}@127.0.0.1:{}/{database}", self.port)
     }
 
-    fn start() -> Result<Self> {
+    fn start(kind: &str) -> Result<Self> {
         let programs = programs()?;
         // Another process can take the port between our looking and the server's start.
         let mut retries = 0..2;
         loop {
-            match Self::start_on(&programs, free_port()?) {
+            match Self::start_on(&programs, free_port()?, kind) {
                 Err(_) if retries.next().is_some() => {}
                 outcome => return outcome,
             }
         }
     }
 
-    fn start_on(programs: &Path, port: u16) -> Result<Self> {
+    fn start_on(programs: &Path, port: u16, kind: &str) -> Result<Self> {
         let mut watchdog = unprivileged_shell();
-        watchdog.args(["-c", WATCHDOG, "watchdog"]).arg(programs).arg(port.to_string());
+        watchdog.args(["-c", WATCHDOG, "watchdog"]).arg(programs).arg(port.to_string()).arg(kind);
         // Standard error is passed on, so that a failure is seen in the test's output.
         watchdog.stdin(Stdio::piped()).stdout(Stdio::piped()).current_dir("/");
         let mut child = watchdog.spawn().context("cannot run `sh`")?;
@@ -98,12 +138,13 @@ impl PostgresServer {
             child.wait()?;
             bail!("PostgreSQL did not start; what it said is above");
         }
-        Ok(Self { port, databases: AtomicUsize::new(0), _watchdog: child })
+        let directory = PathBuf::from(line.trim_end());
+        Ok(Self { port, directory, databases: AtomicUsize::new(0), _watchdog: child })
     }
 }
 
 /// The newest server that Debian's packages have installed.
-fn programs() -> Result<PathBuf> {
+pub(crate) fn programs() -> Result<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let version = |directory: &PathBuf| directory.parent()?.file_name()?.to_str()?.parse::<u32>().ok();
     let programs = versions.map(|version| version.path().join("bin")).filter(|bin| bin.join("initdb").exists());
@@ -118,12 +159,16 @@ fn free_port() -> Result<u16> {
 
 /// PostgreSQL refuses to run as root: then the user that its package makes is taken.
 fn unprivileged_shell() -> Command {
-    let is_root = std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0);
-    if !is_root {
+    if !is_root() {
         return Command::new("sh");
     }
     let mut shell = Command::new("setpriv");
     shell.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--", "sh"]);
     shell.env("TMPDIR", "/tmp").env("HOME", "/nonexistent");
     shell
+}
+
+/// Whether the tests run as root.
+pub(crate) fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0)
 }

@@ -1,10 +1,13 @@
 //! The file that `serve --config` reads: which sockets to serve, and for whom.
 //!
 //! ```toml
+//! group = "boundary"                                  # may connect, to all sockets that name no other; optional
+//!
 //! [[socket]]
 //! path = "/run/boundary/alice.sock"
 //! workspace = "0193a1b2-0000-7000-8000-000000000001"
 //! owner = "0193a1b2-0000-7000-8000-0000000000aa"
+//! group = "alice"                                     # optional
 //! ```
 //!
 //! Every fault of the file is reported at once, so that nobody mends it line by line. Usage that is counted for the wrong
@@ -17,7 +20,7 @@ use anyhow::{Context, Result};
 use toml::{Table, Value};
 use uuid::Uuid;
 
-use crate::audit_socket::Socket;
+use crate::audit_socket::{Socket, SocketGroup};
 use crate::cli::WrongUse;
 
 /// A unix socket's path has room for 108 bytes, the closing zero included.
@@ -45,9 +48,10 @@ pub fn read(file: &Path) -> Result<Vec<Socket>> {
 pub fn parse(text: &str) -> Result<Vec<Socket>, Vec<String>> {
     let table: Table = text.parse().map_err(|error: toml::de::Error| vec![error.to_string().trim_end().to_owned()])?;
     let mut faults = Vec::new();
-    for key in table.keys().filter(|key| *key != "socket") {
-        faults.push(format!("unknown key `{key}`, expected `[[socket]]`"));
+    for key in table.keys().filter(|key| !["socket", "group"].contains(&key.as_str())) {
+        faults.push(format!("unknown key `{key}`, expected `[[socket]]` and `group`"));
     }
+    let group = parse_group("", &table, &mut faults);
     let sockets = match table.get("socket") {
         Some(Value::Array(sockets)) if !sockets.is_empty() => parse_sockets(sockets, &mut faults),
         None => {
@@ -59,6 +63,7 @@ pub fn parse(text: &str) -> Result<Vec<Socket>, Vec<String>> {
             Vec::new()
         }
     };
+    let sockets = sockets.into_iter().map(|socket| Socket { group: socket.group.or(group), ..socket }).collect();
     if faults.is_empty() { Ok(sockets) } else { Err(faults) }
 }
 
@@ -112,9 +117,10 @@ fn parse_sockets(tables: &[Value], faults: &mut Vec<String>) -> Vec<Socket> {
 }
 
 fn parse_socket(number: usize, table: &Table, faults: &mut Vec<String>) -> Option<Socket> {
-    for key in table.keys().filter(|key| !["path", "workspace", "owner"].contains(&key.as_str())) {
-        faults.push(format!("socket {number}: unknown key `{key}`, expected `path`, `workspace` and `owner`"));
+    for key in table.keys().filter(|key| !["path", "workspace", "owner", "group"].contains(&key.as_str())) {
+        faults.push(format!("socket {number}: unknown key `{key}`, expected `path`, `workspace`, `owner` and `group`"));
     }
+    let group = parse_group(&format!("socket {number}: "), table, faults);
     let mut field = |key: &str| match table.get(key) {
         Some(Value::String(text)) => Some(text.as_str()),
         Some(_) => {
@@ -140,7 +146,17 @@ fn parse_socket(number: usize, table: &Table, faults: &mut Vec<String>) -> Optio
         faults.push(format!("socket {number}: {fault}"));
         return None;
     }
-    Some(Socket { path, workspace: workspace?, owner: owner? })
+    Some(Socket { path, workspace: workspace?, owner: owner?, group })
+}
+
+/// A `group` where there is one. A fault is said after `place`.
+fn parse_group(place: &str, table: &Table, faults: &mut Vec<String>) -> Option<SocketGroup> {
+    let parsed = match table.get("group")? {
+        Value::String(text) => text.parse(),
+        Value::Integer(number) => number.to_string().parse(),
+        _ => Err("it must be a name or a number".to_owned()),
+    };
+    parsed.map_err(|fault: String| faults.push(format!("{place}`group`: {fault}"))).ok()
 }
 
 /// So that `a.sock` and `./a.sock` are seen to be the same.
@@ -198,6 +214,23 @@ mod tests {
             assert!(faults.iter().any(|fault| fault.contains(expected)), "{expected} is not in {faults:#?}");
         }
         assert_eq!(faults.len(), 7);
+    }
+
+    #[test]
+    fn a_group_holds_for_one_socket_or_for_all_that_name_none() {
+        let (a, b) = (socket("/a", WORKSPACE, OWNER), socket("/b", OWNER, OWNER));
+        let groups = |text: &str| parse(text).unwrap().iter().map(|socket| socket.group).collect::<Vec<_>>();
+        let group = |text: &str| Some(text.parse::<SocketGroup>().unwrap());
+        assert_eq!(groups(&format!("{a}{b}")), [None, None]);
+        assert_eq!(groups(&format!("group = \"root\"\n{a}group = 7\n{b}")), [group("7"), group("0")]);
+    }
+
+    #[test]
+    fn an_unknown_group_is_named_with_its_place() {
+        let text = format!("group = true\n{}group = \"no-such-group\"", socket("/a", WORKSPACE, OWNER));
+        let faults = faults(&text);
+        assert!(faults[0].starts_with("`group`: it must be a name or a number"), "{faults:?}");
+        assert!(faults[1].starts_with("socket 1: `group`: there is no group `no-such-group`"), "{faults:?}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! library from source. `make setup` sees to either.
 
 use std::env;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -25,6 +26,10 @@ pub(crate) fn build(root: &str, features: &str, file: &str) -> Result<()> {
     let out = PathBuf::from(variable("OUT_DIR")?);
     // <target>/<profile>/build/<package>/out: one guest build serves every profile of the host.
     let target = out.ancestors().nth(4).context("OUT_DIR is not inside a target directory")?.join("component");
+    // The builds of two packages, which differ in features, put their modules in the same place: one after the other.
+    std::fs::create_dir_all(&target).context("cannot make the guest's target directory")?;
+    let lock = File::create(target.join("module.lock")).context("cannot make the lock of the guest's build")?;
+    lock.lock().context("cannot take the lock of the guest's build")?;
     let module = build_module(&workspace, &target, features)?;
     let module = std::fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?;
     let component = wit_component::ComponentEncoder::default().validate(true).module(&module)?.encode()?;
@@ -47,9 +52,12 @@ fn build_module(workspace: &Path, target: &Path, features: &str) -> Result<PathB
             cargo.env_remove(&*name);
         }
     }
-    cargo.current_dir(workspace).args(["build", "--package", "boundary-usage-tracker", "--profile", "component"]);
+    // Not `build`: the crate is a Rust library too, and cargo optimises across crates only without that.
+    cargo.current_dir(workspace).args(["rustc", "--crate-type", "cdylib"]);
+    cargo.args(["--package", "boundary-usage-tracker", "--profile", "component"]);
     cargo.args(["--features", features]);
     cargo.args(["--target", TARGET, "--target-dir"]).arg(target);
+    cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", remap_sources(workspace));
     if has_target(&rustc) {
         cargo.env("RUSTC", &rustc);
     } else if has_library_source(Path::new(DEBIAN_RUSTC)) {
@@ -69,6 +77,14 @@ fn build_module(workspace: &Path, target: &Path, features: &str) -> Result<PathB
     let log = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "cargo failed for the guest:\n{log}");
     Ok(target.join(TARGET).join("component/boundary_usage_tracker.wasm"))
+}
+
+/// Panic messages name source files. Without the paths of this machine, the same sources give the same component.
+fn remap_sources(workspace: &Path) -> String {
+    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo_home = cargo_home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
+    let registry = cargo_home.map(|home| format!(" --remap-path-prefix={}=", home.join("registry/src").display()));
+    format!("--remap-path-prefix={}={}", workspace.display(), registry.unwrap_or_default())
 }
 
 fn has_target(rustc: &Path) -> bool {

@@ -8,10 +8,11 @@ use crate::error::Error;
 /// Settings of one tracker. `Options::default()` suits a proxy in production.
 #[derive(Clone)]
 pub struct Options {
-    /// From one flush to the next. Default 60 s; at least 1 ms.
+    /// From one flush to the next. Default 60 s; at least 1 ms. After a flush that failed the next one comes sooner: after
+    /// 1 s, and twice as long after every further failure, up to the interval.
     pub flush_interval: Duration,
-    /// How far each interval may deviate, so that replicas started together do not flush together: a fraction of the
-    /// interval, 0 to 1. Default 0.1, so 54 s to 66 s.
+    /// How far each wait may deviate, so that replicas started together do not flush together: a fraction of the wait,
+    /// 0 to 1. Default 0.1, so 54 s to 66 s.
     pub flush_jitter: f64,
     /// The longest that a flush may take, all its waiting included, before its component is given up. Default 30 s.
     pub flush_timeout: Duration,

@@ -207,6 +207,16 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_that_announces_more_than_it_sends_has_room_for_one_frame_and_no_more() {
+        let mut buffer = BytesMut::from(&b"\x01\x00\x80\x00few"[..]);
+        for _ in 0..1_000 {
+            assert!(FrameCodec.decode(&mut buffer).unwrap().is_none());
+        }
+        assert!(buffer.capacity() <= 2 * (HEADER_BYTES + MAX_DATA_BYTES), "{} bytes", buffer.capacity());
+        assert!(matches!(FrameCodec.decode_eof(&mut buffer), Err(FrameError::CutOff(7))));
+    }
+
+    #[test]
     fn every_other_tag_is_refused_by_its_header_alone() {
         for tag in (0..=u8::MAX).filter(|tag| ![1, 2].contains(tag)) {
             let refused = decode(&[&[tag, 0, 0, 1]]);

@@ -1,7 +1,7 @@
 //! The socket file: private from its creation, replaced when stale, removed at the end.
 //!
-//! Whoever can connect reports usage in a workspace's name, so the file's mode is 0600 whatever the umask: it is set
-//! between `bind`, which makes the file, and `listen`, before which every connect is refused.
+//! Whoever can connect reports usage in a workspace's name, so the file's mode is 0600 whatever the umask, or 0660
+//! for a group: it is set between `bind`, which makes the file, and `listen`, before which every connect is refused.
 //!
 //! A file that nobody listens on was left behind by a process that crashed, and is replaced. To ask and to replace are
 //! two steps; a lock on the directory keeps two servers from taking them at the same time, one deleting the socket that
@@ -9,7 +9,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{self as unix, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +17,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tracing::{info, warn};
+
+use super::group::SocketGroup;
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 128;
@@ -35,13 +37,13 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// Makes the file and listens on it.
+    /// Makes the file, for our own user and the group alone, and listens on it.
     ///
     /// # Errors
     ///
-    /// When another process listens there, when something else than a socket is there, or when the directory does not
-    /// allow it.
-    pub async fn bind(path: &Path) -> Result<Self> {
+    /// When another process listens there, when something else than a socket is there, when the directory does not
+    /// allow it, or when the group may not be given to a file of ours.
+    pub async fn bind(path: &Path, group: Option<SocketGroup>) -> Result<Self> {
         let _lock = DirectoryLock::take(path).await?;
         make_room(path).await?;
         let socket = UnixSocket::new_stream().context("cannot make a unix socket")?;
@@ -50,8 +52,7 @@ impl SocketFile {
         })?;
         // From here on the file is removed again whatever goes wrong.
         let mut file = Self { path: path.to_owned(), identity: Some(identity(path)?), listener: None };
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
-            .with_context(|| format!("cannot make the audit socket {} private", path.display()))?;
+        restrict(path, group)?;
         let listener = socket.listen(BACKLOG);
         file.listener =
             Some(listener.with_context(|| format!("cannot listen on the audit socket {}", path.display()))?);
@@ -106,6 +107,24 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         self.remove();
     }
+}
+
+/// Sets who may connect. The group comes first: until its mode is set, the file is not yet for the group to use.
+fn restrict(path: &Path, group: Option<SocketGroup>) -> Result<()> {
+    let mode = match group {
+        Some(group) => {
+            unix::lchown(path, None, Some(group.0)).with_context(|| {
+                let path = path.display();
+                format!(
+                    "cannot give the audit socket {path} to group {group}; run as root, or as a member of that group"
+                )
+            })?;
+            0o660
+        }
+        None => 0o600,
+    };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("cannot make the audit socket {} private", path.display()))
 }
 
 /// Removes a stale socket file; refuses anything else that is there.
@@ -181,9 +200,49 @@ mod tests {
     async fn a_socket_is_private_and_gone_after_its_close() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.sock");
-        let socket = SocketFile::bind(&path).await.unwrap();
+        let socket = SocketFile::bind(&path, None).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(socket.close().unwrap().is_empty());
+        assert!(!path.exists());
+    }
+
+    fn mode_and_group(path: &Path) -> (u32, u32) {
+        let metadata = fs::metadata(path).unwrap();
+        (metadata.mode() & 0o777, metadata.gid())
+    }
+
+    /// A group of this process other than its first one, or any at all when it is root; `None` when there is none.
+    fn other_group() -> Option<SocketGroup> {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+        let numbers = |text: String| text.split_whitespace().map(|gid| gid.parse().unwrap()).collect::<Vec<u32>>();
+        if numbers(field("Uid:"))[1] == 0 {
+            return Some(SocketGroup(12_345));
+        }
+        let first = numbers(field("Gid:"))[1];
+        numbers(field("Groups:")).into_iter().find(|gid| *gid != first).map(SocketGroup)
+    }
+
+    #[tokio::test]
+    async fn a_socket_for_a_group_is_open_to_that_group_and_to_nobody_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.sock");
+        let own = SocketGroup(fs::metadata(directory.path()).unwrap().gid());
+        for group in [Some(own), other_group()].into_iter().flatten() {
+            let socket = SocketFile::bind(&path, Some(group)).await.unwrap();
+            assert_eq!(mode_and_group(&path), (0o660, group.0));
+            StdUnixStream::connect(&path).unwrap();
+            socket.accept().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_group_that_cannot_be_given_is_named_with_what_to_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.sock");
+        // Root may give any group, so a missing file stands for what is not permitted.
+        let refused = restrict(&path, Some(SocketGroup(7))).unwrap_err();
+        assert!(format!("{refused:#}").contains("to group 7; run as root, or as a member"), "{refused:#}");
         assert!(!path.exists());
     }
 
@@ -191,7 +250,7 @@ mod tests {
     async fn a_dropped_socket_removes_its_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.sock");
-        drop(SocketFile::bind(&path).await.unwrap());
+        drop(SocketFile::bind(&path, None).await.unwrap());
         assert!(!path.exists());
     }
 
@@ -199,7 +258,7 @@ mod tests {
     async fn a_close_answers_the_clients_that_were_not_accepted() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.sock");
-        let socket = SocketFile::bind(&path).await.unwrap();
+        let socket = SocketFile::bind(&path, None).await.unwrap();
         let clients: Vec<_> = (0..3).map(|_| StdUnixStream::connect(&path).unwrap()).collect();
         assert_eq!(socket.close().unwrap().len(), clients.len());
     }
@@ -210,7 +269,7 @@ mod tests {
         let path = directory.path().join("audit.sock");
         drop(StdUnixListener::bind(&path).unwrap());
         assert!(path.exists(), "a listener of the standard library leaves its file behind");
-        let socket = SocketFile::bind(&path).await.unwrap();
+        let socket = SocketFile::bind(&path, None).await.unwrap();
         StdUnixStream::connect(&path).unwrap();
         socket.accept().await.unwrap();
     }
@@ -219,8 +278,8 @@ mod tests {
     async fn a_live_socket_is_refused_and_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.sock");
-        let first = SocketFile::bind(&path).await.unwrap();
-        assert!(message(SocketFile::bind(&path).await).contains("another process listens on"));
+        let first = SocketFile::bind(&path, None).await.unwrap();
+        assert!(message(SocketFile::bind(&path, None).await).contains("another process listens on"));
         StdUnixStream::connect(&path).unwrap();
         drop(first);
     }
@@ -230,7 +289,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.sock");
         drop(StdUnixListener::bind(&path).unwrap());
-        let attempts = futures_util::future::join_all((0..8).map(|_| SocketFile::bind(&path))).await;
+        let attempts = futures_util::future::join_all((0..8).map(|_| SocketFile::bind(&path, None))).await;
         assert_eq!(attempts.iter().filter(|attempt| attempt.is_ok()).count(), 1);
         StdUnixStream::connect(&path).unwrap();
     }
@@ -243,7 +302,7 @@ mod tests {
         let link = directory.path().join("link");
         std::os::unix::fs::symlink("nowhere", &link).unwrap();
         for path in [path.as_path(), &link, directory.path()] {
-            assert!(message(SocketFile::bind(path).await).contains("exists and is not a socket"));
+            assert!(message(SocketFile::bind(path, None).await).contains("exists and is not a socket"));
         }
         assert_eq!(fs::read_to_string(&path).unwrap(), "kept");
         assert!(fs::symlink_metadata(&link).is_ok());
@@ -253,7 +312,7 @@ mod tests {
     async fn a_file_that_another_process_has_put_in_place_is_not_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.sock");
-        let socket = SocketFile::bind(&path).await.unwrap();
+        let socket = SocketFile::bind(&path, None).await.unwrap();
         fs::rename(&path, directory.path().join("moved")).unwrap();
         fs::write(&path, "another's").unwrap();
         drop(socket);
@@ -263,7 +322,7 @@ mod tests {
     #[tokio::test]
     async fn a_missing_directory_is_named() {
         let directory = tempfile::tempdir().unwrap();
-        let refused = message(SocketFile::bind(&directory.path().join("missing/audit.sock")).await);
+        let refused = message(SocketFile::bind(&directory.path().join("missing/audit.sock"), None).await);
         assert!(refused.contains("missing, the directory of the audit socket"), "{refused}");
     }
 }

@@ -12,7 +12,9 @@
 //!
 //! What is not protobuf at all is an error: whoever sends it speaks another protocol, and its connection is closed.
 
-use prost::{DecodeError, Message as _, Oneof};
+use std::iter;
+
+use prost::{DecodeError, Message as _, Oneof, decode_length_delimiter};
 
 use super::codec::{Frame, Tag};
 
@@ -147,6 +149,11 @@ pub enum Received {
 ///
 /// When its data is not the protobuf message that its tag promises.
 pub fn receive(frame: &Frame) -> Result<Received, DecodeError> {
+    // Counted before it is decoded: a frame has room for 16,384 empty logs, of which each takes a hundred bytes in memory.
+    let logs = count_logs(frame);
+    if logs > MAX_LOGS_PER_BATCH {
+        return Ok(Received::Refused { logs });
+    }
     match frame.tag {
         Tag::Logs => ReportBoundaryLogsRequest::decode(frame.data.clone()).map(|batch| judge(&batch)),
         Tag::Message => match BoundaryMessage::decode(frame.data.clone())?.message {
@@ -158,6 +165,39 @@ pub fn receive(frame: &Frame) -> Result<Received, DecodeError> {
             None => Ok(Received::Unknown),
         },
     }
+}
+
+fn count_logs(frame: &Frame) -> usize {
+    let logs = |batch| fields(batch).filter(|(number, _)| *number == 1).count();
+    match frame.tag {
+        Tag::Logs => logs(&frame.data),
+        Tag::Message => fields(&frame.data).filter(|(number, _)| *number == 1).map(|(_, batch)| logs(batch)).sum(),
+    }
+}
+
+/// The fields of a message that have a length, as number and content, up to what is malformed or of a kind that no
+/// version of the protocol uses; that is the decoder's to judge.
+fn fields(mut data: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    iter::from_fn(move || {
+        loop {
+            let key = decode_length_delimiter(&mut data).ok()?;
+            let length = match key & 7 {
+                0 => {
+                    decode_length_delimiter(&mut data).ok()?;
+                    continue;
+                }
+                1 => 8,
+                2 => decode_length_delimiter(&mut data).ok()?,
+                5 => 4,
+                _ => return None,
+            };
+            let (content, rest) = data.split_at_checked(length)?;
+            data = rest;
+            if key & 7 == 2 {
+                return Some((key >> 3, content));
+            }
+        }
+    })
 }
 
 fn judge(batch: &ReportBoundaryLogsRequest) -> Received {
@@ -254,6 +294,30 @@ mod tests {
         let received = receive(&batch(vec![log(false); 1_000])).unwrap();
         assert_eq!(received, Received::Batch { allowed: 0, denied: 1_000, skipped: 0 });
         assert_eq!(receive(&batch(vec![log(false); 1_001])).unwrap(), Received::Refused { logs: 1_001 });
+    }
+
+    #[test]
+    fn too_many_logs_are_refused_before_they_are_decoded() {
+        // 16,382 empty logs, and then what no decoder accepts.
+        let mut data = b"\x0a\x00".repeat(16_382);
+        data.extend_from_slice(b"\x0a\x7f");
+        assert!(ReportBoundaryLogsRequest::decode(&data[..]).is_err());
+        assert_eq!(receive(&frame(Tag::Logs, &data)).unwrap(), Received::Refused { logs: 16_382 });
+
+        let batch = b"\x20\x01\x0a\x00".repeat(1_001);
+        let mut envelope = b"\x08\x01\x11eight678\x25four\x0a".to_vec();
+        prost::encode_length_delimiter(batch.len(), &mut envelope).unwrap();
+        envelope.extend_from_slice(&batch);
+        assert_eq!(receive(&frame(Tag::Message, &envelope)).unwrap(), Received::Refused { logs: 1_001 });
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_is_an_error() {
+        // Groups are all that can nest without end: field 9, begun 10,000 times and ended as often.
+        let nested = [vec![0x4b; 10_000], vec![0x4c; 10_000]].concat();
+        for tag in [Tag::Logs, Tag::Message] {
+            assert!(receive(&frame(tag, &nested)).is_err());
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //!
 //! - `codec`: where one frame ends and the next begins.
 //! - `message`: what a frame says, and which part of it counts.
+//! - `group`: who may connect beside our own user.
 //! - `listener`: the socket file: private, replaced when stale, removed at the end.
 //! - `server`: connections, back-pressure, draining.
 //! - `client`: the other end, for the demo and for tests.
@@ -15,6 +16,7 @@
 mod client;
 mod codec;
 mod connection;
+mod group;
 mod listener;
 mod message;
 mod server;
@@ -22,6 +24,7 @@ mod server;
 pub use client::AuditClient;
 pub use codec::{Frame, FrameCodec, FrameError, MAX_DATA_BYTES, Tag};
 pub use connection::SocketReport;
+pub use group::SocketGroup;
 pub use listener::SocketFile;
 pub use message::{
     BoundaryLog, BoundaryMessage, BoundaryStatus, HttpRequest, MAX_LOGS_PER_BATCH, Message, Received,

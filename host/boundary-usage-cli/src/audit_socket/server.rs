@@ -18,6 +18,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::connection::{Connection, Endpoint, SocketReport, Stop};
+use super::group::SocketGroup;
 use super::listener::SocketFile;
 
 /// How many clients one socket serves at a time; more wait in the backlog. One workspace has a handful.
@@ -38,6 +39,8 @@ pub struct Socket {
     pub workspace: Uuid,
     /// The user who owns it.
     pub owner: Uuid,
+    /// The group whose members may connect; without one, only our own user.
+    pub group: Option<SocketGroup>,
 }
 
 /// How long a stopping server reads on.
@@ -77,7 +80,7 @@ impl AuditServer {
     pub async fn start(sockets: &[Socket], tracker: &Tracker, limits: DrainLimits) -> Result<Self> {
         let mut files = Vec::new();
         for socket in sockets {
-            files.push(SocketFile::bind(&socket.path).await?);
+            files.push(SocketFile::bind(&socket.path, socket.group).await?);
         }
         let connections = TaskTracker::new();
         let stop = Stop { quiet: limits.quiet, ..Stop::default() };

@@ -112,7 +112,12 @@ async fn play(directory: &Path, narrator: Narrator) -> Result<Outcome> {
 fn agents(directory: &Path) -> Vec<Agent> {
     let agents = AGENTS.iter().map(|&(replica, owner, workspace)| {
         let path = directory.join(format!("replica-{}-{workspace}.sock", replica + 1));
-        Agent { replica, owner, workspace, socket: Socket { path, workspace: id_of(workspace), owner: id_of(owner) } }
+        Agent {
+            replica,
+            owner,
+            workspace,
+            socket: Socket { path, workspace: id_of(workspace), owner: id_of(owner), group: None },
+        }
     });
     agents.collect()
 }

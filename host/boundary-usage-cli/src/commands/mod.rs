@@ -15,7 +15,11 @@ use boundary_usage::Database;
 use crate::cli::{Cli, Command, Global};
 
 /// Runs a command. Its exit code is its own where "no" is an answer; errors are failures.
-pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
+///
+/// # Errors
+///
+/// Whatever made the command fail.
+pub async fn run(cli: Cli) -> Result<ExitCode> {
     let Cli { global, command } = cli;
     match command {
         Command::Serve(arguments) => serve::run(&global, arguments).await?,

@@ -12,7 +12,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::connect;
-use crate::audit_socket::Socket;
+use crate::audit_socket::{Socket, SocketGroup};
 use crate::cli::{Global, WrongUse, parse_interval};
 use crate::configuration::{self, parse_id, path_fault};
 use crate::service::{Service, ServiceReport};
@@ -24,7 +24,7 @@ use crate::service::{Service, ServiceReport};
 #[derive(Args)]
 #[command(after_help = EXAMPLES, group = ArgGroup::new("sockets").required(true).args(["socket", "config"]))]
 pub struct Arguments {
-    /// Serve this one socket. A stale file is replaced; only our own user can connect.
+    /// Serve this one socket. A stale file is replaced; only our own user can connect, and --socket-group.
     #[arg(long, value_name = "PATH", requires = "workspace", requires = "owner")]
     socket: Option<PathBuf>,
 
@@ -35,6 +35,12 @@ pub struct Arguments {
     /// The user who owns the workspace.
     #[arg(long, value_name = "UUID", requires = "socket", value_parser = parse_id)]
     owner: Option<Uuid>,
+
+    /// Let the members of this group connect, too: the socket gets mode 0660 instead of 0600.
+    ///
+    /// With --config, for the sockets to which the file gives no `group` of their own.
+    #[arg(long, value_name = "NAME|GID")]
+    socket_group: Option<SocketGroup>,
 
     /// Serve the sockets that this TOML file lists.
     #[arg(long, value_name = "FILE")]
@@ -71,14 +77,18 @@ sockets.toml:
 impl Arguments {
     fn sockets(&self) -> Result<Vec<Socket>> {
         if let Some(file) = &self.config {
-            return configuration::read(file);
+            let mut sockets = configuration::read(file)?;
+            for socket in &mut sockets {
+                socket.group = socket.group.or(self.socket_group);
+            }
+            return Ok(sockets);
         }
         let (Some(path), Some(workspace), Some(owner)) = (self.socket.clone(), self.workspace, self.owner) else {
             bail!(WrongUse("--socket needs --workspace and --owner".into()));
         };
         match path_fault(&path) {
             Some(fault) => bail!(WrongUse(fault)),
-            None => Ok(vec![Socket { path, workspace, owner }]),
+            None => Ok(vec![Socket { path, workspace, owner, group: self.socket_group }]),
         }
     }
 }

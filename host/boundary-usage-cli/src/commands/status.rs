@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use boundary_usage::{DatabaseStatus, PeriodStatus};
+use boundary_usage::{Database, DatabaseStatus, PeriodStatus};
 use clap::Args;
 
 use super::connect;
@@ -21,6 +21,7 @@ Examples:
   boundary-usage status --database sqlite:/var/lib/boundary/usage.db --format json";
 
 pub(super) async fn run(global: &Global, _arguments: Arguments) -> Result<()> {
+    Database::check_url(&global.database)?;
     // To connect would make the file.
     if let Some(file) = sqlite_file(&global.database)
         && !file.exists()

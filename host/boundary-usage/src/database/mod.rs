@@ -51,6 +51,18 @@ impl Database {
         Ok(Self::with_backend(backend))
     }
 
+    /// Whether [`Database::connect`] would take this URL; opens nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Configuration`] with what is wrong, and without the URL's password.
+    pub fn check_url(url: &str) -> Result<(), Error> {
+        match url::Scheme::of(url)? {
+            url::Scheme::Sqlite => url::sqlite(url).map(drop),
+            url::Scheme::Postgres => url::postgres(url).map(drop),
+        }
+    }
+
     /// A database of one's own making. Must be called on a Tokio runtime.
     pub fn with_backend(backend: Arc<dyn Backend>) -> Self {
         Self { backend, runtime: tokio::runtime::Handle::current() }

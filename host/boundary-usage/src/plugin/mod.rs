@@ -1,10 +1,11 @@
 //! The component: loaded and compiled once, checked against the contract, instantiated for each tracker.
 //!
-//! This module is the only one that knows the component runtime. Inside, `engine` compiles, `contract` says what a
-//! component lacks, `capabilities` are the functions that a component may call, `transaction` is what they act on, and
+//! This module is the only one that knows the component runtime. Inside, `engine` and `cache` see to compiled code,
+//! `contract` says what a component lacks, `capabilities` are the functions that a component may call, `transaction` is what they act on, and
 //! `instance` runs it.
 
 mod bindings;
+mod cache;
 mod capabilities;
 mod contract;
 mod engine;
@@ -15,8 +16,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use uuid::Uuid;
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::{HasSelf, Linker};
 
+pub use cache::CompileCache;
 pub(crate) use capabilities::Grants;
 pub use contract::Contract;
 pub(crate) use instance::{Calls, Instance};
@@ -41,7 +43,8 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    /// Compiles the component that this library carries.
+    /// Compiles the component that this library carries, or loads what an earlier process has compiled:
+    /// [`CompileCache::User`].
     ///
     /// # Errors
     ///
@@ -64,15 +67,24 @@ impl Plugin {
         Self::from_bytes(&bytes)
     }
 
-    /// Compiles a component.
+    /// Compiles a component, with the user's cache.
     ///
     /// # Errors
     ///
     /// [`Error::Component`] when the bytes are not a component, or one of another contract: the message says what it
     /// lacks, or what it asks for that this host does not have.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        Self::with_cache(bytes, &CompileCache::User)
+    }
+
+    /// Compiles a component, with this cache.
+    ///
+    /// # Errors
+    ///
+    /// As [`Plugin::from_bytes`]. A cache that cannot be used is no error.
+    pub fn with_cache(bytes: &[u8], cache: &CompileCache) -> Result<Self, Error> {
         let engine = TickingEngine::new()?;
-        let component = Component::from_binary(&engine.engine, bytes).map_err(|error| Error::Component {
+        let component = cache.compile(&engine.engine, bytes).map_err(|error| Error::Component {
             message: "this is not a WebAssembly component that can be compiled".into(),
             source: Some(error.into()),
         })?;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use self::intake::Intake;
 use self::owner::{Command, Owner, flush_loop};
 use crate::activity::Activity;
-use crate::error::{Error, TrackError};
+use crate::error::{Error, TrackError, chain};
 use crate::options::Options;
 use crate::plugin::{Grants, Instance, Plugin};
 
@@ -76,7 +76,7 @@ pub struct TrackerStatus {
     pub flushes: u64,
     /// Flushes that failed.
     pub failed_flushes: u64,
-    /// Why the last flush failed; `None` after one that did not.
+    /// Why the last flush failed, with its causes; `None` after one that did not.
     pub last_error: Option<String>,
     /// How often the component had to be replaced because it broke.
     pub restarts: u64,
@@ -201,7 +201,7 @@ impl Shared {
             }
             Err(error) => {
                 counters.failed_flushes += 1;
-                counters.last_error = Some(error.to_string());
+                counters.last_error = Some(chain(error));
             }
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shared;
-use super::schedule::next_wait;
+use super::schedule::Schedule;
 use crate::activity::Activity;
 use crate::error::Error;
 use crate::options::Options;
@@ -147,24 +147,31 @@ impl Owner {
     }
 }
 
-/// Asks for a flush at every interval, as long as anyone holds the tracker.
+/// Asks for a flush at every interval, and sooner after one that failed, as long as anyone holds the tracker.
 pub(super) async fn flush_loop(commands: mpsc::WeakSender<Command>, options: Options, replica: uuid::Uuid) {
+    let mut schedule = Schedule::new(options.flush_interval, options.flush_jitter);
+    let mut wait = schedule.after_success(rand::random());
     loop {
-        options.clock.sleep(next_wait(options.flush_interval, options.flush_jitter, rand::random())).await;
+        options.clock.sleep(wait).await;
         let Some(commands) = commands.upgrade() else { return };
         let (reply, flushed) = oneshot::channel();
         if commands.send(Command::Flush(reply)).await.is_err() {
             return;
         }
         drop(commands);
-        match flushed.await {
-            Ok(Ok(flushed)) => tracing::debug!(%replica, ?flushed, "flushed"),
+        wait = match flushed.await {
+            Ok(Ok(flushed)) => {
+                tracing::debug!(%replica, ?flushed, "flushed");
+                schedule.after_success(rand::random())
+            }
             Ok(Err(error)) => {
+                let wait = schedule.after_failure(rand::random());
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(%replica, error, "flush failed; its activity goes out with the next one");
+                tracing::warn!(%replica, error, retry_in = ?wait, "flush failed; its activity goes out with the next one");
+                wait
             }
             // The component broke, and the owner has said so.
-            Err(_) => {}
+            Err(_) => schedule.after_failure(rand::random()),
         }
     }
 }

@@ -24,10 +24,11 @@ pub(super) fn of(action: &'static str, error: sqlx::Error) -> Error {
             let hint = "grant the role boundary_usage_replica or boundary_usage_collector, whichever it needs";
             refused(action, format!("{}; {hint}", reply.message()))
         }
-        // A statement's time limit; a server that only reads, as a standby does until it takes over.
-        "57014" | "25006" => unavailable(action, error),
+        // A statement's time limit; a server that only reads, as a standby does until it takes over; a session that the
+        // server ended because it was idle in its transaction, or its transaction took too long.
+        "57014" | "25006" | "25P03" | "25P04" => unavailable(action, error),
         // Data, constraints, transaction states, syntax and names: our statements or a schema that was tampered with.
-        _ if ["22", "23", "25", "42"].iter().any(|class| code.starts_with(class)) && code != "25P03" => {
+        _ if ["22", "23", "25", "42"].iter().any(|class| code.starts_with(class)) => {
             refused(action, format!("{} ({code})", reply.message()))
         }
         _ => unavailable(action, error),

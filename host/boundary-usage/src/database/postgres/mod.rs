@@ -7,6 +7,7 @@
 
 mod failure;
 mod schema;
+pub(in crate::database) mod tls;
 mod transaction;
 
 use std::sync::Arc;
@@ -32,7 +33,7 @@ impl Postgres {
         // Statements are not for the log: a flush that waits for a lock is no slow query.
         let options = url::postgres(url)?.disable_statement_logging();
         let connections = Connections::new(options);
-        let mut lease = connections.take().await.map_err(|error| failure::of("connecting", error))?;
+        let mut lease = connections.take().await.map_err(not_connected)?;
         schema::bring_up_to_date(&mut lease.connection).await?;
         lease.give_back();
         Ok(Self { connections })
@@ -42,13 +43,20 @@ impl Postgres {
     /// then, and at last a new one.
     async fn open(&self, limits: &'static Limits) -> Result<PostgresTransaction, Error> {
         loop {
-            let mut lease = self.connections.take().await.map_err(|error| failure::of("connecting", error))?;
+            let mut lease = self.connections.take().await.map_err(not_connected)?;
             match begin(&mut lease, limits).await {
                 Ok(()) => return Ok(PostgresTransaction::new(lease, limits)),
                 Err(_) if lease.reused => {}
                 Err(error) => return Err(failure::of("opening a transaction", error)),
             }
         }
+    }
+}
+
+fn not_connected(error: sqlx::Error) -> Error {
+    match tls::refusal(&error) {
+        Some(reason) => Error::Unavailable { action: "connecting", source: reason.into() },
+        None => failure::of("connecting", error),
     }
 }
 

@@ -22,7 +22,13 @@ pub(super) fn of(action: &'static str, path: &Path, error: sqlx::Error) -> Error
             let hint = "it is tried again; if that does not pass, see who holds the file (`fuser` tells)";
             Error::Conflict { message: format!("{what}; {hint}") }
         }
-        Some(INTERRUPTED | IO | FULL | CANNOT_OPEN) => unavailable(action, error),
+        Some(CANNOT_OPEN) => {
+            let hint = "see that this user may write the file and its directory, and that the disk is not read-only";
+            Error::Unavailable { action, source: format!("`{path}`: {}; {hint}", cause(error)).into() }
+        }
+        Some(INTERRUPTED | IO | FULL) => {
+            Error::Unavailable { action, source: format!("`{path}`: {}", cause(error)).into() }
+        }
         // Damage, a constraint, a file that is not a database or cannot be written.
         Some(_) => refused(action, format!("`{path}`: {}", cause(error))),
         None => match error {

@@ -1,0 +1,158 @@
+//! TLS to PostgreSQL: which `sslmode` holds, and what is wrong when the server does not live up to it.
+//!
+//! The modes mean what PostgreSQL's manual says. Two things are stricter than in libpq: a remote host is verified unless
+//! the URL says otherwise, and `verify-ca` needs a closed list of authorities, because the driver trusts those of the
+//! machine beside the one that is named, and without a look at the host's name any of their customers would pass.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use rustls::CertificateError;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+
+/// The modes, from the weakest to the strongest.
+const MODES: &str = "disable, allow, prefer, require, verify-ca or verify-full";
+
+/// What was said about TLS, in the URL or in the environment.
+#[derive(Default)]
+pub(in crate::database) struct Asked {
+    /// `sslmode` or PGSSLMODE.
+    pub(in crate::database) mode: Option<String>,
+    /// `sslrootcert` or PGSSLROOTCERT: a file, its content, or `system`.
+    pub(in crate::database) root: Option<String>,
+    /// Whether SSL_CERT_FILE or SSL_CERT_DIR take the place of the machine's authorities.
+    pub(in crate::database) machine_roots_replaced: bool,
+}
+
+/// Settles the mode of a connection; answers what is wrong with what was asked.
+pub(in crate::database) fn settle(options: PgConnectOptions, asked: &Asked) -> Result<PgConnectOptions, String> {
+    let mode = asked.mode.as_deref().map(|mode| mode.parse::<PgSslMode>());
+    let mode = mode.transpose().map_err(|_| format!("sslmode must be {MODES}"))?;
+    // A socket file is as private as its directory; libpq ignores the mode there, too.
+    if options.get_socket().is_some() || options.get_host().starts_with('/') {
+        return Ok(options.ssl_mode(PgSslMode::Disable));
+    }
+    // The driver hands the brackets of an IPv6 address on to TLS, which does not know them.
+    let host = options.get_host().trim_matches(['[', ']']).to_owned();
+    let is_remote = !is_this_machine(&host);
+    let mode = effective(mode, asked, is_remote)?;
+    if let (PgSslMode::VerifyCa | PgSslMode::VerifyFull, Some(root)) = (mode, &asked.root) {
+        check_root(root)?;
+    }
+    Ok(options.host(&host).ssl_mode(mode))
+}
+
+fn effective(mode: Option<PgSslMode>, asked: &Asked, is_remote: bool) -> Result<PgSslMode, String> {
+    let is_system = asked.root.as_deref() == Some("system");
+    let mode = match mode {
+        None if is_remote || asked.root.is_some() => PgSslMode::VerifyFull,
+        None => PgSslMode::Prefer,
+        // As the manual says: a root certificate makes `require` verify.
+        Some(PgSslMode::Require) if asked.root.is_some() && !is_system => PgSslMode::VerifyCa,
+        Some(mode) => mode,
+    };
+    match mode {
+        PgSslMode::VerifyFull => Ok(mode),
+        _ if is_system => Err("sslrootcert=system needs sslmode=verify-full".to_owned()),
+        PgSslMode::VerifyCa if !asked.machine_roots_replaced => Err(
+            "sslmode=verify-ca (and require with sslrootcert) looks at no host name, so a certificate that any public \
+             authority has issued to anybody would pass; use sslmode=verify-full, or set SSL_CERT_FILE to the file of \
+             the one authority that is to be trusted"
+                .to_owned(),
+        ),
+        _ => Ok(mode),
+    }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// The driver does not say which file it could not read.
+fn check_root(root: &str) -> Result<(), String> {
+    if root == "system" || root.trim().starts_with("-----BEGIN") {
+        return Ok(());
+    }
+    let file = Path::new(root);
+    std::fs::read(file).map(drop).map_err(|error| format!("cannot read the sslrootcert {}: {error}", file.display()))
+}
+
+/// Why the server was not trusted, and what to do; `None` when the error is another.
+pub(super) fn refusal(error: &sqlx::Error) -> Option<String> {
+    let error = match error {
+        sqlx::Error::Tls(reason) if reason.to_string().contains("does not support TLS") => {
+            return Some(
+                "the server offers no TLS, and sslmode asks for it; turn it on there (`ssl = on`), or say \
+                 sslmode=disable if the network is trusted"
+                    .to_owned(),
+            );
+        }
+        sqlx::Error::Tls(reason) => return Some(format!("TLS cannot be set up: {reason}")),
+        sqlx::Error::Io(error) => error.get_ref()?.downcast_ref::<rustls::Error>()?,
+        _ => return None,
+    };
+    let rustls::Error::InvalidCertificate(fault) = error else {
+        return Some(format!("TLS with the server failed: {error}"));
+    };
+    let hint = match fault {
+        CertificateError::UnknownIssuer => {
+            "no authority that is trusted here has issued it; name the file of the one that did with sslrootcert"
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "connect under a name that the certificate holds, or have one issued for this name"
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "have a new one issued",
+        _ => "have one issued that is valid",
+    };
+    Some(format!("the server's certificate is refused ({error}); {hint}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settled(host: &str, mode: Option<&str>, root: Option<&str>) -> Result<String, String> {
+        let options = PgConnectOptions::new_without_pgpass().host(host);
+        let asked = Asked { mode: mode.map(Into::into), root: root.map(Into::into), machine_roots_replaced: false };
+        settle(options, &asked).map(|options| format!("{:?}", options.get_ssl_mode()))
+    }
+
+    #[test]
+    fn a_remote_host_is_verified_unless_told_otherwise() {
+        for host in ["db.example.com", "10.0.0.7", "2001:db8::1", "localhost.example.com", "127.0.0.1.example.com"] {
+            assert_eq!(settled(host, None, None).unwrap(), "VerifyFull", "{host}");
+            assert_eq!(settled(host, Some("disable"), None).unwrap(), "Disable", "{host}");
+            assert_eq!(settled(host, Some("require"), None).unwrap(), "Require", "{host}");
+        }
+        for host in ["localhost", "LOCALHOST", "127.0.0.1", "127.8.9.1", "::1", "[::1]"] {
+            assert_eq!(settled(host, None, None).unwrap(), "Prefer", "{host}");
+        }
+        assert_eq!(settled("/var/run/postgresql", Some("verify-full"), None).unwrap(), "Disable");
+    }
+
+    #[test]
+    fn a_root_certificate_is_used_or_refused_and_never_ignored() {
+        let inline = Some("-----BEGIN CERTIFICATE-----");
+        assert_eq!(settled("localhost", None, inline).unwrap(), "VerifyFull");
+        assert_eq!(settled("localhost", None, Some("system")).unwrap(), "VerifyFull");
+        assert!(settled("localhost", Some("verify-full"), Some("/no/such/ca.crt")).unwrap_err().contains("ca.crt"));
+        assert!(settled("localhost", Some("require"), inline).unwrap_err().contains("SSL_CERT_FILE"));
+        for weak in ["require", "verify-ca", "prefer"] {
+            assert!(settled("db", Some(weak), Some("system")).unwrap_err().contains("verify-full"), "{weak}");
+        }
+    }
+
+    #[test]
+    fn verify_ca_needs_a_closed_list_of_authorities() {
+        assert!(settled("db", Some("verify-ca"), None).unwrap_err().contains("SSL_CERT_FILE"));
+        let asked = Asked { mode: Some("verify-ca".into()), machine_roots_replaced: true, ..Asked::default() };
+        let options = settle(PgConnectOptions::new_without_pgpass().host("db"), &asked).unwrap();
+        assert!(matches!(options.get_ssl_mode(), PgSslMode::VerifyCa));
+    }
+
+    #[test]
+    fn an_unknown_mode_is_refused_without_being_shown() {
+        let refused = settled("db", Some("hunter2"), None).unwrap_err();
+        assert!(refused.contains("verify-full") && !refused.contains("hunter2"), "{refused}");
+    }
+}

@@ -1,0 +1,182 @@
+//! The command line as a user runs it: answers on stdout, the rest on stderr, exit codes, and secrets that stay secret.
+//! `replay` and `serve` have files of their own.
+
+use boundary_usage::Plugin;
+use boundary_usage_tests::databases::TestDatabase;
+use boundary_usage_tests::usage::{flush, update};
+use serde_json::{Value, json};
+
+use crate::program::{Ended, Workplace, id, numbers, pick};
+
+const COMMANDS: [&str; 6] = ["serve", "replay", "collect", "status", "component", "demo"];
+
+/// A workplace whose default database holds one replica's usage: 3 ids, 5 allowed and 2 denied requests.
+async fn workplace_with_usage() -> anyhow::Result<Workplace> {
+    let workplace = Workplace::new();
+    let url = format!("sqlite:{}", workplace.path("boundary-usage.db").display());
+    let database = boundary_usage::Database::connect(&url).await?;
+    flush(database.backend().as_ref(), boundary_usage_tests::usage::id(1), &update(1, 0..3, 5, 2)).await?;
+    database.close().await;
+    Ok(workplace)
+}
+
+fn names(answer: &Value) -> Vec<&str> {
+    answer.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[test]
+fn every_help_has_examples_and_the_programs_own_the_exit_codes() {
+    let workplace = Workplace::new();
+    for command in COMMANDS {
+        let help = workplace.run([command, "--help"]);
+        assert_eq!((help.code, help.stderr.as_str()), (0, ""));
+        let examples = help.stdout.split_once("Examples:\n").unwrap().1;
+        assert!(examples.contains(&format!("boundary-usage {command}")), "{examples}");
+    }
+    let help = workplace.run(["--help"]);
+    assert!(help.stdout.contains("Exit codes: 0 done, 1 failed, 2 wrong use."), "{}", help.stdout);
+    assert!(COMMANDS.iter().all(|command| help.stdout.contains(&format!("\n  {command} "))), "{}", help.stdout);
+    assert_eq!(workplace.run(["--version"]).stdout, format!("boundary-usage {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn wrong_use_ends_with_2_and_says_what_is_wrong() {
+    let workplace = Workplace::new();
+    let owner = id(1);
+    for (arguments, reason) in [
+        ("", "Usage:"),
+        ("frobnicate", "frobnicate"),
+        ("status --format xml", "possible values: human, json"),
+        ("status --database mysql://host/usage", "`mysql` are not supported"),
+        ("status --database nonsense", "names no kind of database"),
+        ("replay", "<FILE>"),
+        ("replay a --flush-every 0", "--flush-every"),
+        ("replay a --replica 7", "not a UUID"),
+        ("collect --acknowledge one", "--acknowledge"),
+        ("collect --max-staleness 0s", "at least 1ms"),
+        ("collect --max-staleness soon", "write it like 60s"),
+        ("collect --acknowledge 1 --max-staleness 1h", "cannot be used with"),
+        ("serve", "--socket <PATH>|--config <FILE>"),
+        ("serve --socket a.sock --owner OWNER", "--workspace"),
+        ("serve --socket a.sock --owner OWNER --workspace 00000000-0000-0000-0000-000000000000", "names nobody"),
+        ("serve --socket a.sock --owner OWNER --workspace OWNER --config a.toml", "cannot be used with"),
+        ("serve --config a.toml --no-collect --collect-interval 1m", "cannot be used with"),
+        ("serve --config a.toml --flush-interval 60", "write it like 60s"),
+    ] {
+        let arguments = arguments.replace("OWNER", &owner);
+        let ended: Ended = workplace.command(arguments.split_whitespace()).output().unwrap().into();
+        ended.assert_failed(2, reason);
+    }
+    assert!(workplace.files().is_empty(), "{:?}", workplace.files());
+}
+
+#[test]
+fn a_database_that_cannot_be_used_ends_with_1_and_no_password_is_ever_shown() {
+    for (url, code) in [
+        // Nobody listens on port 1.
+        ("postgres://proxy:hunter2@127.0.0.1:1/usage", 1),
+        ("postgres://proxy:hun/hunter2@127.0.0.1:1/usage", 2),
+        ("postgres://proxy:hunter2@127.0.0.1:1/usage?sslmode=nonsense", 2),
+        ("mysql://proxy:hunter2@127.0.0.1:1/usage", 2),
+    ] {
+        let from_environment = Workplace::on(url);
+        for arguments in [["status", "-vvv"], ["collect", "-vvv"], ["status", "--help"]] {
+            let ended: Ended = from_environment.command(arguments).env("RUST_LOG", "trace").output().unwrap().into();
+            assert!(!(ended.stdout + &ended.stderr).contains("hunter2"), "{arguments:?}");
+            assert_eq!(ended.code, if arguments[1] == "--help" { 0 } else { code }, "{arguments:?} on {url}");
+        }
+        let flagged = Workplace::new().run(["status", "--database", url]);
+        flagged.assert_failed(code, "error: cannot use the database of --database or BOUNDARY_USAGE_DATABASE: ");
+        assert!(!flagged.stderr.contains("hunter2"), "{}", flagged.stderr);
+    }
+}
+
+#[test]
+fn a_status_of_no_database_makes_none() {
+    let workplace = Workplace::new();
+    workplace.run(["status"]).assert_failed(1, "there is no database file boundary-usage.db");
+    assert!(workplace.files().is_empty());
+}
+
+#[tokio::test]
+async fn a_status_changes_nothing_and_names_what_it_shows() -> anyhow::Result<()> {
+    let workplace = workplace_with_usage().await?;
+    let before = std::fs::read(workplace.path("boundary-usage.db"))?;
+    let status = workplace.json(["status"]);
+    assert_eq!(workplace.json(["status"]), status);
+    assert_eq!(std::fs::read(workplace.path("boundary-usage.db"))?, before);
+    assert_eq!(workplace.files(), ["boundary-usage.db"]);
+
+    assert_eq!(names(&status), ["period_start", "periods", "replicas", "rows"]);
+    let row = pick(&status["rows"][0], ["replica", "unique_workspaces", "unique_users", "allowed_requests"]);
+    assert_eq!(row, [json!(id(1)), json!(3), json!(3), json!(5)]);
+    assert_eq!(pick(&status["replicas"][0], ["replica", "last_flush"]), [json!(id(1)), json!(1)]);
+
+    let shown = workplace.run(["status"]);
+    assert_eq!((shown.code, shown.stderr.as_str()), (0, ""));
+    assert!(shown.stdout.starts_with("open period, since ") && shown.stdout.contains(&id(1)), "{}", shown.stdout);
+    Ok(())
+}
+
+#[tokio::test]
+async fn c1_d7_a_collection_answers_its_summary_which_waits_for_its_acknowledgement() -> anyhow::Result<()> {
+    let workplace = workplace_with_usage().await?;
+    let summary = workplace.json(["collect"]);
+    assert_eq!(numbers(&summary), [3, 3, 5, 2]);
+    let mut expected = vec!["unique_workspaces", "unique_users", "allowed_requests", "denied_requests"];
+    expected.extend(["period_start", "period_duration_ms", "period_id", "replicas", "replica_workspaces_sum"]);
+    expected.extend(["replica_users_sum", "stale_rows", "stale_allowed_requests", "stale_denied_requests"]);
+    expected.sort_unstable();
+    assert_eq!(names(&summary), expected);
+    assert_eq!(numbers(&workplace.json(["collect"])), [0; 4]);
+
+    let period = summary["period_id"].to_string();
+    assert!(workplace.run(["status"]).stdout.contains("undelivered periods"));
+    for was_undelivered in [true, false] {
+        let acknowledged = workplace.json(["collect", "--acknowledge", &period]);
+        assert_eq!(acknowledged, json!({"period_id": summary["period_id"], "was_undelivered": was_undelivered}));
+    }
+    assert!(workplace.json(["status"])["periods"][1]["delivered_at"].is_string());
+    workplace.run(["collect", "--acknowledge", "999"]).assert_failed(1, "cannot acknowledge period 999: ");
+
+    let shown = workplace.run(["collect"]);
+    assert_eq!((shown.code, shown.stderr.as_str()), (0, ""));
+    assert!(shown.stdout.contains("boundary-usage collect --acknowledge 3"), "{}", shown.stdout);
+    Ok(())
+}
+
+#[tokio::test]
+async fn c2_d8_stale_rows_are_left_out_when_asked_for_and_told_of() -> anyhow::Result<()> {
+    let test = TestDatabase::sqlite()?;
+    let database = test.connect().await?;
+    flush(database.backend().as_ref(), boundary_usage_tests::usage::id(1), &update(1, 0..3, 5, 2)).await?;
+    test.set_back("boundary_usage_stats", "updated_at", 7_200).await?;
+    let summary = Workplace::on(&test.url).json(["collect", "--max-staleness", "1h"]);
+    assert_eq!(numbers(&summary), [0; 4]);
+    let stale = pick(&summary, ["stale_rows", "stale_allowed_requests", "stale_denied_requests"]);
+    assert_eq!(stale, [json!(1), json!(5), json!(2)]);
+    Ok(())
+}
+
+#[test]
+fn r9_the_component_is_shown_and_written_byte_for_byte() {
+    let workplace = Workplace::new();
+    let shown = workplace.json(["component", "--output", "tracker.wasm"]);
+    assert_eq!(std::fs::read(workplace.path("tracker.wasm")).unwrap(), Plugin::embedded_bytes());
+    assert_eq!(names(&shown), ["bytes", "exports", "imports", "output", "package", "sha256"]);
+    assert_eq!(shown["bytes"], json!(Plugin::embedded_bytes().len()));
+    assert_eq!(shown["exports"], json!(["flush", "track"]));
+    let sum = std::process::Command::new("sha256sum").arg(workplace.path("tracker.wasm")).output().unwrap();
+    assert!(String::from_utf8(sum.stdout).unwrap().starts_with(shown["sha256"].as_str().unwrap()));
+    workplace.run(["component", "--output", "missing/tracker.wasm"]).assert_failed(1, "missing/tracker.wasm");
+}
+
+#[test]
+fn the_demo_counts_what_was_sent_and_leaves_nothing_behind() {
+    let workplace = Workplace::new();
+    let outcome = workplace.json(["demo"]);
+    assert_eq!(names(&outcome), ["counted", "equal", "sent", "summary"]);
+    assert_eq!((&outcome["equal"], &outcome["sent"]), (&json!(true), &outcome["counted"]));
+    assert_eq!(pick(&outcome["summary"], ["unique_workspaces", "unique_users"]), [json!(4), json!(3)]);
+    assert!(workplace.files().is_empty());
+}

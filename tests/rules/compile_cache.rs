@@ -1,0 +1,64 @@
+//! The cache of compiled components: used when it can be trusted, and only then.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use boundary_usage::{CompileCache, Plugin};
+
+fn load(directory: &Path) {
+    let cache = CompileCache::Directory(directory.to_owned());
+    let plugin = Plugin::with_cache(Plugin::embedded_bytes(), &cache).unwrap();
+    assert_eq!(plugin.contract().exports, ["flush", "track"]);
+}
+
+/// The entries, in a directory that nothing else is in.
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+/// A file that is replaced is another one.
+fn identity(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().ino()
+}
+
+#[test]
+fn a_compiled_component_is_kept_and_a_damaged_one_is_replaced() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("made/when/missing");
+    load(&directory);
+    let [entry] = &entries(&directory)[..] else { panic!("not one entry") };
+    let (kept, whole) = (identity(entry), fs::read(entry).unwrap());
+    for path in [entry, &directory] {
+        assert_eq!(fs::metadata(path).unwrap().mode() & 0o077, 0, "{} is not private", path.display());
+    }
+
+    load(&directory);
+    assert_eq!(identity(entry), kept, "an entry that can be used is not written again");
+
+    let mut damaged = whole.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    for damaged in [&damaged[..], &whole[..whole.len() / 2], b"short"] {
+        fs::write(entry, damaged).unwrap();
+        load(&directory);
+        assert_eq!(fs::read(entry).unwrap().len(), whole.len());
+        assert_ne!(identity(entry), kept, "a damaged entry is replaced");
+    }
+    assert_eq!(entries(&directory).len(), 1, "nothing is left beside the entry");
+}
+
+#[test]
+fn what_others_can_write_to_is_not_trusted() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).unwrap();
+    load(directory.path());
+    assert!(entries(directory.path()).is_empty(), "nothing is kept where others can write");
+
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o700)).unwrap();
+    load(directory.path());
+    let [entry] = &entries(directory.path())[..] else { panic!("not one entry") };
+    let kept = identity(entry);
+    fs::set_permissions(entry, Permissions::from_mode(0o666)).unwrap();
+    load(directory.path());
+    assert_ne!(identity(entry), kept, "an entry that others can write to is replaced");
+}

@@ -1,0 +1,162 @@
+//! The style as a test: what a reader may rely on in every file, so that nobody has to look for it in a review.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+const FILE_LINES: usize = 400;
+const FUNCTION_LINES: usize = 70;
+
+/// Names that say nothing of what is inside.
+const EMPTY_NAMES: [&str; 7] = ["common", "helper", "helpers", "manager", "misc", "util", "utils"];
+
+/// What only the database's modules say.
+const SQL: [&str; 6] =
+    ["SELECT ", "INSERT INTO ", "DELETE FROM ", "UPDATE boundary_", "BEGIN IMMEDIATE", "pg_advisory"];
+
+/// The first names of absolute paths that every machine has, and two that none has.
+const PLACES: [&str; 9] = ["dev", "etc", "nonexistent", "nowhere", "proc", "run", "tmp", "usr", "var"];
+
+/// A file of the project.
+struct Text {
+    /// Where it is, from the project's root.
+    path: String,
+    text: String,
+}
+
+impl Text {
+    fn is_rust(&self) -> bool {
+        self.path.ends_with(".rs")
+    }
+
+    /// Whether a folder of that name holds it, however deep.
+    fn is_in(&self, folder: &str) -> bool {
+        self.path.split('/').any(|part| part == folder)
+    }
+
+    /// Its lines without comments, up to its unit tests.
+    fn code(&self) -> impl Iterator<Item = &str> {
+        let code = self.text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        code.lines().filter(|line| !line.trim_start().starts_with("//"))
+    }
+
+    /// The names of its functions, each with the number of its lines. rustfmt puts the last brace under the first word.
+    fn functions<'a>(&'a self) -> Vec<(&'a str, usize)> {
+        let lines: Vec<&str> = self.text.lines().collect();
+        let function = |(start, line): (usize, &&'a str)| {
+            let end = format!("{}}}", &line[..line.len() - line.trim_start().len()]);
+            let length = lines[start..].iter().position(|line| *line == end).unwrap_or(0) + 1;
+            Some((name_of_function(line)?, length))
+        };
+        lines.iter().enumerate().filter_map(function).collect()
+    }
+}
+
+fn name_of_function(line: &str) -> Option<&str> {
+    let mut words = line
+        .trim_start()
+        .split(' ')
+        .skip_while(|word| ["async", "const", "default", "unsafe"].contains(word) || word.starts_with("pub"));
+    let name = (words.next() == Some("fn")).then(|| words.next())??;
+    name.split(['(', '<']).next()
+}
+
+/// Every text of the project, but what is built or hidden.
+fn texts() -> Vec<Text> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let (mut texts, mut folders) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path: PathBuf = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if name.starts_with('.') || name == "target" || name == "node_modules" {
+                continue;
+            } else if path.is_dir() {
+                folders.push(path);
+            } else if let Ok(text) = std::fs::read_to_string(&path) {
+                texts.push(Text { path: path.strip_prefix(root).unwrap().to_str().unwrap().to_owned(), text });
+            }
+        }
+    }
+    texts
+}
+
+fn rust() -> impl Iterator<Item = Text> {
+    texts().into_iter().filter(Text::is_rust)
+}
+
+/// Fails with all faults at once.
+#[track_caller]
+fn assert_none(faults: impl Iterator<Item = String>) {
+    let faults: Vec<_> = faults.collect();
+    assert!(faults.is_empty(), "\n  {}\n", faults.join("\n  "));
+}
+
+#[test]
+fn every_rule_has_a_test_that_names_it() {
+    let rust: Vec<_> = rust().collect();
+    let functions = rust.iter().flat_map(|file| file.functions());
+    let named: BTreeSet<_> =
+        functions.flat_map(|(name, _)| name.split('_').take_while(|word| *word == "and" || is_rule(word))).collect();
+    let rules = [("r", 10), ("c", 3), ("d", 10)];
+    let rules = rules.iter().flat_map(|(letter, last)| (1..=*last).map(move |number| format!("{letter}{number}")));
+    assert_none(rules.filter(|rule| !named.contains(rule.as_str())).map(|rule| format!("{rule} has no test")));
+}
+
+fn is_rule(word: &str) -> bool {
+    word.split_at_checked(1).is_some_and(|(letter, number)| "rcd".contains(letter) && number.parse::<u8>().is_ok())
+}
+
+#[test]
+fn a_file_says_what_it_is_for_and_is_one_idea() {
+    assert_none(rust().filter(|file| !file.text.starts_with("//! ")).map(|file| format!("{} has no doc", file.path)));
+    let long = rust().map(|file| (file.text.lines().count(), file.path)).filter(|(lines, _)| *lines > FILE_LINES);
+    assert_none(long.map(|(lines, path)| format!("{path} has {lines} lines")));
+    let stem = |file: &Text| Path::new(&file.path).file_stem().unwrap().to_str().unwrap().to_owned();
+    assert_none(rust().filter(|file| EMPTY_NAMES.contains(&&*stem(file))).map(|file| file.path));
+}
+
+#[test]
+fn a_function_fits_on_a_screen() {
+    let mut seen = 0;
+    for file in rust() {
+        let functions = file.functions();
+        seen += functions.len();
+        let long = functions.into_iter().filter(|(_, lines)| *lines > FUNCTION_LINES);
+        assert_none(long.map(|(name, lines)| format!("{}: {name} has {lines} lines", file.path)));
+    }
+    assert!(seen > 500, "only {seen} functions were seen");
+}
+
+#[test]
+fn sql_is_in_the_databases_modules_only_and_the_component_runtime_in_the_plugins_only() {
+    let sources = || rust().filter(|file| file.is_in("src") && !file.is_in("tests"));
+    let says = |file: &Text, words: &[&str]| file.code().any(|line| words.iter().any(|word| line.contains(word)));
+    let sql = sources().filter(|file| !file.is_in("database") && says(file, &SQL));
+    assert_none(sql.map(|file| format!("{} speaks SQL", file.path)));
+    let runtime = sources().filter(|file| !file.is_in("plugin") && says(file, &["wasmtime::"]));
+    assert_none(runtime.map(|file| format!("{} uses the component runtime", file.path)));
+}
+
+#[test]
+fn only_places_are_named_that_readers_have() {
+    let text = |file: &Text| !file.path.ends_with(".lock") && !file.path.ends_with("LICENSE");
+    for file in texts().into_iter().filter(text) {
+        let starts = file.text.match_indices([' ', '"', '`', '(']).map(|(at, _)| &file.text[at + 1..]);
+        let paths = starts.filter_map(|rest| rest.strip_prefix('/')?.split_once('/')).map(|(first, _)| first);
+        let named = |first: &&str| first.len() > 1 && first.bytes().all(|byte| byte.is_ascii_lowercase());
+        let elsewhere = paths.filter(named).filter(|first| !PLACES.contains(first));
+        assert_none(elsewhere.map(|first| format!("{} names a path in /{first}", file.path)));
+    }
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    for file in texts().into_iter().filter(|file| file.path.ends_with(".md")) {
+        let folder = root.join(&file.path);
+        let links = file.text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
+        let files = links.filter(|link| !link.contains("://")).map(|link| link.split('#').next().unwrap());
+        let broken = files.filter(|link| !link.is_empty() && !folder.parent().unwrap().join(link).exists());
+        assert_none(broken.map(|link| format!("{} links to {link}", file.path)));
+    }
+}

@@ -1,0 +1,134 @@
+//! What reads bytes that others wrote, each as a target: it may refuse them, and must never panic, grow or contradict
+//! itself. And the mutations that turn an input of the corpus into many.
+
+use std::io::BufReader;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use boundary_usage::Database;
+use boundary_usage_cli::audit_socket::{FrameCodec, MAX_DATA_BYTES, MAX_LOGS_PER_BATCH, Received, receive};
+use boundary_usage_cli::recording::Recording;
+use boundary_usage_tracker::{SKETCH_BYTES_MAX, UniqueSketch};
+use tokio_util::bytes::BytesMut;
+use tokio_util::codec::Decoder;
+
+/// A name, which is also that of the corpus's directory, and what is done with an input.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: [Target; 4] =
+    [("audit_frames", audit_frames), ("json_lines", json_lines), ("sketch", sketch), ("database_url", database_url)];
+
+/// An audit socket's bytes: frames, and the messages in them. How the bytes are split must not matter.
+pub fn audit_frames(input: &[u8]) {
+    let whole = decode(&[input]);
+    let (first, second) = input.split_at(input.len() / 3);
+    assert_eq!(whole, decode(&[first, second]));
+}
+
+fn decode(pieces: &[&[u8]]) -> Vec<Option<Received>> {
+    let (mut buffer, mut received) = (BytesMut::new(), Vec::new());
+    for piece in pieces {
+        buffer.extend_from_slice(piece);
+        loop {
+            let held = buffer.len();
+            match FrameCodec.decode(&mut buffer) {
+                Ok(Some(frame)) => {
+                    let message = receive(&frame).ok();
+                    if let Some(Received::Batch { allowed, denied, skipped }) = message {
+                        assert!(allowed + denied + skipped <= MAX_LOGS_PER_BATCH as u64);
+                    }
+                    received.push(message);
+                }
+                Ok(None) => break,
+                Err(_) => return received,
+            }
+            assert!(buffer.len() < held);
+        }
+        assert!(buffer.len() <= 4 + MAX_DATA_BYTES, "an incomplete frame is no longer than a frame");
+    }
+    received
+}
+
+/// A recording. Its lines add up to it, whatever is in them.
+pub fn json_lines(input: &[u8]) {
+    let lines = Recording::new(BufReader::with_capacity(64, input));
+    let bytes: u64 = lines.map(|line| line.expect("reading from memory does not fail").bytes).sum();
+    assert_eq!(bytes, input.len() as u64);
+}
+
+/// The column of a sketch. What is taken can be merged, and written within its bound.
+pub fn sketch(input: &[u8]) {
+    if let Ok(sketch) = UniqueSketch::from_bytes(input) {
+        let union = sketch.union(&UniqueSketch::empty()).union(&sketch);
+        assert!(union.to_bytes().len() <= SKETCH_BYTES_MAX);
+        UniqueSketch::from_bytes(&union.to_bytes()).expect("what was written can be read");
+        sketch.count();
+        union.count();
+    }
+}
+
+/// A database URL. What is wrong with it is said without its password.
+pub fn database_url(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    if let Err(error) = Database::check_url(&text) {
+        let shown = format!("{error} {error:?}");
+        assert!(!text.starts_with("postgres:") || !shown.contains("hunter2"), "{shown}");
+    }
+}
+
+/// The committed inputs of a target, sorted by name.
+///
+/// # Errors
+///
+/// When there are none.
+pub fn corpus(target: &str) -> Result<Vec<Vec<u8>>> {
+    let directory = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus")).join(target);
+    let entries = std::fs::read_dir(&directory).with_context(|| format!("no corpus {}", directory.display()))?;
+    let mut paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
+    paths.sort();
+    anyhow::ensure!(!paths.is_empty(), "the corpus {} is empty", directory.display());
+    paths.iter().map(|path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))).collect()
+}
+
+/// A sequence of numbers that looks random and is the same for the same seed (SplitMix64).
+pub struct Numbers(pub u64);
+
+impl Numbers {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % limit.max(1) as u64) as usize
+    }
+
+    /// Changes an input in one to eight places; takes parts of another one.
+    pub fn mutate(&mut self, input: &[u8], other: &[u8]) -> Vec<u8> {
+        let mut bytes = input.to_vec();
+        for _ in 0..=self.below(8) {
+            let at = self.below(bytes.len() + 1);
+            match self.below(7) {
+                0 if at < bytes.len() => bytes[at] ^= 1 << self.below(8),
+                1 if at < bytes.len() => bytes[at] = [0, 1, 0x7f, 0x80, 0xff, b'@', b'/', b'?'][self.below(8)],
+                2 => bytes.insert(at, self.below(256) as u8),
+                3 => bytes.truncate(at),
+                4 => {
+                    let end = (at + self.below(16)).min(bytes.len());
+                    bytes.drain(at..end);
+                }
+                5 => {
+                    let start = self.below(other.len());
+                    let part = &other[start..(start + self.below(64)).min(other.len())];
+                    bytes.splice(at..at, part.iter().copied());
+                }
+                _ => {
+                    let end = (at + 1 + self.below(32)).min(bytes.len());
+                    let part = bytes[at..end].to_vec();
+                    bytes.splice(at..at, part);
+                }
+            }
+        }
+        bytes
+    }
+}
