@@ -33,7 +33,7 @@ audit: ## Checks the dependencies: licences, bans, sources, and advisories where
 	@scripts/audit-dependencies
 
 release: setup-component ## Builds target/release/boundary-usage
-	$(CARGO) build --release --bin boundary-usage
+	$(CARGO) build --release --package boundary-usage-cli --bin boundary-usage
 
 setup: setup-component setup-postgres ## Installs what building and testing need, where it is missing
 

@@ -33,8 +33,12 @@ pub(crate) fn on_track(activity: &Activity) -> bool {
     (is(2) && FLUSHING.get()) || (is(3) && activity.allowed == 0 && activity.denied == 0)
 }
 
+/// 9: memory grows by a MiB at every flush.
 pub(crate) fn on_flush() {
     FLUSHING.set(true);
+    if is(9) {
+        std::mem::forget(std::hint::black_box(vec![1_u8; 1 << 20]));
+    }
 }
 
 /// 4: a flush that failed is not put back. 5: a doubt is taken for a failure, and sent again. 6: a doubt is taken for a

@@ -9,7 +9,7 @@ const SEEDS: u64 = 2_000;
 const SEEDS_FOR_A_MUTATION: u64 = 150;
 
 #[test]
-fn a_the_same_seed_is_the_same_run_event_by_event() {
+fn the_same_seed_is_the_same_run_event_by_event() {
     for seed in 0..40 {
         let (first, second) = (simulate(seed, None), simulate(seed, None));
         assert!(first.steps > 50, "seed {seed} has only {} steps", first.steps);

@@ -27,6 +27,8 @@ pub enum Mutation {
     CumulativeIsDelta,
     /// Ids of earlier periods go out again.
     UniquesLeak,
+    /// The component's memory grows with every flush.
+    MemoryGrows,
     /// The database does not compare the number of a flush with the last one.
     NumberNotCompared,
     /// A flush does not take the cutover lock.
@@ -51,7 +53,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::LedgerNotHandedOver,
         Self::TrackBesideFlushDropped,
         Self::EmptyActivityDropped,
@@ -60,6 +62,7 @@ impl Mutation {
         Self::DoubtDropped,
         Self::CumulativeIsDelta,
         Self::UniquesLeak,
+        Self::MemoryGrows,
         Self::NumberNotCompared,
         Self::FlushNotLocked,
         Self::LateCommitNotAwaited,
@@ -88,6 +91,7 @@ impl Mutation {
             Self::DoubtDropped => 6,
             Self::CumulativeIsDelta => 7,
             Self::UniquesLeak => 8,
+            Self::MemoryGrows => 9,
             _ => return None,
         })
     }
