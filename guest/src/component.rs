@@ -37,6 +37,8 @@ fn with_tracker<T>(act: impl FnOnce(&mut Tracker) -> T) -> T {
         act(tracker.get_or_insert_with(|| {
             let (first, second) = hashing_key();
             let left_over = restore().try_into().expect("a host hands back sketches of a tracker");
+            #[cfg(feature = "misbehaving")]
+            let left_over = crate::mutations::on_restore((first, second), left_over);
             Tracker::new(HashingKey(first, second), left_over)
         }))
     })
@@ -47,6 +49,10 @@ impl Guest for Component {
         with_tracker(|tracker| {
             for activity in activities {
                 let activity = activity.into();
+                #[cfg(feature = "misbehaving")]
+                if crate::mutations::on_track(&activity) {
+                    continue;
+                }
                 tracker.record(activity);
                 #[cfg(feature = "misbehaving")]
                 crate::misbehaving::on_track(&activity);
@@ -59,12 +65,16 @@ impl Guest for Component {
         let Some(mut flush) = started.map_err(|error| types::Error::Conflict(error.to_string()))? else {
             return Ok(types::Flushed::Idle);
         };
+        #[cfg(feature = "misbehaving")]
+        crate::mutations::on_flush();
         let result = write(&mut flush, replica).await;
         let outcome = match &result {
             Ok(_) => Outcome::Committed,
             Err(types::Error::CommitUnknown(_)) => Outcome::Unknown,
             Err(_) => Outcome::RolledBack,
         };
+        #[cfg(feature = "misbehaving")]
+        let outcome = crate::mutations::on_flush_end(outcome);
         with_tracker(|tracker| tracker.end_flush(flush, outcome));
         result
     }
@@ -88,9 +98,13 @@ async fn write(flush: &mut Flush, replica: types::Uuid) -> Result<types::Flushed
     match flush.plan(&stored) {
         Plan::Confirmed(number) => Ok(types::Flushed::Confirmed(number)),
         Plan::Write(update) => {
+            #[cfg(feature = "misbehaving")]
+            let update = crate::mutations::on_update(crate::misbehaving::on_update(update, &stored));
             let flush = update.flush;
             let new_period = transaction.upsert((*update).into()).await?;
             Transaction::commit(transaction).await?;
+            #[cfg(feature = "misbehaving")]
+            crate::misbehaving::on_committed();
             Ok(types::Flushed::Written(types::Written { flush, new_period }))
         }
     }

@@ -23,6 +23,8 @@ mod tracker;
 mod component;
 #[cfg(all(target_family = "wasm", feature = "misbehaving"))]
 mod misbehaving;
+#[cfg(all(target_family = "wasm", feature = "misbehaving"))]
+mod mutations;
 
 pub use flush::{Flush, InDoubt, LeftOver, Outcome, Plan, Stored, Update};
 pub use sketch::{HashingKey, SKETCH_BYTES_MAX, SketchError, UniqueSet, UniqueSketch, UniqueUnion};

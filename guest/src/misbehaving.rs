@@ -9,7 +9,7 @@ use std::hint::black_box;
 use crate::component::bindings::boundary::usage::locks::{Lock, Mode, acquire};
 use crate::component::bindings::boundary::usage::transactions::{Transaction, Update};
 use crate::component::bindings::boundary::usage::types::{Error, UniqueSet, Uniques, Uuid};
-use crate::{Activity, UniqueSketch};
+use crate::{Activity, Stored, UniqueSketch};
 
 /// "misbehav".
 const CUE: u64 = 0x6d69_7362_6568_6176;
@@ -17,6 +17,8 @@ const CUE: u64 = 0x6d69_7362_6568_6176;
 thread_local! {
     /// What to do at the next flush.
     static AT_FLUSH: Cell<u64> = const { Cell::new(0) };
+    /// What to do at the next update, or after its commit.
+    static AT_WRITE: Cell<u64> = const { Cell::new(0) };
 }
 
 pub(crate) fn on_track(activity: &Activity) {
@@ -37,6 +39,7 @@ pub(crate) fn on_track(activity: &Activity) {
         4 => {
             black_box(overflow(1));
         }
+        cue @ 30.. => AT_WRITE.set(cue),
         cue => AT_FLUSH.set(cue),
     }
 }
@@ -131,6 +134,22 @@ async fn committed(replica: Uuid) -> Result<Transaction, Error> {
     let ended = forged(&transaction);
     Transaction::commit(transaction).await?;
     Ok(ended)
+}
+
+/// Numbers the update as if an earlier flush were sent again.
+pub(crate) fn on_update(mut update: Box<crate::Update>, stored: &Stored) -> Box<crate::Update> {
+    if AT_WRITE.get() == 30 {
+        AT_WRITE.set(0);
+        update.flush = stored.last_flush;
+    }
+    update
+}
+
+/// Breaks when the commit has been answered and the caller has not.
+pub(crate) fn on_committed() {
+    if AT_WRITE.replace(0) == 31 {
+        panic!("on cue, after the commit");
+    }
 }
 
 async fn locked(replica: Uuid) -> Result<Transaction, Error> {

@@ -61,3 +61,6 @@ mod processes;
 
 /// The style, and that every rule has a test.
 mod tidy;
+
+/// Thousands of random runs with faults everywhere, in virtual time: D1 to D4, R3 to R8, C1.
+mod simulation;

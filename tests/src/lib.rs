@@ -12,6 +12,7 @@ pub mod postgres_proxy;
 pub mod postgres_server;
 pub mod restartable_postgres;
 pub mod scenario;
+pub mod simulation;
 pub mod usage;
 
 use std::sync::OnceLock;

@@ -1,9 +1,10 @@
 //! Time as a value: the system's, or one that a test moves by hand.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// The clock by which a tracker flushes and a collector collects.
 #[derive(Clone)]
@@ -21,7 +22,7 @@ struct Manual {
 }
 
 impl Clock {
-    /// The system's monotonic clock.
+    /// The system's monotonic clock; in a Tokio runtime whose time is paused, that runtime's.
     pub fn system() -> Self {
         Self(Source::System { origin: Instant::now() })
     }

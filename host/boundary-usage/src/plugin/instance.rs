@@ -126,6 +126,7 @@ async fn passed(mut deadline: watch::Receiver<Option<Instant>>) {
             }
         };
         tokio::select! {
+            biased;
             () = passes => return,
             changed = deadline.changed() => changed.expect("the instance that runs holds the sender"),
         }

@@ -118,19 +118,46 @@ impl Plugin {
     ///
     /// [`Error::Configuration`] for a nil replica id or options out of range; errors of the database.
     pub async fn start(&self, replica: Uuid, database: Database, options: Options) -> Result<Tracker, Error> {
-        if replica.is_nil() {
-            return Err(Error::Configuration {
-                message: "the replica id is the nil UUID; every replica has an id of its own".into(),
-            });
-        }
-        options.check()?;
-        let hashing_key = database.backend().hashing_key().await?;
-        let ledger = Mutex::new(Ledger::new(hashing_key));
-        let grants = Grants { replica, database, hashing_key, flush_timeout: options.flush_timeout, ledger };
-        Tracker::start(self.clone(), Arc::new(grants), options).await
+        let grants = grants(replica, database, &options).await?;
+        Tracker::start(self.clone(), grants, options).await
+    }
+
+    /// Starts a tracker without a thread of its own: the future is all its work, to be run to its end beside the caller's
+    /// own work, on one thread (it is not [`Send`]; `tokio::task::LocalSet` is one way). For hosts with a single thread,
+    /// and for simulations, which want one order of events.
+    ///
+    /// While the component computes, for up to [`Options::cpu_limit`], that thread does nothing else; and
+    /// [`Tracker::track`] must not be called on it, because it would wait for itself when the intake is full:
+    /// [`Tracker::try_track`] is the way. The future ends after a [`shutdown`](Tracker::shutdown), or after the last flush
+    /// when all handles are gone. To drop it earlier is to kill the tracker: what was not flushed is lost.
+    ///
+    /// # Errors
+    ///
+    /// As [`Plugin::start`].
+    pub async fn start_local(
+        &self,
+        replica: Uuid,
+        database: Database,
+        options: Options,
+    ) -> Result<(Tracker, impl Future<Output = ()> + use<>), Error> {
+        let grants = grants(replica, database, &options).await?;
+        Tracker::start_local(self.clone(), grants, options).await
     }
 
     pub(crate) async fn instantiate(&self, grants: Arc<Grants>, options: &Options) -> Result<Instance, Error> {
         Instance::new(&self.engine, &self.component, grants, options).await
     }
+}
+
+/// Checks what a tracker is started with, and makes what its instances are granted.
+async fn grants(replica: Uuid, database: Database, options: &Options) -> Result<Arc<Grants>, Error> {
+    if replica.is_nil() {
+        return Err(Error::Configuration {
+            message: "the replica id is the nil UUID; every replica has an id of its own".into(),
+        });
+    }
+    options.check()?;
+    let hashing_key = database.backend().hashing_key().await?;
+    let ledger = Mutex::new(Ledger::new(hashing_key));
+    Ok(Arc::new(Grants { replica, database, hashing_key, flush_timeout: options.flush_timeout, ledger }))
 }

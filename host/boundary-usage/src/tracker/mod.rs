@@ -1,4 +1,4 @@
-//! The handle that a proxy holds, and the thread behind it.
+//! The handle that a proxy holds, and what runs behind it: on a thread of its own, or on a task of the caller's.
 //!
 //! `intake` takes activity from any thread, `owner` is the task that has the component, `schedule` says when to flush.
 
@@ -18,7 +18,7 @@ use self::owner::{Command, Owner, flush_loop};
 use crate::activity::Activity;
 use crate::error::{Error, TrackError, chain};
 use crate::options::Options;
-use crate::plugin::{Grants, Plugin};
+use crate::plugin::{Grants, Instance, Plugin};
 
 /// A running tracker. Cheap to clone; all clones are one tracker.
 ///
@@ -86,6 +86,28 @@ pub struct TrackerStatus {
 
 impl Tracker {
     pub(crate) async fn start(plugin: Plugin, grants: Arc<Grants>, options: Options) -> Result<Self, Error> {
+        let (tracker, owner) = Self::new(plugin, grants, options);
+        let (ready, started) = oneshot::channel();
+        let weak_commands = tracker.commands.downgrade();
+        let run = move || run_thread(owner, weak_commands, ready);
+        let thread = std::thread::Builder::new().name("boundary-usage".into()).spawn(run);
+        thread.map_err(cannot_start)?;
+        started.await.unwrap_or(Err(Error::Stopped))?;
+        Ok(tracker)
+    }
+
+    pub(crate) async fn start_local(
+        plugin: Plugin,
+        grants: Arc<Grants>,
+        options: Options,
+    ) -> Result<(Self, impl Future<Output = ()> + use<>), Error> {
+        let (tracker, owner) = Self::new(plugin, grants, options);
+        let instance = owner.instantiate().await?;
+        let run = run(owner, instance, tracker.commands.downgrade());
+        Ok((tracker, run))
+    }
+
+    fn new(plugin: Plugin, grants: Arc<Grants>, options: Options) -> (Self, Owner) {
         let shared = Arc::new(Shared {
             replica: grants.replica,
             shutdown_timeout: options.shutdown_timeout,
@@ -93,14 +115,8 @@ impl Tracker {
             counters: Mutex::default(),
         });
         let (commands, receiver) = mpsc::channel(1);
-        let (ready, started) = oneshot::channel();
-        let weak_commands = commands.downgrade();
         let owner = Owner { plugin, grants, options, shared: shared.clone(), commands: receiver };
-        let run = move || run_thread(owner, weak_commands, ready);
-        let thread = std::thread::Builder::new().name("boundary-usage".into()).spawn(run);
-        thread.map_err(cannot_start)?;
-        started.await.unwrap_or(Err(Error::Stopped))?;
-        Ok(Self { shared, commands })
+        (Self { shared, commands }, owner)
     }
 
     /// Records activity: both ids as active, and both counts added; counts of 0 still record the ids.
@@ -212,25 +228,31 @@ fn run_thread(owner: Owner, commands: mpsc::WeakSender<Command>, ready: oneshot:
         }
     };
     runtime.block_on(async {
-        match owner.plugin.instantiate(owner.grants.clone(), &owner.options).await {
+        match owner.instantiate().await {
             Ok(instance) => {
                 let _ = ready.send(Ok(()));
-                let flushing = flush_loop(commands, owner.options.clone(), owner.grants.replica);
-                // The flush loop ends when the last handle is gone; the owner then has its last flush to do.
-                let flushing = async {
-                    flushing.await;
-                    std::future::pending::<()>().await
-                };
-                tokio::select! {
-                    () = owner.run(instance) => {}
-                    () = flushing => {}
-                }
+                run(owner, instance, commands).await;
             }
             Err(error) => {
                 let _ = ready.send(Err(error));
             }
         }
     });
+}
+
+/// A tracker's work until its end: the owner, and beside it the flush loop.
+async fn run(owner: Owner, instance: Instance, commands: mpsc::WeakSender<Command>) {
+    let flushing = flush_loop(commands, owner.options.clone(), owner.grants.replica);
+    // The flush loop ends when the last handle is gone; the owner then has its last flush to do.
+    let flushing = async {
+        flushing.await;
+        std::future::pending::<()>().await
+    };
+    tokio::select! {
+        biased;
+        () = owner.run(instance) => {}
+        () = flushing => {}
+    }
 }
 
 fn cannot_start(error: std::io::Error) -> Error {

@@ -1,7 +1,7 @@
 //! The one task that owns the component: takes what the intake holds, and flushes when told.
 //!
 //! It runs on a thread of its own, with a runtime of its own: a component that computes too long, until it is
-//! interrupted, delays nobody else.
+//! interrupted, delays nobody else. A host that has one thread only runs it there, and takes that delay.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -47,6 +47,11 @@ enum End {
 }
 
 impl Owner {
+    /// The first instance.
+    pub(super) async fn instantiate(&self) -> Result<Instance, Error> {
+        self.plugin.instantiate(self.grants.clone(), &self.options).await
+    }
+
     /// Runs until told to stop, or until the last handle is gone.
     pub(super) async fn run(mut self, mut instance: Instance) {
         let mut wait = RESTART_WAIT;
@@ -62,7 +67,7 @@ impl Owner {
             tracing::error!(replica = %self.grants.replica, error = &error as &dyn std::error::Error, "the component broke");
             wait = if progressed { RESTART_WAIT } else { (wait * 2).min(RESTART_WAIT_MAX) };
             tokio::time::sleep(wait).await;
-            match self.plugin.instantiate(self.grants.clone(), &self.options).await {
+            match self.instantiate().await {
                 Ok(new) => instance = new,
                 Err(error) => {
                     tracing::error!(error = &error as &dyn std::error::Error, "the component cannot be instantiated");

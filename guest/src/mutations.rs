@@ -1,0 +1,66 @@
+//! Protections of the tracker, each broken on purpose: so that the simulation can prove that it would notice.
+//!
+//! Which one is broken is told by the hashing key, because a component asks for it before all else and its successors do
+//! too: [`SIGN`] as its first half, the mutation's number as its second. `tests/src/simulation/mutations.rs` lists them.
+
+use std::cell::{Cell, RefCell};
+
+use crate::{Activity, LeftOver, Outcome, Uniques, Update};
+
+/// "mutation".
+const SIGN: u64 = 0x6d75_7461_7469_6f6e;
+
+thread_local! {
+    static MUTATION: Cell<u64> = const { Cell::new(0) };
+    static FLUSHING: Cell<bool> = const { Cell::new(false) };
+    static LEAKED: RefCell<Option<Uniques>> = const { RefCell::new(None) };
+}
+
+fn is(mutation: u64) -> bool {
+    MUTATION.get() == mutation
+}
+
+/// 1: what an earlier instance left over is forgotten.
+pub(crate) fn on_restore((first, second): (u64, u64), left_over: LeftOver) -> LeftOver {
+    if first == SIGN {
+        MUTATION.set(second);
+    }
+    if is(1) { LeftOver::default() } else { left_over }
+}
+
+/// Whether the activity is dropped. 2: while a flush runs. 3: when it adds no requests.
+pub(crate) fn on_track(activity: &Activity) -> bool {
+    (is(2) && FLUSHING.get()) || (is(3) && activity.allowed == 0 && activity.denied == 0)
+}
+
+pub(crate) fn on_flush() {
+    FLUSHING.set(true);
+}
+
+/// 4: a flush that failed is not put back. 5: a doubt is taken for a failure, and sent again. 6: a doubt is taken for a
+/// success, and dropped.
+pub(crate) fn on_flush_end(outcome: Outcome) -> Outcome {
+    FLUSHING.set(false);
+    match outcome {
+        Outcome::RolledBack if is(4) => Outcome::Committed,
+        Outcome::Unknown if is(5) => Outcome::RolledBack,
+        Outcome::Unknown if is(6) => Outcome::Committed,
+        outcome => outcome,
+    }
+}
+
+/// 7: the period's ids are replaced by those of the flush. 8: ids of earlier periods go out again.
+pub(crate) fn on_update(mut update: Box<Update>) -> Box<Update> {
+    if is(7) {
+        update.cumulative = update.delta.clone();
+    }
+    if is(8) {
+        LEAKED.with_borrow_mut(|leaked| {
+            let all = leaked.as_ref().map_or_else(|| update.delta.clone(), |leaked| leaked.union(&update.delta));
+            update.cumulative = update.cumulative.union(&all);
+            update.delta = all.clone();
+            *leaked = Some(all);
+        });
+    }
+    update
+}

@@ -1,0 +1,63 @@
+//! Runs the deterministic simulation for longer than the tests do, or replays one seed with its whole trace.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use boundary_usage_tests::simulation::{Campaign, Length, Mutation, simulate};
+use clap::Parser;
+
+/// Runs the deterministic simulation: exit code 0 when every seed keeps the promise, 1 when one does not.
+#[derive(Parser)]
+struct Arguments {
+    /// Run so many seeds.
+    #[arg(long, default_value_t = 2_000, conflicts_with_all = ["steps", "seed"])]
+    seeds: u64,
+    /// Run as many seeds as give so many steps.
+    #[arg(long, conflicts_with = "seed")]
+    steps: Option<u64>,
+    /// Replay this seed, and print all that happens.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// Break a protection on purpose, to see what the simulation says.
+    #[arg(long, value_parser = mutation)]
+    mutation: Option<Mutation>,
+}
+
+fn mutation(name: &str) -> Result<Mutation> {
+    Mutation::named(name).with_context(|| format!("no such mutation; there are {:?}", Mutation::ALL))
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let failed = match arguments.seed {
+        Some(seed) => replay(seed, arguments.mutation),
+        None => campaign(&arguments),
+    };
+    ExitCode::from(u8::from(failed))
+}
+
+/// Answers whether the run failed.
+fn replay(seed: u64, mutation: Option<Mutation>) -> bool {
+    let report = simulate(seed, mutation);
+    print!("{}", report.trace);
+    report.violations.iter().for_each(|violation| println!("{violation}"));
+    println!("seed {seed}: {} steps, {} violations", report.steps, report.violations.len());
+    !report.violations.is_empty()
+}
+
+fn campaign(arguments: &Arguments) -> bool {
+    let length = arguments.steps.map_or(Length::Seeds(arguments.seeds), Length::Steps);
+    let start = Instant::now();
+    let campaign = Campaign::run(arguments.first, length, arguments.mutation);
+    let seconds = start.elapsed().as_secs_f64();
+    print!("{campaign}");
+    let (seeds, steps) = (campaign.runs as f64 / seconds, campaign.steps as f64 / seconds);
+    println!("{seconds:.1} s: {seeds:.0} seeds and {steps:.0} steps a second");
+    campaign.failure.is_some()
+}
