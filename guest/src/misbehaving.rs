@@ -111,7 +111,7 @@ pub(crate) async fn on_flush(replica: Uuid) -> Result<(), Error> {
             damaged.cumulative.users.sketch = vec![7; 64];
             transaction.upsert(damaged).await.map(drop)
         }
-        30 => {
+        17 => {
             std::mem::forget(committed(replica).await?);
             Transaction::begin(replica).await.map(drop)
         }

@@ -103,7 +103,7 @@ async fn a_transaction_used_after_its_end_traps_and_loses_nothing() {
 
 #[tokio::test]
 async fn a_second_commit_and_a_second_transaction_of_one_flush_reach_nothing() {
-    for (number, reason) in [(16, "unknown handle index"), (30, "this flush has sent its commit")] {
+    for (number, reason) in [(16, "unknown handle index"), (17, "this flush has sent its commit")] {
         let model = ModelDatabase::default();
         let tracker = start(&model).await;
         track_around(&tracker, number);
