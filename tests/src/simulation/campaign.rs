@@ -43,7 +43,8 @@ impl Campaign {
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
-                    while !failed.load(Ordering::Relaxed) && !campaign.lock().expect("no holder panics").reached(length) {
+                    while !failed.load(Ordering::Relaxed) && !campaign.lock().expect("no holder panics").reached(length)
+                    {
                         let seed = next.fetch_add(1, Ordering::Relaxed);
                         if matches!(length, Length::Seeds(seeds) if seed - first >= seeds) {
                             return;

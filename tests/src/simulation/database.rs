@@ -124,9 +124,10 @@ impl Server {
     pub(super) fn open_period(&self) -> OpenPeriod {
         let tables = self.tables();
         let created = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
-        let start = tables.periods.last().map_or(created, |last| {
-            last.period_start + TimeDelta::milliseconds(last.period_duration_ms.cast_signed())
-        });
+        let start = tables
+            .periods
+            .last()
+            .map_or(created, |last| last.period_start + TimeDelta::milliseconds(last.period_duration_ms.cast_signed()));
         OpenPeriod { start, now: self.now(&tables) }
     }
 
@@ -158,8 +159,7 @@ impl Tables {
     fn upsert(&mut self, replica: Uuid, update: Update, now: DateTime<Utc>) {
         self.last_flushes.insert(replica, update.flush);
         let row = self.rows.entry(replica).and_modify(|row| row.uniques = update.cumulative);
-        let row =
-            row.or_insert(TakenRow { replica, uniques: update.delta, allowed: 0, denied: 0, updated_at: now });
+        let row = row.or_insert(TakenRow { replica, uniques: update.delta, allowed: 0, denied: 0, updated_at: now });
         row.allowed += update.allowed;
         row.denied += update.denied;
         row.updated_at = now;

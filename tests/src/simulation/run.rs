@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Report;
 use super::model::Model;
 use super::mutations::Mutation;
 use super::schedule::{Fault, Schedule};
-use super::Report;
 
 pub(super) struct Run {
     pub(super) seed: u64,

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use boundary_usage::{
-    Error, Lock, LockMode, OpenPeriod, Purpose, Stored, Summary, TakenRow, Transaction, Update,
-};
+use boundary_usage::{Error, Lock, LockMode, OpenPeriod, Purpose, Stored, Summary, TakenRow, Transaction, Update};
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 use tokio::time::timeout;

@@ -123,14 +123,8 @@ impl World {
 
     /// What happens to processes, clocks and the database as a whole.
     async fn disturb(&mut self, replica: &Rc<Replica>) -> bool {
-        let fault = [
-            Fault::Restart,
-            Fault::Kill,
-            Fault::HandleDropped,
-            Fault::Outage,
-            Fault::ClockJump,
-            Fault::TimeLeap,
-        ];
+        let fault =
+            [Fault::Restart, Fault::Kill, Fault::HandleDropped, Fault::Outage, Fault::ClockJump, Fault::TimeLeap];
         let Some(fault) = fault.into_iter().find(|fault| self.run.strikes(*fault, "world")) else { return false };
         match fault {
             Fault::Restart => restart(replica, async |replica| replica.shut_down().await),
