@@ -3,7 +3,7 @@
 CARGO ?= cargo
 SECONDS ?= 60
 
-.PHONY: help setup setup-component setup-postgres demo test simulate fuzz lint audit release
+.PHONY: help setup setup-component setup-postgres demo test fuzz simulate lint audit release
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -14,15 +14,15 @@ demo: setup-component ## Plays a boundary's traffic through the tracker and prin
 test: setup ## Runs all tests, on SQLite and on a PostgreSQL that they start themselves
 	$(CARGO) test --workspace
 
+fuzz: setup-component ## Feeds mutated input to everything that reads bytes of others, for SECONDS=60 each
+	FUZZ_SECONDS=$(SECONDS) $(CARGO) test -p boundary-usage-tests --test rules fuzzing -- --nocapture
+
 # The development build is fast enough: the component, which does most of the work, is compiled to machine code at full
 # optimisation in every build, and the first ten seconds of a run are that compilation.
 simulate: setup-component ## Simulates replicas and faults: SEEDS=2000, or STEPS=1000000; SEED=7 replays one
 	$(CARGO) run --package boundary-usage-tests --bin simulate -- \
 	  $(if $(SEED),--seed $(SEED),$(if $(STEPS),--steps $(STEPS),--seeds $(or $(SEEDS),2000))) \
 	  $(if $(FIRST),--first $(FIRST)) $(if $(MUTATION),--mutation $(MUTATION))
-
-fuzz: setup-component ## Feeds mutated input to everything that reads bytes of others, for SECONDS=60 each
-	FUZZ_SECONDS=$(SECONDS) $(CARGO) test -p boundary-usage-tests --test rules fuzzing -- --nocapture
 
 lint: setup-component ## Formatting, clippy and documentation, without warnings
 	$(CARGO) fmt --all --check

@@ -76,7 +76,7 @@ pub struct LeftOver {
 }
 
 /// One attempt to write what a tracker has gathered.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Flush {
     delta: Option<Snapshot>,
     in_doubt: Option<InDoubt>,
@@ -109,6 +109,11 @@ impl Flush {
             allowed: delta.allowed,
             denied: delta.denied,
         }))
+    }
+
+    /// The number under which it writes, once planned.
+    pub fn number(&self) -> Option<u64> {
+        self.number
     }
 
     /// Drops the snapshot in doubt if it was applied, and makes it part of the delta if it was not. Answers the number

@@ -111,27 +111,11 @@ pub(crate) async fn on_flush(replica: Uuid) -> Result<(), Error> {
             damaged.cumulative.users.sketch = vec![7; 64];
             transaction.upsert(damaged).await.map(drop)
         }
-        30 => {
+        17 => {
             std::mem::forget(committed(replica).await?);
             Transaction::begin(replica).await.map(drop)
         }
         _ => Ok(()),
-    }
-}
-
-/// Numbers the update as if an earlier flush were sent again.
-pub(crate) fn on_update(mut update: Box<crate::Update>, stored: &Stored) -> Box<crate::Update> {
-    if AT_WRITE.get() == 40 {
-        AT_WRITE.set(0);
-        update.flush = stored.last_flush;
-    }
-    update
-}
-
-/// Breaks when the commit has been answered and the caller has not.
-pub(crate) fn on_committed() {
-    if AT_WRITE.replace(0) == 41 {
-        panic!("on cue, after the commit");
     }
 }
 
@@ -150,6 +134,22 @@ async fn committed(replica: Uuid) -> Result<Transaction, Error> {
     let ended = forged(&transaction);
     Transaction::commit(transaction).await?;
     Ok(ended)
+}
+
+/// Numbers the update as if an earlier flush were sent again.
+pub(crate) fn on_update(mut update: Box<crate::Update>, stored: &Stored) -> Box<crate::Update> {
+    if AT_WRITE.get() == 40 {
+        AT_WRITE.set(0);
+        update.flush = stored.last_flush;
+    }
+    update
+}
+
+/// Breaks when the commit has been answered and the caller has not.
+pub(crate) fn on_committed() {
+    if AT_WRITE.replace(0) == 41 {
+        panic!("on cue, after the commit");
+    }
 }
 
 async fn locked(replica: Uuid) -> Result<Transaction, Error> {

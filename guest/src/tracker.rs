@@ -94,6 +94,14 @@ impl Tracker {
         &self.left_over
     }
 
+    /// All that would not be in the database for certain if the running flush ended so now. It goes on.
+    pub fn left_over_after(&mut self, flush: &Flush, outcome: Outcome) -> LeftOver {
+        self.gather();
+        let mut left_over = flush.clone().left_over(outcome);
+        left_over.delta = Snapshot::merge_some(left_over.delta, self.left_over.delta.clone());
+        left_over
+    }
+
     /// Moves what was recorded to what goes out with the next flush.
     fn gather(&mut self) {
         let open = self.take_open();
@@ -269,6 +277,21 @@ mod tests {
             tracker.end_flush(running, outcome);
             assert_eq!(flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed).allowed, allowed);
         }
+    }
+
+    #[test]
+    fn what_a_running_flush_would_leave_is_told_without_ending_it() {
+        let mut tracker = tracker();
+        tracker.record(activity(1, 1, 0));
+        let mut running = tracker.start_flush().unwrap().unwrap();
+        tracker.record(activity(2, 2, 0));
+        assert_eq!(tracker.left_over_after(&running, Outcome::RolledBack).delta.unwrap().allowed, 3);
+        running.plan(&NEVER_FLUSHED);
+        let unknown = tracker.left_over_after(&running, Outcome::Unknown);
+        let in_doubt = unknown.in_doubt.unwrap();
+        assert_eq!((in_doubt.flush, in_doubt.snapshot.allowed, unknown.delta.unwrap().allowed), (1, 1, 2));
+        tracker.end_flush(running, Outcome::Committed);
+        assert_eq!(tracker.left_over().delta.as_ref().unwrap().allowed, 2);
     }
 
     #[test]

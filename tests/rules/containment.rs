@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use boundary_usage::{Clock, Database, Error, Flushed, Options, Tracker};
+use boundary_usage::{Clock, Database, Error, Flushed, Options, TrackError, Tracker};
 use boundary_usage_tests::model_database::ModelDatabase;
-use boundary_usage_tests::{cue, misbehaving_plugin};
+use boundary_usage_tests::{cue, misbehaving_plugin, until};
 use uuid::Uuid;
 
 const REPLICA: Uuid = Uuid::from_u128(0xaa);
@@ -93,7 +93,7 @@ async fn a_flush_that_never_ends_is_given_up_and_loses_nothing() {
 #[tokio::test]
 async fn a_transaction_held_for_ever_is_ended_and_loses_nothing() {
     breaks_and_is_replaced(13, "").await;
-    breaks_and_is_replaced(14, "").await;
+    breaks_and_is_replaced(14, "does not end").await;
 }
 
 #[tokio::test]
@@ -103,11 +103,14 @@ async fn a_transaction_used_after_its_end_traps_and_loses_nothing() {
 
 #[tokio::test]
 async fn a_second_commit_and_a_second_transaction_of_one_flush_reach_nothing() {
-    for (number, reason) in [(16, "unknown handle index"), (30, "this flush has sent its commit")] {
+    for (number, reason) in [(16, "unknown handle index"), (17, "this flush has sent its commit")] {
         let model = ModelDatabase::default();
         let tracker = start(&model).await;
         track_around(&tracker, number);
         let error = tracker.flush().await.unwrap_err();
+        if matches!(error, Error::Component { .. }) {
+            until(|| tracker.status().restarts == 1).await;
+        }
         let why = format!("{error} {}", tracker.status().last_restart.unwrap_or_default());
         assert!(why.contains(reason), "cue {number}: {why}");
         assert_eq!(model.tables().rows.len(), 1, "cue {number}: its one commit has written");
@@ -142,4 +145,71 @@ async fn a_component_that_reaches_for_more_than_it_may_is_refused() {
         assert_all_counted(&model);
         assert_eq!(tracker.status().restarts, 0, "cue {number}");
     }
+}
+
+#[tokio::test]
+async fn a_component_that_breaks_again_and_again_is_replaced_ever_more_slowly_and_says_so() {
+    let model = ModelDatabase::default();
+    let tracker = start(&model).await;
+    let mut waits = Vec::new();
+    for round in 1..=4 {
+        // What is tracked while the component is away, its successor gets from the ledger, and not as a cue.
+        until(|| tracker.status().restart_wait_ms.is_none()).await;
+        tracker.track(cue(10), Uuid::from_u128(9), 1, 2).unwrap();
+        let broke = tracker.flush().await.unwrap_err();
+        assert!(matches!(broke, Error::Component { .. }), "{broke}");
+        until(|| tracker.status().restarts == round).await;
+        waits.extend(tracker.status().restart_wait_ms);
+        tracker.track(Uuid::from_u128(round.into()), Uuid::from_u128(9), 1, 2).expect("it accepts while it waits");
+    }
+    assert_eq!(waits, [50, 100, 200, 400]);
+    flush_to_success(&tracker).await;
+    assert_eq!(tracker.status().restart_wait_ms, None);
+    let row = model.tables().rows[&REPLICA].clone();
+    assert_eq!((row.uniques.workspaces.count, row.allowed, row.denied), (5, 8, 16));
+
+    tracker.track(cue(10), Uuid::from_u128(9), 1, 2).unwrap();
+    tracker.flush().await.unwrap_err();
+    until(|| tracker.status().restarts == 5).await;
+    assert_eq!(tracker.status().restart_wait_ms, Some(50), "a flush that went through starts the waits again");
+}
+
+#[tokio::test]
+async fn producers_faster_than_a_component_that_hangs_wait_and_lose_nothing() {
+    const CAPACITY: u64 = 100;
+    const EACH: u64 = 1_000;
+    let model = ModelDatabase::default();
+    let options = Options {
+        clock: Clock::manual().0,
+        cpu_limit: Duration::from_millis(500),
+        intake_capacity: CAPACITY as usize,
+        ..Options::default()
+    };
+    let database = Database::with_backend(Arc::new(model.clone()));
+    let tracker = misbehaving_plugin().start(REPLICA, database, options).await.unwrap();
+    tracker.track(cue(2), Uuid::from_u128(9), 1, 0).unwrap();
+    // The component hangs once it has this; then nobody empties the intake.
+    until(|| tracker.try_track(Uuid::from_u128(1), Uuid::from_u128(9), 0, 0).is_err()).await;
+    let full = tracker.try_track(Uuid::from_u128(1), Uuid::from_u128(9), 1, 0);
+    assert_eq!(full, Err(TrackError::Full { capacity: CAPACITY as usize }));
+    let accepted = tracker.status().activities;
+    assert!(accepted <= 2 * CAPACITY + 1, "{accepted} wait: more than one batch taken and one full intake");
+    let producers: Vec<_> = (0..4)
+        .map(|producer| {
+            let tracker = tracker.clone();
+            let produce = move || {
+                for number in 0..EACH {
+                    tracker.track(Uuid::from_u64_pair(1 + producer, 1 + number), Uuid::from_u128(9), 1, 0).unwrap();
+                }
+            };
+            tokio::task::spawn_blocking(produce)
+        })
+        .collect();
+    for producer in producers {
+        producer.await.unwrap();
+    }
+    flush_to_success(&tracker).await;
+    assert_eq!(model.tables().rows[&REPLICA].allowed, 1 + 4 * EACH);
+    assert_eq!(tracker.status().activities, accepted + 4 * EACH);
+    assert_eq!(tracker.status().restarts, 1);
 }

@@ -4,6 +4,8 @@
 // All of this is tests, also the functions that are not test functions themselves.
 #![allow(clippy::unwrap_used)]
 
+/// What a crash of the host leaves, and how the next start goes on from it: D3.
+mod checkpoint;
 /// Compiled components, kept between processes.
 mod compile_cache;
 /// A component that breaks or reaches for more than it may.
@@ -12,6 +14,8 @@ mod containment;
 mod contract;
 /// Flushes on both kinds of database: R4, R5, R8, D3, D6.
 mod database;
+/// The program itself, killed and started again.
+mod killed;
 /// What `track` and `flush` promise while they run beside each other: R1 to R4, R10, D2, D3, D5.
 mod tracker;
 
@@ -35,9 +39,6 @@ mod fuzzing;
 
 /// The scenarios as text, through everything, on each database.
 mod scenarios;
-
-/// Thousands of random runs with faults everywhere, in virtual time: D1 to D4, R3 to R8, C1.
-mod simulation;
 
 /// PostgreSQL killed, restarted, cut off, full, busy: D2, D3, R6, R7.
 mod outages_postgres;
@@ -64,3 +65,6 @@ mod processes;
 
 /// The style, and that every rule has a test.
 mod tidy;
+
+/// Thousands of random runs with faults everywhere, in virtual time: D1 to D4, R3 to R8, C1.
+mod simulation;

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
 
 use serde_json::Value;
@@ -14,6 +15,9 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_program-under-test");
 /// A directory to work in, whose SQLite database is the default one.
 pub(crate) struct Workplace {
     directory: TempDir,
+    /// Holds the state of each `serve`.
+    states: TempDir,
+    commands: AtomicUsize,
     database: Option<String>,
 }
 
@@ -30,7 +34,8 @@ pub(crate) struct Ended {
 impl Workplace {
     /// An empty directory.
     pub(crate) fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), database: None }
+        let [directory, states] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        Self { directory, states, commands: AtomicUsize::new(0), database: None }
     }
 
     /// An empty directory, and a database of another place.
@@ -62,7 +67,10 @@ impl Workplace {
     pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(PROGRAM);
         command.args(arguments).current_dir(self.directory.path());
-        command.env_remove("RUST_LOG").env_remove("BOUNDARY_USAGE_DATABASE");
+        command.env_remove("RUST_LOG").env_remove("BOUNDARY_USAGE_DATABASE").env_remove("STATE_DIRECTORY");
+        // Several run at once from one directory: each is a replica of its own.
+        let number = self.commands.fetch_add(1, Ordering::Relaxed).to_string();
+        command.env("XDG_STATE_HOME", self.states.path().join(number));
         command.envs(self.database.iter().map(|url| ("BOUNDARY_USAGE_DATABASE", url)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

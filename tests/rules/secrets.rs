@@ -73,7 +73,8 @@ fn unusable() -> Vec<String> {
 /// Connects by the library and by each command that does; all must fail, and answer what was shown.
 async fn shown_by_all(url: &str) -> Result<String> {
     let Err(error) = Database::connect(url).await.map(drop) else { anyhow::bail!("it could connect") };
-    let mut shown = format!("{error:?} {:#}", anyhow::Error::from(error));
+    let mut shown = format!("{error:?} ");
+    shown += &format!("{:#}", anyhow::Error::from(error));
     for command in ["status", "collect", "replay"] {
         let cli = Cli::try_parse_from(["boundary-usage", command, "--database", url])
             .or_else(|_| Cli::try_parse_from(["boundary-usage", command, "--database", url, "-"]))?;

@@ -108,7 +108,7 @@ async fn d5_a_second_signal_ends_it_at_once_and_says_what_is_lost() -> anyhow::R
     serving.signal("TERM");
     serving.wait_until_it_says("stopping");
     serving.signal("INT");
-    serving.wait().assert_failed(1, "stopped at once by a second SIGINT; activity since the last flush is lost");
+    serving.wait().assert_failed(1, "stopped at once by a second SIGINT; activity since the last checkpoint");
     assert!(!socket.exists());
     Ok(())
 }

@@ -16,6 +16,7 @@ pub mod simulation;
 pub mod usage;
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use boundary_usage::Plugin;
 use uuid::Uuid;
@@ -36,6 +37,13 @@ pub fn misbehaving_plugin() -> &'static Plugin {
 /// The workspace that is a cue for [`misbehaving_plugin`]; `guest/src/misbehaving.rs` says for what.
 pub fn cue(number: u64) -> Uuid {
     Uuid::from_u64_pair(0x6d69_7362_6568_6176, number)
+}
+
+/// Waits for a condition that nothing announces.
+pub async fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// A component in the text format, as bytes.

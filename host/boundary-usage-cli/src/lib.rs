@@ -7,7 +7,7 @@
 //!
 //! - [`cli`]: what can be asked; [`commands`]: what is done, a file for each.
 //! - [`audit_socket`]: the wire protocol of the boundary client, its server, and a client.
-//! - [`service`]: sockets in front of a tracker: one serving replica.
+//! - [`service`]: sockets in front of a tracker: one serving replica; [`state`]: what it keeps for its next start.
 //! - [`configuration`]: the file that names the sockets; [`recording`]: the files that `replay` reads.
 //! - [`output`]: answers, on stdout; [`logging`]: logs, on stderr.
 
@@ -22,6 +22,7 @@ pub mod logging;
 pub mod output;
 pub mod recording;
 pub mod service;
+pub mod state;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! One serving replica: audit sockets in front of a tracker. `serve` runs one, `demo` runs two.
 
 use anyhow::{Context, Result};
-use boundary_usage::{Database, Options, Plugin, Tracker, TrackerStatus};
+use boundary_usage::{CheckpointStatus, Database, Options, Plugin, Tracker, TrackerStatus};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -56,12 +56,26 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// When the last flush failed: what came in since the flush before it is lost.
+    /// When the last flush failed: what came in since the flush before it is in the checkpoint, or lost without one.
     pub async fn stop(self) -> Result<ServiceReport> {
         let sockets = self.server.stop().await;
         let flushed = self.tracker.shutdown().await;
         let tracker = self.tracker.status();
-        flushed.context("the last flush failed; activity since the flush before it is lost")?;
+        flushed.with_context(|| format!("the last flush failed; {}", left_behind(&tracker)))?;
         Ok(ServiceReport { tracker, sockets })
+    }
+}
+
+/// What becomes of the activity that the last flush did not get into the database.
+fn left_behind(tracker: &TrackerStatus) -> String {
+    match &tracker.checkpoint {
+        Some(CheckpointStatus { path, last_error: None, .. }) => format!(
+            "activity since the flush before it is kept in the checkpoint {path}, and goes out after the next start with \
+             the same replica and state directory"
+        ),
+        Some(CheckpointStatus { path, last_error: Some(error), .. }) => format!(
+            "the checkpoint {path} cannot be written either ({error}); activity since the last one that could is lost"
+        ),
+        None => "activity since the flush before it is lost".into(),
     }
 }

@@ -55,6 +55,15 @@ pub enum Error {
         /// Which, its value, and what is expected.
         message: String,
     },
+    /// The state directory cannot be used, or another process uses it for the same replica.
+    #[error("{message}")]
+    State {
+        /// Which directory or file, and what to do.
+        message: String,
+        /// What the system says.
+        #[source]
+        source: Option<Cause>,
+    },
     /// The tracker has been shut down.
     #[error("the tracker is stopped")]
     Stopped,

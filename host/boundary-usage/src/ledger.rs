@@ -9,6 +9,17 @@ use boundary_usage_tracker::{Activity, Flush, HashingKey, LeftOver, Outcome, Pla
 pub(crate) struct Ledger {
     tracker: Tracker,
     flush: Option<OpenFlush>,
+    /// The number of the last flush known to be applied.
+    last_flush: u64,
+    /// Changes whenever the account does.
+    revision: u64,
+}
+
+/// The account at one moment: what a checkpoint keeps.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Account {
+    pub(crate) last_flush: u64,
+    pub(crate) left_over: LeftOver,
 }
 
 /// The flush that the component is at.
@@ -33,13 +44,27 @@ enum Stage {
     Answered(Outcome),
 }
 
+impl Stage {
+    /// What becomes of a flush that ends at this stage.
+    fn outcome(self) -> Outcome {
+        match self {
+            Self::Read { confirmed: true } => Outcome::Committed,
+            Self::Begun | Self::Read { confirmed: false } => Outcome::RolledBack,
+            Self::Sent => Outcome::Unknown,
+            Self::Answered(outcome) => outcome,
+        }
+    }
+}
+
 impl Ledger {
-    pub(crate) fn new(key: HashingKey) -> Self {
-        Self { tracker: Tracker::new(key, LeftOver::default()), flush: None }
+    pub(crate) fn new(key: HashingKey, account: Account) -> Self {
+        let Account { last_flush, left_over } = account;
+        Self { tracker: Tracker::new(key, left_over), flush: None, last_flush, revision: 0 }
     }
 
     /// The component is about to be told of these.
     pub(crate) fn record(&mut self, activities: &[crate::Activity]) {
+        self.revision += u64::from(!activities.is_empty());
         for activity in activities {
             self.tracker.record(Activity {
                 workspace: activity.workspace.as_u128(),
@@ -66,6 +91,8 @@ impl Ledger {
         if let Some(OpenFlush { flush, stage: stage @ Stage::Begun }) = &mut self.flush {
             let plan = flush.plan(&Stored { last_flush, uniques: None });
             *stage = Stage::Read { confirmed: matches!(plan, Plan::Confirmed(_)) };
+            self.last_flush = last_flush;
+            self.revision += 1;
         }
     }
 
@@ -82,19 +109,31 @@ impl Ledger {
     fn advance(&mut self, stage: Stage) {
         if let Some(open) = &mut self.flush {
             open.stage = stage;
+            self.revision += 1;
+            if let (Stage::Answered(Outcome::Committed), Some(number)) = (stage, open.flush.number()) {
+                self.last_flush = number;
+            }
         }
     }
 
     /// The component has ended its flush, or has ended itself.
     pub(crate) fn flush_ends(&mut self) {
         let Some(OpenFlush { flush, stage }) = self.flush.take() else { return };
-        let outcome = match stage {
-            Stage::Read { confirmed: true } => Outcome::Committed,
-            Stage::Begun | Stage::Read { confirmed: false } => Outcome::RolledBack,
-            Stage::Sent => Outcome::Unknown,
-            Stage::Answered(outcome) => outcome,
+        self.tracker.end_flush(flush, stage.outcome());
+    }
+
+    /// Changes whenever the account does.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// All that is not in the database for certain, if the process died now.
+    pub(crate) fn account(&mut self) -> Account {
+        let left_over = match &self.flush {
+            Some(OpenFlush { flush, stage }) => self.tracker.left_over_after(flush, stage.outcome()),
+            None => self.tracker.left_over().clone(),
         };
-        self.tracker.end_flush(flush, outcome);
+        Account { last_flush: self.last_flush, left_over }
     }
 
     /// What a new instance starts from. No flush may be open.

@@ -44,6 +44,7 @@
 //! - **Exactly once.** A flush that fails is sent with the next one; one whose commit reply was lost is found out by its
 //!   number; every activity falls wholly into one period.
 //! - **Bounded.** A tracker's memory does not grow with the ids it sees nor with the time that the database is away.
+//! - **Durable**, with a state directory: what was accepted survives a crash of the process, to the last checkpoint.
 //! - **Contained.** The component is limited in memory and computing time; one that breaks is replaced, and its successor
 //!   goes on where it was.
 
@@ -51,6 +52,7 @@
 #![deny(unsafe_code)]
 
 mod activity;
+mod checkpoint;
 mod clock;
 mod collection;
 mod database;
@@ -61,6 +63,7 @@ mod plugin;
 mod tracker;
 
 pub use activity::Activity;
+pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStatus};
 pub use clock::{Clock, ManualClock};
 pub use collection::{CollectOptions, Collection, Summary, TakenRow};
 pub use database::{

@@ -1,5 +1,6 @@
 //! What can be set on a tracker.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -18,6 +19,13 @@ pub struct Options {
     pub flush_timeout: Duration,
     /// The longest that `shutdown` waits for the last flush. Default 10 s.
     pub shutdown_timeout: Duration,
+    /// The directory that keeps the tracker's checkpoint, from which the next start goes on after a crash. Made when
+    /// missing, for our own user only; trackers of several replicas can share it. Default `None`: no checkpoint, and a
+    /// crash loses what came in since the last flush.
+    pub state_directory: Option<PathBuf>,
+    /// From one checkpoint to the next, while there is something new: the most that a crash loses. Default 1 s; at
+    /// least 1 ms.
+    pub checkpoint_interval: Duration,
     /// How many activities wait for the component before `track` has to wait. Default 65,536 (48 bytes each).
     pub intake_capacity: usize,
     /// The linear memory that the component may use, in bytes. Default 16 MiB.
@@ -35,6 +43,8 @@ impl Default for Options {
             flush_jitter: 0.1,
             flush_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(10),
+            state_directory: None,
+            checkpoint_interval: Duration::from_secs(1),
             intake_capacity: 65_536,
             memory_limit_bytes: 16 << 20,
             cpu_limit: Duration::from_secs(2),
@@ -51,6 +61,7 @@ impl Options {
             ("flush_interval", self.flush_interval),
             ("flush_timeout", self.flush_timeout),
             ("shutdown_timeout", self.shutdown_timeout),
+            ("checkpoint_interval", self.checkpoint_interval),
             ("cpu_limit", self.cpu_limit),
         ] {
             if value < Duration::from_millis(1) {

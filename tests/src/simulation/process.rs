@@ -52,6 +52,7 @@ impl Replica {
                 // Real time must not end a computation: the run would not be the same run again.
                 cpu_limit: Duration::from_secs(24 * 3600),
                 clock: Clock::system(),
+                ..Options::default()
             }
         };
         Rc::new(Self {

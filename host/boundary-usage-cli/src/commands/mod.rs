@@ -32,8 +32,11 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Says which setting is meant, and not what it is set to.
+const CANNOT_USE: &str = "cannot use the database of --database or BOUNDARY_USAGE_DATABASE";
+
 /// Connects to the database of the global settings. The URL is not in any message: it may hold a password.
 async fn connect(global: &Global) -> Result<Database> {
     let database = Database::connect(&global.database).await;
-    database.context("cannot use the database of --database or BOUNDARY_USAGE_DATABASE")
+    database.context(CANNOT_USE)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use boundary_usage::{Clock, CollectOptions, Database, Options, Plugin};
+use boundary_usage::{Clock, CollectOptions, Database, Error, Options, Plugin};
 use clap::{ArgGroup, Args};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::task::AbortOnDropHandle;
@@ -16,6 +16,7 @@ use crate::audit_socket::{Socket, SocketGroup};
 use crate::cli::{Global, WrongUse, parse_interval};
 use crate::configuration::{self, parse_id, path_fault};
 use crate::service::{Service, ServiceReport};
+use crate::state;
 
 /// Serve audit sockets: track what boundary clients report, flush, collect.
 ///
@@ -46,9 +47,24 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// The name of this replica in the database. No two running processes may share one. [default: random]
+    /// The name of this replica in the database. No two running processes may share one. [default: the one that the
+    /// state directory keeps; random with --no-state]
     #[arg(long, value_name = "UUID", value_parser = parse_id)]
     replica: Option<Uuid>,
+
+    /// Keep the checkpoint here: after a crash, the next start goes on from it. Every process needs a directory or a
+    /// --replica of its own. [default: $STATE_DIRECTORY, $XDG_STATE_HOME/boundary-usage, or
+    /// ~/.local/state/boundary-usage]
+    #[arg(long, value_name = "DIR", conflicts_with = "no_state")]
+    state_dir: Option<PathBuf>,
+
+    /// Keep no checkpoint: a crash loses what came in since the last flush.
+    #[arg(long, conflicts_with = "checkpoint_interval")]
+    no_state: bool,
+
+    /// From one checkpoint to the next, while there is something new: the most that a crash loses.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_interval)]
+    checkpoint_interval: Duration,
 
     /// From one flush to the next.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_interval)]
@@ -91,17 +107,47 @@ impl Arguments {
             None => Ok(vec![Socket { path, workspace, owner, group: self.socket_group }]),
         }
     }
+
+    fn state_directory(&self) -> Result<Option<PathBuf>> {
+        match (self.no_state, &self.state_dir) {
+            (true, _) => Ok(None),
+            (false, Some(directory)) => Ok(Some(directory.clone())),
+            (false, None) => state::default_directory().map(Some),
+        }
+    }
+
+    /// The replica to serve, and the settings of its tracker.
+    fn replica_and_options(&self) -> Result<(Uuid, Options)> {
+        let state_directory = self.state_directory()?;
+        let replica = match (self.replica, &state_directory) {
+            (Some(replica), _) => replica,
+            (None, Some(directory)) => state::replica(directory)?,
+            (None, None) => Uuid::new_v4(),
+        };
+        let options = Options {
+            flush_interval: self.flush_interval,
+            checkpoint_interval: self.checkpoint_interval,
+            state_directory,
+            ..Options::default()
+        };
+        Ok((replica, options))
+    }
 }
 
 pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
     let sockets = arguments.sockets()?;
+    let (replica, options) = arguments.replica_and_options()?;
     // From here on a signal ends the program in order, not in the middle of its start.
     let mut stop = StopSignals::listen()?;
     let database = connect(global).await?;
-    let replica = arguments.replica.unwrap_or_else(Uuid::new_v4);
-    let options = Options { flush_interval: arguments.flush_interval, ..Options::default() };
     let plugin = Plugin::embedded().context("cannot load the component")?;
-    let service = Service::start(&plugin, database.clone(), replica, &sockets, options).await?;
+    let service = Service::start(&plugin, database.clone(), replica, &sockets, options).await;
+    let service = service.map_err(|error| match error.downcast_ref::<Error>() {
+        Some(Error::State { source: None, .. }) => {
+            error.context("several processes need a --state-dir or a --replica each")
+        }
+        _ => error,
+    })?;
     let collector = (!arguments.no_collect).then(|| collect_every(database.clone(), arguments.collect_interval));
     info!(%replica, sockets = sockets.len(), "serving");
     for socket in &sockets {
@@ -115,7 +161,7 @@ pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
     drop(collector);
     let report = tokio::select! {
         report = service.stop() => report?,
-        name = stop.next() => bail!("stopped at once by a second {name}; activity since the last flush is lost"),
+        name = stop.next() => bail!("stopped at once by a second {name}; activity since the last checkpoint, or without one since the last flush, is lost"),
     };
     database.close().await;
     global.format.print(&report, || human(&report))

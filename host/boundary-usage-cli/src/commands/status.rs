@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use boundary_usage::{Database, DatabaseStatus, PeriodStatus};
 use clap::Args;
 
-use super::connect;
+use super::{CANNOT_USE, connect};
 use crate::cli::Global;
 use crate::output::{moment, table};
 
@@ -21,7 +21,7 @@ Examples:
   boundary-usage status --database sqlite:/var/lib/boundary/usage.db --format json";
 
 pub(super) async fn run(global: &Global, _arguments: Arguments) -> Result<()> {
-    Database::check_url(&global.database)?;
+    Database::check_url(&global.database).context(CANNOT_USE)?;
     // To connect would make the file.
     if let Some(file) = sqlite_file(&global.database)
         && !file.exists()

@@ -12,6 +12,7 @@ use wasmtime::{Result as Trap, StoreLimits};
 
 use super::bindings::boundary::usage::{locks, transactions, types};
 use super::transaction::Transaction;
+use crate::checkpoint::Keeper;
 use crate::database::{Database, Lock, LockMode, Stored, UniqueSet, Uniques, Update};
 use crate::error::{Error, chain};
 use crate::ledger::Ledger;
@@ -37,12 +38,22 @@ pub(crate) struct Grants {
     pub(crate) database: Database,
     pub(crate) hashing_key: HashingKey,
     pub(crate) flush_timeout: Duration,
-    pub(crate) ledger: Mutex<Ledger>,
+    pub(crate) ledger: Arc<Mutex<Ledger>>,
+    /// Keeps the ledger's account on disk, if that is asked for.
+    pub(crate) keeper: Option<Arc<Keeper>>,
 }
 
 impl Grants {
     pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().expect("no holder of this lock panics")
+    }
+
+    /// An error says that the commit must not be sent.
+    async fn checkpoint_before_commit(&self) -> Result<(), Error> {
+        match &self.keeper {
+            Some(keeper) => keeper.before_commit().await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -175,6 +186,10 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
             return Ok(Err(refused("there is nothing to commit")));
         }
         grants.ledger().commit_sent();
+        if let Err(error) = transaction.within_its_time(grants.checkpoint_before_commit()).await {
+            grants.ledger().commit_answered(Outcome::RolledBack);
+            return Ok(Err(error.into()));
+        }
         let result = transaction.commit().await;
         grants.ledger().commit_answered(match &result {
             Ok(()) => Outcome::Committed,

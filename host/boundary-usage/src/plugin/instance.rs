@@ -108,9 +108,11 @@ impl Instance {
             running.as_mut().poll(context)
         });
         tokio::select! {
+            // The deadline first: a component that asks for one thing after the other uses up what Tokio lets a task do
+            // in one go, and a timer that is polled after that answers that it is not over.
             biased;
-            ran = ran => ran.map_err(broken)?,
             () = passed(flush_deadline.subscribe()) => Err(broken(wasmtime::Error::msg("its flush does not end"))),
+            ran = ran => ran.map_err(broken)?,
         }
     }
 }

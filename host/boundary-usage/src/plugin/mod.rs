@@ -26,9 +26,10 @@ pub(crate) use instance::{Calls, Instance};
 use self::bindings::TrackerPre;
 use self::capabilities::Capabilities;
 use self::engine::TickingEngine;
+use crate::checkpoint::{self, Keeper};
 use crate::database::Database;
 use crate::error::Error;
-use crate::ledger::Ledger;
+use crate::ledger::{Account, Ledger};
 use crate::options::Options;
 use crate::tracker::Tracker;
 
@@ -116,7 +117,8 @@ impl Plugin {
     ///
     /// # Errors
     ///
-    /// [`Error::Configuration`] for a nil replica id or options out of range; errors of the database.
+    /// [`Error::Configuration`] for a nil replica id or options out of range; [`Error::State`] when the state directory
+    /// cannot be used, or is in use for this replica; errors of the database.
     pub async fn start(&self, replica: Uuid, database: Database, options: Options) -> Result<Tracker, Error> {
         let grants = grants(replica, database, &options).await?;
         Tracker::start(self.clone(), grants, options).await
@@ -158,6 +160,18 @@ async fn grants(replica: Uuid, database: Database, options: &Options) -> Result<
     }
     options.check()?;
     let hashing_key = database.backend().hashing_key().await?;
-    let ledger = Mutex::new(Ledger::new(hashing_key));
-    Ok(Arc::new(Grants { replica, database, hashing_key, flush_timeout: options.flush_timeout, ledger }))
+    let new_ledger = |account| Ledger::new(hashing_key, account);
+    let keeper = match &options.state_directory {
+        Some(directory) => {
+            let restored = checkpoint::restore(directory.clone(), replica, hashing_key, &database).await?;
+            Some(Arc::new(Keeper::new(replica, restored, database.runtime().clone(), new_ledger)))
+        }
+        None => None,
+    };
+    let ledger = match &keeper {
+        Some(keeper) => keeper.ledger().clone(),
+        None => Arc::new(Mutex::new(new_ledger(Account::default()))),
+    };
+    let flush_timeout = options.flush_timeout;
+    Ok(Arc::new(Grants { replica, database, hashing_key, flush_timeout, ledger, keeper }))
 }

@@ -73,6 +73,12 @@ impl Transaction {
         Requests { sender: self.requests.clone(), deadline: self.deadline }
     }
 
+    /// Waits for something that the transaction needs, as long as it has time.
+    pub(super) async fn within_its_time<T>(&self, needed: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let late = |_| Err(late("the checkpoint before the commit"));
+        tokio::time::timeout_at(self.deadline, needed).await.unwrap_or_else(late)
+    }
+
     /// Commits. Once the request is under way, only the database's answer tells the outcome.
     pub(super) async fn commit(self) -> Result<(), Error> {
         let unknown = |source: Error| Error::CommitUnknown { source: source.into() };

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use self::intake::Intake;
 use self::owner::{Command, Owner, flush_loop};
 use crate::activity::Activity;
+use crate::checkpoint::{CheckpointStatus, Keeper};
 use crate::error::{Error, TrackError, chain};
 use crate::options::Options;
 use crate::plugin::{Grants, Instance, Plugin};
@@ -35,6 +36,7 @@ struct Shared {
     shutdown_timeout: Duration,
     intake: Intake,
     counters: Mutex<Counters>,
+    keeper: Option<Arc<Keeper>>,
 }
 
 #[derive(Default)]
@@ -43,6 +45,7 @@ struct Counters {
     failed_flushes: u64,
     restarts: u64,
     last_restart: Option<String>,
+    restart_wait: Option<Duration>,
     last_error: Option<String>,
 }
 
@@ -82,6 +85,12 @@ pub struct TrackerStatus {
     pub restarts: u64,
     /// Why it broke the last time.
     pub last_restart: Option<String>,
+    /// While it is broken: how long the tracker waits, in milliseconds, before it replaces it. The wait doubles while
+    /// new ones break too, up to 30 s, and starts again from 50 ms after a flush that went through the component.
+    /// Meanwhile activity is accepted as ever, and nothing is flushed. `None` while a component runs.
+    pub restart_wait_ms: Option<u64>,
+    /// How the checkpoints fare; `None` without a state directory.
+    pub checkpoint: Option<CheckpointStatus>,
 }
 
 impl Tracker {
@@ -113,7 +122,11 @@ impl Tracker {
             shutdown_timeout: options.shutdown_timeout,
             intake: Intake::new(options.intake_capacity),
             counters: Mutex::default(),
+            keeper: grants.keeper.clone(),
         });
+        if let Some(keeper) = &shared.keeper {
+            keeper.start(&options);
+        }
         let (commands, receiver) = mpsc::channel(1);
         let owner = Owner { plugin, grants, options, shared: shared.clone(), commands: receiver };
         (Self { shared, commands }, owner)
@@ -155,12 +168,17 @@ impl Tracker {
     /// # Errors
     ///
     /// When the last flush failed, or [`Error::TimedOut`] when it took longer than `shutdown_timeout`: what was tracked
-    /// since the last flush that succeeded is then not in the database.
+    /// since the last flush that succeeded is then not in the database. With a state directory it is in the checkpoint,
+    /// unless [`TrackerStatus::checkpoint`] has an error, and the next start goes on from it.
     pub async fn shutdown(&self) -> Result<Flushed, Error> {
         let limit = self.shared.shutdown_timeout;
         self.shared.intake.close();
         let stopped = tokio::time::timeout(limit, self.command(Command::Stop)).await;
-        stopped.unwrap_or(Err(Error::TimedOut { action: "the last flush", limit }))
+        let stopped = stopped.unwrap_or(Err(Error::TimedOut { action: "the last flush", limit }));
+        if let Some(keeper) = &self.shared.keeper {
+            keeper.close().await;
+        }
+        stopped
     }
 
     /// What the tracker knows of itself.
@@ -175,6 +193,8 @@ impl Tracker {
             last_error: counters.last_error.clone(),
             restarts: counters.restarts,
             last_restart: counters.last_restart.clone(),
+            restart_wait_ms: counters.restart_wait.map(|wait| wait.as_millis().try_into().unwrap_or(u64::MAX)),
+            checkpoint: self.shared.keeper.as_ref().map(|keeper| keeper.status()),
         }
     }
 
@@ -206,10 +226,15 @@ impl Shared {
         }
     }
 
-    fn restarted(&self, error: &Error) {
+    fn broke(&self, error: &Error, wait: Duration) {
         let mut counters = self.counters();
         counters.restarts += 1;
         counters.last_restart = Some(error.to_string());
+        counters.restart_wait = Some(wait);
+    }
+
+    fn replaced(&self) {
+        self.counters().restart_wait = None;
     }
 
     fn counters(&self) -> MutexGuard<'_, Counters> {
@@ -242,6 +267,7 @@ fn run_thread(owner: Owner, commands: mpsc::WeakSender<Command>, ready: oneshot:
 
 /// A tracker's work until its end: the owner, and beside it the flush loop.
 async fn run(owner: Owner, instance: Instance, commands: mpsc::WeakSender<Command>) {
+    let keeper = owner.grants.keeper.clone();
     let flushing = flush_loop(commands, owner.options.clone(), owner.grants.replica);
     // The flush loop ends when the last handle is gone; the owner then has its last flush to do.
     let flushing = async {
@@ -252,6 +278,10 @@ async fn run(owner: Owner, instance: Instance, commands: mpsc::WeakSender<Comman
         biased;
         () = owner.run(instance) => {}
         () = flushing => {}
+    }
+    // After a shutdown that is done already; it is for a last handle that was dropped without.
+    if let Some(keeper) = keeper {
+        keeper.close().await;
     }
 }
 

@@ -54,7 +54,8 @@ impl Owner {
 
     /// Runs until told to stop, or until the last handle is gone.
     pub(super) async fn run(mut self, mut instance: Instance) {
-        let mut wait = RESTART_WAIT;
+        // Doubled before it is waited for.
+        let mut wait = RESTART_WAIT / 2;
         loop {
             let mut progressed = false;
             let end = instance.run(async |calls| self.work(calls, &mut progressed).await).await;
@@ -63,14 +64,35 @@ impl Owner {
                 Err(error) => error,
             };
             self.grants.ledger().flush_ends();
-            self.shared.restarted(&error);
-            tracing::error!(replica = %self.grants.replica, error = &error as &dyn std::error::Error, "the component broke");
             wait = if progressed { RESTART_WAIT } else { (wait * 2).min(RESTART_WAIT_MAX) };
-            tokio::time::sleep(wait).await;
+            self.shared.broke(&error, wait);
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(replica = %self.grants.replica, error, ?wait, "the component broke, and is replaced after a wait");
+            self.record_meanwhile(wait).await;
             match self.instantiate().await {
-                Ok(new) => instance = new,
+                Ok(new) => {
+                    instance = new;
+                    self.shared.replaced();
+                }
                 Err(error) => {
                     tracing::error!(error = &error as &dyn std::error::Error, "the component cannot be instantiated");
+                }
+            }
+        }
+    }
+
+    /// Waits, and lets the ledger have what is tracked meanwhile: the next instance starts from that.
+    async fn record_meanwhile(&self, wait: Duration) {
+        let mut buffer = Vec::new();
+        let mut waited = pin!(tokio::time::sleep(wait));
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut waited => return,
+                () = self.shared.intake.filled() => {
+                    self.shared.intake.swap(&mut buffer);
+                    self.grants.ledger().record(&buffer);
+                    buffer.clear();
                 }
             }
         }

@@ -135,7 +135,7 @@ mod tests {
         let inline = Some("-----BEGIN CERTIFICATE-----");
         assert_eq!(settled("localhost", None, inline).unwrap(), "VerifyFull");
         assert_eq!(settled("localhost", None, Some("system")).unwrap(), "VerifyFull");
-        assert!(settled("localhost", Some("verify-full"), Some("/no/such/ca.crt")).unwrap_err().contains("ca.crt"));
+        assert!(settled("localhost", Some("verify-full"), Some("/nowhere/ca.crt")).unwrap_err().contains("ca.crt"));
         assert!(settled("localhost", Some("require"), inline).unwrap_err().contains("SSL_CERT_FILE"));
         for weak in ["require", "verify-ca", "prefer"] {
             assert!(settled("db", Some(weak), Some("system")).unwrap_err().contains("verify-full"), "{weak}");

@@ -1,0 +1,99 @@
+//! The state directory of `serve`: where it is when nobody says, and the replica id that it keeps.
+//!
+//! What the checkpoint in it holds, and when, is the library's; here is only the choice of the directory. The replica
+//! id is kept beside the checkpoint, because a restarted process must have the same one to go on from it.
+
+use std::env;
+use std::fs::{self, DirBuilder};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use uuid::Uuid;
+
+use crate::cli::WrongUse;
+
+const REPLICA_FILE: &str = "replica";
+
+/// Where state is kept when no directory is named: systemd's `StateDirectory=`, else the user's.
+///
+/// # Errors
+///
+/// When the environment names none; it then has to be said.
+pub fn default_directory() -> Result<PathBuf> {
+    let variable = |name| env::var_os(name).map(PathBuf::from);
+    let directory = choose(variable("STATE_DIRECTORY"), variable("XDG_STATE_HOME"), variable("HOME"));
+    let message = "no place for the checkpoint is known: STATE_DIRECTORY, XDG_STATE_HOME and HOME are not set to \
+                   absolute paths; name one with --state-dir, or go without with --no-state";
+    directory.ok_or_else(|| WrongUse(message.into()).into())
+}
+
+/// By the basic rules: only absolute paths count. systemd lists several directories with colons between them.
+fn choose(systemd: Option<PathBuf>, state_home: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
+    let first = |paths: PathBuf| env::split_paths(&paths).next();
+    let state_home = state_home.filter(|path| path.is_absolute());
+    systemd.and_then(first).filter(|path| path.is_absolute()).or_else(|| {
+        let home = home.filter(|path| path.is_absolute()).map(|home| home.join(".local/state"));
+        Some(state_home.or(home)?.join("boundary-usage"))
+    })
+}
+
+/// The replica id that the directory keeps; made at the first start.
+///
+/// # Errors
+///
+/// When it cannot be read or written, or is not an id.
+pub fn replica(directory: &Path) -> Result<Uuid> {
+    let path = directory.join(REPLICA_FILE);
+    let context = || format!("cannot keep the replica id in {}; see --state-dir and --no-state", path.display());
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(context)?;
+    if !path.try_exists().with_context(context)? {
+        write_once(directory, &path).with_context(context)?;
+    }
+    let text = fs::read_to_string(&path).with_context(context)?;
+    match text.trim().parse::<Uuid>() {
+        Ok(replica) if !replica.is_nil() => Ok(replica),
+        _ => bail!("{} does not hold a replica id; mend it, or name one with --replica", path.display()),
+    }
+}
+
+/// Whole or not at all, and the first of several processes decides.
+fn write_once(directory: &Path, path: &Path) -> io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    writeln!(file, "{}", Uuid::new_v4())?;
+    file.as_file().sync_all()?;
+    match file.persist_noclobber(path) {
+        Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => Err(error.error),
+        _ => fs::File::open(directory)?.sync_all(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systemd_comes_before_the_users_directories_and_relative_paths_do_not_count() {
+        let path = |text: &str| Some(PathBuf::from(text));
+        let state = |systemd, state_home, home| choose(systemd, state_home, home);
+        assert_eq!(state(path("/var/lib/a:/var/lib/b"), path("/x"), path("/h")), path("/var/lib/a"));
+        assert_eq!(state(None, path("/x"), path("/h")), path("/x/boundary-usage"));
+        assert_eq!(state(path("relative"), path("relative"), path("/h")), path("/h/.local/state/boundary-usage"));
+        assert_eq!(state(None, None, path("")), None);
+        assert_eq!(state(path(""), None, None), None);
+    }
+
+    #[test]
+    fn the_replica_id_is_made_once_and_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("deep/state");
+        let first = replica(&state).unwrap();
+        assert_eq!(replica(&state).unwrap(), first);
+        for damaged in ["", "nonsense", "00000000-0000-0000-0000-000000000000"] {
+            fs::write(state.join(REPLICA_FILE), damaged).unwrap();
+            let error = replica(&state).unwrap_err();
+            assert!(error.to_string().contains("--replica"), "{error}");
+        }
+    }
+}

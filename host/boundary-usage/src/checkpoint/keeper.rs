@@ -1,0 +1,217 @@
+//! When a checkpoint is written, and what becomes of a flush whose checkpoint cannot be.
+//!
+//! A write that fails never stops tracking, and it must not stop usage from reaching the database either: a full disk
+//! may stay full for days. To commit with an older checkpoint on disk is safe, because after the commit the database's
+//! number of the last flush is beyond all that the old file knows, so that it is refused and not counted twice. Only one
+//! old file is dangerous: one that has *this very number* in doubt, from an attempt that was not applied, with less in
+//! it; the number would seem to confirm it, and its open part would count twice. Such a file is removed before the
+//! commit, and if it cannot be removed either, the commit is put off.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+use tokio::runtime::Handle;
+use uuid::Uuid;
+
+use super::file::{StateFiles, WriteFailure};
+use super::{Checkpoint, Fingerprint};
+use crate::error::Error;
+use crate::ledger::{Account, Ledger};
+use crate::options::Options;
+
+/// What was found at the start.
+pub(crate) struct Restored {
+    pub(super) files: StateFiles,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) account: Account,
+    pub(super) restored: bool,
+}
+
+/// Writes the checkpoints of one tracker.
+pub(crate) struct Keeper {
+    replica: Uuid,
+    fingerprint: Fingerprint,
+    ledger: Arc<Mutex<Ledger>>,
+    runtime: Handle,
+    /// Held while writing, so that a later write has later content.
+    disk: Mutex<Disk>,
+    status: Mutex<CheckpointStatus>,
+}
+
+/// What is on disk.
+struct Disk {
+    /// `None` once closed.
+    files: Option<StateFiles>,
+    /// The account's revision that was written.
+    written: u64,
+    /// The numbers that a file on disk may have in doubt.
+    doubts: BTreeSet<u64>,
+}
+
+/// How the checkpoints of a tracker fare.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckpointStatus {
+    /// The file.
+    pub path: String,
+    /// Whether the tracker went on from what an earlier process had left.
+    pub restored: bool,
+    /// Checkpoints written since the start.
+    pub written: u64,
+    /// Writes that failed since the start.
+    pub failed: u64,
+    /// Why the last write failed; `None` after one that did not. While it is set, a crash loses what came in since the
+    /// last write that succeeded.
+    pub last_error: Option<String>,
+}
+
+/// Why a checkpoint is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    /// It is time.
+    Interval,
+    /// A commit is about to be sent.
+    Commit,
+    /// The tracker ends.
+    Close,
+}
+
+impl Keeper {
+    /// A keeper, and the ledger that goes on from what was restored.
+    pub(crate) fn new(
+        replica: Uuid,
+        restored: Restored,
+        runtime: Handle,
+        ledger: impl FnOnce(Account) -> Ledger,
+    ) -> Self {
+        let Restored { files, fingerprint, account, restored } = restored;
+        let path = files.path().display().to_string();
+        let doubts = account.left_over.in_doubt.iter().map(|in_doubt| in_doubt.flush).collect();
+        let status = CheckpointStatus { path, restored, written: 0, failed: 0, last_error: None };
+        let ledger = Arc::new(Mutex::new(ledger(account)));
+        // What is on disk is what was restored, or nothing when there was nothing.
+        let written = lock(&ledger).revision();
+        let disk = Mutex::new(Disk { files: Some(files), written, doubts });
+        Self { replica, fingerprint, ledger, runtime, disk, status: Mutex::new(status) }
+    }
+
+    /// The account that is kept.
+    pub(crate) fn ledger(&self) -> &Arc<Mutex<Ledger>> {
+        &self.ledger
+    }
+
+    pub(crate) fn status(&self) -> CheckpointStatus {
+        lock(&self.status).clone()
+    }
+
+    /// Writes at every interval, until the tracker ends.
+    pub(crate) fn start(self: &Arc<Self>, options: &Options) {
+        let (keeper, clock, interval) = (Arc::downgrade(self), options.clock.clone(), options.checkpoint_interval);
+        self.runtime.spawn(async move {
+            loop {
+                clock.sleep(interval).await;
+                let Some(keeper) = keeper.upgrade() else { return };
+                // A failure has been said, and is tried again.
+                let _ = keeper.write(Occasion::Interval).await;
+            }
+        });
+    }
+
+    /// Writes that a commit is about to be sent. An error says that it must not be.
+    pub(crate) async fn before_commit(self: &Arc<Self>) -> Result<(), Error> {
+        self.write(Occasion::Commit).await
+    }
+
+    /// Writes for the last time, and lets others have the files. A commit is refused from then on.
+    pub(crate) async fn close(self: &Arc<Self>) {
+        // A failure has been said.
+        let _ = self.write(Occasion::Close).await;
+    }
+
+    /// On a thread where waiting for a disk delays nobody. A write that was begun ends, whether or not it is waited for.
+    async fn write(self: &Arc<Self>, occasion: Occasion) -> Result<(), Error> {
+        let keeper = self.clone();
+        let written = self.runtime.spawn_blocking(move || keeper.write_now(occasion)).await;
+        written.unwrap_or_else(|error| Err(put_off(error.into())))
+    }
+
+    fn write_now(&self, occasion: Occasion) -> Result<(), Error> {
+        let mut disk = lock(&self.disk);
+        let Disk { files: Some(files), written, doubts } = &mut *disk else {
+            return Err(put_off("the tracker is stopped".into()));
+        };
+        let changed = {
+            let mut ledger = lock(&self.ledger);
+            let revision = ledger.revision();
+            (*written != revision).then(|| (revision, ledger.account()))
+        };
+        let mut result = Ok(());
+        if let Some((revision, account)) = changed {
+            let checkpoint = Checkpoint { replica: self.replica, fingerprint: self.fingerprint, account };
+            let number = checkpoint.flush_in_doubt();
+            match files.write(&checkpoint.to_bytes()) {
+                Ok(()) => {
+                    *written = revision;
+                    *doubts = number.into_iter().collect();
+                    self.succeeded();
+                }
+                Err(failure) => result = self.failed(files, doubts, number, failure, occasion),
+            }
+        }
+        if occasion == Occasion::Close {
+            disk.files = None;
+        }
+        result
+    }
+
+    fn succeeded(&self) {
+        let mut status = lock(&self.status);
+        status.written += 1;
+        if status.last_error.take().is_some() {
+            tracing::info!(replica = %self.replica, checkpoint = status.path, "checkpoints are written again");
+        }
+    }
+
+    fn failed(
+        &self,
+        files: &StateFiles,
+        doubts: &mut BTreeSet<u64>,
+        number: Option<u64>,
+        WriteFailure { error, replaced }: WriteFailure,
+        occasion: Occasion,
+    ) -> Result<(), Error> {
+        self.say(&error);
+        let is_dangerous = number.is_some_and(|number| doubts.contains(&number));
+        if replaced {
+            doubts.extend(number);
+        }
+        if occasion != Occasion::Commit || !is_dangerous {
+            return Ok(());
+        }
+        files.remove().map_err(|error| put_off(error.into()))?;
+        doubts.clear();
+        Ok(())
+    }
+
+    /// Once a fault begins, and not at every write that it hits.
+    fn say(&self, error: &std::io::Error) {
+        let mut status = lock(&self.status);
+        status.failed += 1;
+        if status.last_error.replace(error.to_string()).is_none() {
+            let error = error as &dyn std::error::Error;
+            tracing::warn!(
+                replica = %self.replica, checkpoint = status.path, error,
+                "cannot write the checkpoint; tracking goes on, and a crash now loses what is not in the database"
+            );
+        }
+    }
+}
+
+fn put_off(source: crate::error::Cause) -> Error {
+    Error::Unavailable { action: "replacing the checkpoint, without which a commit could count twice,", source }
+}
+
+/// No holder of these locks leaves anything half done, so that a panic of one matters to no other.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

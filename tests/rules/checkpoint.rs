@@ -1,0 +1,357 @@
+//! A process that dies at each stage of a flush, as its files and the database are left then; and files that are not to
+//! be trusted. The clock stands still, so that a checkpoint is written only before a commit and when a test moves it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use boundary_usage::{Checkpoint, Clock, Database, Error, Flushed, ManualClock, Options, Tracker};
+use boundary_usage_tests::databases::TestDatabase;
+use boundary_usage_tests::faults::{Fault, Faults};
+use boundary_usage_tests::model_database::ModelDatabase;
+use boundary_usage_tests::{on_each_database, plugin, until};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+const REPLICA: Uuid = Uuid::from_u128(0xaa);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// One process: a tracker with a state directory of its own.
+struct Process {
+    tracker: Tracker,
+    faults: Faults,
+    clock: ManualClock,
+    state: TempDir,
+}
+
+impl Process {
+    /// Starts on a state directory.
+    async fn start(database: &Database, state: TempDir) -> Self {
+        let (database, faults) = Faults::in_front_of(database);
+        let (clock, manual) = Clock::manual();
+        let options = options(clock, state.path());
+        let tracker = plugin().start(REPLICA, database, options).await.unwrap();
+        Self { tracker, faults, clock: manual, state }
+    }
+
+    fn track(&self, number: u128, allowed: u64, denied: u64) {
+        self.tracker.track(Uuid::from_u128(number), Uuid::from_u128(number), allowed, denied).unwrap();
+    }
+
+    fn checkpoint(&self) -> Option<Checkpoint> {
+        let bytes = fs::read(file(&self.state, "checkpoint")).ok()?;
+        Some(Checkpoint::from_bytes(&bytes).expect("whoever reads the file finds it whole"))
+    }
+
+    /// Lets the interval pass, and waits until the file holds so many allowed requests.
+    async fn checkpointed(&self, allowed: u64) {
+        self.clock.sleepers(2).await;
+        until(|| {
+            self.clock.advance(SECOND);
+            self.checkpoint().is_some_and(|checkpoint| checkpoint.requests().0 == allowed)
+        })
+        .await;
+    }
+
+    /// Dies: what it leaves is its files as they are now. What the process would do later reaches nothing any more.
+    fn dies(self) -> TempDir {
+        let left = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(self.state.path()).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, left.path().join(path.file_name().unwrap())).unwrap();
+        }
+        self.faults.inject(Fault::Begin);
+        left
+    }
+}
+
+fn options(clock: Clock, state: &Path) -> Options {
+    let flush_interval = Duration::from_secs(1_000_000_000);
+    Options { clock, flush_interval, state_directory: Some(state.to_owned()), ..Options::default() }
+}
+
+fn new_state() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn file(state: &TempDir, kind: &str) -> PathBuf {
+    state.path().join(format!("{REPLICA}.{kind}"))
+}
+
+/// Files whose names hold this.
+fn named(state: &TempDir, part: &str) -> usize {
+    let names = fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_str().unwrap().contains(part)).count()
+}
+
+/// (workspaces, allowed, denied) in the replica's row.
+async fn row(database: &Database) -> (u64, u64, u64) {
+    let rows = database.status().await.unwrap().rows;
+    let row = rows.iter().find(|row| row.replica == REPLICA);
+    row.map_or((0, 0, 0), |row| (row.unique_workspaces, row.allowed_requests, row.denied_requests))
+}
+
+/// Dies after a flush that ended so, and is started again: everything is counted once.
+async fn dies_at_a_flush(database: TestDatabase, fault: Option<Fault>) -> anyhow::Result<()> {
+    let database = database.connect().await?;
+    let first = Process::start(&database, new_state()).await;
+    first.track(1, 5, 2);
+    first.checkpointed(5).await;
+    fault.into_iter().for_each(|fault| first.faults.inject(fault));
+    assert_eq!(first.tracker.flush().await.is_err(), fault.is_some());
+    let second = Process::start(&database, first.dies()).await;
+    assert!(second.tracker.status().checkpoint.unwrap().restored);
+    second.track(2, 1, 1);
+    second.tracker.flush().await?;
+    assert_eq!(row(&database).await, (2, 6, 3), "{fault:?}");
+    assert_eq!(second.tracker.flush().await?, Flushed::Idle);
+    let third = Process::start(&database, second.dies()).await;
+    third.tracker.shutdown().await?;
+    assert_eq!(row(&database).await, (2, 6, 3), "{fault:?}, and once more");
+    Ok(())
+}
+
+on_each_database! {
+    async fn d3_a_process_that_dies_before_its_flush_begins_loses_nothing(database) {
+        dies_at_a_flush(database, Some(Fault::Begin)).await
+    }
+
+    async fn d3_a_process_that_dies_before_its_upsert_loses_nothing(database) {
+        dies_at_a_flush(database, Some(Fault::Upsert)).await
+    }
+
+    async fn d3_a_process_that_dies_with_its_commit_not_applied_loses_nothing(database) {
+        dies_at_a_flush(database, Some(Fault::CommitLost)).await
+    }
+
+    async fn d3_a_process_that_dies_with_its_commit_applied_and_no_reply_counts_nothing_twice(database) {
+        dies_at_a_flush(database, Some(Fault::CommitReplyLost)).await
+    }
+
+    async fn d3_a_process_that_dies_between_a_flush_and_the_next_checkpoint_counts_nothing_twice(database) {
+        dies_at_a_flush(database, None).await
+    }
+
+    async fn what_was_accepted_survives_as_many_crashes_as_come(database) {
+        let database = database.connect().await?;
+        let mut process = Process::start(&database, new_state()).await;
+        for number in 1..=3 {
+            process.track(u128::from(number), 1, 1);
+            process.checkpointed(number).await;
+            process = Process::start(&database, process.dies()).await;
+            process = Process::start(&database, process.dies()).await;
+        }
+        assert_eq!(process.tracker.shutdown().await?, Flushed::Written { flush: 1, new_period: true });
+        assert_eq!(row(&database).await, (3, 3, 3));
+        Ok(())
+    }
+
+    async fn an_old_checkpoint_put_back_by_hand_is_set_aside_and_not_counted(database) {
+        let database = database.connect().await?;
+        let first = Process::start(&database, new_state()).await;
+        first.track(1, 5, 2);
+        first.checkpointed(5).await;
+        let old = fs::read(file(&first.state, "checkpoint"))?;
+        first.tracker.flush().await?;
+        first.tracker.shutdown().await?;
+        fs::write(file(&first.state, "checkpoint"), old)?;
+        let second = Process::start(&database, first.state).await;
+        assert!(!second.tracker.status().checkpoint.unwrap().restored);
+        assert_eq!(named(&second.state, "checkpoint.refused-"), 1);
+        assert_eq!(second.tracker.flush().await?, Flushed::Idle);
+        assert_eq!(row(&database).await, (1, 5, 2));
+        Ok(())
+    }
+
+    async fn a_checkpoint_of_another_database_is_set_aside_and_not_counted(database) {
+        let first = Process::start(&Database::with_backend(Arc::new(ModelDatabase::default())), new_state()).await;
+        first.track(1, 5, 2);
+        first.checkpointed(5).await;
+        let database = database.connect().await?;
+        let second = Process::start(&database, first.dies()).await;
+        assert_eq!(named(&second.state, "checkpoint.refused-"), 1);
+        assert_eq!(second.tracker.shutdown().await?, Flushed::Idle);
+        Ok(())
+    }
+}
+
+fn model() -> Database {
+    Database::with_backend(Arc::new(ModelDatabase::default()))
+}
+
+#[tokio::test]
+async fn what_is_tracked_while_a_commit_is_on_its_way_survives_too() {
+    let model = ModelDatabase::default();
+    let first = Process::start(&Database::with_backend(Arc::new(model.clone())), new_state()).await;
+    let collection = model.hold_cutover().await;
+    first.track(1, 10, 5);
+    let flush = tokio::spawn({
+        let tracker = first.tracker.clone();
+        async move { tracker.flush().await }
+    });
+    // The start has read, in a transaction of its own.
+    first.faults.begun(2).await;
+    first.track(2, 20, 10);
+    first.checkpointed(30).await;
+    drop(collection);
+    flush.await.unwrap().unwrap();
+    let checkpoint = first.checkpoint().unwrap();
+    assert_eq!((checkpoint.last_flush(), checkpoint.flush_in_doubt(), checkpoint.requests()), (0, Some(1), (30, 15)));
+    let second = Process::start(&Database::with_backend(Arc::new(model.clone())), first.dies()).await;
+    second.tracker.shutdown().await.unwrap();
+    let row = model.tables().rows[&REPLICA].clone();
+    assert_eq!((row.uniques.workspaces.count, row.allowed, row.denied), (2, 30, 15));
+}
+
+#[tokio::test]
+async fn damaged_files_and_files_of_another_version_are_set_aside_and_never_stop_the_start() {
+    let database = model();
+    let first = Process::start(&database, new_state()).await;
+    first.track(1, 5, 2);
+    first.checkpointed(5).await;
+    let good = fs::read(file(&first.state, "checkpoint")).unwrap();
+    let mut version = good.clone();
+    version[11] = 2;
+    let mut flipped = good.clone();
+    flipped[good.len() / 2] ^= 1;
+    for damaged in [&b""[..], b"nonsense", &good[..good.len() - 1], &version, &flipped, &vec![0; 2 << 20]] {
+        let state = new_state();
+        fs::write(file(&state, "checkpoint"), damaged).unwrap();
+        let process = Process::start(&database, state).await;
+        assert_eq!(named(&process.state, "checkpoint.damaged-"), 1);
+        assert_eq!(process.tracker.flush().await.unwrap(), Flushed::Idle);
+    }
+}
+
+#[tokio::test]
+async fn one_process_has_a_replicas_checkpoint_and_the_next_one_after_its_end() {
+    let database = model();
+    let first = Process::start(&database, new_state()).await;
+    let second = plugin().start(REPLICA, database.clone(), options(Clock::manual().0, first.state.path())).await;
+    let Err(error @ Error::State { .. }) = second else { panic!("started twice") };
+    assert!(error.to_string().contains("is in use"), "{error}");
+    let other = Uuid::from_u128(0xbb);
+    let other = plugin().start(other, database.clone(), options(Clock::manual().0, first.state.path())).await.unwrap();
+    other.shutdown().await.unwrap();
+    first.tracker.shutdown().await.unwrap();
+    Process::start(&database, first.state).await;
+}
+
+#[tokio::test]
+async fn a_state_directory_that_cannot_be_made_is_a_clear_error() {
+    let state = new_state();
+    let path = file(&state, "file");
+    fs::write(&path, "").unwrap();
+    let Err(error) = plugin().start(REPLICA, model(), options(Clock::manual().0, &path)).await else {
+        panic!("started")
+    };
+    assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn d5_a_shutdown_leaves_an_empty_checkpoint_and_a_failed_one_leaves_everything_in_it() {
+    let database = model();
+    let first = Process::start(&database, new_state()).await;
+    first.track(1, 5, 2);
+    first.faults.inject(Fault::Upsert);
+    first.tracker.shutdown().await.unwrap_err();
+    assert_eq!(first.checkpoint().unwrap().requests(), (5, 2));
+    let second = Process::start(&database, first.state).await;
+    assert_eq!(second.tracker.shutdown().await.unwrap(), Flushed::Written { flush: 1, new_period: true });
+    let left = second.checkpoint().unwrap();
+    assert_eq!((left.is_empty(), left.last_flush()), (true, 1));
+}
+
+#[tokio::test]
+async fn nothing_is_written_while_nothing_changes_and_only_our_user_can_read_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let process = Process::start(&model(), new_state()).await;
+    process.track(1, 5, 2);
+    process.checkpointed(5).await;
+    // The file is there a moment before it is counted.
+    let written = || process.tracker.status().checkpoint.unwrap().written;
+    until(|| written() > 0).await;
+    for _ in 0..10 {
+        process.clock.sleepers(2).await;
+        process.clock.advance(SECOND);
+    }
+    process.clock.sleepers(2).await;
+    assert_eq!(written(), 1);
+    for kind in ["checkpoint", "lock"] {
+        assert_eq!(fs::metadata(file(&process.state, kind)).unwrap().permissions().mode() & 0o777, 0o600, "{kind}");
+    }
+}
+
+/// Makes every write of a checkpoint fail, as a full disk does.
+fn fill_disk(state: &TempDir) {
+    fs::create_dir(file(state, "checkpoint.partial")).unwrap();
+}
+
+fn free_disk(state: &TempDir) {
+    fs::remove_dir(file(state, "checkpoint.partial")).unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_neither_tracking_nor_flushing_and_is_said() {
+    let model = ModelDatabase::default();
+    let database = Database::with_backend(Arc::new(model.clone()));
+    let first = Process::start(&database, new_state()).await;
+    first.track(1, 5, 2);
+    first.checkpointed(5).await;
+    fill_disk(&first.state);
+    assert_eq!(first.tracker.flush().await.unwrap(), Flushed::Written { flush: 1, new_period: true });
+    let status = first.tracker.status().checkpoint.unwrap();
+    assert!(status.failed > 0 && status.last_error.is_some(), "{status:?}");
+    assert_eq!(first.checkpoint().unwrap().requests(), (5, 2), "the old file is still there");
+    free_disk(&first.state);
+    let second = Process::start(&database, first.dies()).await;
+    assert!(!second.tracker.status().checkpoint.unwrap().restored, "it would count twice");
+    assert_eq!(second.tracker.shutdown().await.unwrap(), Flushed::Idle);
+    assert_eq!(model.tables().rows[&REPLICA].allowed, 5);
+}
+
+/// A process whose file has flush 1 in doubt with 5 of what is now 5 + 1 allowed requests, on a disk that is full.
+async fn with_this_very_number_in_doubt(database: &Database) -> Process {
+    let process = Process::start(database, new_state()).await;
+    process.track(1, 5, 2);
+    process.faults.inject(Fault::CommitLost);
+    process.tracker.flush().await.unwrap_err();
+    process.track(2, 1, 1);
+    process.checkpointed(6).await;
+    assert_eq!(process.checkpoint().unwrap().flush_in_doubt(), Some(1));
+    fill_disk(&process.state);
+    process
+}
+
+#[tokio::test]
+async fn d3_a_file_that_would_confirm_the_wrong_flush_is_removed_before_the_commit() {
+    let model = ModelDatabase::default();
+    let database = Database::with_backend(Arc::new(model.clone()));
+    let first = with_this_very_number_in_doubt(&database).await;
+    assert_eq!(first.tracker.flush().await.unwrap(), Flushed::Written { flush: 1, new_period: true });
+    assert!(first.checkpoint().is_none());
+    free_disk(&first.state);
+    let second = Process::start(&database, first.dies()).await;
+    assert_eq!(second.tracker.shutdown().await.unwrap(), Flushed::Idle);
+    assert_eq!(model.tables().rows[&REPLICA].allowed, 6);
+}
+
+#[tokio::test]
+async fn d3_a_commit_is_put_off_while_a_file_that_would_confirm_the_wrong_flush_cannot_be_removed() {
+    let model = ModelDatabase::default();
+    let database = Database::with_backend(Arc::new(model.clone()));
+    let process = with_this_very_number_in_doubt(&database).await;
+    let (checkpoint, moved) = (file(&process.state, "checkpoint"), file(&process.state, "moved"));
+    fs::rename(&checkpoint, &moved).unwrap();
+    fs::create_dir(&checkpoint).unwrap();
+    let error = process.tracker.flush().await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    assert!(model.tables().rows.is_empty(), "it has committed");
+    fs::remove_dir(&checkpoint).unwrap();
+    fs::rename(&moved, &checkpoint).unwrap();
+    free_disk(&process.state);
+    assert_eq!(process.tracker.flush().await.unwrap(), Flushed::Written { flush: 1, new_period: true });
+    assert_eq!(model.tables().rows[&REPLICA].allowed, 6);
+    assert_eq!(process.tracker.status().checkpoint.unwrap().last_error, None);
+}
