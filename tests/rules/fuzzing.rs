@@ -60,6 +60,12 @@ fn stored_sketches_never_break_the_reader() -> Result<()> {
 }
 
 #[test]
+fn checkpoints_never_break_the_reader() -> Result<()> {
+    assert_eq!(corpus("checkpoint")?.len(), 3);
+    fuzz("checkpoint")
+}
+
+#[test]
 fn database_urls_never_break_the_reader_nor_show_a_password() -> Result<()> {
     fuzz("database_url")
 }

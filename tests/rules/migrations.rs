@@ -25,6 +25,21 @@ on_each_database! {
         Ok(())
     }
 
+    async fn who_only_looks_makes_no_schema(test) {
+        let file = test.url.strip_prefix("sqlite:");
+        file.map(std::fs::File::create).transpose()?;
+        let Err(error) = Database::open(&test.url).await.map(drop) else { bail!("opened without a schema") };
+        ensure!(error.to_string().contains("lacks the versions [1, 2] of its schema"), "{error}");
+        match file {
+            Some(file) => assert_eq!(std::fs::metadata(file)?.len(), 0),
+            None => assert_eq!(test.number("SELECT count(*) FROM pg_tables WHERE tablename LIKE 'boundary%'").await?, 0),
+        }
+        test.connect().await?.close().await;
+        let opened = Database::open(&test.url).await?;
+        assert!(opened.status().await?.rows.is_empty());
+        Ok(())
+    }
+
     async fn several_processes_at_once_make_one_schema(test) {
         let child = |_| {
             let mut child = Command::new(std::env::current_exe()?);

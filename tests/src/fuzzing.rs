@@ -5,10 +5,11 @@ use std::io::BufReader;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use boundary_usage::Database;
+use boundary_usage::{Checkpoint, Database};
 use boundary_usage_cli::audit_socket::{FrameCodec, MAX_DATA_BYTES, MAX_LOGS_PER_BATCH, Received, receive};
 use boundary_usage_cli::recording::Recording;
 use boundary_usage_tracker::{SKETCH_BYTES_MAX, UniqueSketch};
+use sha2::{Digest, Sha256};
 use tokio_util::bytes::BytesMut;
 use tokio_util::codec::Decoder;
 
@@ -16,8 +17,13 @@ use tokio_util::codec::Decoder;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 4] =
-    [("audit_frames", audit_frames), ("json_lines", json_lines), ("sketch", sketch), ("database_url", database_url)];
+pub const TARGETS: [Target; 5] = [
+    ("audit_frames", audit_frames),
+    ("json_lines", json_lines),
+    ("sketch", sketch),
+    ("checkpoint", checkpoint),
+    ("database_url", database_url),
+];
 
 /// An audit socket's bytes: frames, and the messages in them. How the bytes are split must not matter.
 pub fn audit_frames(input: &[u8]) {
@@ -65,6 +71,21 @@ pub fn sketch(input: &[u8]) {
         UniqueSketch::from_bytes(&union.to_bytes()).expect("what was written can be read");
         sketch.count();
         union.count();
+    }
+}
+
+/// A checkpoint file: the input as it is, and as the body of one whose header and checksum are right, because else nearly
+/// all that is tried would end at the checksum. What is taken is written as it can be read again.
+pub fn checkpoint(body: &[u8]) {
+    assert!(Checkpoint::from_bytes(body).is_err(), "a body alone is no checkpoint");
+    let mut file = b"BUSAGECP\0\0\0\x01".to_vec();
+    file.extend(u32::try_from(body.len()).expect("inputs are small").to_be_bytes());
+    file.extend(body);
+    file.extend(Sha256::digest(&file));
+    if let Ok(checkpoint) = Checkpoint::from_bytes(&file) {
+        let again = Checkpoint::from_bytes(&checkpoint.to_bytes()).expect("what was written can be read");
+        assert_eq!(again.requests(), checkpoint.requests());
+        assert_eq!((again.last_flush(), again.is_empty()), (checkpoint.last_flush(), checkpoint.is_empty()));
     }
 }
 

@@ -131,7 +131,7 @@ impl Encoder<&Frame> for FrameCodec {
 mod tests {
     use super::*;
 
-    /// Three frames as they were on the wire: logs, an empty batch, a status.
+    /// Three frames of the protocol, kept as bytes: logs, an empty batch, a status.
     const RECORDED: &[u8] = b"\x01\x00\x00\x04\x0a\x02\x08\x01\x01\x00\x00\x00\x02\x00\x00\x02\x12\x00";
 
     fn recorded() -> Vec<Frame> {

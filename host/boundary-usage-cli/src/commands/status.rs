@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use boundary_usage::{Database, DatabaseStatus, PeriodStatus};
 use clap::Args;
 
-use super::{CANNOT_USE, connect};
+use super::CANNOT_USE;
 use crate::cli::Global;
 use crate::output::{moment, table};
 
@@ -22,13 +22,13 @@ Examples:
 
 pub(super) async fn run(global: &Global, _arguments: Arguments) -> Result<()> {
     Database::check_url(&global.database).context(CANNOT_USE)?;
-    // To connect would make the file.
+    // Said in words of ours; to open it would fail, too.
     if let Some(file) = sqlite_file(&global.database)
         && !file.exists()
     {
         bail!("there is no database file {}; `serve` or `replay` makes it", file.display());
     }
-    let database = connect(global).await?;
+    let database = Database::open(&global.database).await.context(CANNOT_USE)?;
     let status = database.status().await.context("cannot read the database")?;
     database.close().await;
     global.format.print(&status, || human(&status))

@@ -44,9 +44,22 @@ impl Database {
     /// [`Error::Configuration`] for a URL that is neither; [`Error::Unavailable`] when the database cannot be reached
     /// or does not let us in. Neither shows the URL's password.
     pub async fn connect(url: &str) -> Result<Self, Error> {
+        Self::connect_with(url, schema::WhenMissing::Make).await
+    }
+
+    /// Connects to a database that has its schema, and changes nothing: for those who only look.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::connect`], and [`Error::Refused`] when the schema is missing or not up to date.
+    pub async fn open(url: &str) -> Result<Self, Error> {
+        Self::connect_with(url, schema::WhenMissing::Refuse).await
+    }
+
+    async fn connect_with(url: &str, when_missing: schema::WhenMissing) -> Result<Self, Error> {
         let backend: Arc<dyn Backend> = match url::Scheme::of(url)? {
-            url::Scheme::Sqlite => Arc::new(sqlite::Sqlite::connect(url).await?),
-            url::Scheme::Postgres => Arc::new(postgres::Postgres::connect(url).await?),
+            url::Scheme::Sqlite => Arc::new(sqlite::Sqlite::connect(url, when_missing).await?),
+            url::Scheme::Postgres => Arc::new(postgres::Postgres::connect(url, when_missing).await?),
         };
         Ok(Self::with_backend(backend))
     }

@@ -47,6 +47,21 @@ pub(super) fn missing(known: &[Migration], applied: &[AppliedMigration]) -> Resu
     Ok(known.iter().map(|migration| migration.version).filter(|version| !is_applied(*version)).collect())
 }
 
+/// What to do with a database that lacks the schema, or a part of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhenMissing {
+    Make,
+    Refuse,
+}
+
+/// The refusal to do without these versions, or to make them.
+pub(super) fn refused(missing: &[i64]) -> Error {
+    let what = format!("the database lacks the versions {missing:?} of its schema");
+    Error::Refused {
+        message: format!("{what}; `serve`, `replay` and `collect` make it, a look at the database does not"),
+    }
+}
+
 /// What a database has applied; `table_exists` says whether it has the table that records it.
 pub(super) async fn applied(
     connection: &mut impl Migrate,

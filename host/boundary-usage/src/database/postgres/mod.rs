@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use self::transaction::{Limits, PostgresTransaction};
 use super::connections::{Connections, Lease, timed_out};
+use super::schema::WhenMissing;
 use super::{Backend, DatabaseStatus, HashingKey, Purpose, Transaction, rows, url};
 use crate::error::Error;
 
@@ -28,13 +29,13 @@ pub(super) struct Postgres {
 }
 
 impl Postgres {
-    /// Connects, and brings the schema up to date.
-    pub(super) async fn connect(url: &str) -> Result<Self, Error> {
+    /// Connects, and brings the schema up to date; or takes it as it is.
+    pub(super) async fn connect(url: &str, when_missing: WhenMissing) -> Result<Self, Error> {
         // Statements are not for the log: a flush that waits for a lock is no slow query.
         let options = url::postgres(url)?.disable_statement_logging();
         let connections = Connections::new(options);
         let mut lease = connections.take().await.map_err(not_connected)?;
-        schema::bring_up_to_date(&mut lease.connection).await?;
+        schema::bring_up_to_date(&mut lease.connection, when_missing).await?;
         lease.give_back();
         Ok(Self { connections })
     }

@@ -3,7 +3,7 @@
 use sqlx::{Connection, Executor, PgConnection, Row};
 
 use super::failure;
-use crate::database::schema;
+use crate::database::schema::{self, WhenMissing};
 use crate::error::Error;
 
 /// To create a type and a table of the same name at once fails in the catalog; so one at a time, and no flush meanwhile:
@@ -18,12 +18,15 @@ const SCRIPTS: [(&str, &str); 2] = [
 
 const TABLE_EXISTS: &str = "SELECT to_regclass('boundary_usage_migrations') IS NOT NULL AS present";
 
-/// Applies the migrations that are missing.
-pub(super) async fn bring_up_to_date(connection: &mut PgConnection) -> Result<(), Error> {
+/// Applies the migrations that are missing, if it may.
+pub(super) async fn bring_up_to_date(connection: &mut PgConnection, when_missing: WhenMissing) -> Result<(), Error> {
     let known = schema::migrations(SCRIPTS);
     let missing = schema::missing(&known, &applied(connection).await?)?;
     if missing.is_empty() {
         return Ok(());
+    }
+    if when_missing == WhenMissing::Refuse {
+        return Err(schema::refused(&missing));
     }
     migrate(connection, &known).await.map_err(|error| {
         if !failure::is_privilege(&error) {

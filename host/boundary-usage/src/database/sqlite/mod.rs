@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use self::transaction::SqliteTransaction;
 use super::connections::{Connections, Lease};
+use super::schema::WhenMissing;
 use super::{Backend, DatabaseStatus, HashingKey, Purpose, Transaction, rows, url};
 use crate::error::Error;
 
@@ -41,14 +42,17 @@ pub(super) struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the file or creates it, and brings the schema up to date.
-    pub(super) async fn connect(url: &str) -> Result<Self, Error> {
+    /// Opens the file or creates it, and brings the schema up to date; or opens it as it is.
+    pub(super) async fn connect(url: &str, when_missing: WhenMissing) -> Result<Self, Error> {
         let (path, options) = url::sqlite(url)?;
-        let options = options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full);
+        let options = match when_missing {
+            WhenMissing::Make => options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full),
+            WhenMissing::Refuse => options.create_if_missing(false),
+        };
         let connections = Connections::new(options.busy_timeout(BUSY_LIMIT).disable_statement_logging());
         let database = Self { connections, path };
         let mut lease = database.first_connection().await?;
-        schema::bring_up_to_date(&mut lease.connection, &database.path).await?;
+        schema::bring_up_to_date(&mut lease.connection, &database.path, when_missing).await?;
         lease.give_back();
         Ok(database)
     }

@@ -6,7 +6,7 @@ use sqlx::migrate::Migration;
 use sqlx::{Connection, SqliteConnection};
 
 use super::failure;
-use crate::database::schema;
+use crate::database::schema::{self, WhenMissing};
 use crate::error::Error;
 
 const SCRIPTS: [(&str, &str); 2] = [
@@ -16,16 +16,24 @@ const SCRIPTS: [(&str, &str); 2] = [
 
 const TABLE_EXISTS: &str = "SELECT name FROM sqlite_master WHERE name = 'boundary_usage_migrations'";
 
-/// Applies the migrations that are missing.
-pub(super) async fn bring_up_to_date(connection: &mut SqliteConnection, path: &Path) -> Result<(), Error> {
+/// Applies the migrations that are missing, if it may.
+pub(super) async fn bring_up_to_date(
+    connection: &mut SqliteConnection,
+    path: &Path,
+    when_missing: WhenMissing,
+) -> Result<(), Error> {
     let known = schema::migrations(SCRIPTS);
     let looked_up = async {
         let table_exists = sqlx::query(TABLE_EXISTS).fetch_optional(&mut *connection).await?.is_some();
         schema::applied(connection, table_exists).await
     };
     let applied = looked_up.await.map_err(|error| failure::of("reading the schema's version", path, error))?;
-    if schema::missing(&known, &applied)?.is_empty() {
+    let missing = schema::missing(&known, &applied)?;
+    if missing.is_empty() {
         return Ok(());
+    }
+    if when_missing == WhenMissing::Refuse {
+        return Err(schema::refused(&missing));
     }
     migrate(connection, &known).await.map_err(|error| failure::of("bringing the schema up to date", path, error))?
 }
