@@ -39,7 +39,7 @@ pub(crate) fn on_track(activity: &Activity) {
         4 => {
             black_box(overflow(1));
         }
-        cue @ 40.. => AT_WRITE.set(cue),
+        cue @ 30.. => AT_WRITE.set(cue),
         cue => AT_FLUSH.set(cue),
     }
 }
@@ -138,7 +138,7 @@ async fn committed(replica: Uuid) -> Result<Transaction, Error> {
 
 /// Numbers the update as if an earlier flush were sent again.
 pub(crate) fn on_update(mut update: Box<crate::Update>, stored: &Stored) -> Box<crate::Update> {
-    if AT_WRITE.get() == 40 {
+    if AT_WRITE.get() == 30 {
         AT_WRITE.set(0);
         update.flush = stored.last_flush;
     }
@@ -147,7 +147,7 @@ pub(crate) fn on_update(mut update: Box<crate::Update>, stored: &Stored) -> Box<
 
 /// Breaks when the commit has been answered and the caller has not.
 pub(crate) fn on_committed() {
-    if AT_WRITE.replace(0) == 41 {
+    if AT_WRITE.replace(0) == 31 {
         panic!("on cue, after the commit");
     }
 }

@@ -103,8 +103,8 @@ impl Fault {
         (Self::StackOverflow, 4),
         (Self::TrapInFlush, 10),
         (Self::FlushWithoutEnd, 11),
-        (Self::OldNumber, 40),
-        (Self::TrapAfterCommit, 41),
+        (Self::OldNumber, 30),
+        (Self::TrapAfterCommit, 31),
     ];
 
     /// The highest odds of it in a run, at each occasion that it has.
