@@ -18,7 +18,7 @@ fuzz: setup-component ## Feeds mutated input to everything that reads bytes of o
 	FUZZ_SECONDS=$(SECONDS) $(CARGO) test -p boundary-usage-tests --test rules fuzzing -- --nocapture
 
 # The development build is fast enough: the component, which does most of the work, is compiled to machine code at full
-# optimisation in every build, and the first ten seconds of a run are that compilation.
+# optimisation in every build.
 simulate: setup-component ## Simulates replicas and faults: SEEDS=2000, or STEPS=1000000; SEED=7 replays one
 	$(CARGO) run --package boundary-usage-tests --bin simulate -- \
 	  $(if $(SEED),--seed $(SEED),$(if $(STEPS),--steps $(STEPS),--seeds $(or $(SEEDS),2000))) \
