@@ -24,7 +24,8 @@ use crate::options::Options;
 pub(crate) struct Restored {
     pub(super) files: StateFiles,
     pub(super) fingerprint: Fingerprint,
-    pub(super) account: Account,
+    /// What the tracker goes on from.
+    pub(crate) account: Account,
     pub(super) restored: bool,
 }
 
@@ -77,27 +78,16 @@ enum Occasion {
 }
 
 impl Keeper {
-    /// A keeper, and the ledger that goes on from what was restored.
-    pub(crate) fn new(
-        replica: Uuid,
-        restored: Restored,
-        runtime: Handle,
-        ledger: impl FnOnce(Account) -> Ledger,
-    ) -> Self {
+    /// The keeper of a ledger that goes on from what was restored.
+    pub(crate) fn new(replica: Uuid, restored: Restored, ledger: Arc<Mutex<Ledger>>, runtime: Handle) -> Self {
         let Restored { files, fingerprint, account, restored } = restored;
         let path = files.path().display().to_string();
         let doubts = account.left_over.in_doubt.iter().map(|in_doubt| in_doubt.flush).collect();
         let status = CheckpointStatus { path, restored, written: 0, failed: 0, last_error: None };
-        let ledger = Arc::new(Mutex::new(ledger(account)));
         // What is on disk is what was restored, or nothing when there was nothing.
         let written = lock(&ledger).revision();
         let disk = Mutex::new(Disk { files: Some(files), written, doubts });
         Self { replica, fingerprint, ledger, runtime, disk, status: Mutex::new(status) }
-    }
-
-    /// The account that is kept.
-    pub(crate) fn ledger(&self) -> &Arc<Mutex<Ledger>> {
-        &self.ledger
     }
 
     pub(crate) fn status(&self) -> CheckpointStatus {

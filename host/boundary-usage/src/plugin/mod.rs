@@ -1,8 +1,8 @@
 //! The component: loaded and compiled once, checked against the contract, instantiated for each tracker.
 //!
 //! This module is the only one that knows the component runtime. Inside, `engine` and `cache` see to compiled code,
-//! `contract` says what a component lacks, `capabilities` are the functions that a component may call, `transaction` is what they act on, and
-//! `instance` runs it.
+//! `contract` says what a component lacks, `capabilities` are the functions that a component may call, `transaction` is
+//! what they act on, and `instance` runs it.
 
 mod bindings;
 mod cache;
@@ -160,18 +160,14 @@ async fn grants(replica: Uuid, database: Database, options: &Options) -> Result<
     }
     options.check()?;
     let hashing_key = database.backend().hashing_key().await?;
-    let new_ledger = |account| Ledger::new(hashing_key, account);
-    let keeper = match &options.state_directory {
-        Some(directory) => {
-            let restored = checkpoint::restore(directory.clone(), replica, hashing_key, &database).await?;
-            Some(Arc::new(Keeper::new(replica, restored, database.runtime().clone(), new_ledger)))
-        }
+    let restored = match &options.state_directory {
+        Some(directory) => Some(checkpoint::restore(directory.clone(), replica, hashing_key, &database).await?),
         None => None,
     };
-    let ledger = match &keeper {
-        Some(keeper) => keeper.ledger().clone(),
-        None => Arc::new(Mutex::new(new_ledger(Account::default()))),
-    };
+    let account = restored.as_ref().map_or_else(Account::default, |restored| restored.account.clone());
+    let ledger = Arc::new(Mutex::new(Ledger::new(hashing_key, account)));
+    let keeper = restored.map(|restored| Keeper::new(replica, restored, ledger.clone(), database.runtime().clone()));
+    let keeper = keeper.map(Arc::new);
     let flush_timeout = options.flush_timeout;
     Ok(Arc::new(Grants { replica, database, hashing_key, flush_timeout, ledger, keeper }))
 }
