@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::fs::{DirBuilder, File, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -116,7 +117,7 @@ fn read(directory: &Path, entry: &Path) -> io::Result<Vec<u8>> {
 
 fn store(directory: &Path, entry: &Path, component: &Component) -> Result<(), Box<dyn std::error::Error>> {
     let code = component.serialize()?;
-    private_directory().create(directory)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     check_trust(&std::fs::metadata(directory)?, "its directory")?;
     // Written aside and renamed: another process sees the whole entry or none. The name is this process's own.
     let partial = entry.with_extension(format!("{}.partial", std::process::id()));
@@ -129,29 +130,13 @@ fn store(directory: &Path, entry: &Path, component: &Component) -> Result<(), Bo
 }
 
 fn write(path: &Path, code: &[u8]) -> io::Result<()> {
-    let mut file = private_file().open(path)?;
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(&Sha256::digest(code))?;
     file.write_all(code)
 }
 
-#[cfg(unix)]
-fn private_directory() -> DirBuilder {
-    let mut builder = DirBuilder::new();
-    std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
-    builder
-}
-
-#[cfg(unix)]
-fn private_file() -> std::fs::OpenOptions {
-    let mut options = File::options();
-    std::os::unix::fs::OpenOptionsExt::mode(options.write(true).create(true).truncate(true), 0o600);
-    options
-}
-
 /// Whether only this user or root can have written it.
-#[cfg(unix)]
 fn check_trust(metadata: &Metadata, what: &str) -> io::Result<()> {
-    use std::os::unix::fs::MetadataExt;
     let us = rustix::process::geteuid().as_raw();
     if metadata.uid() != us && metadata.uid() != 0 {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{what} belongs to another user")));
@@ -160,20 +145,4 @@ fn check_trust(metadata: &Metadata, what: &str) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{what} can be written to by others")));
     }
     Ok(())
-}
-
-#[cfg(not(unix))]
-fn private_directory() -> DirBuilder {
-    DirBuilder::new()
-}
-
-#[cfg(not(unix))]
-fn private_file() -> std::fs::OpenOptions {
-    File::options()
-}
-
-/// Who can have written a file is not known here.
-#[cfg(not(unix))]
-fn check_trust(_: &Metadata, what: &str) -> io::Result<()> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, format!("who can write {what} is not known on this system")))
 }
