@@ -37,9 +37,6 @@ const PARAMETERS: [&str; 16] = [
 const MODE: [&str; 2] = ["sslmode", "ssl-mode"];
 const ROOT: [&str; 2] = ["sslrootcert", "ssl-root-cert"];
 
-/// The `sslrootcert` that stands for the authorities that the machine trusts.
-const SYSTEM: &str = "system";
-
 /// The kind of database that a URL names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scheme {
@@ -111,7 +108,7 @@ pub(super) fn postgres(url: &str) -> Result<PgConnectOptions, Error> {
         return Err(invalid(&format!("it has an unknown parameter; {encode}; known are {}", PARAMETERS.join(", "))));
     }
     let asked = asked(&parsed, |name| std::env::var(name).ok());
-    if asked.root.as_deref() == Some(SYSTEM) {
+    if asked.root.as_deref() == Some(tls::SYSTEM) {
         // The driver would look for a file of this name; the machine's authorities are what it trusts anyway.
         let others: Vec<_> = parsed.query_pairs().into_owned().filter(|(name, _)| !ROOT.contains(&&**name)).collect();
         parsed.query_pairs_mut().clear().extend_pairs(others);

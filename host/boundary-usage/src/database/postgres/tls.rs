@@ -13,6 +13,9 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 /// The modes, from the weakest to the strongest.
 const MODES: &str = "disable, allow, prefer, require, verify-ca or verify-full";
 
+/// The `sslrootcert` that stands for the authorities that the machine trusts.
+pub(in crate::database) const SYSTEM: &str = "system";
+
 /// What was said about TLS, in the URL or in the environment.
 #[derive(Default)]
 pub(in crate::database) struct Asked {
@@ -43,7 +46,7 @@ pub(in crate::database) fn settle(options: PgConnectOptions, asked: &Asked) -> R
 }
 
 fn effective(mode: Option<PgSslMode>, asked: &Asked, is_remote: bool) -> Result<PgSslMode, String> {
-    let is_system = asked.root.as_deref() == Some("system");
+    let is_system = asked.root.as_deref() == Some(SYSTEM);
     let mode = match mode {
         None if is_remote || asked.root.is_some() => PgSslMode::VerifyFull,
         None => PgSslMode::Prefer,
@@ -70,7 +73,7 @@ fn is_this_machine(host: &str) -> bool {
 
 /// The driver does not say which file it could not read.
 fn check_root(root: &str) -> Result<(), String> {
-    if root == "system" || root.trim().starts_with("-----BEGIN") {
+    if root == SYSTEM || root.trim().starts_with("-----BEGIN") {
         return Ok(());
     }
     let file = Path::new(root);
