@@ -2,61 +2,43 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use boundary_usage::Checkpoint;
 use boundary_usage_cli::audit_socket::AuditClient;
+use boundary_usage_tests::accounts;
 use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::{on_each_database, until};
-use tempfile::TempDir;
-use uuid::Uuid;
+
+use crate::program::{Ended, Serving, Workplace, one_socket};
 
 /// Where a series of processes is at home.
-struct Home {
-    directory: TempDir,
-    url: String,
-}
-
-/// A running `serve`.
-struct Server(Child);
+struct Home(Workplace);
 
 impl Home {
-    fn new(database: &TestDatabase) -> Result<Self> {
-        Ok(Self { directory: tempfile::tempdir()?, url: database.url.clone() })
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.directory.path().join("audit.sock")
+    fn new(database: &TestDatabase) -> Self {
+        Self(Workplace::on(&database.url))
     }
 
     fn state(&self) -> PathBuf {
-        self.directory.path().join("state")
+        self.0.path("state")
     }
 
-    fn command(&self, flush_interval: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_program-under-test"));
-        command.arg("serve").env("BOUNDARY_USAGE_DATABASE", &self.url);
-        command.arg("--socket").arg(self.socket());
-        command.args(["--workspace", &Uuid::from_u128(1).to_string(), "--owner", &Uuid::from_u128(2).to_string()]);
-        command.args(["--no-collect", "--flush-interval", flush_interval, "--checkpoint-interval", "10ms"]);
-        command.arg("--state-dir").arg(self.state());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
+    fn arguments(&self, flush_interval: &str) -> Vec<String> {
+        let state = self.state().to_str().expect("temporary directories have plain names").to_owned();
+        let mut arguments = Vec::from(one_socket(&self.0.path("audit.sock"), 1, 2));
+        arguments.extend(["--no-collect", "--flush-interval", flush_interval].map(str::to_owned));
+        arguments.extend(["--checkpoint-interval", "10ms", "--state-dir", &state].map(str::to_owned));
+        arguments
     }
 
-    fn serve(&self, flush_interval: &str) -> Result<Server> {
-        Ok(Server(self.command(flush_interval).spawn().context("cannot start the program")?))
+    fn serve(&self, flush_interval: &str) -> Serving {
+        self.0.serve(1, self.arguments(flush_interval))
     }
 
     /// Sends so many allowed requests, and waits until the server has read them.
     async fn send(&self, allowed: u64) -> Result<()> {
-        let mut client = loop {
-            match AuditClient::connect(&self.socket()).await {
-                Ok(client) => break client,
-                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
-            }
-        };
+        let mut client = AuditClient::connect(&self.0.path("audit.sock")).await?;
         for _ in 0..allowed {
             client.report(true, "https://a.example/").await?;
         }
@@ -74,34 +56,20 @@ impl Home {
     }
 }
 
-impl Server {
-    fn killed(mut self) -> Result<()> {
-        self.0.kill()?;
-        self.0.wait()?;
-        Ok(())
-    }
-
-    async fn terminated(self) -> Result<Output> {
-        let status = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status()?;
-        assert!(status.success());
-        Ok(tokio::task::spawn_blocking(|| self.0.wait_with_output()).await??)
-    }
-}
-
 const ALLOWED: &str = "SELECT CAST(coalesce(sum(allowed_requests), 0) AS bigint) FROM boundary_usage_stats";
 
 on_each_database! {
     async fn a_process_killed_after_a_checkpoint_has_lost_nothing_at_its_next_start(database) {
-        let home = Home::new(&database)?;
-        let server = home.serve("1h")?;
+        let home = Home::new(&database);
+        let server = home.serve("1h");
         home.send(40).await?;
         home.checkpointed(|checkpoint| checkpoint.requests() == (40, 0)).await;
-        server.killed()?;
+        server.kill();
         assert_eq!(database.number(ALLOWED).await?, 0);
-        let server = home.serve("1h")?;
+        let server = home.serve("1h");
         home.send(10).await?;
-        let stopped = server.terminated().await?;
-        assert!(stopped.status.success(), "{stopped:?}");
+        let stopped = server.stop();
+        assert_eq!(stopped.code, 0, "{}", stopped.stderr);
         assert_eq!(database.number(ALLOWED).await?, 50);
         assert!(home.checkpoint().unwrap().is_empty());
         assert_eq!(database.number("SELECT count(*) FROM boundary_usage_replicas").await?, 1);
@@ -109,18 +77,19 @@ on_each_database! {
     }
 
     async fn a_process_killed_after_a_flush_counts_nothing_twice_at_its_next_start(database) {
-        let home = Home::new(&database)?;
+        let home = Home::new(&database);
         for round in 1..=2 {
-            let server = home.serve("20ms")?;
+            let server = home.serve("20ms");
             home.send(30).await?;
             // From here on the checkpoint may still know of less than the database, and must not count it again.
-            while database.number(ALLOWED).await? < 30 * round {}
-            server.killed()?;
+            let is_counted = async || Ok(database.number(ALLOWED).await? >= 30 * round);
+            accounts::until("all requests are in the database", is_counted).await?;
+            server.kill();
             assert_eq!(database.number(ALLOWED).await?, 30 * round);
         }
-        let stopped = home.serve("1h")?;
+        let server = home.serve("1h");
         home.send(10).await?;
-        assert!(stopped.terminated().await?.status.success());
+        assert_eq!(server.stop().code, 0);
         assert_eq!(database.number(ALLOWED).await?, 70);
         Ok(())
     }
@@ -129,13 +98,12 @@ on_each_database! {
 #[tokio::test]
 async fn a_second_process_without_an_id_of_its_own_is_told_which_options_help() -> Result<()> {
     let database = TestDatabase::sqlite()?;
-    let home = Home::new(&database)?;
-    let first = home.serve("1h")?;
+    let home = Home::new(&database);
+    let first = home.serve("1h");
     home.send(10).await?;
-    let second = home.command("1h").output()?;
-    let said = String::from_utf8_lossy(&second.stderr);
-    assert_eq!(second.status.code(), Some(1), "{said}");
-    assert!(said.contains("--state-dir") && said.contains("--replica"), "{said}");
-    assert!(first.terminated().await?.status.success());
+    let second: Ended = home.0.command(["serve"]).args(home.arguments("1h")).output()?.into();
+    assert_eq!(second.code, 1, "{}", second.stderr);
+    assert!(second.stderr.contains("--state-dir") && second.stderr.contains("--replica"), "{}", second.stderr);
+    assert_eq!(first.stop().code, 0);
     Ok(())
 }
