@@ -15,12 +15,12 @@ test: setup ## Runs all tests, on SQLite and on a PostgreSQL that they start the
 	$(CARGO) test --workspace
 
 fuzz: setup-component ## Feeds mutated input to everything that reads bytes of others, for SECONDS=60 each
-	FUZZ_SECONDS=$(SECONDS) $(CARGO) test -p boundary-usage-tests --test rules fuzzing -- --nocapture
+	FUZZ_SECONDS=$(SECONDS) $(CARGO) test --workspace --test rules fuzzing -- --nocapture
 
 # The development build is fast enough: the component, which does most of the work, is compiled to machine code at full
 # optimisation in every build.
 simulate: setup-component ## Simulates replicas and faults: SEEDS=2000, or STEPS=1000000; SEED=7 replays one
-	$(CARGO) run --package boundary-usage-tests --bin simulate -- \
+	$(CARGO) run --bin simulate -- \
 	  $(if $(SEED),--seed $(SEED),$(if $(STEPS),--steps $(STEPS),--seeds $(or $(SEEDS),2000))) \
 	  $(if $(FIRST),--first $(FIRST)) $(if $(MUTATION),--mutation $(MUTATION))
 
