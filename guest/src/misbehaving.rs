@@ -80,6 +80,10 @@ pub(crate) async fn on_flush(replica: Uuid) -> Result<(), Error> {
             ended.read().await.map(drop)
         }
         16 => Transaction::commit(committed(replica).await?).await,
+        17 => {
+            std::mem::forget(committed(replica).await?);
+            Transaction::begin(replica).await.map(drop)
+        }
         20 => Transaction::begin(Uuid { high: 1, low: 1 }).await.map(drop),
         21 => {
             let _transaction = Transaction::begin(replica).await?;
@@ -110,10 +114,6 @@ pub(crate) async fn on_flush(replica: Uuid) -> Result<(), Error> {
             let mut damaged = update();
             damaged.cumulative.users.sketch = vec![7; 64];
             transaction.upsert(damaged).await.map(drop)
-        }
-        17 => {
-            std::mem::forget(committed(replica).await?);
-            Transaction::begin(replica).await.map(drop)
         }
         _ => Ok(()),
     }

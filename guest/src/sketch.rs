@@ -77,10 +77,8 @@ pub struct UniqueSet(ThetaSketch);
 impl UniqueSet {
     /// An empty set.
     pub fn new() -> Self {
-        match ThetaSketchBuilder::default().lg_k(LG_K).build() {
-            Ok(sketch) => Self(sketch),
-            Err(_) => unreachable!("lg_k = 14 is in range"),
-        }
+        let sketch = ThetaSketchBuilder::default().lg_k(LG_K).build();
+        Self(sketch.expect("lg_k = 14 is in range"))
     }
 
     /// Puts an id in.
@@ -163,17 +161,13 @@ pub struct UniqueUnion(ThetaUnion);
 impl UniqueUnion {
     /// A union of no sets.
     pub fn new() -> Self {
-        match ThetaUnionBuilder::default().lg_k(LG_K).build() {
-            Ok(union) => Self(union),
-            Err(_) => unreachable!("lg_k = 14 is in range"),
-        }
+        let union = ThetaUnionBuilder::default().lg_k(LG_K).build();
+        Self(union.expect("lg_k = 14 is in range"))
     }
 
     /// Adds the ids of a set.
     pub fn add(&mut self, sketch: &UniqueSketch) {
-        if self.0.update(&sketch.0).is_err() {
-            unreachable!("every sketch here has the default seed");
-        }
+        self.0.update(&sketch.0).expect("every sketch here has the default seed");
     }
 
     /// The union of what was added.
