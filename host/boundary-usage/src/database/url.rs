@@ -94,7 +94,10 @@ pub(super) fn sqlite(url: &str) -> Result<(PathBuf, SqliteConnectOptions), Error
 pub(super) fn postgres(url: &str) -> Result<PgConnectOptions, Error> {
     // A raw `/`, `?` or `#` in a password ends the authority too early; the rest of the password would be taken for a
     // path or for parameters, and shown in logs and errors.
-    let after_scheme = url.split_once("://").map_or("", |(_, rest)| rest);
+    let after_scheme = url.split_once(':').and_then(|(_, rest)| rest.strip_prefix("//"));
+    let Some(after_scheme) = after_scheme else {
+        return Err(invalid("`//` is missing behind its scheme"));
+    };
     let authority_end = after_scheme.find(['/', '?', '#']).unwrap_or(after_scheme.len());
     if after_scheme[authority_end..].contains('@') {
         let encode = "percent-encode the characters `/ ? # @` in user and password (`/` is %2F)";
@@ -172,6 +175,9 @@ mod tests {
             "postgres://u@h/d?sslmode=hunter2",
             "postgres://u@h/d?port=hunter2",
             "postgres://u@h/d?hostaddr=hunter2",
+            "postgres:/d?sslmode=verify-full&sslrootcert=ca:hunter2@h",
+            "postgres:/d?sslmode=verify-full&sslrootcert=ca:hunter2@h://d",
+            "postgres:u:hunter2@h/d",
         ] {
             let message = postgres(url).unwrap_err().to_string();
             assert!(!message.contains("hunter2"), "{message}");
