@@ -12,6 +12,7 @@ use boundary_usage_tracker::{SKETCH_BYTES_MAX, UniqueSketch};
 use sha2::{Digest, Sha256};
 use tokio_util::bytes::BytesMut;
 use tokio_util::codec::Decoder;
+use url::Url;
 
 /// A name, which is also that of the corpus's directory, and what is done with an input.
 pub type Target = (&'static str, fn(&[u8]));
@@ -89,13 +90,25 @@ pub fn checkpoint(body: &[u8]) {
     }
 }
 
-/// A database URL. What is wrong with it is said without its password.
+/// A database URL. What is wrong with it is said without its password, wherever mutations put that.
 pub fn database_url(input: &[u8]) {
+    const PASSWORD: &str = "hunter2";
     let text = String::from_utf8_lossy(input);
     if let Err(error) = Database::check_url(&text) {
         let shown = format!("{error} {error:?}");
-        assert!(!text.starts_with("postgres:") || !shown.contains("hunter2"), "{shown}");
+        let may_be_shown =
+            !(text.starts_with("postgres:") || text.starts_with("postgresql:")) || names_a_file(&text, PASSWORD);
+        assert!(may_be_shown || !shown.contains(PASSWORD), "{shown}");
     }
+}
+
+/// Whether this is part of the root certificate's file name: the one value of a parameter that messages show, because
+/// whoever mistypes it must see what was looked for. No password gets there by a character that was not encoded: in
+/// front of an `@`, a `?` is refused.
+fn names_a_file(url: &str, part: &str) -> bool {
+    let names = ["sslrootcert", "ssl-root-cert"];
+    Url::parse(url)
+        .is_ok_and(|url| url.query_pairs().any(|(name, value)| names.contains(&&*name) && value.contains(part)))
 }
 
 /// The committed inputs of a target, sorted by name.

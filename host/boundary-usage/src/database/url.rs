@@ -1,6 +1,7 @@
 //! Database URLs: which kind of database one names, and what is wrong with one that cannot be used.
 //!
-//! A URL can hold a password, and a mistyped one can hold it anywhere. No message here shows more of it than the scheme.
+//! A URL can hold a password, and a mistyped one can hold it anywhere. No message here shows more of a
+//! PostgreSQL URL than the scheme, and the file of the root certificate when that cannot be read.
 
 use std::path::PathBuf;
 use std::str::FromStr;
