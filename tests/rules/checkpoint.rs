@@ -355,3 +355,24 @@ async fn d3_a_commit_is_put_off_while_a_file_that_would_confirm_the_wrong_flush_
     assert_eq!(model.tables().rows[&REPLICA].allowed, 6);
     assert_eq!(process.tracker.status().checkpoint.unwrap().last_error, None);
 }
+
+#[tokio::test]
+async fn a_disk_that_does_not_answer_holds_up_no_shutdown() {
+    let database = Database::with_backend(Arc::new(ModelDatabase::default()));
+    let state = new_state();
+    let limit = Duration::from_millis(50);
+    let options = Options { shutdown_timeout: limit, ..options(Clock::manual().0, state.path()) };
+    let tracker = plugin().start(REPLICA, database.clone(), options).await.unwrap();
+    // Whoever opens a pipe to write waits for a reader, as for a disk that does not come back.
+    let partial = file(&state, "checkpoint.partial");
+    assert!(std::process::Command::new("mkfifo").arg(&partial).status().unwrap().success());
+    tracker.track(Uuid::from_u128(1), Uuid::from_u128(1), 1, 0).unwrap();
+
+    let stopped = tracker.shutdown().await;
+    assert!(matches!(stopped, Err(Error::TimedOut { action: "the last flush", .. })), "{stopped:?}");
+    let status = tracker.status().checkpoint.unwrap();
+    assert!(status.last_error.unwrap().contains("not written within 50ms"));
+    assert_eq!(row(&database).await, (0, 0, 0), "without its checkpoint, no commit");
+    // Lets the writes that wait come to an end, which the runtime waits for.
+    let _reader = fs::File::open(&partial).unwrap();
+}

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::runtime::Handle;
@@ -112,10 +113,13 @@ impl Keeper {
         self.write(Occasion::Commit).await
     }
 
-    /// Writes for the last time, and lets others have the files. A commit is refused from then on.
-    pub(crate) async fn close(self: &Arc<Self>) {
+    /// Writes for the last time, and lets others have the files. A commit is refused from then on. A disk that does not
+    /// answer within the limit is not waited for.
+    pub(crate) async fn close(self: &Arc<Self>, limit: Duration) {
         // A failure has been said.
-        let _ = self.write(Occasion::Close).await;
+        if tokio::time::timeout(limit, self.write(Occasion::Close)).await.is_err() {
+            self.say(&std::io::Error::new(std::io::ErrorKind::TimedOut, format!("not written within {limit:?}")));
+        }
     }
 
     /// On a thread where waiting for a disk delays nobody. A write that was begun ends, whether or not it is waited for.

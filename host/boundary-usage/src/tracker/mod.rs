@@ -44,6 +44,7 @@ struct Counters {
     flushes: u64,
     failed_flushes: u64,
     restarts: u64,
+    restarts_in_a_row: u32,
     last_restart: Option<String>,
     restart_wait: Option<Duration>,
     last_error: Option<String>,
@@ -83,11 +84,13 @@ pub struct TrackerStatus {
     pub last_error: Option<String>,
     /// How often the component had to be replaced because it broke.
     pub restarts: u64,
+    /// How often of these since a flush last went through it.
+    pub restarts_in_a_row: u32,
     /// Why it broke the last time.
     pub last_restart: Option<String>,
-    /// While it is broken: how long the tracker waits, in milliseconds, before it replaces it. The wait doubles while
-    /// new ones break too, up to 30 s, and starts again from 50 ms after a flush that went through the component.
-    /// Meanwhile activity is accepted as ever, and nothing is flushed. `None` while a component runs.
+    /// While it is broken: how long the tracker waits, in milliseconds, before it replaces it: 50 ms at first, and twice
+    /// as long at each further one in a row, up to 30 s. Meanwhile activity is accepted as ever, and nothing is flushed.
+    /// `None` while a component runs.
     pub restart_wait_ms: Option<u64>,
     /// How the checkpoints fare; `None` without a state directory.
     pub checkpoint: Option<CheckpointStatus>,
@@ -163,7 +166,8 @@ impl Tracker {
         self.command(Command::Flush).await
     }
 
-    /// Accepts nothing more, flushes once more and stops. Any clone may call it, once.
+    /// Accepts nothing more, flushes once more and stops. Any clone may call it, once. It waits no longer than
+    /// `shutdown_timeout` for the database, and as long again for the disk of a checkpoint.
     ///
     /// # Errors
     ///
@@ -176,7 +180,7 @@ impl Tracker {
         let stopped = tokio::time::timeout(limit, self.command(Command::Stop)).await;
         let stopped = stopped.unwrap_or(Err(Error::TimedOut { action: "the last flush", limit }));
         if let Some(keeper) = &self.shared.keeper {
-            keeper.close().await;
+            keeper.close(limit).await;
         }
         stopped
     }
@@ -192,6 +196,7 @@ impl Tracker {
             failed_flushes: counters.failed_flushes,
             last_error: counters.last_error.clone(),
             restarts: counters.restarts,
+            restarts_in_a_row: counters.restarts_in_a_row,
             last_restart: counters.last_restart.clone(),
             restart_wait_ms: counters.restart_wait.map(|wait| wait.as_millis().try_into().unwrap_or(u64::MAX)),
             checkpoint: self.shared.keeper.as_ref().map(|keeper| keeper.status()),
@@ -211,8 +216,10 @@ impl Tracker {
 }
 
 impl Shared {
+    /// A flush went through the component, whatever the database said.
     fn flushed(&self, flushed: &Result<Flushed, Error>) {
         let mut counters = self.counters();
+        counters.restarts_in_a_row = 0;
         match flushed {
             Ok(Flushed::Idle) => counters.last_error = None,
             Ok(_) => {
@@ -226,11 +233,15 @@ impl Shared {
         }
     }
 
-    fn broke(&self, error: &Error, wait: Duration) {
+    /// Answers how long to wait before the component is replaced.
+    fn broke(&self, error: &Error) -> Duration {
         let mut counters = self.counters();
+        let wait = schedule::restart_wait(counters.restarts_in_a_row);
         counters.restarts += 1;
+        counters.restarts_in_a_row += 1;
         counters.last_restart = Some(error.to_string());
         counters.restart_wait = Some(wait);
+        wait
     }
 
     fn replaced(&self) {
@@ -268,6 +279,7 @@ fn run_thread(owner: Owner, commands: mpsc::WeakSender<Command>, ready: oneshot:
 /// A tracker's work until its end: the owner, and beside it the flush loop.
 async fn run(owner: Owner, instance: Instance, commands: mpsc::WeakSender<Command>) {
     let keeper = owner.grants.keeper.clone();
+    let limit = owner.options.shutdown_timeout;
     let flushing = flush_loop(commands, owner.options.clone(), owner.grants.replica);
     // The flush loop ends when the last handle is gone; the owner then has its last flush to do.
     let flushing = async {
@@ -281,7 +293,7 @@ async fn run(owner: Owner, instance: Instance, commands: mpsc::WeakSender<Comman
     }
     // After a shutdown that is done already; it is for a last handle that was dropped without.
     if let Some(keeper) = keeper {
-        keeper.close().await;
+        keeper.close(limit).await;
     }
 }
 

@@ -20,10 +20,6 @@ use crate::tracker::Flushed;
 /// How many activities cross into the component at once.
 const BATCH_MAX: usize = 4_096;
 
-/// The wait before a component that broke is replaced; doubled while new ones break too, up to the maximum.
-const RESTART_WAIT: Duration = Duration::from_millis(50);
-const RESTART_WAIT_MAX: Duration = Duration::from_secs(30);
-
 type Reply = oneshot::Sender<Result<Flushed, Error>>;
 
 pub(super) enum Command {
@@ -54,18 +50,14 @@ impl Owner {
 
     /// Runs until told to stop, or until the last handle is gone.
     pub(super) async fn run(mut self, mut instance: Instance) {
-        // Doubled before it is waited for.
-        let mut wait = RESTART_WAIT / 2;
         loop {
-            let mut progressed = false;
-            let end = instance.run(async |calls| self.work(calls, &mut progressed).await).await;
+            let end = instance.run(async |calls| self.work(calls).await).await;
             let error = match end {
                 Ok(End::Stopped) => return,
                 Err(error) => error,
             };
             self.grants.ledger().flush_ends();
-            wait = if progressed { RESTART_WAIT } else { (wait * 2).min(RESTART_WAIT_MAX) };
-            self.shared.broke(&error, wait);
+            let wait = self.shared.broke(&error);
             let error = &error as &dyn std::error::Error;
             tracing::error!(replica = %self.grants.replica, error, ?wait, "the component broke, and is replaced after a wait");
             self.record_meanwhile(wait).await;
@@ -99,7 +91,7 @@ impl Owner {
     }
 
     /// One event after the other: the end of a flush, a command, activity.
-    async fn work(&mut self, calls: &Calls<'_>, progressed: &mut bool) -> Result<End, Error> {
+    async fn work(&mut self, calls: &Calls<'_>) -> Result<End, Error> {
         let mut buffer = Vec::new();
         loop {
             tokio::select! {
@@ -116,7 +108,6 @@ impl Owner {
                     }
                     self.drain(calls, &mut buffer).await?;
                     let flushed = self.flush_beside_tracking(calls, &mut buffer).await?;
-                    *progressed = true;
                     self.shared.flushed(&flushed);
                     if let Some(reply) = reply {
                         // Whoever asked may no longer wait.

@@ -1,4 +1,5 @@
-//! When to flush next: every interval, give or take a jitter, and sooner after a flush that failed; pure.
+//! When to flush next: every interval, give or take a jitter, and sooner after a flush that failed. And when to replace a
+//! component that broke. Pure.
 
 use std::time::Duration;
 
@@ -45,6 +46,15 @@ impl Schedule {
     }
 }
 
+/// The first wait before a component that broke is replaced.
+const RESTART_WAIT_MIN: Duration = Duration::from_millis(50);
+const RESTART_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How long to wait before a component that broke is replaced, when as many before it broke without a flush between.
+pub(super) fn restart_wait(in_a_row: u32) -> Duration {
+    RESTART_WAIT_MIN.saturating_mul(2_u32.saturating_pow(in_a_row)).min(RESTART_WAIT_MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,5 +94,11 @@ mod tests {
             let mut schedule = Schedule::new(interval, 0.1);
             assert!((0..80).all(|_| schedule.after_failure(1.0) <= interval), "{interval:?}");
         }
+    }
+
+    #[test]
+    fn a_component_that_breaks_again_and_again_is_replaced_ever_more_slowly() {
+        let waits = [0, 1, 2, 3, 9, 10, 31, 32, u32::MAX].map(|in_a_row| restart_wait(in_a_row).as_millis());
+        assert_eq!(waits, [50, 100, 200, 400, 25_600, 30_000, 30_000, 30_000, 30_000]);
     }
 }
