@@ -343,13 +343,8 @@ async fn d2_a_full_disk_fails_flushes_and_collections_and_loses_nothing() -> Res
     accounts.track_many(&trackers, 10);
     accounts.settle(&database).await?;
     server.fill_disk().await?;
-    // What is written fills what room the files have left; then nothing more can be.
-    until("flushes fail, and tracking goes on", async || {
-        accounts.track_many(&trackers, 10);
-        let _ = database.collect(Default::default()).await;
-        Ok(trackers.iter().all(|tracker| tracker.status().last_error.is_some()))
-    })
-    .await?;
+    accounts.track_until_flushes_fail(&trackers, &database, "").await?;
+    accounts.track_many(&trackers, 10);
     assert!(server.log()?.contains("No space left on device"));
     server.clear_disk().await?;
     // A log that cannot be written ends the server; one that an operator starts again when there is room.

@@ -6,7 +6,7 @@ use std::process::{Child, Command};
 
 use anyhow::{Context, Result, bail, ensure};
 use boundary_usage::{Database, Error, Update};
-use boundary_usage_tests::accounts::{Accounts, tracker_by_hand, tracker_by_itself, until};
+use boundary_usage_tests::accounts::{Accounts, tracker_by_hand, tracker_by_itself};
 use boundary_usage_tests::child;
 use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::usage::{begin_flush, flush, id, uniques, update};
@@ -55,13 +55,8 @@ async fn child_process_on_a_full_disk() -> Result<()> {
     accounts.settle(&database).await?;
     for _ in 0..3 {
         let ballast = fill(&directory)?;
-        until("flushes fail, and tracking goes on", async || {
-            accounts.track_many(&trackers, 10);
-            let _ = database.collect(Default::default()).await;
-            let errors = trackers.iter().map(|tracker| tracker.status().last_error.unwrap_or_default());
-            Ok(errors.into_iter().all(|error| error.contains("disk is full")))
-        })
-        .await?;
+        accounts.track_until_flushes_fail(&trackers, &database, "disk is full").await?;
+        accounts.track_many(&trackers, 10);
         std::fs::remove_file(ballast)?;
         accounts.settle(&database).await?;
     }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use boundary_usage::{Clock, CollectOptions, Database, Options, Tracker};
+use boundary_usage::{Clock, CollectOptions, Database, DatabaseStatus, Options, Tracker};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -43,7 +43,37 @@ impl Accounts {
         }
     }
 
-    /// Collects, again and again, until the periods hold what was accepted; what fails meanwhile is tried again.
+    /// Tracks and collects until every tracker's last flush has failed with this message. A tracker gets its next
+    /// activity when the one before is flushed: what is flushed uses up what room a full disk has left in its files, and
+    /// no more than that is tracked, however slow the machine.
+    ///
+    /// # Errors
+    ///
+    /// When flushes do not come to fail.
+    pub async fn track_until_flushes_fail(
+        &mut self,
+        trackers: &[Tracker],
+        database: &Database,
+        message: &str,
+    ) -> Result<()> {
+        let mut tracked_after = vec![None; trackers.len()];
+        until("flushes fail", async || {
+            for (tracker, tracked_after) in trackers.iter().zip(&mut tracked_after) {
+                let flushes = Some(tracker.status().flushes);
+                if *tracked_after != flushes {
+                    self.track(tracker);
+                    *tracked_after = flushes;
+                }
+            }
+            let _ = database.collect(CollectOptions::default()).await;
+            let mut errors = trackers.iter().map(|tracker| tracker.status().last_error);
+            Ok(errors.all(|error| error.is_some_and(|error| error.contains(message))))
+        })
+        .await
+    }
+
+    /// Collects whenever there is something to, until the periods hold what was accepted; what fails meanwhile is tried
+    /// again.
     ///
     /// # Errors
     ///
@@ -51,7 +81,7 @@ impl Accounts {
     pub async fn settle(&self, database: &Database) -> Result<()> {
         let settled = timeout(PATIENCE, async {
             loop {
-                match collected(database).await {
+                match collected_if_used(database).await {
                     Ok(totals) if totals == self.accepted => return Ok(()),
                     Ok(totals) => {
                         let too_much = totals.iter().zip(self.accepted).any(|(total, accepted)| *total > accepted);
@@ -80,18 +110,29 @@ impl Accounts {
     }
 }
 
+/// Closes the open period if a replica has used it, and sums all that are closed. A loop that closed unused ones, too,
+/// would fill a small disk with them before a slow machine's first flush.
+async fn collected_if_used(database: &Database) -> Result<Totals, boundary_usage::Error> {
+    let status = database.status().await?;
+    if status.rows.is_empty() { Ok(totals(&status)) } else { collected(database).await }
+}
+
 /// Closes the open period, and sums all that are closed. The sum is the database's, and not that of the summaries that
 /// were answered: an answer can be lost.
 async fn collected(database: &Database) -> Result<Totals, boundary_usage::Error> {
     database.collect(CollectOptions::default()).await?;
+    Ok(totals(&database.status().await?))
+}
+
+fn totals(status: &DatabaseStatus) -> Totals {
     let mut totals = Totals::default();
-    for period in database.status().await?.periods {
-        let summary = period.summary;
+    for period in &status.periods {
+        let summary = &period.summary;
         let counts =
             [summary.unique_workspaces, summary.unique_users, summary.allowed_requests, summary.denied_requests];
         totals.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
     }
-    Ok(totals)
+    totals
 }
 
 /// A tracker that flushes when it is told to.
