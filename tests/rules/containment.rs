@@ -188,8 +188,10 @@ async fn producers_faster_than_a_component_that_hangs_wait_and_lose_nothing() {
     let tracker = misbehaving_plugin().start(REPLICA, database, options).await.unwrap();
     tracker.track(cue(2), Uuid::from_u128(9), 1, 0).unwrap();
     // The component hangs once it has this; then nobody empties the intake.
-    until(|| tracker.try_track(Uuid::from_u128(1), Uuid::from_u128(9), 0, 0).is_err()).await;
-    let full = tracker.try_track(Uuid::from_u128(1), Uuid::from_u128(9), 1, 0);
+    let mut ids = (1..).map(|number| Uuid::from_u64_pair(9, number));
+    let mut try_another = || tracker.try_track(ids.next().expect("a range without an end"), Uuid::from_u128(9), 0, 0);
+    until(|| try_another().is_err()).await;
+    let full = try_another();
     assert_eq!(full, Err(TrackError::Full { capacity: CAPACITY as usize }));
     let accepted = tracker.status().activities;
     assert!(accepted <= 2 * CAPACITY + 1, "{accepted} wait: more than one batch taken and one full intake");

@@ -40,7 +40,7 @@ pub fn cue(number: u64) -> Uuid {
 }
 
 /// Waits for a condition that nothing announces.
-pub async fn until(condition: impl Fn() -> bool) {
+pub async fn until(mut condition: impl FnMut() -> bool) {
     while !condition() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

@@ -76,6 +76,8 @@ pub struct TrackerStatus {
     pub replica: Uuid,
     /// Activities accepted.
     pub activities: u64,
+    /// Those of them that wait in the intake: the component does not have them yet.
+    pub pending: u64,
     /// Flushes that did not fail and had something to do.
     pub flushes: u64,
     /// Flushes that failed.
@@ -187,11 +189,14 @@ impl Tracker {
 
     /// What the tracker knows of itself.
     pub fn status(&self) -> TrackerStatus {
+        // In this order, so that no more are handed on than accepted.
+        let handed_on = self.shared.intake.handed_on();
         let activities = self.shared.intake.accepted();
         let counters = self.shared.counters();
         TrackerStatus {
             replica: self.shared.replica,
             activities,
+            pending: activities - handed_on,
             flushes: counters.flushes,
             failed_flushes: counters.failed_flushes,
             last_error: counters.last_error.clone(),

@@ -3,6 +3,7 @@
 //! It runs on a thread of its own, with a runtime of its own: a component that computes too long, until it is
 //! interrupted, delays nobody else. A host that has one thread only runs it there, and takes that delay.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,9 +83,11 @@ impl Owner {
                 biased;
                 () = &mut waited => return,
                 () = self.shared.intake.filled() => {
-                    self.shared.intake.swap(&mut buffer);
-                    self.grants.ledger().record(&buffer);
-                    buffer.clear();
+                    let recorded = self.shared.intake.sweep(&mut buffer, async |activities| {
+                        self.grants.ledger().record(activities);
+                        Ok::<_, Infallible>(())
+                    });
+                    let Ok(()) = recorded.await;
                 }
             }
         }
@@ -149,14 +152,15 @@ impl Owner {
 
     /// Hands the component all that the intake holds now.
     async fn drain(&self, calls: &Calls<'_>, buffer: &mut Vec<Activity>) -> Result<(), Error> {
-        self.shared.intake.swap(buffer);
-        // All of it first: if the component breaks at one batch, its successor starts from the ledger.
-        self.grants.ledger().record(buffer);
-        for batch in buffer.chunks(BATCH_MAX) {
-            calls.track(batch).await?;
-        }
-        buffer.clear();
-        Ok(())
+        let sweep = self.shared.intake.sweep(buffer, async |activities| {
+            // All of it first: if the component breaks at one batch, its successor starts from the ledger.
+            self.grants.ledger().record(activities);
+            for batch in activities.chunks(BATCH_MAX) {
+                calls.track(batch).await?;
+            }
+            Ok(())
+        });
+        sweep.await
     }
 }
 

@@ -1,165 +1,174 @@
-//! The bounded queue between a proxy's threads and the one thread that owns the component.
+//! The bounded queue between a proxy's threads and the one task that owns the component.
 //!
-//! A push appends to a buffer under a lock that is held for nanoseconds; the owner takes the whole buffer by swapping an
-//! empty one in. When the buffer is full, `push` waits for that swap and `try_push` answers that it is full: nothing is
+//! ```text
+//! thread ── push ──▶ shard ──┐
+//! thread ── push ──▶ shard ──┼── sweep, every 10 ms ──▶ owner
+//! thread ── push ──▶ shard ──┘
+//! ```
+//!
+//! Each thread pushes into a shard of its own, as long as there are no more threads than shards: what it locks there, it
+//! shares with the owner alone, who comes by a hundred times a second to exchange a buffer. Equal pairs are added up in the
+//! shard. When all room is taken, `push` waits for the owner and `try_push` answers that the intake is full: nothing is
 //! dropped, and memory stays bounded.
 
-use std::sync::{Condvar, Mutex, MutexGuard};
+mod pairs;
+mod room;
+mod shard;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use self::room::Room;
+use self::shard::{Pushed, Shard};
 use crate::activity::Activity;
 use crate::error::TrackError;
 
-pub(super) struct Intake {
-    capacity: usize,
-    queue: Mutex<Queue>,
-    /// Told when the queue was full and has been emptied.
-    room: Condvar,
-    /// Told when the queue was empty and no longer is.
-    filled: Notify,
-}
+/// From one sweep to the next, as long as there is room. To hand over a few activities costs the component as much as to
+/// hand over hundreds, and a thread that has to wake the owner each time pays as much again.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(10);
 
-#[derive(Default)]
-struct Queue {
-    activities: Vec<Activity>,
-    accepted: u64,
-    closed: bool,
+pub(super) struct Intake {
+    /// A power of two of them.
+    shards: Box<[Shard]>,
+    room: Room,
+    /// The owner sleeps until someone wakes it, because nothing waits. Set before the owner looks into the shards, and read
+    /// after a push into one, so that one of the two sees the other.
+    asleep: AtomicBool,
+    /// Told when the owner is to come at once.
+    call: Notify,
+    /// The owner's last sweep; only the owner looks at it.
+    swept: Mutex<Option<Instant>>,
+    /// Activities that the owner has handed on.
+    handed_on: AtomicU64,
 }
 
 impl Intake {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { capacity, queue: Mutex::default(), room: Condvar::new(), filled: Notify::new() }
+        Self {
+            shards: (0..shard_count()).map(|_| Shard::default()).collect(),
+            room: Room::new(capacity),
+            asleep: AtomicBool::new(false),
+            call: Notify::new(),
+            swept: Mutex::default(),
+            handed_on: AtomicU64::new(0),
+        }
     }
 
-    /// Accepts an activity; waits while the queue is full.
+    /// Accepts an activity; waits while there is no room.
     pub(super) fn push(&self, activity: Activity) -> Result<(), TrackError> {
-        activity.check()?;
-        let full = |queue: &mut Queue| !queue.closed && queue.activities.len() >= self.capacity;
-        let queue = self.room.wait_while(self.lock(), full);
-        self.accept(queue.expect("no holder of this lock panics"), activity)
+        self.push_or(activity, || {
+            self.call.notify_one();
+            Ok(())
+        })
     }
 
-    /// Accepts an activity, unless the queue is full.
+    /// Accepts an activity, unless there is no room.
     pub(super) fn try_push(&self, activity: Activity) -> Result<(), TrackError> {
-        activity.check()?;
-        let queue = self.lock();
-        if !queue.closed && queue.activities.len() >= self.capacity {
-            return Err(TrackError::Full { capacity: self.capacity });
-        }
-        self.accept(queue, activity)
+        self.push_or(activity, || Err(TrackError::Full { capacity: self.room.capacity() }))
     }
 
-    fn accept(&self, mut queue: MutexGuard<'_, Queue>, activity: Activity) -> Result<(), TrackError> {
-        if queue.closed {
-            return Err(TrackError::Stopped);
-        }
-        queue.activities.push(activity);
-        queue.accepted += 1;
-        let first = queue.activities.len() == 1;
-        drop(queue);
-        if first {
-            self.filled.notify_one();
+    #[inline]
+    fn push_or(&self, activity: Activity, when_full: impl FnMut() -> Result<(), TrackError>) -> Result<(), TrackError> {
+        activity.check()?;
+        let shard = &self.shards[thread_number() & (self.shards.len() - 1)];
+        let calls = match shard.push(activity, &self.room, when_full)? {
+            Pushed::More => false,
+            Pushed::First => self.asleep.load(Ordering::Relaxed),
+            Pushed::MoreRoom => self.room.is_scarce(),
+        };
+        if calls {
+            self.call.notify_one();
         }
         Ok(())
     }
 
-    /// Takes everything that waits; `buffer`, empty, takes its place.
-    pub(super) fn swap(&self, buffer: &mut Vec<Activity>) {
-        debug_assert!(buffer.is_empty(), "what was taken before has been handed on");
-        let mut queue = self.lock();
-        std::mem::swap(&mut queue.activities, buffer);
-        drop(queue);
-        if buffer.len() >= self.capacity {
-            self.room.notify_all();
+    /// Takes what waits, one shard after the other, and hands each shard's to `hand_on` with the number of activities that
+    /// it stands for. All that was accepted before the call is taken.
+    pub(super) async fn sweep<E>(
+        &self,
+        buffer: &mut Vec<Activity>,
+        mut hand_on: impl AsyncFnMut(&[Activity]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        *self.swept.lock().expect("only the owner locks it") = Some(Instant::now());
+        for shard in &self.shards {
+            let activities = shard.swap(buffer, &self.room);
+            if activities == 0 {
+                continue;
+            }
+            // Those who wait may wait at any shard: it is all one room.
+            self.shards.iter().for_each(Shard::wake_waiters);
+            let handed_on = hand_on(buffer).await;
+            // Memory follows use: a buffer goes from shard to shard, and one burst is to leave no large one at each.
+            if buffer.len() < buffer.capacity() / 4 {
+                buffer.shrink_to(2 * buffer.len());
+            }
+            buffer.clear();
+            self.handed_on.fetch_add(activities, Ordering::Relaxed);
+            handed_on?;
         }
+        Ok(())
     }
 
-    /// Waits until something waits. For one waiter, the owner; safe to cancel.
+    /// Waits until it is time for a sweep. For one waiter, the owner; safe to cancel.
     pub(super) async fn filled(&self) {
-        while self.lock().activities.is_empty() {
-            self.filled.notified().await;
+        let swept = *self.swept.lock().expect("only the owner locks it");
+        if let Some(swept) = swept {
+            // A call left over from before the last sweep only makes this one come early.
+            let _ = tokio::time::timeout_at(swept + SWEEP_INTERVAL, self.call.notified()).await;
         }
+        loop {
+            self.asleep.store(true, Ordering::Relaxed);
+            if !self.shards.iter().all(Shard::is_empty) {
+                break;
+            }
+            self.call.notified().await;
+        }
+        self.asleep.store(false, Ordering::Relaxed);
     }
 
     /// Accepts nothing from now on.
     pub(super) fn close(&self) {
-        self.lock().closed = true;
-        self.room.notify_all();
+        self.shards.iter().for_each(Shard::close);
     }
 
     /// Whether the tracker has been told to stop.
     pub(super) fn is_closed(&self) -> bool {
-        self.lock().closed
+        // The last one to be closed.
+        self.shards.last().is_none_or(Shard::is_closed)
     }
 
     /// How many activities were accepted since the start.
     pub(super) fn accepted(&self) -> u64 {
-        self.lock().accepted
+        self.shards.iter().map(Shard::accepted).sum()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().expect("no holder of this lock panics")
+    /// How many of them the owner has handed on.
+    pub(super) fn handed_on(&self) -> u64 {
+        self.handed_on.load(Ordering::Relaxed)
     }
+}
+
+/// Four for each processor: a proxy has more threads than one, and those that share a shard get in each other's way.
+fn shard_count() -> usize {
+    static COUNT: OnceLock<usize> = OnceLock::new();
+    *COUNT.get_or_init(|| {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        (4 * processors).next_power_of_two().min(64)
+    })
+}
+
+/// The threads that track, in the order in which they came.
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);
+    }
+    NUMBER.with(|number| *number)
 }
 
 #[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn activity() -> Activity {
-        Activity { workspace: Uuid::from_u128(1), owner: Uuid::from_u128(2), allowed: 1, denied: 0 }
-    }
-
-    #[test]
-    fn a_full_intake_refuses_and_accepts_again_once_emptied() {
-        let intake = Intake::new(2);
-        assert_eq!(intake.try_push(activity()), Ok(()));
-        assert_eq!(intake.try_push(activity()), Ok(()));
-        assert_eq!(intake.try_push(activity()), Err(TrackError::Full { capacity: 2 }));
-        let mut taken = Vec::new();
-        intake.swap(&mut taken);
-        assert_eq!(taken.len(), 2);
-        assert_eq!(intake.try_push(activity()), Ok(()));
-        assert_eq!(intake.accepted(), 3);
-    }
-
-    #[test]
-    fn a_push_into_a_full_intake_waits_for_room_and_loses_nothing() {
-        let intake = Intake::new(1);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| (0..100).for_each(|_| intake.push(activity()).unwrap()));
-            }
-            let (mut total, mut taken) = (0, Vec::new());
-            while total < 400 {
-                intake.swap(&mut taken);
-                assert!(taken.len() <= 1);
-                total += taken.drain(..).count();
-                std::thread::yield_now();
-            }
-        });
-    }
-
-    #[test]
-    fn a_closed_intake_refuses_also_those_who_wait() {
-        let intake = Intake::new(1);
-        intake.push(activity()).unwrap();
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| intake.push(activity()));
-            intake.close();
-            assert_eq!(waiting.join().unwrap(), Err(TrackError::Stopped));
-        });
-    }
-
-    #[test]
-    fn nil_ids_are_refused() {
-        let intake = Intake::new(1);
-        let nil = Activity { owner: Uuid::nil(), ..activity() };
-        assert_eq!(intake.push(nil), Err(TrackError::NilId { field: "owner" }));
-        assert_eq!(intake.try_push(nil), Err(TrackError::NilId { field: "owner" }));
-        assert_eq!(intake.accepted(), 0);
-    }
-}
+mod tests;
