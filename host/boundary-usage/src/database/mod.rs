@@ -123,6 +123,12 @@ pub trait Backend: Send + Sync + 'static {
     /// Opens a transaction.
     async fn begin(&self, purpose: Purpose) -> Result<Box<dyn Transaction>, Error>;
 
+    /// Opens the transaction of a replica's flush, which will take its replica's lock alone and the cutover lock shared,
+    /// and then read. A database behind a wire may do all that at once: the transaction then has it when it is asked for.
+    async fn begin_flush(&self, _replica: Uuid) -> Result<Box<dyn Transaction>, Error> {
+        self.begin(Purpose::Flush).await
+    }
+
     /// See [`Database::status`].
     async fn status(&self) -> Result<DatabaseStatus, Error>;
 

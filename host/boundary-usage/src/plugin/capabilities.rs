@@ -13,7 +13,7 @@ use wasmtime::{Result as Trap, StoreLimits};
 use super::bindings::boundary::usage::{locks, transactions, types};
 use super::transaction::Transaction;
 use crate::checkpoint::Keeper;
-use crate::database::{Database, Lock, LockMode, Stored, UniqueSet, Uniques, Update};
+use crate::database::{Database, Stored, UniqueSet, Uniques, Update};
 use crate::error::{Error, chain};
 use crate::ledger::Ledger;
 
@@ -128,14 +128,16 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
         accessor: &Accessor<T, Self>,
         transaction: Resource<Transaction>,
     ) -> Trap<Result<transactions::Stored, types::Error>> {
-        let requests = accessor.with(|mut access| -> Trap<_> {
-            let transaction = access.get().table.get(&transaction)?;
-            Ok(transaction.granted.replica.then(|| transaction.requests()))
+        let asked = accessor.with(|mut access| -> Trap<_> {
+            let transaction = access.get().table.get_mut(&transaction)?;
+            Ok(transaction.granted.replica.then(|| (transaction.stored.take(), transaction.requests())))
         })?;
-        let Some(requests) = requests else {
-            return Ok(Err(refused("to read needs the replica's lock")));
+        let stored = match asked {
+            None => return Ok(Err(refused("to read needs the replica's lock"))),
+            Some((Some(stored), _)) => Ok(stored),
+            Some((None, requests)) => requests.read().await,
         };
-        let stored = match requests.read().await {
+        let stored = match stored {
             Ok(stored) => stored,
             Err(error) => return Ok(Err(error.into())),
         };
@@ -207,25 +209,14 @@ impl<T: Send> locks::HostWithStore<T> for HasSelf<Capabilities> {
         lock: locks::Lock,
         mode: locks::Mode,
     ) -> Trap<Result<(), types::Error>> {
-        let (requests, replica) = accessor.with(|mut access| -> Trap<_> {
-            let capabilities = access.get();
-            let requests = capabilities.table.get(&transaction)?.requests();
-            Ok((requests, capabilities.grants.replica))
-        })?;
-        let acquired = match (lock, mode) {
-            (locks::Lock::Cutover, locks::Mode::Shared) => requests.acquire(Lock::Cutover, LockMode::Shared).await,
-            (locks::Lock::Replica, locks::Mode::Exclusive) => {
-                requests.acquire(Lock::Replica(replica), LockMode::Exclusive).await
-            }
-            (locks::Lock::Cutover, locks::Mode::Exclusive) => {
-                return Ok(Err(refused("only a collection holds the cutover lock alone")));
-            }
-            (locks::Lock::Replica, locks::Mode::Shared) => {
-                return Ok(Err(refused("a replica's lock is exclusive")));
-            }
+        // The transaction has held both since it began; what is granted is what the component has asked for.
+        let refusal = match (lock, mode) {
+            (locks::Lock::Cutover, locks::Mode::Shared) | (locks::Lock::Replica, locks::Mode::Exclusive) => None,
+            (locks::Lock::Cutover, locks::Mode::Exclusive) => Some("only a collection holds the cutover lock alone"),
+            (locks::Lock::Replica, locks::Mode::Shared) => Some("a replica's lock is exclusive"),
         };
-        if let Err(error) = acquired {
-            return Ok(Err(error.into()));
+        if let Some(refusal) = refusal {
+            return Ok(Err(refused(refusal)));
         }
         accessor.with(|mut access| {
             let granted = &mut access.get().table.get_mut(&transaction)?.granted;

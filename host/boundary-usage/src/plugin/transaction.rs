@@ -1,6 +1,8 @@
 //! A component's handle of a database transaction, and the task that owns the transaction itself.
 //!
-//! The handle sends requests, the task carries them out one after the other. So the end of a handle, however it comes
+//! The task begins with all that a flush needs first: both locks, and what is stored. The component asks for them one after
+//! the other, and finds them there; each would be a wait of its own. The handle then sends requests, which the task
+//! carries out one after the other. So the end of a handle, however it comes
 //! (the component drops it, traps, or its store is torn down in the middle of a call), is a closed channel, and the
 //! task answers that with a rollback. No future of the database is ever dropped half way.
 
@@ -10,13 +12,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::database::{self, Database, Lock, LockMode, Purpose, Stored, Update};
+use crate::database::{self, Database, Lock, LockMode, Stored, Update};
 use crate::error::Error;
 
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 enum Request {
-    Acquire(Lock, LockMode, Reply<()>),
     Read(Reply<Stored>),
     Upsert(Box<Update>, Reply<bool>),
     Commit(Reply<()>),
@@ -28,6 +29,8 @@ pub struct Transaction {
     requests: mpsc::Sender<Request>,
     deadline: Instant,
     pub(super) granted: Granted,
+    /// Until the component asks for it.
+    pub(super) stored: Option<Stored>,
 }
 
 /// What the component has been granted within the transaction.
@@ -53,20 +56,25 @@ impl Transaction {
         let (reply, begun) = oneshot::channel();
         let backend = database.backend().clone();
         database.runtime().spawn(async move {
-            match backend.begin(Purpose::Flush).await {
-                Ok(transaction) => {
-                    // A component that no longer waits has closed the channel, and the rollback follows.
-                    let _ = reply.send(Ok(()));
-                    serve(transaction, replica, receiver).await;
-                }
+            let mut transaction = match backend.begin_flush(replica).await {
+                Ok(transaction) => transaction,
                 Err(error) => {
                     let _ = reply.send(Err(error));
+                    return;
                 }
+            };
+            let stored = open(&mut *transaction, replica).await;
+            let failed = stored.is_err();
+            // A component that no longer waits has closed the channel, and the rollback follows.
+            let _ = reply.send(stored);
+            match failed {
+                true => transaction.rollback().await,
+                false => serve(transaction, replica, receiver).await,
             }
         });
         let deadline = Instant::now() + limit;
-        answer(begun, deadline, "beginning a transaction").await?;
-        Ok(Self { requests, deadline, granted: Granted::default() })
+        let stored = answer(begun, deadline, "beginning a transaction").await?;
+        Ok(Self { requests, deadline, granted: Granted::default(), stored: Some(stored) })
     }
 
     pub(super) fn requests(&self) -> Requests {
@@ -94,10 +102,6 @@ impl Transaction {
 }
 
 impl Requests {
-    pub(super) async fn acquire(&self, lock: Lock, mode: LockMode) -> Result<(), Error> {
-        self.ask("acquiring a lock", |reply| Request::Acquire(lock, mode, reply)).await
-    }
-
     pub(super) async fn read(&self) -> Result<Stored, Error> {
         self.ask("reading the replica's usage", Request::Read).await
     }
@@ -133,14 +137,18 @@ fn lost(action: &'static str) -> Error {
     Error::Unavailable { action, source: "the transaction is busy or gone".into() }
 }
 
+/// Takes the locks of a flush, then reads: what an earlier transaction did is certain only after that.
+async fn open(transaction: &mut dyn database::Transaction, replica: Uuid) -> Result<Stored, Error> {
+    transaction.acquire(Lock::Cutover, LockMode::Shared).await?;
+    transaction.acquire(Lock::Replica(replica), LockMode::Exclusive).await?;
+    transaction.read(replica).await
+}
+
 /// Owns the transaction until its end.
 async fn serve(mut transaction: Box<dyn database::Transaction>, replica: Uuid, mut requests: mpsc::Receiver<Request>) {
     // Replies to a component that no longer waits go nowhere; the closed channel then ends the loop.
     while let Some(request) = requests.recv().await {
         match request {
-            Request::Acquire(lock, mode, reply) => {
-                let _ = reply.send(transaction.acquire(lock, mode).await);
-            }
             Request::Read(reply) => {
                 let _ = reply.send(transaction.read(replica).await);
             }

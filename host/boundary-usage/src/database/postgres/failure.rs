@@ -56,6 +56,11 @@ pub(super) fn is_lock_timeout(error: &sqlx::Error) -> bool {
     reply(error).is_some_and(|reply| reply.code() == "55P03")
 }
 
+/// Whether it is the end of the session, so that another one may fare better.
+pub(super) fn is_session_over(error: &sqlx::Error) -> bool {
+    reply(error).is_none_or(|reply| matches!(reply.severity(), PgSeverity::Fatal | PgSeverity::Panic))
+}
+
 /// Whether the role lacks a privilege.
 pub(super) fn is_privilege(error: &sqlx::Error) -> bool {
     reply(error).is_some_and(|reply| reply.code() == "42501")

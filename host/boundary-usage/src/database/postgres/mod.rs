@@ -6,6 +6,7 @@
 //! lock, and before a cutover that it waited for.
 
 mod failure;
+mod flush;
 mod schema;
 pub(in crate::database) mod tls;
 mod transaction;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::{ConnectOptions, Executor, PgConnection};
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use self::transaction::{Limits, PostgresTransaction};
 use super::connections::{Connections, Lease, timed_out};
@@ -85,6 +87,21 @@ impl Backend for Postgres {
             Purpose::Collection => &transaction::COLLECTION,
         };
         Ok(Box::new(self.open(limits).await?))
+    }
+
+    /// As [`Postgres::open`], with its locks and its read. That a connection has died shows later than there: the server
+    /// may be silent because it waits for a lock.
+    async fn begin_flush(&self, replica: Uuid) -> Result<Box<dyn Transaction>, Error> {
+        loop {
+            let lease = self.connections.take().await.map_err(not_connected)?;
+            let reused = lease.reused;
+            match flush::open(lease, replica).await {
+                Ok(transaction) => return Ok(Box::new(transaction)),
+                Err(flush::Failure::Connection(_)) if reused => {}
+                Err(flush::Failure::Connection(error)) => return Err(failure::of("opening a transaction", error)),
+                Err(flush::Failure::Answer(error)) => return Err(error),
+            }
+        }
     }
 
     async fn status(&self) -> Result<DatabaseStatus, Error> {

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::failure;
+use super::flush::Opened;
 use crate::collection::{Summary, TakenRow};
 use crate::database::connections::{Lease, timed_out};
 use crate::database::failure::unfinished;
@@ -23,9 +24,9 @@ pub(super) struct Limits {
     /// Begins it and sets the server's limits, in one round trip.
     pub(super) begin: &'static str,
     /// What the server's `lock_timeout` is, for messages.
-    lock: &'static str,
+    pub(super) lock: &'static str,
     /// How long to wait for any reply: longer than the server's own limits, for when there is no server any more.
-    reply: Duration,
+    pub(super) reply: Duration,
 }
 
 /// A replica's flush.
@@ -91,11 +92,18 @@ pub(super) struct PostgresTransaction {
     limits: &'static Limits,
     /// A statement failed, or was sent and its reply not waited for: the connection can only be closed.
     unfinished: bool,
+    /// What the transaction of a flush holds already.
+    opened: Option<Opened>,
 }
 
 impl PostgresTransaction {
     pub(super) fn new(lease: Lease<PgConnection>, limits: &'static Limits) -> Self {
-        Self { lease, limits, unfinished: false }
+        Self { lease, limits, unfinished: false, opened: None }
+    }
+
+    /// One that holds something from its beginning.
+    pub(super) fn opened(lease: Lease<PgConnection>, limits: &'static Limits, opened: Opened) -> Self {
+        Self { opened: Some(opened), ..Self::new(lease, limits) }
     }
 
     /// Runs a statement that answers at most one row.
@@ -132,6 +140,9 @@ impl PostgresTransaction {
 #[async_trait]
 impl Transaction for PostgresTransaction {
     async fn acquire(&mut self, lock: Lock, mode: LockMode) -> Result<(), Error> {
+        if self.opened.as_ref().is_some_and(|opened| opened.holds(lock, mode)) {
+            return Ok(());
+        }
         let statement = match (lock, mode) {
             (Lock::Cutover, LockMode::Shared) => sqlx::query("SELECT pg_advisory_xact_lock_shared(9)"),
             (Lock::Cutover, LockMode::Exclusive) => sqlx::query("SELECT pg_advisory_xact_lock(9)"),
@@ -152,6 +163,10 @@ impl Transaction for PostgresTransaction {
     }
 
     async fn read(&mut self, replica: Uuid) -> Result<Stored, Error> {
+        let opened = self.opened.as_mut().filter(|opened| opened.replica == replica);
+        if let Some(stored) = opened.and_then(|opened| opened.stored.take()) {
+            return Ok(stored);
+        }
         let row = self.fetch("reading the stored usage", sqlx::query(rows::READ).bind(replica)).await?;
         failure::decoded(rows::stored(&row.expect("the statement always answers a row")))
     }
@@ -179,7 +194,7 @@ impl Transaction for PostgresTransaction {
         if let Err(error) = self.start() {
             return stream::once(async { Err(error) }).boxed();
         }
-        let Self { lease, limits, unfinished } = self;
+        let Self { lease, limits, unfinished, .. } = self;
         let rows = sqlx::query(TAKE_ROWS).fetch(&mut lease.connection);
         // The statement is finished when its stream has ended, and not when that is dropped before.
         let taken = stream::unfold(Some((rows, unfinished)), async |state| {
@@ -228,12 +243,12 @@ impl Transaction for PostgresTransaction {
 
 /// A replica's lock has two integers for a key, 9 and this. Two replicas may share one by chance: they then wait for
 /// each other now and then, which is harmless.
-fn lock_key(replica: Uuid) -> i32 {
+pub(super) fn lock_key(replica: Uuid) -> i32 {
     let (words, _) = replica.as_bytes().as_chunks::<4>();
     words.iter().fold(0, |key, word| key ^ i32::from_be_bytes(*word))
 }
 
-fn lock_conflict(lock: Lock, mode: LockMode, limit: &str) -> Error {
+pub(super) fn lock_conflict(lock: Lock, mode: LockMode, limit: &str) -> Error {
     let message = match (lock, mode) {
         (Lock::Replica(replica), _) => format!(
             "another flush of replica {replica} has not ended within {limit}; make sure that no second process runs \
