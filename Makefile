@@ -3,7 +3,7 @@
 CARGO ?= cargo
 SECONDS ?= 60
 
-.PHONY: help setup setup-component setup-postgres demo test fuzz simulate lint audit release
+.PHONY: help setup setup-component setup-postgres demo test fuzz simulate bench lint audit release
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -23,6 +23,9 @@ simulate: setup-component ## Simulates replicas and faults: SEEDS=2000, or STEPS
 	$(CARGO) run --bin simulate -- \
 	  $(if $(SEED),--seed $(SEED),$(if $(STEPS),--steps $(STEPS),--seeds $(or $(SEEDS),2000))) \
 	  $(if $(FIRST),--first $(FIRST)) $(if $(MUTATION),--mutation $(MUTATION))
+
+bench: setup ## Measures everything beside its rivals; ONLY=throughput|operations|memory|starts|databases for a part
+	$(CARGO) bench --workspace --bench usage -- $(ONLY)
 
 lint: setup-component ## Formatting, clippy and documentation, without warnings
 	$(CARGO) fmt --all --check

@@ -1,0 +1,155 @@
+//! What the databases' side costs: a flush beside the same SQL by hand, many replicas at once, a large collection.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use boundary_usage::{Backend, Clock, Collection, Database, Lock, LockMode, Options, Purpose, Update};
+use boundary_usage_tests::databases::TestDatabase;
+use boundary_usage_tests::plugin;
+use boundary_usage_tests::restartable_postgres::RestartablePostgres;
+use boundary_usage_tests::usage::{id, set, uniques};
+use sqlx::{Connection, Executor, PgConnection};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::inputs::Input;
+use crate::rounds::median;
+use crate::start::{peak_resident_bytes, resident_bytes};
+
+/// A flush through the component against the same SQL, sent by hand over the same driver: in turn, many times.
+pub(crate) struct FlushCost {
+    pub(crate) flush_microseconds: f64,
+    pub(crate) sql_microseconds: f64,
+}
+
+impl FlushCost {
+    pub(crate) fn ratio(&self) -> f64 {
+        self.flush_microseconds / self.sql_microseconds
+    }
+}
+
+/// A flush of the hot input's 1,000 workspaces and 100 users, into a row that has them.
+pub(crate) async fn flush_cost(url: &str) -> Result<FlushCost> {
+    const ROUNDS: usize = 200;
+    let database = Database::connect(url).await?;
+    let options = Options { clock: Clock::manual().0, ..Options::default() };
+    let tracker = plugin().start(id(1), database.clone(), options).await?;
+    let backend = database.backend().as_ref();
+    let (mut flushes, mut statements) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS as u64 {
+        for number in 0..10_000 {
+            let (workspace, owner) = Input::Hot.ids(number);
+            tracker.track(workspace, owner, 1, 0)?;
+        }
+        while tracker.status().pending > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let start = Instant::now();
+        tracker.flush().await?;
+        flushes.push(start.elapsed().as_secs_f64());
+        let uniques = uniques(0..1_000, 0..100);
+        let update = Update { flush: round + 1, delta: uniques.clone(), cumulative: uniques, allowed: 1, denied: 0 };
+        let start = Instant::now();
+        flush_by_hand(backend, id(2), &update, LockMode::Shared).await?;
+        statements.push(start.elapsed().as_secs_f64());
+    }
+    tracker.shutdown().await?;
+    database.close().await;
+    Ok(FlushCost { flush_microseconds: median(flushes) * 1e6, sql_microseconds: median(statements) * 1e6 })
+}
+
+/// The statements of a flush, without a component.
+async fn flush_by_hand(backend: &dyn Backend, replica: Uuid, update: &Update, cutover: LockMode) -> Result<()> {
+    let mut transaction = match cutover {
+        LockMode::Shared => backend.begin_flush(replica).await?,
+        LockMode::Exclusive => backend.begin(Purpose::Collection).await?,
+    };
+    transaction.acquire(Lock::Cutover, cutover).await?;
+    transaction.acquire(Lock::Replica(replica), LockMode::Exclusive).await?;
+    transaction.read(replica).await?;
+    transaction.upsert(replica, update).await?;
+    Ok(transaction.commit().await?)
+}
+
+/// Flushes a second of 200 replicas at once, with the shared cutover lock and with the exclusive one of the reference.
+pub(crate) async fn flushes_per_second(server: &RestartablePostgres) -> Result<[f64; 2]> {
+    const REPLICAS: u128 = 200;
+    const FLUSHES: u64 = 5;
+    const ROUNDS: u64 = 3;
+    let mut databases = Vec::new();
+    for _ in 0..REPLICAS {
+        databases.push(Database::connect(&server.url()).await?);
+    }
+    let mut rates = [Vec::new(), Vec::new()];
+    for round in 0..ROUNDS * 2 {
+        let (mode, rates) = match round % 2 {
+            0 => (LockMode::Shared, &mut rates[0]),
+            _ => (LockMode::Exclusive, &mut rates[1]),
+        };
+        let start = Instant::now();
+        let mut replicas = JoinSet::new();
+        for (number, database) in databases.iter().cloned().enumerate() {
+            replicas.spawn(async move {
+                for flush in round * FLUSHES + 1..=(round + 1) * FLUSHES {
+                    let uniques = uniques(0..1_000, 0..100);
+                    let update = Update { flush, delta: uniques.clone(), cumulative: uniques, allowed: 1, denied: 0 };
+                    flush_by_hand(database.backend().as_ref(), id(100 + number as u128), &update, mode).await?;
+                }
+                anyhow::Ok(())
+            });
+        }
+        while let Some(replica) = replicas.join_next().await {
+            replica??;
+        }
+        rates.push((REPLICAS as u64 * FLUSHES) as f64 / start.elapsed().as_secs_f64());
+    }
+    for database in databases {
+        database.close().await;
+    }
+    Ok(rates.map(median))
+}
+
+/// A collection of full sketches.
+pub(crate) struct LargeCollection {
+    pub(crate) rows: u64,
+    pub(crate) seconds: f64,
+    /// How far the process's memory grew during it.
+    pub(crate) growth_bytes: u64,
+}
+
+/// Collects as many rows, each with two sketches of 16,384 ids.
+pub(crate) async fn collect_full_rows(server: &RestartablePostgres, rows: u64) -> Result<LargeCollection> {
+    let database = Database::connect(&server.url()).await?;
+    database.collect(Default::default()).await?;
+    let mut connection = PgConnection::connect(&server.url()).await?;
+    // Different ones, and few enough of them that the union has to look at every hash of every row.
+    for number in 0..8 {
+        let sketch = set(number * 1_000..number * 1_000 + 16_384).sketch;
+        let insert = "INSERT INTO boundary_usage_stats (replica_id, unique_workspaces_count, unique_users_count,
+            allowed_requests, workspaces_sketch, users_sketch)
+            SELECT gen_random_uuid(), 16384, 16384, 1, $1, $1 FROM generate_series(1, $2)";
+        let each = i64::try_from(rows / 8)?;
+        connection.execute(sqlx::query(insert).bind(sketch).bind(each)).await?;
+    }
+    let before = resident_bytes();
+    std::fs::write("/proc/self/clear_refs", "5").context("cannot start to measure the peak of memory")?;
+    let start = Instant::now();
+    let Collection::Closed(summary) = database.collect(Default::default()).await? else {
+        anyhow::bail!("the period is closed whatever its age")
+    };
+    let seconds = start.elapsed().as_secs_f64();
+    let growth_bytes = peak_resident_bytes().saturating_sub(before);
+    ensure!(summary.replicas == rows && summary.allowed_requests == rows, "{summary:?}");
+    database.close().await;
+    Ok(LargeCollection { rows, seconds, growth_bytes })
+}
+
+/// A server that writes through to its disk, as large as one for 200 replicas would be.
+pub(crate) async fn postgres() -> Result<RestartablePostgres> {
+    RestartablePostgres::start("-c max_connections=250 -c shared_buffers=1GB -c max_wal_size=16GB").await
+}
+
+/// A file.
+pub(crate) fn sqlite() -> Result<TestDatabase> {
+    TestDatabase::sqlite()
+}

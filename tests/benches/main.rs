@@ -1,0 +1,151 @@
+//! The benchmark that decides: ours, the reference's algorithm in Rust and in Go, side by side in one run.
+//!
+//! Throughput is measured in rounds that the contenders play in turn (`rounds`), because Criterion measures one after the
+//! other, and a ratio of two measurements a minute apart says little on a machine with neighbours. What a single operation
+//! costs is Criterion's. All figures and ratios go into `report.json`, the main comparison into a picture.
+
+#![forbid(unsafe_code)]
+
+mod bare;
+mod databases;
+mod inputs;
+mod operations;
+mod ours;
+mod picture;
+mod report;
+mod rivals;
+mod rounds;
+mod start;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::bare::Bare;
+use crate::inputs::Input;
+use crate::ours::Ours;
+use crate::report::{Contest, Report};
+use crate::rivals::{Golang, Native};
+use crate::rounds::{Round, median};
+
+/// How often each contender plays each round.
+const ROUNDS: u64 = 7;
+
+/// Ids of the memory's measurement.
+const MANY_IDS: u64 = 10_000_000;
+
+/// Rows of the large collection.
+const COLLECTED_ROWS: u64 = 10_000;
+
+fn main() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let arguments: Vec<String> = std::env::args().collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [_, start::FIRST_TRACK, url] => return runtime.block_on(start::child_first_track(url)),
+        [_, start::MANY_TRACKERS, url] => return runtime.block_on(start::child_many_trackers(url)),
+        _ => {}
+    }
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench");
+    std::fs::create_dir_all(&directory)?;
+    let sections: [(&str, Section); 5] = [
+        ("throughput", throughput),
+        ("operations", operations::measure),
+        ("memory", memory),
+        ("starts", starts),
+        ("databases", databases),
+    ];
+    let wanted: Vec<&String> = arguments.iter().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let mut report = Report::new();
+    for (name, section) in sections {
+        if wanted.is_empty() || wanted.iter().any(|wanted| *wanted == name) {
+            section(&runtime, &directory, &mut report)?;
+        }
+    }
+    // A part of it is not the report.
+    if wanted.is_empty() { report.finish(&directory) } else { Ok(()) }
+}
+
+type Section = fn(&Runtime, &Path, &mut Report) -> Result<()>;
+
+/// Throughput.
+fn throughput(runtime: &Runtime, directory: &Path, report: &mut Report) -> Result<()> {
+    let ours = runtime.block_on(Ours::start())?;
+    let mut golang = Golang::start(directory)?;
+    for input in Input::ALL {
+        for threads in [1, 2, 4] {
+            let mut times = [Vec::new(), Vec::new(), Vec::new()];
+            // The first round of each warms up.
+            for number in 0..=ROUNDS {
+                let activities = input.round();
+                let round = Round { input, threads, activities, first: number * activities };
+                let mut took = vec![runtime.block_on(ours.round(&round))?, Native::round(&round)?];
+                if let Some(golang) = &mut golang {
+                    took.push(golang.round(&round)?);
+                }
+                for (times, took) in times.iter_mut().zip(took).filter(|_| number > 0) {
+                    times.push(took.as_secs_f64() * 1e9 / activities as f64);
+                }
+            }
+            let [ours, native, go] = times.map(|times| (!times.is_empty()).then(|| median(times)));
+            let (ours, native) = (ours.context("rounds were played")?, native.context("rounds were played")?);
+            report.contest(Contest { input, threads, ours, native, go });
+        }
+    }
+    let [median, percentile] = runtime.block_on(ours.caller_cost())?;
+    report.figure("caller_ns_median", "ns", median);
+    report.figure("caller_ns_p999", "ns", percentile);
+    Ok(())
+}
+
+/// What ten million ids take.
+fn memory(runtime: &Runtime, _: &Path, report: &mut Report) -> Result<()> {
+    let component = runtime.block_on(async {
+        let mut instance = Bare::compile().map_err(bare::broken)?.instantiate().await.map_err(bare::broken)?;
+        for first in (0..MANY_IDS).step_by(4_096) {
+            let batch = first..(first + 4_096).min(MANY_IDS);
+            let activities = batch.map(|number| bare::Activity::of(Input::Adversarial, number)).collect();
+            instance.track(activities).await.map_err(bare::broken)?;
+        }
+        anyhow::Ok(instance.memory_bytes())
+    })?;
+    report.figure("component_memory_10m_ids_bytes", "bytes", component as f64);
+    report.figure("native_memory_10m_ids_bytes", "bytes", rivals::bytes_of_sets(MANY_IDS) as f64);
+    Ok(())
+}
+
+fn starts(_: &Runtime, directory: &Path, report: &mut Report) -> Result<()> {
+    let files = tempfile::tempdir_in(directory)?;
+    report.figure("start_to_first_track_ms", "ms", start::to_first_track_ms(files.path())?);
+    report.figure("idle_tracker_bytes", "bytes", start::bytes_of_idle_tracker(files.path())? as f64);
+    report.figure("component_bytes", "bytes", boundary_usage::Plugin::embedded_bytes().len() as f64);
+    Ok(())
+}
+
+fn databases(runtime: &Runtime, _: &Path, report: &mut Report) -> Result<()> {
+    runtime.block_on(async {
+        let file = databases::sqlite()?;
+        let server = databases::postgres().await?;
+        for (name, url) in [("sqlite", file.url.clone()), ("postgres", server.url())] {
+            let cost = databases::flush_cost(&url).await?;
+            report.figure(&format!("flush_{name}_us"), "µs", cost.flush_microseconds);
+            report.figure(&format!("sql_{name}_us"), "µs", cost.sql_microseconds);
+            report.figure(&format!("flush_over_sql_{name}"), "×", cost.ratio());
+        }
+        let [shared, exclusive] = databases::flushes_per_second(&server).await?;
+        report.figure("flushes_per_second_200_replicas_shared_lock", "1/s", shared);
+        report.figure("flushes_per_second_200_replicas_exclusive_lock", "1/s", exclusive);
+        let collection = databases::collect_full_rows(&server, COLLECTED_ROWS).await?;
+        report.figure("collect_10000_full_sketches_s", "s", collection.seconds);
+        report.figure("collect_10000_full_sketches_growth_bytes", "bytes", collection.growth_bytes as f64);
+        assert_eq!(collection.rows, COLLECTED_ROWS);
+        anyhow::Ok(())
+    })
+}
+
+/// What another build left beside ours: `make release`.
+fn release_binary_bytes(directory: &Path) -> Value {
+    let binary: PathBuf = directory.with_file_name("release").join("boundary-usage");
+    std::fs::metadata(binary).map_or(Value::Null, |metadata| json!(metadata.len()))
+}

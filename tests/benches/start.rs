@@ -1,0 +1,97 @@
+//! Starts: of a process until its first activity is accepted, and of many trackers in one process. Both in child processes,
+//! which are this program with another argument.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use boundary_usage::{Clock, Database, Options, Plugin};
+use uuid::Uuid;
+
+use crate::rounds::median;
+
+/// The arguments of children, each followed by the URL of a database.
+pub(crate) const FIRST_TRACK: &str = "--child-first-track";
+pub(crate) const MANY_TRACKERS: &str = "--child-many-trackers";
+
+/// Trackers of [`many_trackers`].
+pub(crate) const TRACKERS: u64 = 1_000;
+
+/// Milliseconds from the start of a process to its first accepted activity, with the component compiled before.
+pub(crate) fn to_first_track_ms(directory: &Path) -> Result<f64> {
+    let url = format!("sqlite:{}", directory.join("first-track.db").display());
+    // The first one makes the database, and the compiled component if there is none.
+    let times: Result<Vec<f64>> = (0..21).map(|_| first_track(&url)).collect();
+    Ok(median(times?.split_off(1)))
+}
+
+fn first_track(url: &str) -> Result<f64> {
+    let start = Instant::now();
+    let mut child = Command::new(std::env::current_exe()?).args([FIRST_TRACK, url]).stdout(Stdio::piped()).spawn()?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().context("it is a pipe")?).read_line(&mut line)?;
+    let took = start.elapsed().as_secs_f64() * 1e3;
+    child.wait()?;
+    if line != "accepted\n" {
+        bail!("the child did not track: {line}")
+    }
+    Ok(took)
+}
+
+/// A child's body.
+pub(crate) async fn child_first_track(url: &str) -> Result<()> {
+    let plugin = Plugin::embedded()?;
+    let tracker = plugin.start(Uuid::from_u128(1), Database::connect(url).await?, Options::default()).await?;
+    tracker.track(Uuid::from_u128(1), Uuid::from_u128(2), 1, 0)?;
+    println!("accepted");
+    tracker.shutdown().await?;
+    Ok(())
+}
+
+/// Bytes of memory that each of 1,000 idle trackers in one process takes, their threads included.
+pub(crate) fn bytes_of_idle_tracker(directory: &Path) -> Result<u64> {
+    let url = format!("sqlite:{}", directory.join("trackers.db").display());
+    let output = Command::new(std::env::current_exe()?).args([MANY_TRACKERS, &url]).output()?;
+    let text = String::from_utf8(output.stdout)?;
+    text.trim().parse().with_context(|| format!("the child ended: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// A child's body.
+pub(crate) async fn child_many_trackers(url: &str) -> Result<()> {
+    let (plugin, database) = (Plugin::embedded()?, Database::connect(url).await?);
+    let before = resident_bytes();
+    let mut trackers = Vec::new();
+    for number in 0..TRACKERS {
+        let options = Options { clock: Clock::manual().0, ..Options::default() };
+        trackers.push(plugin.start(Uuid::from_u128(1 + u128::from(number)), database.clone(), options).await?);
+    }
+    // Each has done something, and is idle again.
+    for tracker in &trackers {
+        tracker.track(Uuid::from_u128(1), Uuid::from_u128(2), 1, 0)?;
+    }
+    for tracker in &trackers {
+        while tracker.status().pending > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    println!("{}", resident_bytes().saturating_sub(before) / TRACKERS);
+    Ok(())
+}
+
+/// Memory of this process that is in use.
+pub(crate) fn resident_bytes() -> u64 {
+    status_bytes("VmRSS:")
+}
+
+/// The most that was in use at once.
+pub(crate) fn peak_resident_bytes() -> u64 {
+    status_bytes("VmHWM:")
+}
+
+fn status_bytes(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1_024
+}
