@@ -3,7 +3,7 @@
 CARGO ?= cargo
 SECONDS ?= 60
 
-.PHONY: help setup setup-component setup-postgres demo test fuzz simulate bench lint audit release
+.PHONY: help setup setup-component setup-postgres demo test test-python fuzz simulate bench lint audit release
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -13,6 +13,11 @@ demo: setup-component ## Plays a boundary's traffic through the tracker and prin
 
 test: setup ## Runs all tests, on SQLite and on a PostgreSQL that they start themselves
 	$(CARGO) test --workspace
+	$(MAKE) test-python
+
+test-python: setup ## Builds the Python package and runs its tests, with Rust replicas beside it
+	$(CARGO) build --workspace --bins
+	$(CARGO) run --quiet --bin with_equipment -- scripts/test-python
 
 fuzz: setup-component ## Feeds mutated input to everything that reads bytes of others, for SECONDS=60 each
 	FUZZ_SECONDS=$(SECONDS) $(CARGO) test --workspace --test rules fuzzing -- --nocapture

@@ -1,7 +1,15 @@
-//! The edge: exports the tracker as the world `boundary:usage/tracker`.
+//! The edge: exports the tracker as a component.
 //!
-//! No borrow of the tracker is held across an await: while `flush` waits for the database, the host calls `track` on
+//! The guest is built for two worlds, which differ in how a call waits; `concurrent` and `blocking` hold that difference
+//! and nothing else. All that is here is the same in both.
+//!
+//! No borrow of the tracker is held across an await: while `flush` waits for the database, the host may call `track` on
 //! this same instance (R3).
+
+#[cfg(feature = "blocking")]
+mod blocking;
+#[cfg(not(feature = "blocking"))]
+pub(crate) mod concurrent;
 
 use std::cell::RefCell;
 
@@ -10,21 +18,14 @@ use crate::{
     UniqueSketch, Uniques, Update,
 };
 
-use bindings::Guest;
-use bindings::boundary::usage::locks::{Lock, Mode, acquire};
-use bindings::boundary::usage::transactions::{self, Transaction, hashing_key, restore};
-use bindings::boundary::usage::types;
+#[cfg(feature = "blocking")]
+use blocking as world;
+#[cfg(not(feature = "blocking"))]
+use concurrent as world;
+use types::{Lock, Mode};
+use world::{Transaction, acquire, hashing_key, restore, types};
 
-/// Generated code only. It is the ABI itself: raw pointers in and out of linear memory.
-#[allow(unsafe_code, missing_docs, unreachable_pub, clippy::all)]
-pub(crate) mod bindings {
-    wit_bindgen::generate!({ path: "../wit", world: "tracker" });
-
-    export!(Component with_types_in self);
-
-    use super::Component;
-}
-
+/// What the bindings export.
 struct Component;
 
 thread_local! {
@@ -44,40 +45,40 @@ fn with_tracker<T>(act: impl FnOnce(&mut Tracker) -> T) -> T {
     })
 }
 
-impl Guest for Component {
-    fn track(activities: Vec<types::Activity>) {
-        with_tracker(|tracker| {
-            for activity in activities {
-                let activity = activity.into();
-                #[cfg(feature = "misbehaving")]
-                if crate::mutations::on_track(&activity) {
-                    continue;
-                }
-                tracker.record(activity);
-                #[cfg(feature = "misbehaving")]
-                crate::misbehaving::on_track(&activity);
+/// Exported as `track`.
+fn track(activities: Vec<types::Activity>) {
+    with_tracker(|tracker| {
+        for activity in activities {
+            let activity = activity.into();
+            #[cfg(feature = "misbehaving")]
+            if crate::mutations::on_track(&activity) {
+                continue;
             }
-        });
-    }
+            tracker.record(activity);
+            #[cfg(feature = "misbehaving")]
+            crate::misbehaving::on_track(&activity);
+        }
+    });
+}
 
-    async fn flush(replica: types::Uuid) -> Result<types::Flushed, types::Error> {
-        let started = with_tracker(Tracker::start_flush);
-        let Some(mut flush) = started.map_err(|error| types::Error::Conflict(error.to_string()))? else {
-            return Ok(types::Flushed::Idle);
-        };
-        #[cfg(feature = "misbehaving")]
-        crate::mutations::on_flush();
-        let result = write(&mut flush, replica).await;
-        let outcome = match &result {
-            Ok(_) => Outcome::Committed,
-            Err(types::Error::CommitUnknown(_)) => Outcome::Unknown,
-            Err(_) => Outcome::RolledBack,
-        };
-        #[cfg(feature = "misbehaving")]
-        let outcome = crate::mutations::on_flush_end(outcome);
-        with_tracker(|tracker| tracker.end_flush(flush, outcome));
-        result
-    }
+/// Exported as `flush`.
+async fn flush(replica: types::Uuid) -> Result<types::Flushed, types::Error> {
+    let started = with_tracker(Tracker::start_flush);
+    let Some(mut flush) = started.map_err(|error| types::Error::Conflict(error.to_string()))? else {
+        return Ok(types::Flushed::Idle);
+    };
+    #[cfg(feature = "misbehaving")]
+    crate::mutations::on_flush();
+    let result = write(&mut flush, replica).await;
+    let outcome = match &result {
+        Ok(_) => Outcome::Committed,
+        Err(types::Error::CommitUnknown(_)) => Outcome::Unknown,
+        Err(_) => Outcome::RolledBack,
+    };
+    #[cfg(feature = "misbehaving")]
+    let outcome = crate::mutations::on_flush_end(outcome);
+    with_tracker(|tracker| tracker.end_flush(flush, outcome));
+    result
 }
 
 /// One transaction: the locks, then what is stored, then the upsert. To return early drops the transaction, which rolls
@@ -146,18 +147,18 @@ impl TryFrom<types::Snapshot> for Snapshot {
     }
 }
 
-impl TryFrom<transactions::InDoubt> for InDoubt {
+impl TryFrom<types::InDoubt> for InDoubt {
     type Error = SketchError;
 
-    fn try_from(in_doubt: transactions::InDoubt) -> Result<Self, SketchError> {
+    fn try_from(in_doubt: types::InDoubt) -> Result<Self, SketchError> {
         Ok(Self { flush: in_doubt.flush, snapshot: in_doubt.snapshot.try_into()? })
     }
 }
 
-impl TryFrom<transactions::LeftOver> for LeftOver {
+impl TryFrom<types::LeftOver> for LeftOver {
     type Error = SketchError;
 
-    fn try_from(left_over: transactions::LeftOver) -> Result<Self, SketchError> {
+    fn try_from(left_over: types::LeftOver) -> Result<Self, SketchError> {
         Ok(Self {
             delta: left_over.delta.map(TryInto::try_into).transpose()?,
             in_doubt: left_over.in_doubt.map(TryInto::try_into).transpose()?,
@@ -177,7 +178,7 @@ impl From<&Uniques> for types::Uniques {
     }
 }
 
-impl From<Update> for transactions::Update {
+impl From<Update> for types::Update {
     fn from(update: Update) -> Self {
         Self {
             flush: update.flush,

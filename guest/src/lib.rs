@@ -2,7 +2,7 @@
 //!
 //! This crate is the middle of the flow *proxy → intake → **component** → transaction → database*. Its rules are plain
 //! Rust without bindings and without I/O, tested natively; [`component`](self) glue, compiled for WebAssembly only,
-//! exports them as the world `boundary:usage/tracker`.
+//! exports them as the world `boundary:usage/tracker`, or as `tracker-blocking` for hosts without `async func`.
 //!
 //! | file | keeps |
 //! | --- | --- |
@@ -11,6 +11,7 @@
 //! | `flush.rs` | the decisions of a flush: what to write (R5, D1), and whether a lost commit was applied (D3) |
 //! | `sketch.rs` | the unique set: keyed, mergeable, bounded (D1, D4); also used by the collection |
 //! | `component.rs` | the order of one transaction (R4), WIT types to ours and back |
+//! | `component/` | what differs between the two worlds: how a call waits |
 
 #![deny(unsafe_code)]
 

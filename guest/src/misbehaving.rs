@@ -6,9 +6,8 @@
 use std::cell::Cell;
 use std::hint::black_box;
 
-use crate::component::bindings::boundary::usage::locks::{Lock, Mode, acquire};
-use crate::component::bindings::boundary::usage::transactions::{Transaction, Update};
-use crate::component::bindings::boundary::usage::types::{Error, UniqueSet, Uniques, Uuid};
+use crate::component::concurrent::types::{Error, Lock, Mode, UniqueSet, Uniques, Update, Uuid};
+use crate::component::concurrent::{Transaction, acquire};
 use crate::{Activity, Stored, UniqueSketch};
 
 /// "misbehav".

@@ -1,4 +1,4 @@
-//! Builds the tracker component, which the library embeds.
+//! Builds the tracker component for each of its two worlds; the library embeds both.
 
 #[path = "build/component.rs"]
 mod component;
@@ -6,9 +6,11 @@ mod component;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Err(error) = component::build("../..", "", "tracker.wasm") {
-        println!("cargo::error=cannot build the tracker component: {error:#}");
-        return ExitCode::FAILURE;
+    for (features, file) in [("", "tracker.wasm"), ("blocking", "tracker-blocking.wasm")] {
+        if let Err(error) = component::build("../..", features, file) {
+            println!("cargo::error=cannot build the component {file}: {error:#}");
+            return ExitCode::FAILURE;
+        }
     }
     ExitCode::SUCCESS
 }

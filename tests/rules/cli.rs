@@ -168,6 +168,9 @@ fn r9_the_component_is_shown_and_written_byte_for_byte() {
     assert_eq!(shown["exports"], json!(["flush", "track"]));
     let sum = std::process::Command::new("sha256sum").arg(workplace.path("tracker.wasm")).output().unwrap();
     assert!(String::from_utf8(sum.stdout).unwrap().starts_with(shown["sha256"].as_str().unwrap()));
+    let blocking = workplace.json(["component", "--world", "tracker-blocking", "--output", "blocking.wasm"]);
+    assert_eq!(std::fs::read(workplace.path("blocking.wasm")).unwrap(), Plugin::embedded_blocking_bytes());
+    assert_eq!(blocking["exports"], json!(["flush", "track"]));
     workplace.run(["component", "--output", "missing/tracker.wasm"]).assert_failed(1, "missing/tracker.wasm");
 }
 

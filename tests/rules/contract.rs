@@ -7,23 +7,46 @@ use wit_parser::WorldItem;
 
 #[test]
 fn r9_the_component_imports_exactly_its_capabilities_and_exports_exactly_track_and_flush() {
-    let DecodedWasm::Component(resolve, world) = wit_component::decode(Plugin::embedded_bytes()).unwrap() else {
-        panic!("the embedded file is not a component");
-    };
-    let world = &resolve.worlds[world];
-    let names = |items: Vec<String>| {
-        let mut items = items;
-        items.sort();
-        items
-    };
-    // Types that the world uses appear among its imports; a type is no capability.
-    let imports = world.imports.iter().filter(|(_, item)| !matches!(item, WorldItem::Type { .. }));
-    let imports = names(imports.map(|(key, _)| resolve.name_world_key(key)).collect());
-    let exports = names(world.exports.keys().map(|key| resolve.name_world_key(key)).collect());
+    let (imports, exports) = interface(Plugin::embedded_bytes());
     let expected = ["boundary:usage/locks@0.1.0", "boundary:usage/transactions@0.1.0", "boundary:usage/types@0.1.0"];
     assert_eq!(imports, expected);
-    assert_eq!(exports, ["flush", "track"]);
-    assert_eq!((&plugin().contract().imports, &plugin().contract().exports), (&imports, &exports));
+    assert_eq!(exports, ["flush: async func", "track: func"]);
+    assert_eq!(plugin().contract().imports, imports);
+    assert_eq!(plugin().contract().exports, ["flush", "track"]);
+}
+
+#[test]
+fn r9_the_blocking_component_does_too_and_nothing_in_it_is_async() {
+    let (imports, exports) = interface(Plugin::embedded_blocking_bytes());
+    let expected = [
+        "boundary:usage/locks-blocking@0.1.0",
+        "boundary:usage/transactions-blocking@0.1.0",
+        "boundary:usage/types@0.1.0",
+    ];
+    assert_eq!(imports, expected);
+    assert_eq!(exports, ["flush: func", "track: func"]);
+}
+
+/// What a component imports, and what it exports with the kind of function. Types that the world uses appear among its
+/// imports; a type is no capability.
+fn interface(bytes: &[u8]) -> (Vec<String>, Vec<String>) {
+    let DecodedWasm::Component(resolve, world) = wit_component::decode(bytes).unwrap() else {
+        panic!("not a component");
+    };
+    let world = &resolve.worlds[world];
+    let imports = world.imports.iter().filter(|(_, item)| !matches!(item, WorldItem::Type { .. }));
+    let mut imports: Vec<_> = imports.map(|(key, _)| resolve.name_world_key(key)).collect();
+    let exports = world.exports.iter().map(|(key, item)| match item {
+        WorldItem::Function(function) if function.kind.is_async() => {
+            format!("{}: async func", resolve.name_world_key(key))
+        }
+        WorldItem::Function(_) => format!("{}: func", resolve.name_world_key(key)),
+        _ => panic!("only functions are exported"),
+    });
+    let mut exports: Vec<_> = exports.collect();
+    imports.sort();
+    exports.sort();
+    (imports, exports)
 }
 
 fn refusal(bytes: &[u8]) -> String {
@@ -48,6 +71,12 @@ fn a_component_of_another_contract_is_told_all_that_it_lacks() {
     ] {
         assert!(told.contains(part), "{part:?} is not in: {told}");
     }
+}
+
+#[test]
+fn the_blocking_component_is_told_that_this_host_runs_the_other_one() {
+    let told = refusal(Plugin::embedded_blocking_bytes());
+    assert!(told.contains("imports boundary:usage/transactions-blocking@0.1.0"), "{told}");
 }
 
 #[test]

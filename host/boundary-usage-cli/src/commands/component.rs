@@ -1,10 +1,12 @@
 //! `component`: the embedded component, for other hosts: what it needs, what it offers, which file it is.
+//!
+//! There is one for each world: hosts whose runtime knows no `async func` take `tracker-blocking`.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use boundary_usage::{Contract, Plugin};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -12,10 +14,14 @@ use crate::cli::Global;
 
 /// Show the embedded component's contract, size and hash.
 ///
-/// Any host with a component runtime can load it: it imports only what is shown, not even WASI.
+/// Any host with a component runtime can load it: it imports only what is shown, not even WASI. It comes in two worlds,
+/// which count in the same way.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
+    /// The world that the component is built for.
+    #[arg(long, value_name = "WORLD", value_enum, default_value_t)]
+    world: World,
     /// Write the component to this file, too.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -24,7 +30,26 @@ pub struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   boundary-usage component
-  boundary-usage component --output tracker.wasm";
+  boundary-usage component --output tracker.wasm
+  boundary-usage component --world tracker-blocking --output tracker-blocking.wasm";
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum World {
+    /// `flush` and the imports are async functions: `track` can be called while a flush waits.
+    #[default]
+    Tracker,
+    /// They are plain functions, for hosts whose runtime knows no async ones.
+    TrackerBlocking,
+}
+
+impl World {
+    fn bytes(self) -> &'static [u8] {
+        match self {
+            Self::Tracker => Plugin::embedded_bytes(),
+            Self::TrackerBlocking => Plugin::embedded_blocking_bytes(),
+        }
+    }
+}
 
 #[derive(Serialize)]
 struct Component {
@@ -37,13 +62,13 @@ struct Component {
 }
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<()> {
-    let bytes = Plugin::embedded_bytes();
-    let plugin = Plugin::embedded().context("cannot load the component")?;
+    let bytes = arguments.world.bytes();
+    let contract = Plugin::contract_of(bytes).context("cannot load the component")?;
     if let Some(file) = &arguments.output {
         std::fs::write(file, bytes).with_context(|| format!("cannot write the component to {}", file.display()))?;
     }
     let component = Component {
-        contract: plugin.contract().clone(),
+        contract,
         bytes: bytes.len(),
         sha256: Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
         output: arguments.output.clone(),

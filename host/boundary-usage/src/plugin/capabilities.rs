@@ -24,7 +24,7 @@ pub(super) struct Capabilities {
     pub(super) grants: Arc<Grants>,
     /// What the instance starts from, until it has asked for it: as of its making, because whatever it is told from then
     /// on is recorded in the ledger too.
-    pub(super) left_over: Option<transactions::LeftOver>,
+    pub(super) left_over: Option<types::LeftOver>,
     /// The tick at which the component last began to compute.
     pub(super) entered: Arc<AtomicU64>,
     pub(super) transaction_open: bool,
@@ -81,8 +81,8 @@ impl transactions::Host for Capabilities {
         Ok((first, second))
     }
 
-    fn restore(&mut self) -> Trap<transactions::LeftOver> {
-        Ok(self.left_over.take().unwrap_or(transactions::LeftOver { delta: None, in_doubt: None }))
+    fn restore(&mut self) -> Trap<types::LeftOver> {
+        Ok(self.left_over.take().unwrap_or(types::LeftOver { delta: None, in_doubt: None }))
     }
 }
 
@@ -127,7 +127,7 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
     async fn read(
         accessor: &Accessor<T, Self>,
         transaction: Resource<Transaction>,
-    ) -> Trap<Result<transactions::Stored, types::Error>> {
+    ) -> Trap<Result<types::Stored, types::Error>> {
         let asked = accessor.with(|mut access| -> Trap<_> {
             let transaction = access.get().table.get_mut(&transaction)?;
             Ok(transaction.granted.replica.then(|| (transaction.stored.take(), transaction.requests())))
@@ -152,7 +152,7 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
     async fn upsert(
         accessor: &Accessor<T, Self>,
         transaction: Resource<Transaction>,
-        update: transactions::Update,
+        update: types::Update,
     ) -> Trap<Result<bool, types::Error>> {
         let update = match checked(update) {
             Ok(update) => update,
@@ -206,14 +206,14 @@ impl<T: Send> locks::HostWithStore<T> for HasSelf<Capabilities> {
     async fn acquire(
         accessor: &Accessor<T, Self>,
         transaction: Resource<Transaction>,
-        lock: locks::Lock,
-        mode: locks::Mode,
+        lock: types::Lock,
+        mode: types::Mode,
     ) -> Trap<Result<(), types::Error>> {
         // The transaction has held both since it began; what is granted is what the component has asked for.
         let refusal = match (lock, mode) {
-            (locks::Lock::Cutover, locks::Mode::Shared) | (locks::Lock::Replica, locks::Mode::Exclusive) => None,
-            (locks::Lock::Cutover, locks::Mode::Exclusive) => Some("only a collection holds the cutover lock alone"),
-            (locks::Lock::Replica, locks::Mode::Shared) => Some("a replica's lock is exclusive"),
+            (types::Lock::Cutover, types::Mode::Shared) | (types::Lock::Replica, types::Mode::Exclusive) => None,
+            (types::Lock::Cutover, types::Mode::Exclusive) => Some("only a collection holds the cutover lock alone"),
+            (types::Lock::Replica, types::Mode::Shared) => Some("a replica's lock is exclusive"),
         };
         if let Some(refusal) = refusal {
             return Ok(Err(refused(refusal)));
@@ -221,8 +221,8 @@ impl<T: Send> locks::HostWithStore<T> for HasSelf<Capabilities> {
         accessor.with(|mut access| {
             let granted = &mut access.get().table.get_mut(&transaction)?.granted;
             match lock {
-                locks::Lock::Cutover => granted.cutover = true,
-                locks::Lock::Replica => granted.replica = true,
+                types::Lock::Cutover => granted.cutover = true,
+                types::Lock::Replica => granted.replica = true,
             }
             Ok(Ok(()))
         })
@@ -234,7 +234,7 @@ fn refused(message: impl Into<String>) -> types::Error {
 }
 
 /// A component's numbers and sketches are untrusted: a damaged sketch would stop every later collection.
-fn checked(update: transactions::Update) -> Result<Update, types::Error> {
+fn checked(update: types::Update) -> Result<Update, types::Error> {
     Ok(Update {
         flush: in_range("flush number", update.flush)?,
         delta: checked_uniques(update.delta)?,
@@ -260,7 +260,7 @@ fn in_range(name: &str, value: u64) -> Result<u64, types::Error> {
     Ok(value)
 }
 
-impl From<Stored> for transactions::Stored {
+impl From<Stored> for types::Stored {
     fn from(stored: Stored) -> Self {
         Self { last_flush: stored.last_flush, uniques: stored.uniques.map(Into::into) }
     }
@@ -278,13 +278,13 @@ impl From<UniqueSet> for types::UniqueSet {
     }
 }
 
-impl From<&LeftOver> for transactions::LeftOver {
+impl From<&LeftOver> for types::LeftOver {
     fn from(left_over: &LeftOver) -> Self {
         Self { delta: left_over.delta.as_ref().map(Into::into), in_doubt: left_over.in_doubt.as_ref().map(Into::into) }
     }
 }
 
-impl From<&InDoubt> for transactions::InDoubt {
+impl From<&InDoubt> for types::InDoubt {
     fn from(in_doubt: &InDoubt) -> Self {
         Self { flush: in_doubt.flush, snapshot: (&in_doubt.snapshot).into() }
     }

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use uuid::Uuid;
-use wasmtime::component::{HasSelf, Linker};
+use wasmtime::component::{Component, HasSelf, Linker};
 
 pub use cache::CompileCache;
 pub(crate) use capabilities::Grants;
@@ -34,6 +34,8 @@ use crate::options::Options;
 use crate::tracker::Tracker;
 
 static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tracker.wasm"));
+
+static EMBEDDED_BLOCKING: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tracker-blocking.wasm"));
 
 /// The engine and the compiled component, shared by all trackers that are started from it. Cheap to clone.
 #[derive(Clone)]
@@ -85,10 +87,7 @@ impl Plugin {
     /// As [`Plugin::from_bytes`]. A cache that cannot be used is no error.
     pub fn with_cache(bytes: &[u8], cache: &CompileCache) -> Result<Self, Error> {
         let engine = TickingEngine::new()?;
-        let component = cache.compile(&engine.engine, bytes).map_err(|error| Error::Component {
-            message: "this is not a WebAssembly component that can be compiled".into(),
-            source: Some(error.into()),
-        })?;
+        let component = compile(&engine, bytes, cache)?;
         let contract = Contract::of(&engine.engine, &component);
         contract.check()?;
         let mut linker = Linker::new(&engine.engine);
@@ -105,6 +104,23 @@ impl Plugin {
     /// The component that this library carries, as a file for other hosts.
     pub fn embedded_bytes() -> &'static [u8] {
         EMBEDDED
+    }
+
+    /// The same tracker for hosts whose runtime knows no `async func`, as a file for them: the world
+    /// `tracker-blocking`. This library loads the other one.
+    pub fn embedded_blocking_bytes() -> &'static [u8] {
+        EMBEDDED_BLOCKING
+    }
+
+    /// What a component imports and exports, whichever world it is of.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Component`] when the bytes are not a component.
+    pub fn contract_of(bytes: &[u8]) -> Result<Contract, Error> {
+        let engine = TickingEngine::new()?;
+        let component = compile(&engine, bytes, &CompileCache::User)?;
+        Ok(Contract::of(&engine.engine, &component))
     }
 
     /// What the component imports and exports.
@@ -149,6 +165,13 @@ impl Plugin {
     pub(crate) async fn instantiate(&self, grants: Arc<Grants>, options: &Options) -> Result<Instance, Error> {
         Instance::new(&self.engine, &self.component, grants, options).await
     }
+}
+
+fn compile(engine: &TickingEngine, bytes: &[u8], cache: &CompileCache) -> Result<Component, Error> {
+    cache.compile(&engine.engine, bytes).map_err(|error| Error::Component {
+        message: "this is not a WebAssembly component that can be compiled".into(),
+        source: Some(error.into()),
+    })
 }
 
 /// Checks what a tracker is started with, and makes what its instances are granted.

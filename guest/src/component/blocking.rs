@@ -1,0 +1,66 @@
+//! The world `tracker-blocking`: imports and `flush` are plain functions, which return when they are done.
+//!
+//! The imports get the async faces of the other world here, and never wait for anything; so a flush is over when it has
+//! been polled once.
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use super::Component;
+
+/// Generated code only. It is the ABI itself: raw pointers in and out of linear memory.
+#[allow(unsafe_code, missing_docs, unreachable_pub, clippy::all)]
+mod bindings {
+    wit_bindgen::generate!({ path: "../wit", world: "tracker-blocking" });
+
+    export!(Component with_types_in self);
+
+    use super::Component;
+}
+
+use bindings::boundary::usage::{locks_blocking as locks, transactions_blocking as transactions};
+
+pub(super) use bindings::boundary::usage::types;
+pub(super) use transactions::{hashing_key, restore};
+
+impl bindings::Guest for Component {
+    fn track(activities: Vec<types::Activity>) {
+        super::track(activities);
+    }
+
+    fn flush(replica: types::Uuid) -> Result<types::Flushed, types::Error> {
+        let flush = pin!(super::flush(replica));
+        match flush.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(flushed) => flushed,
+            Poll::Pending => unreachable!("no import of this world waits"),
+        }
+    }
+}
+
+pub(super) struct Transaction(transactions::Transaction);
+
+impl Transaction {
+    pub(super) async fn begin(replica: types::Uuid) -> Result<Self, types::Error> {
+        transactions::Transaction::begin(replica).map(Self)
+    }
+
+    pub(super) async fn read(&self) -> Result<types::Stored, types::Error> {
+        self.0.read()
+    }
+
+    pub(super) async fn upsert(&self, update: types::Update) -> Result<bool, types::Error> {
+        self.0.upsert(&update)
+    }
+
+    pub(super) async fn commit(self) -> Result<(), types::Error> {
+        transactions::Transaction::commit(self.0)
+    }
+}
+
+pub(super) async fn acquire(
+    transaction: &Transaction,
+    lock: types::Lock,
+    mode: types::Mode,
+) -> Result<(), types::Error> {
+    locks::acquire(&transaction.0, lock, mode)
+}

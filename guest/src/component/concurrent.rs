@@ -1,0 +1,27 @@
+//! The world `tracker`: imports and `flush` are async, so that the host calls `track` while a flush waits.
+
+use super::Component;
+
+/// Generated code only. It is the ABI itself: raw pointers in and out of linear memory.
+#[allow(unsafe_code, missing_docs, unreachable_pub, clippy::all)]
+mod bindings {
+    wit_bindgen::generate!({ path: "../wit", world: "tracker" });
+
+    export!(Component with_types_in self);
+
+    use super::Component;
+}
+
+pub(crate) use bindings::boundary::usage::locks::acquire;
+pub(crate) use bindings::boundary::usage::transactions::{Transaction, hashing_key, restore};
+pub(crate) use bindings::boundary::usage::types;
+
+impl bindings::Guest for Component {
+    fn track(activities: Vec<types::Activity>) {
+        super::track(activities);
+    }
+
+    async fn flush(replica: types::Uuid) -> Result<types::Flushed, types::Error> {
+        super::flush(replica).await
+    }
+}

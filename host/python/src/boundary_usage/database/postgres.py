@@ -1,0 +1,319 @@
+"""PostgreSQL: for several replicas, on any number of machines.
+
+A flush shares the cutover lock with other flushes and holds a lock of its replica's own. Both are advisory locks of
+the transaction, under the keys of the Rust host, so they end with it and hold against its collections. Times are the
+server's.
+"""
+
+import os
+import re
+import socket
+import threading
+from contextlib import suppress
+from functools import reduce
+from ipaddress import ip_address
+from operator import xor
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from ..errors import (
+    BoundaryUsageError,
+    CommitUnknownError,
+    ConfigurationError,
+    ConflictError,
+    RefusedError,
+    UnavailableError,
+)
+from ..usage import Stored, Update
+from . import rows, schema
+
+CONNECT_SECONDS = 5
+
+TRANSACTION_SECONDS = 30.0
+"""The longest that a transaction may take. The server's own limits are shorter; this is for when it is silent."""
+
+_BEGIN = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s'; "
+    "SET LOCAL statement_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '15s'"
+)
+
+_LOCK_SCHEMA = (
+    "BEGIN; SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = '300s'; SELECT pg_advisory_xact_lock(9)"
+)
+"""The cutover lock, alone: one process makes the schema, and no flush runs meanwhile."""
+
+_CREATE_MIGRATIONS = """
+    CREATE TABLE IF NOT EXISTS boundary_usage_migrations (
+        version BIGINT PRIMARY KEY,
+        description TEXT NOT NULL,
+        installed_on TIMESTAMPTZ NOT NULL DEFAULT now(),
+        success BOOLEAN NOT NULL,
+        checksum BYTEA NOT NULL,
+        execution_time BIGINT NOT NULL
+    )"""
+
+_TABLE_EXISTS = "SELECT to_regclass('boundary_usage_migrations') IS NOT NULL"
+
+_UPSERT = """
+    WITH flushed AS (
+        INSERT INTO boundary_usage_replicas AS r (replica_id, last_flush, flushed_at)
+        VALUES ($1, $2, statement_timestamp())
+        ON CONFLICT (replica_id) DO UPDATE SET last_flush = excluded.last_flush, flushed_at = excluded.flushed_at
+            WHERE r.last_flush < excluded.last_flush
+        RETURNING replica_id
+    )
+    INSERT INTO boundary_usage_stats AS s (
+        replica_id, unique_workspaces_count, unique_users_count, workspaces_sketch, users_sketch,
+        allowed_requests, denied_requests, window_start, updated_at
+    )
+    SELECT replica_id, $3, $4, $5, $6, $11, $12, statement_timestamp(), statement_timestamp() FROM flushed
+    ON CONFLICT (replica_id) DO UPDATE SET
+        unique_workspaces_count = $7,
+        unique_users_count = $8,
+        workspaces_sketch = $9,
+        users_sketch = $10,
+        allowed_requests = s.allowed_requests + least($11, 9223372036854775807 - s.allowed_requests),
+        denied_requests = s.denied_requests + least($12, 9223372036854775807 - s.denied_requests),
+        updated_at = statement_timestamp()
+    RETURNING s.xmax = 0"""
+"""Answers no row when the flush is not newer than the last one. `xmax` is 0 in a row that was inserted."""
+
+_UNCERTAIN = ("08", "57", "40003")
+"""Errors that may come after a commit was done: a session that ends or is cancelled, a pooler that lost the server."""
+
+Connection = psycopg.Connection[Any]
+
+
+class Postgres:
+    """A PostgreSQL database."""
+
+    def __init__(self, url: str) -> None:
+        self._parameters = _parameters(url)
+        self._idle: list[Connection] = []
+        connection = self._open()
+        try:
+            _bring_up_to_date(connection)
+        except psycopg.Error as error:
+            connection.close()
+            raise _failure("bringing the database's schema up to date", error) from error
+        except BoundaryUsageError:
+            connection.close()
+            raise
+        self._idle.append(connection)
+
+    def hashing_key(self) -> bytes:
+        """The 16 bytes under which ids are hashed."""
+        transaction = self.begin()
+        try:
+            row = transaction.fetch("reading the hashing key", rows.SELECT_KEY)
+        finally:
+            transaction.rollback()
+        return schema.checked_key(row and row[0])
+
+    def begin(self) -> "PostgresTransaction":
+        """Opens a transaction. An idle connection may have died unnoticed: the next one is tried, at last a new one."""
+        while True:
+            try:
+                connection, is_reused = self._idle.pop(), True
+            except IndexError:
+                connection, is_reused = self._open(), False
+            transaction = PostgresTransaction(connection, self._idle)
+            try:
+                connection.execute(_BEGIN)
+                return transaction
+            except psycopg.Error as error:
+                transaction.abandon()
+                if not is_reused:
+                    raise _failure("opening a transaction", error) from error
+
+    def close(self) -> None:
+        """Closes all connections."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _open(self) -> Connection:
+        try:
+            return psycopg.connect(**self._parameters, autocommit=True, cursor_factory=psycopg.RawCursor)
+        except psycopg.Error as error:
+            if re.search(r"\binvalid \w+ (value|number)", str(error)):
+                # The library quotes the value of a parameter that it cannot use.
+                raise _invalid() from None
+            raise _failure("connecting", error) from error
+
+
+def _parameters(url: str) -> dict[str, Any]:
+    """What the URL says, and what it leaves open. Not shown: a mistyped URL can hold a password anywhere."""
+    try:
+        parameters: dict[str, Any] = dict(conninfo_to_dict(url))
+    except psycopg.Error:
+        raise _invalid() from None
+    if not str(parameters.get("port", 5432)).replace(",", "0").isdigit():
+        raise _invalid()
+    parameters.setdefault("application_name", "boundary-usage")
+    parameters.setdefault("connect_timeout", CONNECT_SECONDS)
+    host = parameters.get("hostaddr") or parameters.get("host") or os.environ.get("PGHOST") or "localhost"
+    if not _is_this_machine(str(host)) and "sslmode" not in parameters and "PGSSLMODE" not in os.environ:
+        # A remote host is verified unless the URL says otherwise, as in the Rust host.
+        parameters["sslmode"] = "verify-full"
+        if "sslrootcert" not in parameters and "PGSSLROOTCERT" not in os.environ:
+            parameters["sslrootcert"] = "system"
+    return parameters
+
+
+def _invalid() -> ConfigurationError:
+    expected = "expected `postgres://USER:PASSWORD@HOST:PORT/DATABASE`"
+    return ConfigurationError(f"the PostgreSQL URL is not valid; {expected}")
+
+
+def _is_this_machine(host: str) -> bool:
+    if host.startswith("/") or host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _bring_up_to_date(connection: Connection) -> None:
+    known = schema.migrations("postgres")
+    if not schema.missing(known, _applied(connection)):
+        return
+    try:
+        connection.execute(_LOCK_SCHEMA)
+        connection.execute(_CREATE_MIGRATIONS)
+        # Looked up again: another process may have migrated since.
+        for migration in schema.missing(known, _applied(connection)):
+            connection.execute(migration.sql.encode())
+            connection.execute(rows.INSERT_APPLIED, (migration.version, migration.name, migration.checksum))
+        connection.execute(rows.INSERT_KEY, (schema.random_key(),))
+        connection.execute("COMMIT")
+    except psycopg.errors.InsufficientPrivilege as error:
+        what = "the database's schema is not up to date, and this role may not change it"
+        raise RefusedError(f"{what}; connect once as the owner of the database, then run roles.sql") from error
+
+
+def _applied(connection: Connection) -> list[tuple[int, bytes]]:
+    if connection.execute(_TABLE_EXISTS).fetchone() == (True,):
+        return connection.execute(rows.SELECT_APPLIED).fetchall()
+    return []
+
+
+class PostgresTransaction:
+    """An open transaction, the connection that it runs on, and the clock that it runs against."""
+
+    def __init__(self, connection: Connection, idle: list[Connection]) -> None:
+        self._connection = connection
+        self._idle = idle
+        self._limit = threading.Timer(TRANSACTION_SECONDS, _hang_up, [connection])
+        self._limit.daemon = True
+        self._limit.start()
+
+    def acquire_cutover(self) -> None:
+        """Waits until no collection runs, and keeps the next one from starting."""
+        self._lock(
+            "a collection has held the cutover lock for more than 5 s; if that does not pass, look for it in pg_locks "
+            "(locktype advisory, objid 9)",
+            "SELECT pg_advisory_xact_lock_shared(9)",
+        )
+
+    def acquire_replica(self, replica: UUID) -> None:
+        """Waits until no other flush of this replica runs."""
+        self._lock(
+            f"another flush of replica {replica} has not ended within 5 s; make sure that no second process runs under "
+            "this id",
+            "SELECT pg_advisory_xact_lock(9, $1)",
+            lock_key(replica),
+        )
+
+    def read(self, replica: UUID) -> Stored:
+        """What is stored of a replica."""
+        return rows.stored(self.fetch("reading the stored usage", rows.READ, replica))
+
+    def upsert(self, replica: UUID, update: Update) -> bool:
+        """Inserts or updates the replica's row; answers whether it is new."""
+        arguments: list[Any] = [replica, update.flush]
+        for uniques in (update.delta, update.cumulative):
+            workspaces, users = uniques.workspaces, uniques.users
+            arguments += [workspaces.count, users.count, workspaces.sketch, users.sketch]
+        row = self.fetch("writing usage", _UPSERT, *arguments, update.allowed, update.denied)
+        if row is None:
+            raise rows.old_flush(replica, update.flush)
+        return bool(row[0])
+
+    def commit(self) -> None:
+        """Commits. Only an ordinary error reply says for certain that nothing was applied."""
+        try:
+            self._connection.execute("COMMIT")
+        except psycopg.Error as error:
+            self.abandon()
+            code = error.sqlstate
+            if code is None or code.startswith(_UNCERTAIN) or error.diag.severity_nonlocalized != "ERROR":
+                raise CommitUnknownError(_cause(error)) from error
+            raise _failure("committing", error) from error
+        self._give_back()
+
+    def rollback(self) -> None:
+        """Rolls back; a connection that cannot is closed."""
+        try:
+            self._connection.execute("ROLLBACK")
+        except psycopg.Error:
+            self.abandon()
+        else:
+            self._give_back()
+
+    def abandon(self) -> None:
+        """Closes the connection: its state is not known."""
+        self._limit.cancel()
+        self._connection.close()
+
+    def fetch(self, action: str, statement: str, *arguments: Any) -> Any:
+        """Runs a statement that answers at most one row."""
+        try:
+            return self._connection.execute(statement, arguments).fetchone()
+        except psycopg.Error as error:
+            raise _failure(action, error) from error
+
+    def _lock(self, conflict: str, statement: str, *arguments: Any) -> None:
+        try:
+            self._connection.execute(statement, arguments)
+        except psycopg.errors.LockNotAvailable as error:
+            raise ConflictError(conflict) from error
+        except psycopg.Error as error:
+            raise _failure("taking a lock", error) from error
+
+    def _give_back(self) -> None:
+        self._limit.cancel()
+        self._idle.append(self._connection)
+
+
+def _hang_up(connection: Connection) -> None:
+    """Ends the wait for a server that says nothing more: the driver sees its connection broken."""
+    with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as other_end:
+        other_end.shutdown(socket.SHUT_RDWR)
+
+
+def lock_key(replica: UUID) -> int:
+    """A replica's lock has two integers for a key, 9 and this one, as in the Rust host."""
+    words = (int.from_bytes(replica.bytes[start : start + 4], signed=True) for start in range(0, 16, 4))
+    return reduce(xor, words)
+
+
+def _cause(error: psycopg.Error) -> str:
+    return error.diag.message_primary or str(error).strip()
+
+
+def _failure(action: str, error: psycopg.Error) -> BoundaryUsageError:
+    """The error of a statement: nothing is applied. Classes are those of the manual's appendix of error codes."""
+    code = error.sqlstate or ""
+    what = f"{action} failed: {_cause(error)}"
+    if code in ("55P03", "40P01", "40001"):
+        return ConflictError(f"{what}: another transaction was in the way; it is tried again")
+    if code == "42501":
+        return RefusedError(f"{what}; grant the role boundary_usage_replica")
+    # A statement's time limit, a standby, a session ended because it was idle: these pass.
+    if code not in ("57014", "25006", "25P03", "25P04") and code[:2] in ("22", "23", "25", "42"):
+        return RefusedError(f"{what} ({code})")
+    return UnavailableError(what)

@@ -1,0 +1,94 @@
+"""A database that fails where it is told to, in front of one that does not."""
+
+import threading
+from collections import deque
+from uuid import UUID
+
+from boundary_usage import CommitUnknownError, ConflictError, Database, UnavailableError
+from boundary_usage.database import Transaction
+from boundary_usage.usage import Stored, Update
+
+
+class Faults:
+    """The faults to come: `begin`, `acquire`, `read`, `upsert`, `commit`, `commit-lost`, `commit-reply-lost`.
+
+    A `gate` holds every upsert up until it is opened; `upserting` tells when one is held.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.queued: deque[str] = deque()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.upserting = threading.Event()
+        self.begun = 0
+
+    def strikes(self, step: str) -> bool:
+        """Whether the next fault is this one; it has then struck."""
+        if self.queued and self.queued[0] == step:
+            self.queued.popleft()
+            return True
+        return False
+
+    def hashing_key(self) -> bytes:
+        """The database's."""
+        return self._database.hashing_key()
+
+    def begin(self) -> Transaction:
+        """Opens a transaction that may fail."""
+        self.begun += 1
+        if self.strikes("begin"):
+            raise UnavailableError("beginning failed: injected by the test")
+        return FaultyTransaction(self, self._database.begin())
+
+    def close(self) -> None:
+        """Closes the database."""
+        self._database.close()
+
+
+class FaultyTransaction:
+    """A transaction that may fail."""
+
+    def __init__(self, faults: Faults, transaction: Transaction) -> None:
+        self._faults = faults
+        self._transaction = transaction
+
+    def acquire_cutover(self) -> None:
+        """The first lock of a flush."""
+        if self._faults.strikes("acquire"):
+            raise ConflictError("the cutover lock was not granted in time: injected by the test")
+        self._transaction.acquire_cutover()
+
+    def acquire_replica(self, replica: UUID) -> None:
+        """The second lock of a flush."""
+        self._transaction.acquire_replica(replica)
+
+    def read(self, replica: UUID) -> Stored:
+        """Reads, or fails."""
+        if self._faults.strikes("read"):
+            raise UnavailableError("reading failed: injected by the test")
+        return self._transaction.read(replica)
+
+    def upsert(self, replica: UUID, update: Update) -> bool:
+        """Writes, or fails."""
+        self._faults.upserting.set()
+        self._faults.gate.wait()
+        if self._faults.strikes("upsert"):
+            raise UnavailableError("writing failed: injected by the test")
+        return self._transaction.upsert(replica, update)
+
+    def commit(self) -> None:
+        """Commits, fails, or loses the commit or its reply."""
+        if self._faults.strikes("commit"):
+            self._transaction.rollback()
+            raise UnavailableError("committing failed: injected by the test")
+        if self._faults.strikes("commit-lost"):
+            self._transaction.rollback()
+            raise CommitUnknownError("injected by the test")
+        self._transaction.commit()
+        if self._faults.strikes("commit-reply-lost"):
+            raise CommitUnknownError("injected by the test")
+
+    def rollback(self) -> None:
+        """Rolls back."""
+        self._transaction.rollback()

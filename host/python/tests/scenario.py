@@ -1,0 +1,121 @@
+"""Runs the scenarios in the project's `tests/scenarios`: the lines that every host reads.
+
+The table of lines is in `tests/src/scenario.rs`. Flushes and their faults are this host's; `collect` and `rows` ask the
+program of the Rust host, on the same database.
+"""
+
+import threading
+from pathlib import Path
+from uuid import UUID
+
+from conftest import Program
+from faults import Faults
+
+from boundary_usage import BoundaryUsageError, Confirmed, Idle, Tracker, Written, connect
+
+FOLDER = Path(__file__).parents[3] / "tests" / "scenarios"
+
+
+class Scenario:
+    """The replicas of one scenario, on a database that nobody else uses."""
+
+    def __init__(self, url: str) -> None:
+        self._faults = Faults(connect(url))
+        self._program = Program(url)
+        self._trackers: dict[str, Tracker] = {}
+
+    def run(self, text: str) -> None:
+        """Runs every line; the first that does not hold is named."""
+        for number, line in enumerate(text.splitlines(), 1):
+            if line and not line.startswith("#"):
+                try:
+                    self._step(line.split())
+                except Exception as error:
+                    raise AssertionError(f"line {number}: {line}: {error}") from error
+        assert not self._faults.queued, "a fault did not strike"
+        for tracker in self._trackers.values():
+            tracker.shutdown()
+        self._faults.close()
+
+    def _step(self, words: list[str]) -> None:
+        match words:
+            case ["track", replica, workspace, user, allowed, denied]:
+                self._tracker(replica).track(uuid(workspace), uuid(user), int(allowed), int(denied))
+            case ["threads", replica, threads, times, allowed, denied]:
+                tracker = self._tracker(replica)
+                track_from_threads(tracker, int(threads), int(times), int(allowed), int(denied))
+            case ["beside", replica, count, allowed, denied]:
+                track_beside_flushes(self._tracker(replica), int(count), int(allowed), int(denied))
+            case ["flush", replica, "=>", expected]:
+                outcome = flush(self._tracker(replica))
+                assert expected in ("any", outcome), outcome
+            case ["fail", step]:
+                self._faults.queued.append(step)
+            case ["restart", replica]:
+                self._trackers.pop(replica).shutdown()
+            case ["collect", "=>", *expected]:
+                summary = self._program.json("collect")
+                numbers = ["unique_workspaces", "unique_users", "allowed_requests", "denied_requests"]
+                collected = [f"{letter}{summary[name]}" for letter, name in zip("WUAD", numbers, strict=True)]
+                assert collected == expected, collected
+            case ["rows", "=>", expected]:
+                found = len(self._program.json("status")["rows"])
+                assert found == int(expected), found
+            case _:
+                raise AssertionError("not a scenario's line")
+
+    def _tracker(self, replica: str) -> Tracker:
+        if replica not in self._trackers:
+            self._trackers[replica] = Tracker(uuid(replica), self._faults, flush_interval=None)
+        return self._trackers[replica]
+
+
+def flush(tracker: Tracker) -> str:
+    """Flushes; the outcome in a scenario's words."""
+    try:
+        match tracker.flush():
+            case Idle():
+                return "idle"
+            case Confirmed():
+                return "confirmed"
+            case Written():
+                return "written"
+    except BoundaryUsageError:
+        return "error"
+
+
+def track_from_threads(tracker: Tracker, threads: int, times: int, allowed: int, denied: int) -> None:
+    """Tracks from as many threads at once, each with ids of its own."""
+
+    def track(number: int) -> None:
+        for _ in range(times):
+            tracker.track(UUID(int=number), UUID(int=number), allowed, denied)
+
+    all_at_once([threading.Thread(target=track, args=[number]) for number in range(1, threads + 1)])
+
+
+def track_beside_flushes(tracker: Tracker, count: int, allowed: int, denied: int) -> None:
+    """Tracks while as many flushes run."""
+
+    def track() -> None:
+        for number in range(1, count + 1):
+            tracker.track(UUID(int=number), UUID(int=number), allowed, denied)
+
+    def flush_all() -> None:
+        for _ in range(count):
+            tracker.flush()
+
+    all_at_once([threading.Thread(target=track), threading.Thread(target=flush_all)])
+
+
+def all_at_once(threads: list[threading.Thread]) -> None:
+    """Starts all, and waits for all."""
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def uuid(name: str) -> UUID:
+    """`w7` is the UUID whose first byte is the letter and whose last bytes are the number."""
+    return UUID(int=ord(name[0]) << 120 | int(name[1:]))

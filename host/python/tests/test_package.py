@@ -1,0 +1,27 @@
+"""What the package carries is what the program writes."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from conftest import Program
+
+from boundary_usage.component import component_bytes
+
+
+def test_the_component_is_the_programs_byte_for_byte(sqlite_url: str, tmp_path: Path) -> None:
+    written = tmp_path / "tracker-blocking.wasm"
+    shown = Program(sqlite_url).json("component", "--world", "tracker-blocking", "--output", str(written))
+    assert component_bytes() == written.read_bytes()
+    assert shown["bytes"] == len(component_bytes())
+
+
+def test_the_migrations_are_those_of_the_rust_host() -> None:
+    ours = files("boundary_usage.database").joinpath("migrations")
+    theirs = Path(__file__).parents[2] / "boundary-usage" / "migrations"
+    scripts = sorted(path.relative_to(theirs) for path in theirs.glob("*/0*.sql"))
+    assert len(scripts) >= 4
+    assert all(ours.joinpath(str(script)).read_text() == (theirs / script).read_text() for script in scripts)
+
+
+def test_the_types_are_there() -> None:
+    assert files("boundary_usage").joinpath("py.typed").is_file()

@@ -1,0 +1,221 @@
+"""What `track`, `flush` and `shutdown` promise while they run beside each other."""
+
+import threading
+from uuid import UUID
+
+import pytest
+from conftest import Program
+from faults import Faults
+from scenario import uuid
+
+from boundary_usage import (
+    ComponentError,
+    ConfigurationError,
+    ConflictError,
+    Idle,
+    RefusedError,
+    StoppedError,
+    TimedOutError,
+    Tracker,
+    UnavailableError,
+    Written,
+    connect,
+)
+from boundary_usage.capabilities import Capabilities
+from boundary_usage.database import postgres
+from boundary_usage.schedule import Schedule
+from boundary_usage.usage import Uniques, UniqueSet, Update
+
+
+def totals(url: str) -> tuple[int, int, int, int]:
+    summary = Program(url).json("collect")
+    return tuple(summary[name] for name in ("unique_workspaces", "unique_users", "allowed_requests", "denied_requests"))
+
+
+def test_r3_what_is_tracked_while_a_flush_waits_for_the_database_belongs_to_the_next(url: str) -> None:
+    faults = Faults(connect(url))
+    tracker = Tracker(uuid("r1"), faults, flush_interval=None)
+    tracker.track(uuid("w1"), uuid("u1"), 10, 5)
+    faults.gate.clear()
+    first: list[object] = []
+    flushing = threading.Thread(target=lambda: first.append(tracker.flush()))
+    flushing.start()
+    faults.upserting.wait()
+    tracker.track(uuid("w2"), uuid("u2"), 20, 10)
+    faults.gate.set()
+    flushing.join()
+    assert first == [Written(flush=1, new_period=True)]
+    assert tracker.flush() == Written(flush=2, new_period=False)
+    tracker.shutdown()
+    assert totals(url) == (2, 2, 30, 15)
+
+
+def test_r7_the_loop_flushes_by_itself_and_goes_on_after_a_failure(sqlite_url: str) -> None:
+    faults = Faults(connect(sqlite_url))
+    faults.queued.append("begin")
+    with Tracker(uuid("r1"), faults, flush_interval=0.001) as tracker:
+        tracker.track(uuid("w1"), uuid("u1"), 1, 1)
+        assert faults.upserting.wait(60)
+    assert faults.begun >= 2
+    assert totals(sqlite_url) == (1, 1, 1, 1)
+
+
+def test_d5_a_shutdown_flushes_and_then_nothing_is_accepted(sqlite_url: str) -> None:
+    tracker = Tracker(uuid("r1"), connect(sqlite_url), flush_interval=None)
+    tracker.track(uuid("w1"), uuid("u1"), 1, 1)
+    assert tracker.shutdown() == Written(flush=1, new_period=True)
+    for call in (lambda: tracker.track(uuid("w1"), uuid("u1")), tracker.flush, tracker.shutdown):
+        with pytest.raises(StoppedError):
+            call()
+
+
+def test_d5_a_shutdown_waits_no_longer_than_its_limit(sqlite_url: str) -> None:
+    faults = Faults(connect(sqlite_url))
+    tracker = Tracker(uuid("r1"), faults, flush_interval=None, shutdown_timeout=0.01)
+    tracker.track(uuid("w1"), uuid("u1"), 1, 1)
+    faults.gate.clear()
+    with pytest.raises(TimedOutError):
+        tracker.shutdown()
+    faults.gate.set()
+
+
+def test_r6_the_intake_is_bounded_and_pairs_that_it_knows_take_no_room(sqlite_url: str) -> None:
+    faults = Faults(connect(sqlite_url))
+    tracker = Tracker(uuid("r1"), faults, flush_interval=None, intake_capacity=3)
+    tracker.track(uuid("w9"), uuid("u9"), 1, 1)
+    faults.gate.clear()
+    flushing = threading.Thread(target=tracker.flush)
+    flushing.start()
+    faults.upserting.wait()
+    assert all(tracker.try_track(uuid(f"w{number}"), uuid("u1"), 1, 0) for number in (1, 2, 3))
+    assert not tracker.try_track(uuid("w4"), uuid("u1"), 1, 0)
+    assert tracker.try_track(uuid("w3"), uuid("u1"), 1, 0)
+    waiting = threading.Thread(target=tracker.track, args=[uuid("w4"), uuid("u1"), 1, 0])
+    waiting.start()
+    faults.gate.set()
+    waiting.join()
+    flushing.join()
+    tracker.shutdown()
+    assert totals(sqlite_url) == (5, 2, 6, 1)
+
+
+def test_counts_saturate_and_nil_ids_and_negative_counts_are_refused(sqlite_url: str) -> None:
+    tracker = Tracker(uuid("r1"), connect(sqlite_url), flush_interval=None)
+    for _ in range(2):
+        tracker.track(uuid("w1"), uuid("u1"), 2**70, 2**63 - 1)
+        tracker.flush()
+    for wrong in [(UUID(int=0), uuid("u1"), 0, 0), (uuid("w1"), UUID(int=0), 0, 0), (uuid("w1"), uuid("u1"), -1, 0)]:
+        with pytest.raises(ConfigurationError):
+            tracker.track(*wrong)
+    tracker.shutdown()
+    assert totals(sqlite_url) == (1, 1, 2**63 - 1, 2**63 - 1)
+    with pytest.raises(ConfigurationError):
+        Tracker(UUID(int=0), connect(sqlite_url))
+
+
+def test_uniques_beyond_what_is_exact_are_estimated_in_bounded_memory(sqlite_url: str) -> None:
+    with Tracker(uuid("r1"), connect(sqlite_url), flush_interval=None, intake_capacity=4_096) as tracker:
+        for number in range(1, 20_001):
+            tracker.track(UUID(int=number), uuid("u1"), 1, 0)
+        tracker.flush()
+        tracker.track(UUID(int=1), uuid("u1"), 1, 0)
+    workspaces, users, allowed, denied = totals(sqlite_url)
+    assert (users, allowed, denied) == (1, 20_001, 0)
+    assert abs(workspaces - 20_000) < 20_000 * 0.04
+
+
+def test_a_component_that_breaks_is_replaced(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = Faults(connect(sqlite_url))
+    tracker = Tracker(uuid("r1"), faults, flush_interval=None)
+    tracker.track(uuid("w1"), uuid("u1"), 1, 1)
+    # An answer that the contract does not know breaks the call in the middle, with the transaction open.
+    with monkeypatch.context() as patch:
+        patch.setattr(Capabilities, "acquire", lambda *_: 1 / 0)
+        with pytest.raises(ComponentError, match="division by zero"):
+            tracker.flush()
+    tracker.track(uuid("w2"), uuid("u2"), 2, 1)
+    assert tracker.flush() == Written(flush=1, new_period=True)
+    tracker.shutdown()
+
+
+def test_r9_the_component_is_kept_to_its_own_replica_and_to_the_order_of_the_contract(url: str) -> None:
+    capabilities = Capabilities(uuid("r1"), connect(url))
+    empty = UniqueSet(0, bytes.fromhex("0103030000000000"))
+    update = Update(1, Uniques(empty, empty), Uniques(empty, empty), 0, 0)
+
+    def refused(told: str, call: object, *arguments: object) -> None:
+        with pytest.raises(RefusedError, match=told):
+            call(*arguments)  # type: ignore[operator]
+
+    refused("no transaction open", capabilities.read)
+    refused("not the component's own", capabilities.begin, uuid("r2"))
+    capabilities.begin(uuid("r1"))
+    refused("has a transaction open", capabilities.begin, uuid("r1"))
+    refused("needs the replica's lock", capabilities.read)
+    refused("only a collection", capabilities.acquire, "cutover", "exclusive")
+    refused("is exclusive", capabilities.acquire, "replica", "shared")
+    capabilities.acquire("cutover", "shared")
+    capabilities.acquire("replica", "exclusive")
+    refused("and a read", capabilities.upsert, update)
+    capabilities.read()
+    damaged = Uniques(UniqueSet(1, b"7" * 64), empty)
+    refused("not a compact Theta sketch", capabilities.upsert, Update(1, damaged, damaged, 0, 0))
+    refused("beyond 2\\^63 - 1", capabilities.upsert, Update(1, update.delta, update.delta, 2**63, 0))
+    assert capabilities.upsert(update)
+    refused("an upsert already", capabilities.upsert, update)
+    capabilities.commit()
+    refused("has sent its commit", capabilities.begin, uuid("r1"))
+    capabilities.flush_begins()
+    capabilities.begin(uuid("r1"))
+    refused("nothing to commit", capabilities.commit)
+
+
+def test_d6_a_collection_that_holds_the_cutover_lock_holds_a_flush_up_and_a_limit_ends_that(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "_BEGIN", postgres._BEGIN.replace("lock_timeout = '5s'", "lock_timeout = '10ms'"))
+    with Tracker(uuid("r1"), connect(postgres_url), flush_interval=None) as tracker:
+        tracker.track(uuid("w1"), uuid("u1"), 1, 1)
+        with postgres.psycopg.connect(postgres_url) as collection:
+            collection.execute("SELECT pg_advisory_xact_lock(9)")
+            with pytest.raises(ConflictError, match="cutover lock"):
+                tracker.flush()
+        with postgres.psycopg.connect(postgres_url) as other:
+            other.execute("SELECT pg_advisory_xact_lock(9, %s)", [postgres.lock_key(uuid("r1"))])
+            with pytest.raises(ConflictError, match="another flush of replica"):
+                tracker.flush()
+        assert tracker.flush() == Written(flush=1, new_period=True)
+        assert tracker.flush() == Idle()
+
+
+def test_a_server_that_says_nothing_more_is_given_up(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Tracker(uuid("r1"), connect(postgres_url), flush_interval=None) as tracker:
+        tracker.track(uuid("w1"), uuid("u1"), 1, 1)
+        with postgres.psycopg.connect(postgres_url) as collection:
+            collection.execute("SELECT pg_advisory_xact_lock(9)")
+            with monkeypatch.context() as patch:
+                patch.setattr(postgres, "TRANSACTION_SECONDS", 0.05)
+                with pytest.raises(UnavailableError):
+                    tracker.flush()
+        assert tracker.flush() == Written(flush=1, new_period=True)
+
+
+def test_a_connection_that_died_while_idle_is_replaced(postgres_url: str) -> None:
+    with Tracker(uuid("r1"), connect(postgres_url), flush_interval=None) as tracker:
+        tracker.track(uuid("w1"), uuid("u1"), 1, 1)
+        tracker.flush()
+        with postgres.psycopg.connect(postgres_url, autocommit=True) as administrator:
+            administrator.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'boundary-usage'"
+                " AND datname = current_database()"
+            )
+        tracker.track(uuid("w2"), uuid("u2"), 1, 1)
+        assert tracker.flush() == Written(flush=2, new_period=False)
+
+
+def test_the_schedule_spreads_flushes_and_retries_soon() -> None:
+    schedule = Schedule(60, 0.1)
+    assert [schedule.after_success(random) for random in (0, 0.5, 1)] == pytest.approx([54, 60, 66])
+    assert [schedule.after_failure(0.5) for _ in range(8)] == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60])
+    schedule.after_success(0.5)
+    assert schedule.after_failure(0.5) == pytest.approx(1)

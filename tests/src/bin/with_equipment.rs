@@ -1,0 +1,24 @@
+//! Runs a command with what the tests of the hosts in other languages need: a PostgreSQL server, and the program.
+//!
+//! The command finds both in its environment. The server is gone when the command has ended.
+
+#![forbid(unsafe_code)]
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use boundary_usage_tests::postgres_server::PostgresServer;
+
+fn main() -> Result<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    let command = arguments.next().context("which command? Usage: with_equipment COMMAND [ARGUMENT…]")?;
+    let server = PostgresServer::running()?;
+    let program = std::env::current_exe()?.with_file_name("program-under-test");
+    let status = Command::new(&command)
+        .args(arguments)
+        .env("BOUNDARY_USAGE_TEST_POSTGRES", server.url("postgres", "postgres"))
+        .env("BOUNDARY_USAGE_TEST_PROGRAM", program)
+        .status()
+        .with_context(|| format!("cannot run {}", command.display()))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
