@@ -57,6 +57,9 @@ mod replay;
 /// `serve`: signals, sockets, intervals: R7, C3, D5, D10.
 mod serve;
 
+/// What `serve` answers over HTTP.
+mod http;
+
 /// The audit socket, with a boundary client's bytes.
 mod audit_socket;
 

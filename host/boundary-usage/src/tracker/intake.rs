@@ -98,6 +98,15 @@ impl Intake {
         self.lock().accepted
     }
 
+    /// How many activities wait for the component.
+    pub(super) fn depth(&self) -> usize {
+        self.lock().activities.len()
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().expect("no holder of this lock panics")
     }
@@ -119,9 +128,10 @@ mod tests {
         assert_eq!(intake.try_push(activity()), Ok(()));
         assert_eq!(intake.try_push(activity()), Ok(()));
         assert_eq!(intake.try_push(activity()), Err(TrackError::Full { capacity: 2 }));
+        assert_eq!(intake.depth(), 2);
         let mut taken = Vec::new();
         intake.swap(&mut taken);
-        assert_eq!(taken.len(), 2);
+        assert_eq!((taken.len(), intake.depth()), (2, 0));
         assert_eq!(intake.try_push(activity()), Ok(()));
         assert_eq!(intake.accepted(), 3);
     }
