@@ -60,6 +60,9 @@ mod serve;
 /// What `serve` answers over HTTP.
 mod http;
 
+/// The page, in a real browser.
+mod page;
+
 /// The audit socket, with a boundary client's bytes.
 mod audit_socket;
 

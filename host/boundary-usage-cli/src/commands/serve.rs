@@ -49,7 +49,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Answer HTTP here: /metrics for Prometheus, /healthz, /readyz, /status.json. [default: no HTTP]
+    /// Answer HTTP here: a status page at /, /metrics for Prometheus, /healthz, /readyz, /status.json. [default: no HTTP]
     ///
     /// There is no password: give it a loopback address, or one of a network whose members may see the numbers.
     #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]

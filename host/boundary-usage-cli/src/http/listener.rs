@@ -19,8 +19,8 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
-use super::metrics;
 use super::view::View;
+use super::{metrics, page};
 
 /// How many clients are served at a time; more wait in the backlog. A monitoring system and some browsers need few.
 const CONNECTIONS: usize = 64;
@@ -98,6 +98,13 @@ async fn answer<B>(request: &Request<B>, view: &View) -> Answer {
         return refused;
     }
     match request.uri().path() {
+        "/" => {
+            let page = page::render(&view.whole().await);
+            let mut shown = respond(StatusCode::OK, "text/html; charset=utf-8", page.html);
+            let policy = page.policy.parse().expect("it is a header's value");
+            shown.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+            shown
+        }
         "/metrics" => respond(StatusCode::OK, prometheus::TEXT_FORMAT, metrics::text(&view.local())),
         "/healthz" => plain(StatusCode::OK, "ok\n"),
         "/readyz" => match view.local().not_ready() {
@@ -108,7 +115,7 @@ async fn answer<B>(request: &Request<B>, view: &View) -> Answer {
             let status = serde_json::to_vec(&view.whole().await).expect("a status has no maps, and so is JSON");
             respond(StatusCode::OK, "application/json", status)
         }
-        _ => plain(StatusCode::NOT_FOUND, "not found; there are /metrics, /healthz, /readyz and /status.json\n"),
+        _ => plain(StatusCode::NOT_FOUND, "not found; there are /, /metrics, /healthz, /readyz and /status.json\n"),
     }
 }
 
