@@ -3,7 +3,7 @@
 CARGO ?= cargo
 SECONDS ?= 60
 
-.PHONY: help setup setup-component setup-postgres setup-chromium demo test page-pictures fuzz simulate lint audit release
+.PHONY: help setup setup-component setup-postgres setup-chromium setup-deploy-tools demo test page-pictures fuzz simulate lint audit release
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -40,7 +40,7 @@ audit: ## Checks the dependencies: licences, bans, sources, and advisories where
 release: setup-component ## Builds target/release/boundary-usage
 	$(CARGO) build --release --package boundary-usage-cli --bin boundary-usage
 
-setup: setup-component setup-postgres setup-chromium ## Installs what building and testing need, where it is missing
+setup: setup-component setup-postgres setup-chromium setup-deploy-tools ## Installs what building and testing need, where it is missing
 
 setup-component:
 	@scripts/setup-component
@@ -50,3 +50,6 @@ setup-postgres:
 
 setup-chromium:
 	@scripts/setup-chromium
+
+setup-deploy-tools:
+	@scripts/setup-deploy-tools

@@ -63,6 +63,9 @@ mod http;
 /// The page, in a real browser.
 mod page;
 
+/// What is in `deploy/`, read by the tools that it is for.
+mod deploy;
+
 /// The audit socket, with a boundary client's bytes.
 mod audit_socket;
 

@@ -70,7 +70,7 @@ fn of_tracker(tracker: &TrackerStatus) -> Vec<MetricFamily> {
 }
 
 fn of_checkpoint(checkpoint: &CheckpointStatus, now: DateTime<Utc>) -> [MetricFamily; 2] {
-    let age = (seconds(now) - seconds(checkpoint.complete_at)).max(0.0);
+    let age = (now - checkpoint.complete_at).num_milliseconds().max(0) as f64 / 1_000.0;
     let writes = [("written", checkpoint.written), ("failed", checkpoint.failed)];
     [
         gauge(
