@@ -3,7 +3,8 @@
 CARGO ?= cargo
 SECONDS ?= 60
 
-.PHONY: help setup setup-component setup-postgres demo test test-python fuzz simulate bench lint audit release
+.PHONY: help setup setup-component setup-postgres setup-chromium setup-deploy-tools demo test test-python page-pictures fuzz simulate bench \
+  lint audit release
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -18,6 +19,11 @@ test: setup ## Runs all tests, on SQLite and on a PostgreSQL that they start the
 test-python: setup ## Builds the Python package and runs its tests, with Rust replicas beside it
 	$(CARGO) build --workspace --bins
 	$(CARGO) run --quiet --bin with_equipment -- scripts/test-python
+
+page-pictures: setup ## Takes pictures of the status page: target/page/, and docs/page.png for the README
+	@mkdir -p target/page
+	PAGE_PICTURES=$(CURDIR)/target/page $(CARGO) test --workspace --test rules -- page::the_page_is_readable
+	cp target/page/page.png docs/page.png
 
 fuzz: setup-component ## Feeds mutated input to everything that reads bytes of others, for SECONDS=60 each
 	FUZZ_SECONDS=$(SECONDS) $(CARGO) test --workspace --test rules fuzzing -- --nocapture
@@ -43,10 +49,16 @@ audit: ## Checks the dependencies: licences, bans, sources, and advisories where
 release: setup-component ## Builds target/release/boundary-usage
 	$(CARGO) build --release --package boundary-usage-cli --bin boundary-usage
 
-setup: setup-component setup-postgres ## Installs what building and testing need, where it is missing
+setup: setup-component setup-postgres setup-chromium setup-deploy-tools ## Installs what building and testing need, where it is missing
 
 setup-component:
 	@scripts/setup-component
 
 setup-postgres:
 	@scripts/setup-postgres
+
+setup-chromium:
+	@scripts/setup-chromium
+
+setup-deploy-tools:
+	@scripts/setup-deploy-tools

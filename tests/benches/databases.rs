@@ -41,7 +41,7 @@ pub(crate) async fn flush_cost(url: &str) -> Result<FlushCost> {
             let (workspace, owner) = Input::Hot.ids(number);
             tracker.track(workspace, owner, 1, 0)?;
         }
-        while tracker.status().pending > 0 {
+        while tracker.status().waiting_activities > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let start = Instant::now();

@@ -37,7 +37,7 @@ impl Ours {
                 refused.fetch_add(1, Ordering::Relaxed);
             }
         });
-        while self.tracker.status().pending > 0 {
+        while self.tracker.status().waiting_activities > 0 {
             std::thread::sleep(Duration::from_micros(50));
         }
         let took = start.elapsed();

@@ -72,7 +72,7 @@ pub(crate) async fn child_many_trackers(url: &str) -> Result<()> {
         tracker.track(Uuid::from_u128(1), Uuid::from_u128(2), 1, 0)?;
     }
     for tracker in &trackers {
-        while tracker.status().pending > 0 {
+        while tracker.status().waiting_activities > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }

@@ -145,6 +145,8 @@ on_each_database! {
         let database = test.connect().await?;
         flush(database.backend().as_ref(), id(1), &update(1, 0..20, 1, 0)).await?;
         flush(database.backend().as_ref(), id(2), &update(1, 10..30, 1, 0)).await?;
+        let so_far = database.status().await?.so_far;
+        assert_eq!((numbers(&so_far), so_far.period_id), ([30, 30, 2, 0], 0), "the status says so before");
         let summary = collect(&database).await?;
         assert_eq!(numbers(&summary), [30, 30, 2, 0]);
         assert_eq!((summary.replica_workspaces_sum, summary.replica_users_sum), (40, 40));
@@ -179,6 +181,9 @@ on_each_database! {
         assert!(error.to_string().contains(&replica.to_string()), "{error}");
         let status = database.status().await?;
         assert_eq!((status.rows.len(), status.periods.len()), (3, 0));
+        // The status names it, and tells what the others hold.
+        assert!(matches!(&status.damaged[..], [told] if told.contains(&replica.to_string())), "{:?}", status.damaged);
+        assert_eq!((numbers(&status.so_far), status.so_far.replicas), ([3, 3, 14, 4], 2));
         Ok(())
     }
 

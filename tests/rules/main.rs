@@ -57,6 +57,15 @@ mod replay;
 /// `serve`: signals, sockets, intervals: R7, C3, D5, D10.
 mod serve;
 
+/// What `serve` answers over HTTP.
+mod http;
+
+/// The page, in a real browser.
+mod page;
+
+/// What is in `deploy/`, read by the tools that it is for.
+mod deploy;
+
 /// The audit socket, with a boundary client's bytes.
 mod audit_socket;
 

@@ -155,6 +155,13 @@ impl Serving {
         }
     }
 
+    /// Where it answers HTTP: host and port. It says so before it listens on a socket.
+    #[track_caller]
+    pub(crate) fn http(&self) -> String {
+        let address = self.said.split("HTTP on http://").nth(1).expect("it has said where it answers HTTP");
+        address.split('/').next().unwrap().to_owned()
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, name: &str) {
         // The shell's own `kill`: this package may not call the system's.

@@ -169,6 +169,41 @@ async fn r7_and_d10_the_loop_flushes_at_every_interval_and_goes_on_after_a_failu
 }
 
 #[tokio::test]
+async fn d10_the_status_tells_what_is_pending_and_how_flushes_fared() {
+    let fixture = Fixture::new().await;
+    let status = || fixture.tracker.status();
+    assert_eq!((status().pending_activities, status().last_success), (0, None));
+    (1..=3).for_each(|number| fixture.track(number, 1, 0));
+    fixture.faults.inject(Fault::CommitReplyLost);
+    fixture.tracker.flush().await.unwrap_err();
+    assert_eq!((status().pending_activities, status().last_success), (3, None), "the outcome is not known");
+    fixture.tracker.flush().await.unwrap();
+    assert_eq!((status().pending_activities, status().intake_depth), (0, 0));
+    let first_success = status().last_success.expect("a flush succeeded");
+
+    let collection = fixture.model.hold_cutover().await;
+    fixture.track(4, 1, 0);
+    let flush = tokio::spawn({
+        let tracker = fixture.tracker.clone();
+        async move { tracker.flush().await }
+    });
+    fixture.faults.begun(3).await;
+    fixture.track(5, 1, 0);
+    fixture.clock.advance(Duration::from_secs(2));
+    drop(collection);
+    flush.await.unwrap().unwrap();
+    assert_eq!(status().pending_activities, 1, "tracked while the flush ran: belongs to the next");
+    fixture.tracker.flush().await.unwrap();
+    fixture.tracker.flush().await.unwrap();
+
+    let status = status();
+    assert_eq!((status.flushes, status.idle_flushes, status.failed_flushes), (3, 1, 1));
+    assert_eq!((status.flush_durations.count, status.flush_durations.sum_seconds), (4, 2.0), "idle ones take no time");
+    assert_eq!(status.pending_activities, 0);
+    assert!(status.last_success >= Some(first_success));
+}
+
+#[tokio::test]
 async fn r10_a_hundred_threads_track_at_once() {
     let fixture = Fixture::new().await;
     std::thread::scope(|scope| {

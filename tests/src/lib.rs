@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accounts;
+pub mod browser;
 pub mod child;
 pub mod databases;
 pub mod faults;

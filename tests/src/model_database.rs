@@ -69,7 +69,7 @@ impl Backend for ModelDatabase {
 
     async fn status(&self) -> Result<DatabaseStatus, Error> {
         let period_start = DateTime::<Utc>::UNIX_EPOCH;
-        Ok(DatabaseStatus { period_start, rows: Vec::new(), replicas: Vec::new(), periods: Vec::new() })
+        Ok(DatabaseStatus { period_start, ..DatabaseStatus::default() })
     }
 
     async fn acknowledge(&self, period: i64) -> Result<bool, Error> {

@@ -1,6 +1,7 @@
 //! The file that `serve --config` reads: which sockets to serve, and for whom.
 //!
 //! ```toml
+//! listen = "127.0.0.1:9464"                           # metrics, health and status over HTTP; optional
 //! group = "boundary"                                  # may connect, to all sockets that name no other; optional
 //!
 //! [[socket]]
@@ -14,6 +15,7 @@
 //! workspace cannot be mended later; what is contradictory is therefore refused.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -26,12 +28,21 @@ use crate::cli::WrongUse;
 /// A unix socket's path has room for 108 bytes, the closing zero included.
 const MAX_PATH_BYTES: usize = 107;
 
+/// What the file says.
+#[derive(Debug)]
+pub struct Configuration {
+    /// Where to listen for HTTP.
+    pub listen: Option<SocketAddr>,
+    /// The sockets to serve.
+    pub sockets: Vec<Socket>,
+}
+
 /// Reads the file.
 ///
 /// # Errors
 ///
 /// When it cannot be read, and as wrong use when something is wrong in it.
-pub fn read(file: &Path) -> Result<Vec<Socket>> {
+pub fn read(file: &Path) -> Result<Configuration> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("cannot read the configuration file {}", file.display()))?;
     parse(&text).map_err(|faults| {
@@ -45,12 +56,13 @@ pub fn read(file: &Path) -> Result<Vec<Socket>> {
 /// # Errors
 ///
 /// All that is wrong with it.
-pub fn parse(text: &str) -> Result<Vec<Socket>, Vec<String>> {
+pub fn parse(text: &str) -> Result<Configuration, Vec<String>> {
     let table: Table = text.parse().map_err(|error: toml::de::Error| vec![error.to_string().trim_end().to_owned()])?;
     let mut faults = Vec::new();
-    for key in table.keys().filter(|key| !["socket", "group"].contains(&key.as_str())) {
-        faults.push(format!("unknown key `{key}`, expected `[[socket]]` and `group`"));
+    for key in table.keys().filter(|key| !["socket", "group", "listen"].contains(&key.as_str())) {
+        faults.push(format!("unknown key `{key}`, expected `[[socket]]`, `group` and `listen`"));
     }
+    let listen = parse_listen(&table, &mut faults);
     let group = parse_group("", &table, &mut faults);
     let sockets = match table.get("socket") {
         Some(Value::Array(sockets)) if !sockets.is_empty() => parse_sockets(sockets, &mut faults),
@@ -64,7 +76,7 @@ pub fn parse(text: &str) -> Result<Vec<Socket>, Vec<String>> {
         }
     };
     let sockets = sockets.into_iter().map(|socket| Socket { group: socket.group.or(group), ..socket }).collect();
-    if faults.is_empty() { Ok(sockets) } else { Err(faults) }
+    if faults.is_empty() { Ok(Configuration { listen, sockets }) } else { Err(faults) }
 }
 
 /// What is wrong with a socket's path, if anything.
@@ -78,6 +90,15 @@ pub fn path_fault(path: &Path) -> Option<String> {
             path.display()
         )),
     }
+}
+
+/// Reads an address to listen on.
+///
+/// # Errors
+///
+/// When it is not an IP address with a port: a name may stand for several addresses.
+pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "not an IP address and a port; write it like 127.0.0.1:9464 or [::1]:9464".to_owned())
 }
 
 /// Reads an id that names somebody.
@@ -149,6 +170,18 @@ fn parse_socket(number: usize, table: &Table, faults: &mut Vec<String>) -> Optio
     Some(Socket { path, workspace: workspace?, owner: owner?, group })
 }
 
+fn parse_listen(table: &Table, faults: &mut Vec<String>) -> Option<SocketAddr> {
+    let fault = match table.get("listen")? {
+        Value::String(text) => match parse_address(text) {
+            Ok(address) => return Some(address),
+            Err(fault) => format!("`listen` is `{text}`: {fault}"),
+        },
+        _ => "`listen` must be a string".to_owned(),
+    };
+    faults.push(fault);
+    None
+}
+
 /// A `group` where there is one. A fault is said after `place`.
 fn parse_group(place: &str, table: &Table, faults: &mut Vec<String>) -> Option<SocketGroup> {
     let parsed = match table.get("group")? {
@@ -182,7 +215,7 @@ mod tests {
     #[test]
     fn several_sockets_are_read_in_order() {
         let text = socket("/run/a.sock", WORKSPACE, OWNER) + &socket("/run/b.sock", OWNER, OWNER);
-        let sockets = parse(&text).unwrap();
+        let sockets = parse(&text).unwrap().sockets;
         let paths: Vec<_> = sockets.iter().map(|socket| socket.path.to_str().unwrap()).collect();
         assert_eq!(paths, ["/run/a.sock", "/run/b.sock"]);
         assert_eq!(sockets[0].workspace.to_string(), WORKSPACE);
@@ -192,7 +225,7 @@ mod tests {
     #[test]
     fn a_workspace_may_have_two_sockets() {
         let text = socket("/run/a.sock", WORKSPACE, OWNER) + &socket("/run/b.sock", WORKSPACE, OWNER);
-        assert_eq!(parse(&text).unwrap().len(), 2);
+        assert_eq!(parse(&text).unwrap().sockets.len(), 2);
     }
 
     #[test]
@@ -219,7 +252,7 @@ mod tests {
     #[test]
     fn a_group_holds_for_one_socket_or_for_all_that_name_none() {
         let (a, b) = (socket("/a", WORKSPACE, OWNER), socket("/b", OWNER, OWNER));
-        let groups = |text: &str| parse(text).unwrap().iter().map(|socket| socket.group).collect::<Vec<_>>();
+        let groups = |text: &str| parse(text).unwrap().sockets.iter().map(|socket| socket.group).collect::<Vec<_>>();
         let group = |text: &str| Some(text.parse::<SocketGroup>().unwrap());
         assert_eq!(groups(&format!("{a}{b}")), [None, None]);
         assert_eq!(groups(&format!("group = \"root\"\n{a}group = 7\n{b}")), [group("7"), group("0")]);
@@ -231,6 +264,17 @@ mod tests {
         let faults = faults(&text);
         assert!(faults[0].starts_with("`group`: it must be a name or a number"), "{faults:?}");
         assert!(faults[1].starts_with("socket 1: `group`: there is no group `no-such-group`"), "{faults:?}");
+    }
+
+    #[test]
+    fn an_address_to_listen_on_is_read_and_anything_else_is_refused() {
+        let text = |listen: &str| format!("listen = {listen}\n{}", socket("/a", WORKSPACE, OWNER));
+        assert_eq!(parse(&text("\"[::1]:9464\"")).unwrap().listen, Some("[::1]:9464".parse().unwrap()));
+        assert_eq!(parse(&socket("/a", WORKSPACE, OWNER)).unwrap().listen, None);
+        for refused in ["\"localhost:9464\"", "\"127.0.0.1\"", "\":9464\"", "9464"] {
+            let faults = faults(&text(refused));
+            assert!(faults[0].starts_with("`listen` "), "{faults:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! - [`cli`]: what can be asked; [`commands`]: what is done, a file for each.
 //! - [`audit_socket`]: the wire protocol of the boundary client, its server, and a client.
 //! - [`service`]: sockets in front of a tracker: one serving replica; [`state`]: what it keeps for its next start.
+//! - [`http`]: what is known of all this, for operators and their monitoring.
 //! - [`configuration`]: the file that names the sockets; [`recording`]: the files that `replay` reads.
 //! - [`output`]: answers, on stdout; [`logging`]: logs, on stderr.
 
@@ -18,6 +19,7 @@ pub mod audit_socket;
 pub mod cli;
 pub mod commands;
 pub mod configuration;
+pub mod http;
 pub mod logging;
 pub mod output;
 pub mod recording;

@@ -5,7 +5,7 @@ use boundary_usage::{CheckpointStatus, Database, Options, Plugin, Tracker, Track
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::audit_socket::{AuditServer, DrainLimits, Socket, SocketReport};
+use crate::audit_socket::{AuditServer, DrainLimits, Socket, SocketReport, SocketReports};
 
 /// A running replica.
 pub struct Service {
@@ -50,6 +50,11 @@ impl Service {
     /// The tracker behind the sockets.
     pub fn tracker(&self) -> &Tracker {
         &self.tracker
+    }
+
+    /// What comes in over the sockets, for those who look on.
+    pub fn socket_reports(&self) -> SocketReports {
+        self.server.reports()
     }
 
     /// Stops accepting, tracks what clients have already sent, and flushes for the last time.

@@ -73,4 +73,4 @@ pub use database::{
 pub use error::{Error, TrackError};
 pub use options::Options;
 pub use plugin::{CompileCache, Contract, Plugin};
-pub use tracker::{Flushed, Tracker, TrackerStatus};
+pub use tracker::{FlushDurations, Flushed, Tracker, TrackerStatus};

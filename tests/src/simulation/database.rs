@@ -191,7 +191,7 @@ impl Backend for Connection {
 
     async fn status(&self) -> Result<DatabaseStatus, Error> {
         let period_start = self.server.open_period().start;
-        Ok(DatabaseStatus { period_start, rows: Vec::new(), replicas: Vec::new(), periods: Vec::new() })
+        Ok(DatabaseStatus { period_start, ..DatabaseStatus::default() })
     }
 
     async fn acknowledge(&self, period: i64) -> Result<bool, Error> {

@@ -30,4 +30,4 @@ pub use message::{
     BoundaryLog, BoundaryMessage, BoundaryStatus, HttpRequest, MAX_LOGS_PER_BATCH, Message, Received,
     ReportBoundaryLogsRequest, Resource, Timestamp, receive,
 };
-pub use server::{AuditServer, DrainLimits, Socket};
+pub use server::{AuditServer, DrainLimits, Socket, SocketReports};

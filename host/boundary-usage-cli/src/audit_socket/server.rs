@@ -66,6 +66,17 @@ pub struct AuditServer {
     limits: DrainLimits,
 }
 
+/// What comes in, for those who look on while the server runs, and after its end. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SocketReports(Arc<[Arc<Endpoint>]>);
+
+impl SocketReports {
+    /// What came in so far, socket by socket.
+    pub fn now(&self) -> Vec<SocketReport> {
+        self.0.iter().map(|endpoint| endpoint.report()).collect()
+    }
+}
+
 struct Acceptor {
     endpoint: Arc<Endpoint>,
     task: JoinHandle<()>,
@@ -93,9 +104,9 @@ impl AuditServer {
         Ok(Self { acceptors: acceptors.collect(), connections, stop, limits })
     }
 
-    /// What came in so far, socket by socket.
-    pub fn report(&self) -> Vec<SocketReport> {
-        self.acceptors.iter().map(|acceptor| acceptor.endpoint.report()).collect()
+    /// For those who look on.
+    pub fn reports(&self) -> SocketReports {
+        SocketReports(self.acceptors.iter().map(|acceptor| acceptor.endpoint.clone()).collect())
     }
 
     /// Stops accepting, tracks what connected clients have already sent, and answers what came in.
@@ -114,7 +125,7 @@ impl AuditServer {
             // Bounded too: a connection may wait for a tracker that takes nothing any more.
             let _ = tokio::time::timeout(ABANDON, self.connections.wait()).await;
         }
-        self.report()
+        self.reports().now()
     }
 }
 

@@ -1,5 +1,6 @@
 //! `serve`: audit sockets in front of a tracker, until told to stop.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use uuid::Uuid;
 use super::connect;
 use crate::audit_socket::{Socket, SocketGroup};
 use crate::cli::{Global, WrongUse, parse_interval};
-use crate::configuration::{self, parse_id, path_fault};
+use crate::configuration::{self, Configuration, parse_address, parse_id, path_fault};
+use crate::http::{self, Replica, View};
 use crate::service::{Service, ServiceReport};
 use crate::state;
 
@@ -46,6 +48,12 @@ pub struct Arguments {
     /// Serve the sockets that this TOML file lists.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// Answer HTTP here: a status page at /, /metrics for Prometheus, /healthz, /readyz, /status.json. [default: no HTTP]
+    ///
+    /// There is no password: give it a loopback address, or one of a network whose members may see the numbers.
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
+    listen: Option<SocketAddr>,
 
     /// The name of this replica in the database. No two running processes may share one. [default: the one that the
     /// state directory keeps; random with --no-state]
@@ -83,6 +91,7 @@ const EXAMPLES: &str = "\
 Examples:
   boundary-usage serve --socket audit.sock --workspace UUID --owner UUID
   boundary-usage serve --config sockets.toml --flush-interval 10s --no-collect
+  boundary-usage serve --config sockets.toml --listen 127.0.0.1:9464
 
 sockets.toml:
   [[socket]]
@@ -91,20 +100,24 @@ sockets.toml:
   owner = \"0193a1b2-0000-7000-8000-0000000000aa\"";
 
 impl Arguments {
-    fn sockets(&self) -> Result<Vec<Socket>> {
+    /// What the file says where there is one, and what the flags say.
+    fn configuration(&self) -> Result<Configuration> {
         if let Some(file) = &self.config {
-            let mut sockets = configuration::read(file)?;
-            for socket in &mut sockets {
+            let mut configuration = configuration::read(file)?;
+            for socket in &mut configuration.sockets {
                 socket.group = socket.group.or(self.socket_group);
             }
-            return Ok(sockets);
+            return Ok(Configuration { listen: self.listen.or(configuration.listen), ..configuration });
         }
         let (Some(path), Some(workspace), Some(owner)) = (self.socket.clone(), self.workspace, self.owner) else {
             bail!(WrongUse("--socket needs --workspace and --owner".into()));
         };
         match path_fault(&path) {
             Some(fault) => bail!(WrongUse(fault)),
-            None => Ok(vec![Socket { path, workspace, owner, group: self.socket_group }]),
+            None => {
+                let sockets = vec![Socket { path, workspace, owner, group: self.socket_group }];
+                Ok(Configuration { listen: self.listen, sockets })
+            }
         }
     }
 
@@ -135,7 +148,14 @@ impl Arguments {
 }
 
 pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
-    let sockets = arguments.sockets()?;
+    let Configuration { listen, sockets } = arguments.configuration()?;
+    let view = View::new();
+    // First of all: an address that cannot be had is found out before anything is started, and a supervisor may ask
+    // how the start fares. It answers until the end.
+    let _http = match listen {
+        Some(address) => Some(http::start(address, view.clone()).await?),
+        None => None,
+    };
     let (replica, options) = arguments.replica_and_options()?;
     // From here on a signal ends the program in order, not in the middle of its start.
     let mut stop = StopSignals::listen()?;
@@ -149,6 +169,11 @@ pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
         _ => error,
     })?;
     let collector = (!arguments.no_collect).then(|| collect_every(database.clone(), arguments.collect_interval));
+    view.running(Replica {
+        tracker: service.tracker().clone(),
+        sockets: service.socket_reports(),
+        database: database.clone(),
+    });
     info!(%replica, sockets = sockets.len(), "serving");
     for socket in &sockets {
         // Said whatever the log level: supervisors wait for it.
@@ -156,6 +181,7 @@ pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
     }
 
     let name = stop.next().await;
+    view.stopping();
     info!(signal = name, "stopping: no new clients, draining, flushing");
     // A collection in progress is rolled back; another replica does it, or the next start of this one.
     drop(collector);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use boundary_usage::{Database, DatabaseStatus, PeriodStatus};
+use boundary_usage::{Database, DatabaseStatus, PeriodStatus, Summary};
 use clap::Args;
 
 use super::CANNOT_USE;
@@ -44,7 +44,10 @@ fn sqlite_file(url: &str) -> Option<PathBuf> {
 
 fn human(status: &DatabaseStatus) -> String {
     let mut text = format!("open period, since {}\n", moment(status.period_start));
-    text += &if status.rows.is_empty() { "no usage yet".into() } else { rows(status) };
+    text += &if status.rows.is_empty() { "no usage yet".into() } else { rows(status) + &so_far(&status.so_far) };
+    for damaged in &status.damaged {
+        text += &format!("\n{damaged}");
+    }
     if !status.replicas.is_empty() {
         text += "\n\nreplicas\n";
         text += &table(
@@ -77,6 +80,15 @@ fn rows(status: &DatabaseStatus) -> String {
             ]
         }),
         true,
+    )
+}
+
+/// Uniques of all replicas together: rows cannot be added up.
+fn so_far(summary: &Summary) -> String {
+    let Summary { unique_workspaces, unique_users, allowed_requests, denied_requests, .. } = summary;
+    format!(
+        "\ntogether {unique_workspaces} workspaces and {unique_users} users, {allowed_requests} allowed and \
+         {denied_requests} denied requests"
     )
 }
 

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tokio::runtime::Handle;
 use uuid::Uuid;
@@ -62,6 +63,9 @@ pub struct CheckpointStatus {
     pub written: u64,
     /// Writes that failed since the start.
     pub failed: u64,
+    /// When the checkpoint last held all that is not in the database, by this machine's clock: it need not be written
+    /// again while nothing new comes in.
+    pub complete_at: DateTime<Utc>,
     /// Why the last write failed; `None` after one that did not. While it is set, a crash loses what came in since the
     /// last write that succeeded.
     pub last_error: Option<String>,
@@ -84,7 +88,8 @@ impl Keeper {
         let Restored { files, fingerprint, account, restored } = restored;
         let path = files.path().display().to_string();
         let doubts = account.left_over.in_doubt.iter().map(|in_doubt| in_doubt.flush).collect();
-        let status = CheckpointStatus { path, restored, written: 0, failed: 0, last_error: None };
+        let status =
+            CheckpointStatus { path, restored, written: 0, failed: 0, complete_at: Utc::now(), last_error: None };
         // What is on disk is what was restored, or nothing when there was nothing.
         let written = lock(&ledger).revision();
         let disk = Mutex::new(Disk { files: Some(files), written, doubts });
@@ -134,12 +139,16 @@ impl Keeper {
         let Disk { files: Some(files), written, doubts } = &mut *disk else {
             return Err(put_off("the tracker is stopped".into()));
         };
+        let now = Utc::now();
         let changed = {
             let mut ledger = lock(&self.ledger);
             let revision = ledger.revision();
             (*written != revision).then(|| (revision, ledger.account()))
         };
         let mut result = Ok(());
+        if changed.is_none() {
+            lock(&self.status).complete_at = now;
+        }
         if let Some((revision, account)) = changed {
             let checkpoint = Checkpoint { replica: self.replica, fingerprint: self.fingerprint, account };
             let number = checkpoint.flush_in_doubt();
@@ -147,7 +156,7 @@ impl Keeper {
                 Ok(()) => {
                     *written = revision;
                     *doubts = number.into_iter().collect();
-                    self.succeeded();
+                    self.succeeded(now);
                 }
                 Err(failure) => result = self.failed(files, doubts, number, failure, occasion),
             }
@@ -158,8 +167,9 @@ impl Keeper {
         result
     }
 
-    fn succeeded(&self) {
+    fn succeeded(&self, now: DateTime<Utc>) {
         let mut status = lock(&self.status);
+        status.complete_at = now;
         status.written += 1;
         if status.last_error.take().is_some() {
             tracing::info!(replica = %self.replica, checkpoint = status.path, "checkpoints are written again");

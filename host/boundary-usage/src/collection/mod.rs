@@ -9,13 +9,13 @@
 mod schedule;
 mod summary;
 
+pub(crate) use summary::SummaryBuilder;
 pub use summary::{Summary, TakenRow};
 
 use std::time::Duration;
 
 use futures_util::StreamExt;
 
-use self::summary::SummaryBuilder;
 use crate::database::{Database, Lock, LockMode, OpenPeriod, Purpose, Transaction};
 use crate::error::Error;
 

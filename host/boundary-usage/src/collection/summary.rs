@@ -30,7 +30,7 @@ pub struct TakenRow {
 
 /// What a period held, over all replicas. The fields up to `period_duration_ms` have the names that consumers of the
 /// reference know.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// Workspaces that were active, each counted once however many replicas saw it. Exact up to 16,384, then an
     /// estimate with a relative standard error of 0.78 %.
@@ -62,7 +62,7 @@ pub struct Summary {
 }
 
 /// Sums rows into a summary. Holds two sketches, however many rows there are.
-pub(super) struct SummaryBuilder {
+pub(crate) struct SummaryBuilder {
     period: OpenPeriod,
     max_staleness: Option<Duration>,
     workspaces: UniqueUnion,
@@ -72,7 +72,7 @@ pub(super) struct SummaryBuilder {
 
 impl SummaryBuilder {
     /// A summary of no rows.
-    pub(super) fn new(period: OpenPeriod, max_staleness: Option<Duration>) -> Self {
+    pub(crate) fn new(period: OpenPeriod, max_staleness: Option<Duration>) -> Self {
         let duration = (period.now - period.start).num_milliseconds();
         let summary = Summary {
             unique_workspaces: 0,
@@ -98,7 +98,7 @@ impl SummaryBuilder {
     /// # Errors
     ///
     /// [`Error::Refused`] when a sketch of it is damaged.
-    pub(super) fn add(&mut self, row: &TakenRow) -> Result<(), Error> {
+    pub(crate) fn add(&mut self, row: &TakenRow) -> Result<(), Error> {
         let summary = &mut self.summary;
         if is_stale(row, self.period.now, self.max_staleness) {
             summary.stale_rows += 1;
@@ -107,8 +107,10 @@ impl SummaryBuilder {
             return Ok(());
         }
         let Uniques { workspaces, users } = &row.uniques;
-        self.workspaces.add(&sketch(row.replica, "workspaces", workspaces)?);
-        self.users.add(&sketch(row.replica, "users", users)?);
+        // Both are read before one is added: of a damaged row, nothing counts.
+        let sketches = (sketch(row.replica, "workspaces", workspaces)?, sketch(row.replica, "users", users)?);
+        self.workspaces.add(&sketches.0);
+        self.users.add(&sketches.1);
         summary.replicas += 1;
         add(&mut summary.replica_workspaces_sum, workspaces.count);
         add(&mut summary.replica_users_sum, users.count);
@@ -118,7 +120,7 @@ impl SummaryBuilder {
     }
 
     /// The summary; the id of its period is not known yet.
-    pub(super) fn finish(self) -> Summary {
+    pub(crate) fn finish(self) -> Summary {
         let (unique_workspaces, unique_users) = (self.workspaces.finish().count(), self.users.finish().count());
         Summary { unique_workspaces, unique_users, ..self.summary }
     }
@@ -219,7 +221,10 @@ mod tests {
     fn a_damaged_sketch_is_an_error_that_names_the_replica() {
         let mut damaged = row(7, 0..3, 1, minute(30));
         damaged.uniques.users.sketch.truncate(9);
-        let message = builder(None).add(&damaged).unwrap_err().to_string();
+        let mut builder = builder(None);
+        let message = builder.add(&damaged).unwrap_err().to_string();
         assert!(message.contains(&Uuid::from_u128(7).to_string()) && message.contains("users"), "{message}");
+        let summary = builder.finish();
+        assert_eq!((summary.replicas, summary.unique_workspaces), (0, 0), "nothing of it counts");
     }
 }

@@ -249,10 +249,14 @@ pub struct OpenPeriod {
 }
 
 /// What the database holds: the open period, the replicas, the closed periods.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct DatabaseStatus {
     /// When the open period began: the last cutover, or before the first when the schema was made.
     pub period_start: DateTime<Utc>,
+    /// What a collection would have answered at this moment; the period's id is 0, because it has none yet.
+    pub so_far: Summary,
+    /// Rows that a collection would refuse because their sketches are damaged; they are left out of `so_far`.
+    pub damaged: Vec<String>,
     /// The rows of the open period.
     pub rows: Vec<RowStatus>,
     /// Every replica that ever flushed.

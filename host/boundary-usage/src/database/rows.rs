@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::{DatabaseStatus, OpenPeriod, PeriodStatus, ReplicaStatus, RowStatus, Stored, UniqueSet, Uniques};
-use crate::collection::{Summary, TakenRow};
+use crate::collection::{Summary, SummaryBuilder, TakenRow};
 use crate::error::Error;
 
 type Decoded<T> = Result<T, sqlx::Error>;
@@ -125,8 +125,16 @@ pub(super) fn open_period(row: &impl Cells) -> Decoded<OpenPeriod> {
 
 /// The status, from the rows of its four statements.
 pub(super) fn status<R: Cells>(open: OpenPeriod, rows: &[R], replicas: &[R], periods: &[R]) -> Decoded<DatabaseStatus> {
+    let (mut so_far, mut damaged) = (SummaryBuilder::new(open, None), Vec::new());
+    for row in rows {
+        if let Err(error) = so_far.add(&taken(row)?) {
+            damaged.push(error.to_string());
+        }
+    }
     Ok(DatabaseStatus {
         period_start: open.start,
+        so_far: so_far.finish(),
+        damaged,
         rows: rows.iter().map(row_status).collect::<Result<_, _>>()?,
         replicas: replicas.iter().map(replica_status).collect::<Result<_, _>>()?,
         periods: periods.iter().map(period_status).collect::<Result<_, _>>()?,

@@ -2,6 +2,7 @@
 //!
 //! `intake` takes activity from any thread, `owner` is the task that has the component, `schedule` says when to flush.
 
+mod durations;
 mod intake;
 mod owner;
 mod schedule;
@@ -9,10 +10,12 @@ mod schedule;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+pub use self::durations::FlushDurations;
 use self::intake::Intake;
 use self::owner::{Command, Owner, flush_loop};
 use crate::activity::Activity;
@@ -39,10 +42,14 @@ struct Shared {
     keeper: Option<Arc<Keeper>>,
 }
 
-#[derive(Default)]
 struct Counters {
     flushes: u64,
+    idle_flushes: u64,
     failed_flushes: u64,
+    flush_durations: FlushDurations,
+    /// How many of the accepted activities are in the database.
+    written_activities: u64,
+    last_success: Option<DateTime<Utc>>,
     restarts: u64,
     restarts_in_a_row: u32,
     last_restart: Option<String>,
@@ -76,12 +83,25 @@ pub struct TrackerStatus {
     pub replica: Uuid,
     /// Activities accepted.
     pub activities: u64,
-    /// Those of them that wait in the intake: the component does not have them yet.
-    pub pending: u64,
+    /// Of these, how many the component does not have yet.
+    pub waiting_activities: u64,
+    /// Activities that wait in the intake; those of one workspace and owner are added up, and count as one.
+    pub intake_depth: usize,
+    /// How many may wait there before `track` has to.
+    pub intake_capacity: usize,
+    /// Accepted activities that no flush has brought into the database yet, or not for certain. Those that come in while
+    /// a flush begins may count until the next one; what a checkpoint has restored is not among them.
+    pub pending_activities: u64,
     /// Flushes that did not fail and had something to do.
     pub flushes: u64,
+    /// Flushes that had nothing to do.
+    pub idle_flushes: u64,
     /// Flushes that failed.
     pub failed_flushes: u64,
+    /// How long they took.
+    pub flush_durations: FlushDurations,
+    /// When a flush last did not fail, be it that it had nothing to do; by this machine's clock.
+    pub last_success: Option<DateTime<Utc>>,
     /// Why the last flush failed, with its causes; `None` after one that did not.
     pub last_error: Option<String>,
     /// How often the component had to be replaced because it broke.
@@ -126,7 +146,7 @@ impl Tracker {
             replica: grants.replica,
             shutdown_timeout: options.shutdown_timeout,
             intake: Intake::new(options.intake_capacity),
-            counters: Mutex::default(),
+            counters: Mutex::new(Counters::new()),
             keeper: grants.keeper.clone(),
         });
         if let Some(keeper) = &shared.keeper {
@@ -196,9 +216,15 @@ impl Tracker {
         TrackerStatus {
             replica: self.shared.replica,
             activities,
-            pending: activities - handed_on,
+            waiting_activities: activities - handed_on,
+            intake_depth: self.shared.intake.depth(),
+            intake_capacity: self.shared.intake.capacity(),
+            pending_activities: activities.saturating_sub(counters.written_activities),
             flushes: counters.flushes,
+            idle_flushes: counters.idle_flushes,
             failed_flushes: counters.failed_flushes,
+            flush_durations: counters.flush_durations,
+            last_success: counters.last_success,
             last_error: counters.last_error.clone(),
             restarts: counters.restarts,
             restarts_in_a_row: counters.restarts_in_a_row,
@@ -220,21 +246,41 @@ impl Tracker {
     }
 }
 
+impl Counters {
+    fn new() -> Self {
+        Self {
+            flushes: 0,
+            idle_flushes: 0,
+            failed_flushes: 0,
+            flush_durations: FlushDurations::new(),
+            written_activities: 0,
+            last_success: None,
+            restarts: 0,
+            restarts_in_a_row: 0,
+            last_restart: None,
+            restart_wait: None,
+            last_error: None,
+        }
+    }
+}
+
 impl Shared {
-    /// A flush went through the component, whatever the database said.
-    fn flushed(&self, flushed: &Result<Flushed, Error>) {
+    /// A flush of the first so many accepted activities went through the component, whatever the database said.
+    fn flushed(&self, activities: u64, flushed: &Result<Flushed, Error>, duration: Duration) {
         let mut counters = self.counters();
         counters.restarts_in_a_row = 0;
         match flushed {
-            Ok(Flushed::Idle) => counters.last_error = None,
-            Ok(_) => {
-                counters.flushes += 1;
-                counters.last_error = None;
-            }
-            Err(error) => {
-                counters.failed_flushes += 1;
-                counters.last_error = Some(chain(error));
-            }
+            Ok(Flushed::Idle) => counters.idle_flushes += 1,
+            Ok(_) => counters.flushes += 1,
+            Err(_) => counters.failed_flushes += 1,
+        }
+        if !matches!(flushed, Ok(Flushed::Idle)) {
+            counters.flush_durations.add(duration);
+        }
+        counters.last_error = flushed.as_ref().err().map(|error| chain(error));
+        if flushed.is_ok() {
+            counters.written_activities = activities;
+            counters.last_success = Some(Utc::now());
         }
     }
 

@@ -109,9 +109,11 @@ impl Owner {
                     if stop {
                         self.shared.intake.close();
                     }
+                    let (accepted, begun) = (self.shared.intake.accepted(), self.options.clock.now());
                     self.drain(calls, &mut buffer).await?;
                     let flushed = self.flush_beside_tracking(calls, &mut buffer).await?;
-                    self.shared.flushed(&flushed);
+                    let duration = self.options.clock.now().saturating_sub(begun);
+                    self.shared.flushed(accepted, &flushed, duration);
                     if let Some(reply) = reply {
                         // Whoever asked may no longer wait.
                         let _ = reply.send(flushed);

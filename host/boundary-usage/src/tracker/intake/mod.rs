@@ -146,7 +146,16 @@ impl Intake {
         self.shards.iter().map(Shard::accepted).sum()
     }
 
-    /// How many of them the owner has handed on.
+    /// How many pairs wait.
+    pub(super) fn depth(&self) -> usize {
+        self.shards.iter().map(Shard::depth).sum()
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.room.capacity()
+    }
+
+    /// How many of those accepted the owner has handed on.
     pub(super) fn handed_on(&self) -> u64 {
         self.handed_on.load(Ordering::Relaxed)
     }

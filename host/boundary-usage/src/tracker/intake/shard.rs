@@ -96,6 +96,10 @@ impl Shard {
         }
     }
 
+    pub(super) fn depth(&self) -> usize {
+        self.lock().pairs.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.lock().pending == 0
     }

@@ -1,0 +1,64 @@
+//! What is wrong, in the words of the page: each fault with what it means.
+
+use super::view::{SocketTotals, Whole};
+use super::words::counted;
+
+/// Something that is wrong.
+pub(super) struct Fault {
+    /// How bad: a class of the page's style.
+    pub(super) tone: &'static str,
+    pub(super) what: String,
+    pub(super) why: String,
+}
+
+/// All that is wrong now, and what has gone wrong since the start; the worst first.
+pub(super) fn of(whole: &Whole) -> Vec<Fault> {
+    let bad = |what: &str, why: &str| Fault { tone: "bad", what: what.into(), why: why.into() };
+    let mut faults = Vec::new();
+    if let Some(tracker) = &whole.local.tracker {
+        let why = tracker.last_restart.as_deref().unwrap_or_default();
+        if let (Some(_), Some(reason)) = (tracker.restart_wait_ms, &whole.not_ready) {
+            faults.push(bad(&format!("Nothing is flushed: {reason}."), why));
+        } else if tracker.restarts > 0 {
+            let what = format!(
+                "The component broke {} since the start, and lost nothing.",
+                counted(tracker.restarts, "time", "times")
+            );
+            faults.push(Fault { tone: "waiting", what, why: why.into() });
+        }
+        if let Some(error) = &tracker.last_error {
+            faults.push(bad("The last flush failed; its activity goes out with the next one.", error));
+        }
+        if let Some(error) = tracker.checkpoint.as_ref().and_then(|checkpoint| checkpoint.last_error.as_ref()) {
+            faults.push(bad("The checkpoint cannot be written: a crash now loses what is not in the database.", error));
+        }
+    }
+    if let Some(error) = &whole.database.error {
+        let what = match whole.database.at {
+            Some(at) => format!("The database cannot be read; its numbers are those of {}.", super::words::moment(at)),
+            None => "The database cannot be read.".into(),
+        };
+        faults.push(bad(&what, error));
+    }
+    let damaged = whole.database.status.iter().flat_map(|status| &status.damaged);
+    faults.extend(damaged.map(|damage| bad("The period cannot be closed, for a row of it is damaged.", damage)));
+    faults.extend(whole.local.sockets.iter().flat_map(of_sockets));
+    faults
+}
+
+/// What was not counted.
+fn of_sockets(sockets: &SocketTotals) -> Vec<Fault> {
+    let dropped = sockets.dropped_channel_full.saturating_add(sockets.dropped_batch_full);
+    let counts = [
+        (dropped, "log", "logs", "dropped by clients, as they say: their queue was full, or they had no connection"),
+        (sockets.skipped_logs, "log", "logs", "not counted, because their resource was missing or unknown"),
+        (sockets.refused_batches, "batch", "batches", "not counted, because they held too many logs"),
+        (sockets.malformed_frames, "connection", "connections", "closed, because of a malformed frame"),
+    ];
+    let happened = counts.into_iter().filter(|(number, ..)| *number > 0);
+    let fault = |(number, one, many, why): (u64, &str, &str, &str)| {
+        let what = format!("{} since the start", counted(number, one, many));
+        Fault { tone: "waiting", what, why: why.into() }
+    };
+    happened.map(fault).collect()
+}

@@ -1,0 +1,138 @@
+//! Connections, and what limits them: whoever connects can hold little, and not for long.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, warn};
+
+use super::view::View;
+use super::{metrics, page};
+
+/// How many clients are served at a time; more wait in the backlog. A monitoring system and some browsers need few.
+const CONNECTIONS: usize = 64;
+
+/// How long a client may take to say what it wants.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a connection may last: one request, one answer.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(30);
+
+/// After a failed accept, most likely for want of file descriptors: time for some to come free.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+type Answer = Response<Full<Bytes>>;
+
+/// Listens, and answers until dropped.
+///
+/// # Errors
+///
+/// When the address cannot be had.
+pub async fn start(address: SocketAddr, view: Arc<View>) -> Result<AbortOnDropHandle<()>> {
+    let cannot = || format!("cannot listen for HTTP on {address}; choose another address with --listen");
+    let listener = TcpListener::bind(address).await.with_context(cannot)?;
+    let address = listener.local_addr().with_context(cannot)?;
+    // Said whatever the log level, and with the port that was found where 0 was asked for.
+    eprintln!("HTTP on http://{address}/");
+    Ok(AbortOnDropHandle::new(tokio::spawn(accept(listener, view))))
+}
+
+async fn accept(listener: TcpListener, view: Arc<View>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let slot = slots.clone().acquire_owned().await.expect("nobody closes the semaphore");
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let view = view.clone();
+                connections.spawn(async move {
+                    serve(stream, view).await;
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept an HTTP client");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn serve(stream: TcpStream, view: Arc<View>) {
+    let service = service_fn(move |request| {
+        let view = view.clone();
+        async move { Ok::<_, Infallible>(answer(&request, &view).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_LIMIT)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    match tokio::time::timeout(CONNECTION_LIMIT, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "an HTTP connection ended badly"),
+        Err(_) => debug!(limit = ?CONNECTION_LIMIT, "an HTTP connection took too long"),
+    }
+}
+
+async fn answer<B>(request: &Request<B>, view: &View) -> Answer {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        refused.headers_mut().insert(ALLOW, "GET, HEAD".parse().expect("it is a header's value"));
+        return refused;
+    }
+    match request.uri().path() {
+        "/" => {
+            let page = page::render(&view.whole().await);
+            let mut shown = respond(StatusCode::OK, "text/html; charset=utf-8", page.html);
+            let policy = page.policy.parse().expect("it is a header's value");
+            shown.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+            shown
+        }
+        "/metrics" => respond(StatusCode::OK, prometheus::TEXT_FORMAT, metrics::text(&view.local())),
+        "/healthz" => plain(StatusCode::OK, "ok\n"),
+        "/readyz" => match view.local().not_ready() {
+            None => plain(StatusCode::OK, "ready\n"),
+            Some(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready: {reason}\n")),
+        },
+        "/status.json" => {
+            let status = serde_json::to_vec(&view.whole().await).expect("a status has no maps, and so is JSON");
+            respond(StatusCode::OK, "application/json", status)
+        }
+        _ => plain(StatusCode::NOT_FOUND, "not found; there are /, /metrics, /healthz, /readyz and /status.json\n"),
+    }
+}
+
+fn plain(status: StatusCode, text: &str) -> Answer {
+    respond(status, TEXT, text.to_owned())
+}
+
+/// An answer that no cache keeps and no browser takes for something else.
+fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers: [(HeaderName, &'static str); 4] = [
+        (CONTENT_TYPE, content_type),
+        (CACHE_CONTROL, "no-store"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    ];
+    response.headers_mut().extend(headers.map(|(name, value)| (name, value.parse().expect("it is a header's value"))));
+    response
+}

@@ -1,0 +1,264 @@
+//! What is known of the replica, as Prometheus reads it. Every metric's name, unit and help is here.
+//!
+//! Nothing is counted here: the numbers are the tracker's and the sockets' own, read at the moment of a scrape, so that
+//! metrics and status cannot differ. Names and labels are relied on by dashboards and alerts: see `deploy/`.
+
+use boundary_usage::{CheckpointStatus, FlushDurations, TrackerStatus};
+use chrono::{DateTime, Utc};
+use prometheus::TextEncoder;
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+
+use super::view::{Local, SocketTotals};
+
+/// The answer to a scrape.
+pub(super) fn text(local: &Local) -> String {
+    let mut families = vec![gauge("build_info", "The version that runs; always 1.", [("version", local.version, 1.0)])];
+    if let Some(tracker) = &local.tracker {
+        families.extend(of_tracker(tracker));
+        families.extend(tracker.checkpoint.iter().flat_map(|checkpoint| of_checkpoint(checkpoint, local.at)));
+    }
+    if let Some(sockets) = &local.sockets {
+        families.extend(of_sockets(sockets));
+    }
+    TextEncoder::new().encode_to_string(&families).expect("each family has a name and a metric")
+}
+
+fn of_tracker(tracker: &TrackerStatus) -> Vec<MetricFamily> {
+    let mut families = vec![
+        counter("activities_total", "Activities accepted: batches of requests.", one(tracker.activities)),
+        counter(
+            "flushes_total",
+            "Flushes by outcome: written to the database, idle for want of activity, or failed and tried again.",
+            by(
+                "outcome",
+                [("written", tracker.flushes), ("idle", tracker.idle_flushes), ("failed", tracker.failed_flushes)],
+            ),
+        ),
+        histogram(
+            "flush_duration_seconds",
+            "How long flushes took that were not idle, failed ones among them.",
+            &tracker.flush_durations,
+        ),
+        gauge(
+            "intake_activities",
+            "Activities that wait for the component; those of one workspace and owner count as one.",
+            one(tracker.intake_depth as u64),
+        ),
+        gauge(
+            "intake_capacity_activities",
+            "How many may wait before clients have to.",
+            one(tracker.intake_capacity as u64),
+        ),
+        gauge(
+            "pending_activities",
+            "Accepted activities that are not in the database yet.",
+            one(tracker.pending_activities),
+        ),
+        counter("component_restarts_total", "Components replaced because they broke.", one(tracker.restarts)),
+        gauge(
+            "component_failures_in_a_row",
+            "Components that broke since a flush last went through one.",
+            one(u64::from(tracker.restarts_in_a_row)),
+        ),
+        gauge(
+            "component_restart_wait_seconds",
+            "While it backs off: how long it waits before it replaces a component that broke. 0 while one runs.",
+            one(tracker.restart_wait_ms.unwrap_or_default()).map(|(name, value, wait)| (name, value, wait / 1_000.0)),
+        ),
+    ];
+    families.extend(tracker.last_success.map(|moment| {
+        let help = "When a flush last did not fail. Missing before the first.";
+        gauge("flush_last_success_timestamp_seconds", help, [("", "", seconds(moment))])
+    }));
+    families
+}
+
+fn of_checkpoint(checkpoint: &CheckpointStatus, now: DateTime<Utc>) -> [MetricFamily; 2] {
+    let age = (now - checkpoint.complete_at).num_milliseconds().max(0) as f64 / 1_000.0;
+    let writes = [("written", checkpoint.written), ("failed", checkpoint.failed)];
+    [
+        gauge(
+            "checkpoint_age_seconds",
+            "Since the checkpoint last held all that is not in the database: what a crash would lose.",
+            [("", "", age)],
+        ),
+        counter("checkpoint_writes_total", "Writes of the checkpoint by outcome.", by("outcome", writes)),
+    ]
+}
+
+fn of_sockets(sockets: &SocketTotals) -> [MetricFamily; 7] {
+    let decisions = [("allowed", sockets.allowed), ("denied", sockets.denied)];
+    let dropped = [("channel_full", sockets.dropped_channel_full), ("batch_full", sockets.dropped_batch_full)];
+    [
+        gauge("sockets", "Audit sockets served.", one(sockets.sockets)),
+        counter("client_connections_total", "Clients that connected to audit sockets.", one(sockets.connections)),
+        counter("requests_total", "Requests that clients reported, by decision.", by("decision", decisions)),
+        counter(
+            "client_dropped_logs_total",
+            "Logs that clients said they had to drop: their queue was full, or their batch while they had no connection.",
+            by("reason", dropped),
+        ),
+        counter(
+            "skipped_logs_total",
+            "Logs not counted because their resource was missing or unknown.",
+            one(sockets.skipped_logs),
+        ),
+        counter(
+            "refused_batches_total",
+            "Batches not counted because they held too many logs.",
+            one(sockets.refused_batches),
+        ),
+        counter(
+            "malformed_frames_total",
+            "Connections closed because of a malformed frame.",
+            one(sockets.malformed_frames),
+        ),
+    ]
+}
+
+/// A label's name, its value, and the number beside it.
+type Sample<'a> = (&'a str, &'a str, f64);
+
+/// A number without a label.
+fn one(number: u64) -> [Sample<'static>; 1] {
+    [("", "", number as f64)]
+}
+
+fn by<'a, const N: usize>(label: &'a str, numbers: [(&'a str, u64); N]) -> [Sample<'a>; N] {
+    numbers.map(|(value, number)| (label, value, number as f64))
+}
+
+fn seconds(moment: DateTime<Utc>) -> f64 {
+    moment.timestamp_millis() as f64 / 1_000.0
+}
+
+fn counter<'a>(name: &str, help: &str, samples: impl IntoIterator<Item = Sample<'a>>) -> MetricFamily {
+    family(name, help, MetricType::COUNTER, samples, |metric, number| {
+        let mut counter = Counter::default();
+        counter.set_value(number);
+        metric.set_counter(counter);
+    })
+}
+
+fn gauge<'a>(name: &str, help: &str, samples: impl IntoIterator<Item = Sample<'a>>) -> MetricFamily {
+    family(name, help, MetricType::GAUGE, samples, |metric, number| {
+        let mut gauge = Gauge::default();
+        gauge.set_value(number);
+        metric.set_gauge(gauge);
+    })
+}
+
+fn histogram(name: &str, help: &str, durations: &FlushDurations) -> MetricFamily {
+    let buckets = durations.buckets.iter().map(|&(bound, count)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(bound);
+        bucket.set_cumulative_count(count);
+        bucket
+    });
+    family(name, help, MetricType::HISTOGRAM, one(durations.count), |metric, _| {
+        let mut histogram = Histogram::default();
+        histogram.set_sample_count(durations.count);
+        histogram.set_sample_sum(durations.sum_seconds);
+        histogram.set_bucket(buckets.clone().collect());
+        metric.set_histogram(histogram);
+    })
+}
+
+fn family<'a>(
+    name: &str,
+    help: &str,
+    kind: MetricType,
+    samples: impl IntoIterator<Item = Sample<'a>>,
+    set: impl Fn(&mut Metric, f64),
+) -> MetricFamily {
+    let metrics = samples.into_iter().map(|(label, value, number)| {
+        let mut metric = Metric::default();
+        if !label.is_empty() {
+            let mut pair = LabelPair::default();
+            pair.set_name(label.to_owned());
+            pair.set_value(value.to_owned());
+            metric.set_label(vec![pair]);
+        }
+        set(&mut metric, number);
+        metric
+    });
+    let mut family = MetricFamily::default();
+    family.set_name(format!("boundary_usage_{name}"));
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics.collect());
+    family
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::view::State;
+    use super::*;
+
+    fn tracker(restarts: u64, restart_wait_ms: Option<u64>, complete_at: DateTime<Utc>) -> TrackerStatus {
+        TrackerStatus {
+            replica: uuid::Uuid::from_u128(1),
+            activities: 7,
+            waiting_activities: 3,
+            intake_depth: 3,
+            intake_capacity: 10,
+            pending_activities: 5,
+            flushes: 1,
+            idle_flushes: 2,
+            failed_flushes: 4,
+            flush_durations: FlushDurations::default(),
+            last_success: Some(DateTime::UNIX_EPOCH),
+            last_error: None,
+            restarts,
+            restarts_in_a_row: 2,
+            last_restart: None,
+            restart_wait_ms,
+            checkpoint: Some(CheckpointStatus {
+                path: "state/checkpoint".into(),
+                restored: false,
+                written: 8,
+                failed: 6,
+                complete_at,
+                last_error: None,
+            }),
+        }
+    }
+
+    fn local(tracker: TrackerStatus) -> Local {
+        let at = DateTime::from_timestamp_millis(90_500).unwrap();
+        Local { version: "1.2.3", at, state: State::Running, tracker: Some(tracker), sockets: None }
+    }
+
+    #[test]
+    fn a_component_that_breaks_again_and_again_shows_and_is_not_ready() {
+        let broken = local(tracker(2, Some(1_600), DateTime::UNIX_EPOCH));
+        let text = text(&broken);
+        for line in [
+            "boundary_usage_component_restarts_total 2",
+            "boundary_usage_component_failures_in_a_row 2",
+            "boundary_usage_component_restart_wait_seconds 1.6",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
+        }
+        assert!(broken.not_ready().unwrap().contains("replaced after 1600 ms"));
+        assert_eq!(local(tracker(2, None, DateTime::UNIX_EPOCH)).not_ready(), None);
+    }
+
+    #[test]
+    fn the_checkpoints_age_is_counted_from_when_it_was_complete() {
+        let text = text(&local(tracker(0, None, DateTime::from_timestamp_secs(90).unwrap())));
+        assert!(text.contains("\nboundary_usage_checkpoint_age_seconds 0.5\n"), "{text}");
+        assert!(text.contains("\nboundary_usage_checkpoint_writes_total{outcome=\"failed\"} 6\n"), "{text}");
+    }
+
+    #[test]
+    fn every_metric_has_a_help_and_a_type_and_a_name_by_convention() {
+        let text = text(&local(tracker(0, None, DateTime::UNIX_EPOCH)));
+        let types: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+        assert_eq!(types.len(), text.lines().filter(|line| line.starts_with("# HELP ")).count());
+        for (name, kind) in types {
+            assert!(name.starts_with("boundary_usage_"), "{name}");
+            assert_eq!(name.ends_with("_total"), kind == "counter", "{name} is a {kind}");
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! HTTP for operators and their monitoring: what `serve --listen` answers. Nothing can be changed through it.
+//!
+//! ```text
+//! tracker, sockets ──▶ view ──▶ /metrics, /healthz, /readyz
+//! database ───────────▶    └──▶ /status.json, / (the page)
+//! ```
+//!
+//! - `listener`: connections, and what limits them.
+//! - `view`: what is known at this moment, and whether the replica is ready.
+//! - `metrics`: the same for Prometheus; every metric's name and help.
+//! - `page`: the same for people; `faults` says what is wrong, `plot` draws past periods, `words` writes numbers and times.
+//!
+//! No answer holds a secret or the id of a workspace or user: whoever reaches the address may read it.
+
+mod faults;
+mod listener;
+mod metrics;
+mod page;
+mod plot;
+mod view;
+mod words;
+
+pub use listener::start;
+pub use view::{Replica, View};

@@ -1,0 +1,252 @@
+//! The page at `/`: what an operator wants to see at a glance. One file without anything from outside.
+//!
+//! The server renders all of it, so that its numbers need no JavaScript. The script in it only fetches the page again
+//! and puts the newest rendering in the place of the old one: what is shown is decided here and nowhere else. The
+//! template escapes every text that is put into it, whatever it holds.
+
+use std::collections::HashMap;
+
+use askama::Template;
+use boundary_usage::{DatabaseStatus, RowStatus, Summary, TrackerStatus};
+use chrono::{DateTime, TimeDelta, Utc};
+use uuid::Uuid;
+
+use super::faults::{self, Fault};
+use super::plot::{self, Chart, charts};
+use super::view::{SocketTotals, State, Whole};
+use super::words;
+
+/// How many past periods are shown: a day of half hours.
+const PERIODS: usize = 48;
+
+/// How many replicas are shown, those that flushed last.
+const REPLICAS: usize = 100;
+
+/// The page, as text, and the policy under which browsers are to show it.
+pub(super) struct Rendered {
+    pub(super) html: String,
+    pub(super) policy: String,
+}
+
+#[derive(Template)]
+#[template(path = "page.html")]
+struct Page {
+    /// Lets the browser run this page's own style and script, and no other.
+    nonce: String,
+    version: &'static str,
+    at: String,
+    state: &'static str,
+    state_tone: &'static str,
+    faults: Vec<Fault>,
+    /// Whether the database was ever read.
+    known: bool,
+    since: String,
+    age: String,
+    numbers: Vec<Number>,
+    charts: Vec<Chart>,
+    first: String,
+    last: String,
+    periods: Vec<Period>,
+    replicas: Vec<Replica>,
+    /// How many replicas are not shown.
+    more: usize,
+    replica: String,
+    facts: Vec<Fact>,
+}
+
+/// One of the four numbers of a period.
+struct Number {
+    name: &'static str,
+    label: &'static str,
+    value: u64,
+    text: String,
+    note: String,
+}
+
+struct Period {
+    id: i64,
+    start: String,
+    length: String,
+    workspaces: String,
+    users: String,
+    allowed: String,
+    denied: String,
+    replicas: String,
+}
+
+struct Replica {
+    id: Uuid,
+    short: String,
+    /// Whether it is the one that serves the page.
+    here: bool,
+    ago: String,
+    flushed_at: String,
+    flush: String,
+    workspaces: String,
+    users: String,
+    allowed: String,
+    denied: String,
+}
+
+struct Fact {
+    name: &'static str,
+    label: &'static str,
+    text: String,
+}
+
+/// Renders what is known.
+pub(super) fn render(whole: &Whole) -> Rendered {
+    let nonce = Uuid::new_v4().simple().to_string();
+    let policy = format!(
+        "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
+    let html = Page::new(whole, nonce).render().expect("nothing in the template can fail");
+    Rendered { html, policy }
+}
+
+impl Page {
+    fn new(whole: &Whole, nonce: String) -> Self {
+        let local = &whole.local;
+        let tracker = local.tracker.as_ref();
+        let (state, state_tone) = match local.state {
+            State::Starting => ("starting", "waiting"),
+            State::Running if whole.ready => ("ready", "good"),
+            State::Running => ("not ready", "bad"),
+            State::Stopping => ("stopping", "waiting"),
+        };
+        let mut page = Self {
+            nonce,
+            version: local.version,
+            at: words::moment(local.at),
+            state,
+            state_tone,
+            faults: faults::of(whole),
+            known: false,
+            since: String::new(),
+            age: String::new(),
+            numbers: Vec::new(),
+            charts: Vec::new(),
+            first: String::new(),
+            last: String::new(),
+            periods: Vec::new(),
+            replicas: Vec::new(),
+            more: 0,
+            replica: tracker.map(|tracker| tracker.replica.to_string()).unwrap_or_default(),
+            facts: match (tracker, &local.sockets) {
+                (Some(tracker), Some(sockets)) => facts(tracker, sockets, local.at),
+                _ => Vec::new(),
+            },
+        };
+        if let Some(status) = &whole.database.status {
+            page.show(status, tracker.map(|tracker| tracker.replica), local.at);
+        }
+        page
+    }
+
+    /// What the database holds.
+    fn show(&mut self, status: &DatabaseStatus, here: Option<Uuid>, now: DateTime<Utc>) {
+        self.known = true;
+        self.since = words::moment(status.period_start);
+        self.age = words::length(length(&status.so_far));
+        self.numbers = numbers(&status.so_far);
+        let past: Vec<_> = status.periods.iter().map(|period| &period.summary).take(PERIODS).collect();
+        if let (Some(newest), Some(oldest)) = (past.first(), past.last()) {
+            self.first = words::short_moment(oldest.period_start);
+            self.last = words::short_moment(plot::end(newest));
+            self.charts = charts(&past).into();
+        }
+        self.periods = past.into_iter().map(Period::of).collect();
+        let rows: HashMap<_, _> = status.rows.iter().map(|row| (row.replica, row)).collect();
+        let mut replicas: Vec<_> = status.replicas.iter().collect();
+        replicas.sort_by_key(|replica| std::cmp::Reverse(replica.flushed_at));
+        self.more = replicas.len().saturating_sub(REPLICAS);
+        let shown = replicas.into_iter().take(REPLICAS).map(|replica| {
+            let row = rows.get(&replica.replica).copied();
+            let number = |number: fn(&RowStatus) -> u64| words::count(row.map(number).unwrap_or_default());
+            let id = replica.replica.to_string();
+            Replica {
+                id: replica.replica,
+                short: format!("{}…{}", &id[..8], &id[id.len() - 4..]),
+                here: here == Some(replica.replica),
+                ago: words::ago(replica.flushed_at, now),
+                flushed_at: words::moment(replica.flushed_at),
+                flush: words::count(replica.last_flush),
+                workspaces: number(|row| row.unique_workspaces),
+                users: number(|row| row.unique_users),
+                allowed: number(|row| row.allowed_requests),
+                denied: number(|row| row.denied_requests),
+            }
+        });
+        self.replicas = shown.collect();
+    }
+}
+
+fn numbers(so_far: &Summary) -> Vec<Number> {
+    let number = |name, label, value, note| Number { name, label, value, text: words::count(value), note };
+    let (allowed, denied) = (so_far.allowed_requests, so_far.denied_requests);
+    let everywhere = || "over all replicas".to_owned();
+    vec![
+        number("workspaces", "unique workspaces", so_far.unique_workspaces, everywhere()),
+        number("users", "unique users", so_far.unique_users, everywhere()),
+        number("allowed", "allowed requests", allowed, words::a_minute(allowed, length(so_far))),
+        number("denied", "denied requests", denied, words::share(denied, allowed)),
+    ]
+}
+
+fn length(summary: &Summary) -> TimeDelta {
+    plot::end(summary) - summary.period_start
+}
+
+impl Period {
+    fn of(summary: &Summary) -> Self {
+        Self {
+            id: summary.period_id,
+            start: words::moment(summary.period_start),
+            length: words::length(length(summary)),
+            workspaces: words::count(summary.unique_workspaces),
+            users: words::count(summary.unique_users),
+            allowed: words::count(summary.allowed_requests),
+            denied: words::count(summary.denied_requests),
+            replicas: words::count(summary.replicas),
+        }
+    }
+}
+
+/// What the replica that serves the page knows of itself.
+fn facts(tracker: &TrackerStatus, sockets: &SocketTotals, now: DateTime<Utc>) -> Vec<Fact> {
+    let durations = &tracker.flush_durations;
+    let average = match durations.count {
+        0 => "not known yet".to_owned(),
+        count => format!("{:.1} ms on average", durations.sum_seconds / count as f64 * 1_000.0),
+    };
+    let (written, failed, idle) = (tracker.flushes, tracker.failed_flushes, tracker.idle_flushes);
+    let ago =
+        |moment: Option<DateTime<Utc>>, never: &str| moment.map_or(never.into(), |moment| words::ago(moment, now));
+    let checkpoint = tracker.checkpoint.as_ref().map(|checkpoint| checkpoint.complete_at);
+    let clients = words::counted(sockets.connections, "client", "clients");
+    let dropped = sockets.dropped_channel_full.saturating_add(sockets.dropped_batch_full);
+    let fact = |name, label, text| Fact { name, label, text };
+    vec![
+        fact(
+            "pending",
+            "not in the database yet",
+            words::counted(tracker.pending_activities, "activity", "activities"),
+        ),
+        fact(
+            "intake",
+            "waiting for the component",
+            format!(
+                "{} of {}",
+                words::count(tracker.intake_depth as u64),
+                words::count(tracker.intake_capacity as u64)
+            ),
+        ),
+        fact("last-success", "last flush that succeeded", ago(tracker.last_success, "none yet")),
+        fact("flushes", "flushes", format!("{written} written, {failed} failed, {idle} idle")),
+        fact("duration", "a flush takes", average),
+        fact("checkpoint", "checkpoint complete", ago(checkpoint, "none is kept")),
+        fact("sockets", "came in", format!("{clients} at {}", words::counted(sockets.sockets, "socket", "sockets"))),
+        fact("dropped", "clients dropped", words::counted(dropped, "log", "logs")),
+    ]
+}

@@ -1,0 +1,171 @@
+//! The geometry of the page's plots; pure. The template draws it as SVG.
+//!
+//! A plot is stretched to the width that the page has for it: x runs from 0 to 10 for each period, y from 0 at the top
+//! to 100 at the bottom. So nothing in it is text or round; scale and legend are HTML around it.
+
+use boundary_usage::Summary;
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::words;
+
+/// A plot with fewer periods than these leaves room on its left.
+const SLOTS_MIN: usize = 16;
+
+/// A number that is not 0 can be seen.
+const HEIGHT_MIN: f64 = 0.8;
+
+/// A plot of all periods.
+#[derive(Debug)]
+pub(super) struct Chart {
+    pub(super) title: &'static str,
+    /// What its colours mean.
+    pub(super) keys: [&'static str; 2],
+    /// What the top of its scale and the middle stand for.
+    pub(super) top: String,
+    pub(super) middle: String,
+    pub(super) width: usize,
+    pub(super) slots: Vec<Slot>,
+}
+
+/// A period's place.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) title: String,
+    pub(super) x: usize,
+    pub(super) bars: [Bar; 2],
+}
+
+#[derive(Debug)]
+pub(super) struct Bar {
+    pub(super) tone: &'static str,
+    pub(super) x: usize,
+    pub(super) width: usize,
+    pub(super) y: f64,
+    pub(super) height: f64,
+}
+
+/// Requests and uniques of periods, the newest first, as the database answers them.
+pub(super) fn charts(periods: &[&Summary]) -> [Chart; 2] {
+    let requests = |summary: &Summary| [summary.allowed_requests, summary.denied_requests];
+    let uniques = |summary: &Summary| [summary.unique_workspaces, summary.unique_users];
+    [
+        chart("Requests", ["allowed", "denied"], periods, requests, Arrangement::Stacked),
+        chart("Uniques", ["workspaces", "users"], periods, uniques, Arrangement::Beside),
+    ]
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Arrangement {
+    Stacked,
+    Beside,
+}
+
+fn chart(
+    title: &'static str,
+    keys: [&'static str; 2],
+    periods: &[&Summary],
+    numbers: impl Fn(&Summary) -> [u64; 2],
+    arrangement: Arrangement,
+) -> Chart {
+    let reach = |[first, second]: [u64; 2]| match arrangement {
+        Arrangement::Stacked => first.saturating_add(second),
+        Arrangement::Beside => first.max(second),
+    };
+    let top = round_up(periods.iter().map(|summary| reach(numbers(summary))).max().unwrap_or_default());
+    let slots = periods.len().max(SLOTS_MIN);
+    let height = |number: u64| if number == 0 { 0.0 } else { (number as f64 / top as f64 * 100.0).max(HEIGHT_MIN) };
+    let slot = |(place, summary): (usize, &&Summary)| {
+        let [first, second] = numbers(summary);
+        // Newest first: the first one is at the right end.
+        let x = (slots - 1 - place) * 10;
+        let bars = match arrangement {
+            Arrangement::Stacked => {
+                let under = height(first);
+                [bar(keys[0], x + 1, 8, 0.0, under), bar(keys[1], x + 1, 8, under, height(second))]
+            }
+            Arrangement::Beside => {
+                [bar(keys[0], x + 1, 4, 0.0, height(first)), bar(keys[1], x + 5, 4, 0.0, height(second))]
+            }
+        };
+        let (from, to) = (words::short_moment(summary.period_start), words::short_moment(end(summary)));
+        let (first, second) = (words::count(first), words::count(second));
+        Slot { title: format!("{from} to {to}: {first} {}, {second} {}", keys[0], keys[1]), x, bars }
+    };
+    let places = periods.iter().enumerate().map(slot).collect();
+    let (top, middle) = (words::count(top), words::count(top / 2));
+    Chart { title, keys, top, middle, width: slots * 10, slots: places }
+}
+
+/// A bar of that height which stands at that height.
+fn bar(tone: &'static str, x: usize, width: usize, stands_at: f64, height: f64) -> Bar {
+    let rounded = |number: f64| (number * 100.0).round() / 100.0;
+    Bar { tone, x, width, y: rounded((100.0 - stands_at - height).max(0.0)), height: rounded(height) }
+}
+
+/// When a period was closed.
+pub(super) fn end(summary: &Summary) -> DateTime<Utc> {
+    let length = i64::try_from(summary.period_duration_ms).unwrap_or(i64::MAX);
+    let length = TimeDelta::try_milliseconds(length).unwrap_or(TimeDelta::MAX);
+    summary.period_start.checked_add_signed(length).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
+/// The end of a scale: 2, 4, 6, 8 or 10 times a power of ten, so that its middle is a round number too.
+fn round_up(number: u64) -> u64 {
+    let mut power = 1_u64;
+    loop {
+        for factor in [2, 4, 6, 8, 10] {
+            match power.checked_mul(factor) {
+                Some(end) if end >= number => return end,
+                Some(_) => {}
+                None => return number,
+            }
+        }
+        let Some(next) = power.checked_mul(10) else { return number };
+        power = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(allowed: u64, denied: u64, workspaces: u64, users: u64) -> Summary {
+        Summary {
+            allowed_requests: allowed,
+            denied_requests: denied,
+            unique_workspaces: workspaces,
+            unique_users: users,
+            period_duration_ms: 1_800_000,
+            ..Summary::default()
+        }
+    }
+
+    #[test]
+    fn the_scale_ends_at_a_round_number_that_holds_all() {
+        let ends = [0, 1, 2, 3, 9, 11, 40, 41, 99, 19_000].map(round_up);
+        assert_eq!(ends, [2, 2, 2, 4, 10, 20, 40, 60, 100, 20_000]);
+        assert!(round_up(u64::MAX) == u64::MAX && round_up(i64::MAX as u64) >= i64::MAX as u64);
+    }
+
+    #[test]
+    fn bars_are_as_high_as_their_numbers_and_the_newest_is_at_the_right_end() {
+        let (new, old) = (summary(150, 50, 4, 1), summary(0, 0, 0, 0));
+        let [requests, uniques] = charts(&[&new, &old]);
+        assert_eq!((requests.top.as_str(), requests.middle.as_str(), requests.width), ("200", "100", 160));
+        let [allowed, denied] = &requests.slots[0].bars;
+        assert_eq!(
+            (requests.slots[0].x, allowed.y, allowed.height, denied.y, denied.height),
+            (150, 25.0, 75.0, 0.0, 25.0)
+        );
+        assert_eq!(requests.slots[0].title, "1 Jan 00:00 to 1 Jan 00:30: 150 allowed, 50 denied");
+        let [workspaces, users] = &uniques.slots[0].bars;
+        assert_eq!((workspaces.height, users.height, workspaces.x, users.x), (100.0, 25.0, 151, 155));
+        assert!(requests.slots[1].bars.iter().all(|bar| bar.height == 0.0) && requests.slots[1].x == 140);
+    }
+
+    #[test]
+    fn what_is_little_beside_the_rest_can_still_be_seen() {
+        let [requests, _] = charts(&[&summary(1_000_000, 1, 1, 1)]);
+        assert!(requests.slots[0].bars[1].height >= HEIGHT_MIN);
+    }
+}

@@ -1,0 +1,207 @@
+//! What is known at this moment: of the replica that runs here, and of the database.
+//!
+//! The replica is asked at every request: that costs nothing. The database is read at most once a second, however many
+//! ask, and within a limit: a page that is open in many browsers must not become its load.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use boundary_usage::{Database, DatabaseStatus, Tracker, TrackerStatus};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::audit_socket::{SocketReport, SocketReports};
+
+/// For how long a reading of the database is shown.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// How long the database may take to answer.
+const READ_LIMIT: Duration = Duration::from_secs(5);
+
+/// What there is to look at once the replica runs.
+#[derive(Clone)]
+pub struct Replica {
+    /// Its tracker.
+    pub tracker: Tracker,
+    /// What comes in.
+    pub sockets: SocketReports,
+    /// Where it goes.
+    pub database: Database,
+}
+
+/// The look at a serving process, from its start to its end.
+pub struct View {
+    phase: Mutex<Phase>,
+    /// Held while reading: those who ask meanwhile get the same reading.
+    reading: tokio::sync::Mutex<Option<(Instant, Reading)>>,
+}
+
+#[derive(Clone)]
+enum Phase {
+    Starting,
+    Running(Replica),
+    Stopping(Replica),
+}
+
+/// Where the process stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum State {
+    Starting,
+    Running,
+    Stopping,
+}
+
+/// What is known without asking the database.
+#[derive(Debug, Serialize)]
+pub(super) struct Local {
+    pub(super) version: &'static str,
+    pub(super) at: DateTime<Utc>,
+    pub(super) state: State,
+    /// `None` while it starts.
+    pub(super) tracker: Option<TrackerStatus>,
+    /// `None` while it starts.
+    pub(super) sockets: Option<SocketTotals>,
+}
+
+/// All that is known.
+#[derive(Debug, Serialize)]
+pub(super) struct Whole {
+    #[serde(flatten)]
+    pub(super) local: Local,
+    pub(super) ready: bool,
+    /// Why not.
+    pub(super) not_ready: Option<String>,
+    pub(super) database: Reading,
+}
+
+/// What the database answered.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Reading {
+    /// When it last answered; `None` if it never did.
+    pub(super) at: Option<DateTime<Utc>>,
+    /// Why it did not answer this time; what it answered before is still in `status`.
+    pub(super) error: Option<String>,
+    pub(super) status: Option<DatabaseStatus>,
+}
+
+/// What came in over all sockets since the start. Neither their workspaces nor the owners are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct SocketTotals {
+    pub(super) sockets: u64,
+    pub(super) connections: u64,
+    pub(super) batches: u64,
+    pub(super) allowed: u64,
+    pub(super) denied: u64,
+    pub(super) skipped_logs: u64,
+    pub(super) refused_batches: u64,
+    pub(super) malformed_frames: u64,
+    pub(super) dropped_channel_full: u64,
+    pub(super) dropped_batch_full: u64,
+}
+
+impl View {
+    /// Of a process that starts.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { phase: Mutex::new(Phase::Starting), reading: tokio::sync::Mutex::default() })
+    }
+
+    /// The database was reached and the component runs.
+    pub fn running(&self, replica: Replica) {
+        *self.phase() = Phase::Running(replica);
+    }
+
+    /// It has been told to stop.
+    pub fn stopping(&self) {
+        let mut phase = self.phase();
+        if let Phase::Running(replica) = &*phase {
+            *phase = Phase::Stopping(replica.clone());
+        }
+    }
+
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known without asking the database.
+    pub(super) fn local(&self) -> Local {
+        let phase = self.phase().clone();
+        let (state, replica) = match &phase {
+            Phase::Starting => (State::Starting, None),
+            Phase::Running(replica) => (State::Running, Some(replica)),
+            Phase::Stopping(replica) => (State::Stopping, Some(replica)),
+        };
+        Local {
+            version: env!("CARGO_PKG_VERSION"),
+            at: Utc::now(),
+            state,
+            tracker: replica.map(|replica| replica.tracker.status()),
+            sockets: replica.map(|replica| SocketTotals::of(&replica.sockets.now())),
+        }
+    }
+
+    /// All that is known.
+    pub(super) async fn whole(&self) -> Whole {
+        let database = self.read().await;
+        let local = self.local();
+        let not_ready = local.not_ready();
+        Whole { ready: not_ready.is_none(), not_ready, local, database }
+    }
+
+    async fn read(&self) -> Reading {
+        let database = match &*self.phase() {
+            Phase::Starting => return Reading::default(),
+            Phase::Running(replica) | Phase::Stopping(replica) => replica.database.clone(),
+        };
+        let mut last = self.reading.lock().await;
+        let reading = match last.take() {
+            Some((read, reading)) if read.elapsed() < FRESH => {
+                *last = Some((read, reading.clone()));
+                return reading;
+            }
+            Some((_, reading)) => reading,
+            None => Reading::default(),
+        };
+        let reading = match tokio::time::timeout(READ_LIMIT, database.status()).await {
+            Ok(Ok(status)) => Reading { at: Some(Utc::now()), error: None, status: Some(status) },
+            Ok(Err(error)) => Reading { error: Some(format!("{:#}", anyhow::Error::from(error))), ..reading },
+            Err(_) => Reading { error: Some(format!("the database did not answer within {READ_LIMIT:?}")), ..reading },
+        };
+        *last = Some((Instant::now(), reading.clone()));
+        reading
+    }
+}
+
+impl Local {
+    /// Why the replica is not ready, if it is not. A database that goes away later is no reason: tracking goes on, and
+    /// all replicas would be taken out of service at once for what all of them have in common.
+    pub(super) fn not_ready(&self) -> Option<String> {
+        match (self.state, &self.tracker) {
+            (State::Stopping, _) => Some("it stops".into()),
+            (State::Running, Some(tracker)) => tracker.restart_wait_ms.map(|wait| {
+                let failures = tracker.restarts_in_a_row;
+                format!("the component broke {failures} times in a row and is replaced after {wait} ms")
+            }),
+            _ => Some("it starts: the database has not been reached yet, or the component does not run yet".into()),
+        }
+    }
+}
+
+impl SocketTotals {
+    fn of(reports: &[SocketReport]) -> Self {
+        let sum = |number: fn(&SocketReport) -> u64| reports.iter().map(number).fold(0, u64::saturating_add);
+        Self {
+            sockets: reports.len() as u64,
+            connections: sum(|report| report.connections),
+            batches: sum(|report| report.batches),
+            allowed: sum(|report| report.allowed),
+            denied: sum(|report| report.denied),
+            skipped_logs: sum(|report| report.skipped_logs),
+            refused_batches: sum(|report| report.refused_batches),
+            malformed_frames: sum(|report| report.malformed_frames),
+            dropped_channel_full: sum(|report| report.dropped_channel_full),
+            dropped_batch_full: sum(|report| report.dropped_batch_full),
+        }
+    }
+}
