@@ -3,7 +3,7 @@
 CARGO ?= cargo
 SECONDS ?= 60
 
-.PHONY: help setup setup-component setup-postgres setup-chromium setup-deploy-tools demo test test-python page-pictures fuzz simulate bench \
+.PHONY: help setup setup-component setup-postgres setup-chromium setup-deploy-tools setup-valgrind demo test test-python page-pictures fuzz simulate bench instructions \
   lint audit release
 
 help: ## Lists the targets
@@ -38,6 +38,10 @@ simulate: setup-component ## Simulates replicas and faults: SEEDS=2000, or STEPS
 bench: setup ## Measures everything beside its rivals; ONLY=throughput|operations|memory|starts|databases for a part
 	$(CARGO) bench --workspace --bench usage -- $(ONLY)
 
+instructions: setup-component setup-valgrind ## Counts instructions per activity, and fails beyond the baseline; SAVE=1 makes a new one
+	$(CARGO) build --workspace --bins
+	$(CARGO) run --quiet --bin instructions -- $(if $(SAVE),--save)
+
 lint: setup-component ## Formatting, clippy and documentation, without warnings
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
@@ -62,3 +66,6 @@ setup-chromium:
 
 setup-deploy-tools:
 	@scripts/setup-deploy-tools
+
+setup-valgrind:
+	@scripts/setup-valgrind

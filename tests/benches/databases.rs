@@ -29,9 +29,8 @@ impl FlushCost {
 }
 
 /// A flush of the hot input's 1,000 workspaces and 100 users, into a row that has them.
-pub(crate) async fn flush_cost(url: &str) -> Result<FlushCost> {
+pub(crate) async fn flush_cost(database: Database) -> Result<FlushCost> {
     const ROUNDS: usize = 200;
-    let database = Database::connect(url).await?;
     let options = Options { clock: Clock::manual().0, ..Options::default() };
     let tracker = plugin().start(id(1), database.clone(), options).await?;
     let backend = database.backend().as_ref();

@@ -18,8 +18,11 @@ mod rounds;
 mod start;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use boundary_usage::Database;
+use boundary_usage_tests::model_database::ModelDatabase;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -127,8 +130,14 @@ fn databases(runtime: &Runtime, _: &Path, report: &mut Report) -> Result<()> {
     runtime.block_on(async {
         let file = databases::sqlite()?;
         let server = databases::postgres().await?;
-        for (name, url) in [("sqlite", file.url.clone()), ("postgres", server.url())] {
-            let cost = databases::flush_cost(&url).await?;
+        let none = Database::with_backend(Arc::new(ModelDatabase::default()));
+        let databases = [
+            ("none", none),
+            ("sqlite", Database::connect(&file.url).await?),
+            ("postgres", Database::connect(&server.url()).await?),
+        ];
+        for (name, database) in databases {
+            let cost = databases::flush_cost(database).await?;
             report.figure(&format!("flush_{name}_us"), "µs", cost.flush_microseconds);
             report.figure(&format!("sql_{name}_us"), "µs", cost.sql_microseconds);
             report.figure(&format!("flush_over_sql_{name}"), "×", cost.ratio());
