@@ -3,7 +3,7 @@
 CARGO ?= cargo
 SECONDS ?= 60
 
-.PHONY: help setup setup-component setup-postgres demo test fuzz simulate lint audit release
+.PHONY: help setup setup-component setup-curl setup-postgres demo test fuzz simulate lint audit release
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -35,10 +35,13 @@ audit: ## Checks the dependencies: licences, bans, sources, and advisories where
 release: setup-component ## Builds target/release/boundary-usage
 	$(CARGO) build --release --package boundary-usage-cli --bin boundary-usage
 
-setup: setup-component setup-postgres ## Installs what building and testing need, where it is missing
+setup: setup-component setup-curl setup-postgres ## Installs what building and testing need, where it is missing
 
 setup-component:
 	@scripts/setup-component
+
+setup-curl:
+	@scripts/setup-curl
 
 setup-postgres:
 	@scripts/setup-postgres

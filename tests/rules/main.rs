@@ -31,6 +31,12 @@ mod migrations;
 /// TLS to PostgreSQL: who is trusted, and who is not.
 mod tls;
 
+/// The layer for proxies that are made of tower's services.
+mod tower_layer;
+
+/// The example proxy, with curl.
+mod forward_proxy;
+
 /// What is never shown, whatever goes wrong.
 mod secrets;
 

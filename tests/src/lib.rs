@@ -7,6 +7,7 @@ pub mod child;
 pub mod databases;
 pub mod faults;
 pub mod fuzzing;
+pub mod loopback;
 pub mod model_database;
 pub mod postgres_proxy;
 pub mod postgres_server;
