@@ -31,6 +31,9 @@ mod migrations;
 /// TLS to PostgreSQL: who is trusted, and who is not.
 mod tls;
 
+/// Delivery of summaries, to a receiver that does what it likes: D7.
+mod delivery;
+
 /// The layer for proxies that are made of tower's services.
 mod tower_layer;
 

@@ -11,6 +11,7 @@ pub mod loopback;
 pub mod model_database;
 pub mod postgres_proxy;
 pub mod postgres_server;
+pub mod receiver;
 pub mod restartable_postgres;
 pub mod scenario;
 pub mod simulation;

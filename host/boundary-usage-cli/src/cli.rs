@@ -61,7 +61,7 @@ pub struct Global {
 #[derive(Subcommand)]
 pub enum Command {
     /// Serve audit sockets: track, flush, collect.
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
     /// Track recorded activity.
     Replay(replay::Arguments),
     /// Close the period and print its summary.

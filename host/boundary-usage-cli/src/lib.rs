@@ -1,7 +1,7 @@
 //! The ready host: a command line around the library `boundary_usage`.
 //!
 //! ```text
-//! boundary client ──▶ audit_socket ──▶ Tracker (component, flush loop) ──▶ database ──▶ collect
+//! boundary client ──▶ audit_socket ──▶ Tracker (component, flush loop) ──▶ database ──▶ collect ──▶ delivery
 //!                     recording ─────▶
 //! ```
 //!
@@ -9,6 +9,7 @@
 //! - [`audit_socket`]: the wire protocol of the boundary client, its server, and a client.
 //! - [`service`]: sockets in front of a tracker: one serving replica; [`state`]: what it keeps for its next start.
 //! - [`configuration`]: the file that names the sockets; [`recording`]: the files that `replay` reads.
+//! - [`delivery`]: sends the summaries of closed periods to whoever wants them.
 //! - [`output`]: answers, on stdout; [`logging`]: logs, on stderr.
 
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@ pub mod audit_socket;
 pub mod cli;
 pub mod commands;
 pub mod configuration;
+pub mod delivery;
 pub mod logging;
 pub mod output;
 pub mod recording;

@@ -72,7 +72,7 @@ pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStatus};
 pub use clock::{Clock, ManualClock};
 pub use collection::{CollectOptions, Collection, Summary, TakenRow};
 pub use database::{
-    Backend, Database, DatabaseStatus, HashingKey, Lock, LockMode, OpenPeriod,
+    Backend, Database, DatabaseStatus, Delivery, DeliveryClaim, DeliveryStatus, HashingKey, Lock, LockMode, OpenPeriod,
     PeriodStatus, Purpose, ReplicaStatus, RowStatus, Stored, Transaction, UniqueSet, Uniques, Update,
 };
 pub use error::{Error, TrackError};
