@@ -5,7 +5,7 @@
 //! through or blocked, and hands that to [`Tracker::try_track`]. It never waits, whatever the database does.
 //!
 //! ```
-//! use axum::{Extension, Router, extract::Request, http::StatusCode, routing::get};
+//! use axum::{Extension, Router, body::Body, extract::Request, http::StatusCode, routing::get};
 //! use boundary_usage::tower::{Identity, UsageLayer};
 //! # use boundary_usage::{CollectOptions, Collection, Database, Options, Plugin};
 //! # use tower_service::Service;
@@ -25,7 +25,7 @@
 //!     .layer(Extension(Identity { workspace: Uuid::from_u128(1), owner: Uuid::from_u128(2) }));
 //!
 //! for path in ["/public", "/public", "/private"] {
-//!     proxy.call(Request::get(path).body(Default::default())?).await?;
+//!     proxy.call(Request::get(path).body(Body::empty())?).await?;
 //! }
 //! tracker.shutdown().await?;
 //! let Collection::Closed(summary) = database.collect(CollectOptions::default()).await? else { unreachable!() };
