@@ -3,7 +3,7 @@
 CARGO ?= cargo
 SECONDS ?= 60
 
-.PHONY: help setup setup-component setup-curl setup-postgres demo test fuzz simulate lint audit release
+.PHONY: help setup setup-component setup-curl setup-postgres demo test fuzz simulate lint audit release package
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -34,6 +34,9 @@ audit: ## Checks the dependencies: licences, bans, sources, and advisories where
 
 release: setup-component ## Builds target/release/boundary-usage
 	$(CARGO) build --release --package boundary-usage-cli --bin boundary-usage
+
+package: setup-component ## Packs the crates that users need, with the component inside, and builds them from that
+	@scripts/package
 
 setup: setup-component setup-curl setup-postgres ## Installs what building and testing need, where it is missing
 

@@ -72,6 +72,9 @@ mod audit_socket;
 /// Several replicas in several processes: D4, D6, R8.
 mod processes;
 
+/// The packages for those who build from them.
+mod packages;
+
 /// The style, and that every rule has a test.
 mod tidy;
 
