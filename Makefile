@@ -3,8 +3,8 @@
 CARGO ?= cargo
 SECONDS ?= 60
 
-.PHONY: help setup setup-component setup-postgres setup-chromium setup-deploy-tools setup-valgrind demo test test-python page-pictures fuzz simulate bench instructions \
-  lint audit release
+.PHONY: help setup setup-component setup-curl setup-postgres setup-chromium setup-deploy-tools setup-valgrind demo test \
+  test-python page-pictures fuzz simulate bench instructions lint audit release package
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -53,10 +53,16 @@ audit: ## Checks the dependencies: licences, bans, sources, and advisories where
 release: setup-component ## Builds target/release/boundary-usage
 	$(CARGO) build --release --package boundary-usage-cli --bin boundary-usage
 
-setup: setup-component setup-postgres setup-chromium setup-deploy-tools ## Installs what building and testing need, where it is missing
+package: setup-component ## Packs the crates that users need, with the component inside, and builds them from that
+	@scripts/package
+
+setup: setup-component setup-curl setup-postgres setup-chromium setup-deploy-tools ## Installs what building and testing need, where it is missing
 
 setup-component:
 	@scripts/setup-component
+
+setup-curl:
+	@scripts/setup-curl
 
 setup-postgres:
 	@scripts/setup-postgres

@@ -1,7 +1,9 @@
 //! R9: the roles that `roles.sql` makes in PostgreSQL have the authority they need, and no other.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
-use boundary_usage::{CollectOptions, Database, Error};
+use boundary_usage::{CollectOptions, Database, DeliveryClaim, Error};
 use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::usage::{flush, id, update};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -65,6 +67,8 @@ async fn r9_a_replica_cannot_collect() -> Result<()> {
             "SELECT * FROM boundary_usage_periods",
             "INSERT INTO boundary_usage_periods (period_start) VALUES (now())",
             "UPDATE boundary_usage_periods SET delivered_at = now()",
+            "SELECT * FROM boundary_usage_deliveries",
+            "UPDATE boundary_usage_deliveries SET attempts = 1",
             "UPDATE boundary_usage_deployment SET hashing_key = ''",
             "INSERT INTO boundary_usage_migrations (version) VALUES (99)",
             "CREATE TABLE of_ones_own (id int)",
@@ -76,13 +80,19 @@ async fn r9_a_replica_cannot_collect() -> Result<()> {
 }
 
 #[tokio::test]
-async fn r9_a_collector_can_collect_and_acknowledge() -> Result<()> {
+async fn r9_a_collector_can_collect_deliver_and_acknowledge() -> Result<()> {
     let test = database_with_roles().await?;
     let database = Database::connect(&login(&test, "boundary_usage_collector").await?).await?;
     assert_eq!(database.status().await?.rows.len(), 1);
     database.collect(CollectOptions::default()).await?;
     let period = database.status().await?.periods.remove(0).summary;
     assert_eq!((period.unique_workspaces, period.allowed_requests), (3, 5));
+    for _ in 0..2 {
+        let DeliveryClaim::Claimed(delivery) = database.claim_delivery(Duration::ZERO).await? else {
+            bail!("no claim")
+        };
+        assert!(database.delivery_failed(&delivery, "refused", Duration::ZERO).await?);
+    }
     assert!(database.acknowledge(period.period_id).await?);
     Ok(())
 }
@@ -99,6 +109,8 @@ async fn r9_a_collector_can_neither_add_usage_nor_change_a_summary() -> Result<(
             "SELECT hashing_key FROM boundary_usage_deployment",
             "UPDATE boundary_usage_periods SET allowed_requests = 0",
             "DELETE FROM boundary_usage_periods",
+            "UPDATE boundary_usage_deliveries SET idempotency_key = gen_random_uuid()",
+            "DELETE FROM boundary_usage_deliveries",
             "CREATE TABLE of_ones_own (id int)",
         ],
     )

@@ -177,7 +177,9 @@ on_each_database! {
         flush(database.backend().as_ref(), id(1), &update(1, 0..3, 5, 2)).await?;
         database.collect(Default::default()).await?;
         flush(database.backend().as_ref(), id(1), &update(2, 0..3, 5, 2)).await?;
-        let (first, second) = (database.status().await?, database.status().await?);
+        let (first, mut second) = (database.status().await?, database.status().await?);
+        // Only this goes on.
+        second.so_far.period_duration_ms = first.so_far.period_duration_ms;
         assert_eq!(serde_json::to_value(&first)?, serde_json::to_value(&second)?);
         assert_eq!((first.rows.len(), first.replicas.len(), first.periods.len()), (1, 1, 1));
         Ok(())

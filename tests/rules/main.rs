@@ -31,6 +31,15 @@ mod migrations;
 /// TLS to PostgreSQL: who is trusted, and who is not.
 mod tls;
 
+/// Delivery of summaries, to a receiver that does what it likes: D7.
+mod delivery;
+
+/// The layer for proxies that are made of tower's services.
+mod tower_layer;
+
+/// The example proxy, with curl.
+mod forward_proxy;
+
 /// What is never shown, whatever goes wrong.
 mod secrets;
 
@@ -71,6 +80,9 @@ mod audit_socket;
 
 /// Several replicas in several processes: D4, D6, R8.
 mod processes;
+
+/// The packages for those who build from them.
+mod packages;
 
 /// The style, and that every rule has a test.
 mod tidy;

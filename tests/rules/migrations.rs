@@ -2,11 +2,13 @@
 
 use std::error::Error as _;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use boundary_usage::{Database, Error};
+use boundary_usage::{CollectOptions, Database, DeliveryClaim, Error};
 use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::on_each_database;
+use boundary_usage_tests::usage::{flush, id, update};
 use tokio::task::JoinSet;
 
 /// Tells a child process which database to connect to.
@@ -21,7 +23,7 @@ on_each_database! {
         }
         let keys: Vec<_> = connects.join_all().await.into_iter().collect::<Result<_, _>>()?;
         assert!(keys.iter().all(|key| *key == keys[0]));
-        assert_eq!(test.number("SELECT count(*) FROM boundary_usage_migrations").await?, 2);
+        assert_eq!(test.number("SELECT count(*) FROM boundary_usage_migrations").await?, 3);
         Ok(())
     }
 
@@ -29,7 +31,7 @@ on_each_database! {
         let file = test.url.strip_prefix("sqlite:");
         file.map(std::fs::File::create).transpose()?;
         let Err(error) = Database::open(&test.url).await.map(drop) else { bail!("opened without a schema") };
-        ensure!(error.to_string().contains("lacks the versions [1, 2] of its schema"), "{error}");
+        ensure!(error.to_string().contains("lacks the versions [1, 2, 3] of its schema"), "{error}");
         match file {
             Some(file) => assert_eq!(std::fs::metadata(file)?.len(), 0),
             None => assert_eq!(test.number("SELECT count(*) FROM pg_tables WHERE tablename LIKE 'boundary%'").await?, 0),
@@ -51,7 +53,7 @@ on_each_database! {
             let output = child.wait_with_output()?;
             ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         }
-        assert_eq!(test.number("SELECT count(*) FROM boundary_usage_migrations").await?, 2);
+        assert_eq!(test.number("SELECT count(*) FROM boundary_usage_migrations").await?, 3);
         assert_eq!(test.number("SELECT count(*) FROM boundary_usage_deployment").await?, 1);
         Ok(())
     }
@@ -61,6 +63,31 @@ on_each_database! {
         assert!(test.connect().await?.backend().hashing_key().await? == key);
         let other = TestDatabase::sqlite()?;
         assert!(other.connect().await?.backend().hashing_key().await? != key);
+        Ok(())
+    }
+
+    async fn a_schema_of_an_older_release_is_brought_up_to_date_with_all_that_it_holds(test) {
+        let database = test.connect().await?;
+        let key = database.backend().hashing_key().await?;
+        flush(database.backend().as_ref(), id(1), &update(1, 0..3, 5, 2)).await?;
+        database.collect(CollectOptions::default()).await?;
+        flush(database.backend().as_ref(), id(1), &update(2, 0..4, 7, 1)).await?;
+        database.close().await;
+        // Versions are never changed, only added to: this is version 2, as its release left it.
+        test.execute("DROP TABLE boundary_usage_deliveries").await?;
+        test.execute("DELETE FROM boundary_usage_migrations WHERE version = 3").await?;
+
+        let Err(error) = Database::open(&test.url).await.map(drop) else { bail!("opened without being up to date") };
+        ensure!(error.to_string().contains("lacks the versions [3] of its schema"), "{error}");
+        let database = test.connect().await?;
+        assert!(database.backend().hashing_key().await? == key);
+        let status = database.status().await?;
+        assert_eq!((status.rows[0].allowed_requests, status.replicas[0].last_flush), (7, 2));
+        let DeliveryClaim::Claimed(delivery) = database.claim_delivery(Duration::from_secs(60)).await? else {
+            bail!("the summary of the older release is not to be delivered");
+        };
+        assert_eq!(delivery.summary, status.periods[0].summary);
+        assert_eq!(delivery.summary.allowed_requests, 5);
         Ok(())
     }
 

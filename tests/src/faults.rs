@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use boundary_usage::{
-    Backend, Database, DatabaseStatus, Error, HashingKey, Lock, LockMode, OpenPeriod, Purpose, Stored, Summary,
-    TakenRow, Transaction, Update,
+    Backend, Database, DatabaseStatus, Delivery, DeliveryClaim, Error, HashingKey, Lock, LockMode, OpenPeriod, Purpose,
+    Stored, Summary, TakenRow, Transaction, Update,
 };
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;
@@ -114,6 +115,14 @@ impl Backend for FaultyDatabase {
 
     async fn acknowledge(&self, period: i64) -> Result<bool, Error> {
         self.inner.acknowledge(period).await
+    }
+
+    async fn claim_delivery(&self, lease: Uuid, length: Duration) -> Result<DeliveryClaim, Error> {
+        self.inner.claim_delivery(lease, length).await
+    }
+
+    async fn delivery_failed(&self, delivery: &Delivery, error: &str, retry_in: Duration) -> Result<bool, Error> {
+        self.inner.delivery_failed(delivery, error, retry_in).await
     }
 
     async fn close(&self) {

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use boundary_usage::{
-    Backend, DatabaseStatus, Error, HashingKey, Lock, LockMode, OpenPeriod, Purpose, Stored, Summary, TakenRow,
-    Transaction, Uniques, Update,
+    Backend, DatabaseStatus, Delivery, DeliveryClaim, Error, HashingKey, Lock, LockMode, OpenPeriod, Purpose, Stored,
+    Summary, TakenRow, Transaction, Uniques, Update,
 };
 use chrono::{DateTime, Utc};
 use futures_util::stream::{self, BoxStream};
@@ -74,6 +75,14 @@ impl Backend for ModelDatabase {
 
     async fn acknowledge(&self, period: i64) -> Result<bool, Error> {
         Err(Error::Refused { message: format!("the model keeps no deliveries, so not of period {period} either") })
+    }
+
+    async fn claim_delivery(&self, _: Uuid, _: Duration) -> Result<DeliveryClaim, Error> {
+        Ok(DeliveryClaim::NothingDue(None))
+    }
+
+    async fn delivery_failed(&self, delivery: &Delivery, _: &str, _: Duration) -> Result<bool, Error> {
+        Err(Error::Refused { message: format!("the model keeps no deliveries, so not {delivery:?} either") })
     }
 
     async fn close(&self) {}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::commands::{collect, component, demo, replay, serve, status};
+use crate::commands::{collect, completions, component, demo, man, replay, serve, status};
 use crate::output::Format;
 
 /// Counts who uses an egress boundary, and how much: unique workspaces and users, requests let through and blocked.
@@ -61,7 +61,7 @@ pub struct Global {
 #[derive(Subcommand)]
 pub enum Command {
     /// Serve audit sockets: track, flush, collect.
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
     /// Track recorded activity.
     Replay(replay::Arguments),
     /// Close the period and print its summary.
@@ -72,6 +72,10 @@ pub enum Command {
     Component(component::Arguments),
     /// See it all work, in a temporary directory.
     Demo(demo::Arguments),
+    /// Print the completions for a shell.
+    Completions(completions::Arguments),
+    /// Print the manual's first page, or write all of them.
+    Man(man::Arguments),
 }
 
 /// What only the user can mend: ends the program with exit code 2.

@@ -1,7 +1,7 @@
 //! The ready host: a command line around the library `boundary_usage`.
 //!
 //! ```text
-//! boundary client ──▶ audit_socket ──▶ Tracker (component, flush loop) ──▶ database ──▶ collect
+//! boundary client ──▶ audit_socket ──▶ Tracker (component, flush loop) ──▶ database ──▶ collect ──▶ delivery
 //!                     recording ─────▶
 //! ```
 //!
@@ -10,6 +10,7 @@
 //! - [`service`]: sockets in front of a tracker: one serving replica; [`state`]: what it keeps for its next start.
 //! - [`http`]: what is known of all this, for operators and their monitoring.
 //! - [`configuration`]: the file that names the sockets; [`recording`]: the files that `replay` reads.
+//! - [`delivery`]: sends the summaries of closed periods to whoever wants them.
 //! - [`output`]: answers, on stdout; [`logging`]: logs, on stderr.
 
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@ pub mod audit_socket;
 pub mod cli;
 pub mod commands;
 pub mod configuration;
+pub mod delivery;
 pub mod http;
 pub mod logging;
 pub mod output;

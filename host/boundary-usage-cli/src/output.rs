@@ -31,10 +31,19 @@ impl Format {
     }
 }
 
-/// Prints a line. A reader that has gone away, as in `… | head -1`, is no failure.
+/// Prints a line.
 fn print(text: &str) -> Result<()> {
+    print_bytes(format!("{text}\n").as_bytes())
+}
+
+/// Prints a file's content as it is. A reader that has gone away, as in `… | head -1`, is no failure.
+///
+/// # Errors
+///
+/// When stdout cannot be written to.
+pub fn print_bytes(bytes: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to stdout"),
         _ => Ok(()),
     }

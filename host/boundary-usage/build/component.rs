@@ -100,6 +100,6 @@ fn sysroot(rustc: &Path) -> Result<PathBuf> {
     Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
 }
 
-fn variable(name: &str) -> Result<String> {
+pub(crate) fn variable(name: &str) -> Result<String> {
     env::var(name).with_context(|| format!("cargo did not set {name}"))
 }

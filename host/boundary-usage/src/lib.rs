@@ -47,6 +47,9 @@
 //! - **Durable**, with a state directory: what was accepted survives a crash of the process, to the last checkpoint.
 //! - **Contained.** The component is limited in memory and computing time; one that breaks is replaced, and its successor
 //!   goes on where it was.
+//!
+//! Proxies built on hyper, axum, tonic or anything else that takes tower's services add a layer instead of calls: see the
+//! module `tower`, of the feature of that name.
 
 // Forbidden but for one call, which loads code that this library has compiled before: see `plugin/cache.rs`.
 #![deny(unsafe_code)]
@@ -60,6 +63,8 @@ mod error;
 mod ledger;
 mod options;
 mod plugin;
+#[cfg(feature = "tower")]
+pub mod tower;
 mod tracker;
 
 pub use activity::Activity;
@@ -67,8 +72,8 @@ pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStatus};
 pub use clock::{Clock, ManualClock};
 pub use collection::{CollectOptions, Collection, Summary, TakenRow};
 pub use database::{
-    Backend, Database, DatabaseStatus, HashingKey, Lock, LockMode, OpenPeriod, PeriodStatus, Purpose, ReplicaStatus,
-    RowStatus, Stored, Transaction, UniqueSet, Uniques, Update,
+    Backend, Database, DatabaseStatus, Delivery, DeliveryClaim, DeliveryStatus, HashingKey, Lock, LockMode, OpenPeriod,
+    PeriodStatus, Purpose, ReplicaStatus, RowStatus, Stored, Transaction, UniqueSet, Uniques, Update,
 };
 pub use error::{Error, TrackError};
 pub use options::Options;

@@ -62,7 +62,10 @@ fn main() -> Result<ExitCode> {
     for (input, count) in counts {
         let before = *baseline.get(&input).with_context(|| format!("{} has no {input}", path.display()))?;
         let change = count / before;
-        println!("{input:<10} {count:>8.1} instructions per activity, {:+.1} % against {before:.1}", (change - 1.0) * 100.0);
+        println!(
+            "{input:<10} {count:>8.1} instructions per activity, {:+.1} % against {before:.1}",
+            (change - 1.0) * 100.0
+        );
         grown |= change > GROWTH_MAX;
     }
     if grown {

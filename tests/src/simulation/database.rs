@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boundary_usage::{
-    Backend, Database, DatabaseStatus, Error, HashingKey, OpenPeriod, Purpose, Summary, TakenRow, Transaction, Update,
+    Backend, Database, DatabaseStatus, Delivery, DeliveryClaim, Error, HashingKey, OpenPeriod, Purpose, Summary,
+    TakenRow, Transaction, Update,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::RwLock;
@@ -196,6 +197,14 @@ impl Backend for Connection {
 
     async fn acknowledge(&self, period: i64) -> Result<bool, Error> {
         Err(Error::Refused { message: format!("the simulation keeps no deliveries, so not of period {period} either") })
+    }
+
+    async fn claim_delivery(&self, _: Uuid, _: Duration) -> Result<DeliveryClaim, Error> {
+        Ok(DeliveryClaim::NothingDue(None))
+    }
+
+    async fn delivery_failed(&self, delivery: &Delivery, _: &str, _: Duration) -> Result<bool, Error> {
+        Err(Error::Refused { message: format!("the simulation keeps no deliveries, so not {delivery:?} either") })
     }
 
     async fn close(&self) {}

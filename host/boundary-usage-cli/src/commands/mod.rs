@@ -1,8 +1,10 @@
 //! What each command does, a file for each.
 
 pub mod collect;
+pub mod completions;
 pub mod component;
 pub mod demo;
+pub mod man;
 pub mod replay;
 pub mod serve;
 pub mod status;
@@ -22,11 +24,13 @@ use crate::cli::{Cli, Command, Global};
 pub async fn run(cli: Cli) -> Result<ExitCode> {
     let Cli { global, command } = cli;
     match command {
-        Command::Serve(arguments) => serve::run(&global, arguments).await?,
+        Command::Serve(arguments) => serve::run(&global, *arguments).await?,
         Command::Replay(arguments) => replay::run(&global, arguments).await?,
         Command::Collect(arguments) => collect::run(&global, arguments).await?,
         Command::Status(arguments) => status::run(&global, arguments).await?,
         Command::Component(arguments) => component::run(&global, &arguments)?,
+        Command::Completions(arguments) => completions::run(&arguments)?,
+        Command::Man(arguments) => man::run(&global, &arguments)?,
         Command::Demo(arguments) => return demo::run(&global, arguments).await,
     }
     Ok(ExitCode::SUCCESS)

@@ -16,6 +16,7 @@ use super::connect;
 use crate::audit_socket::{Socket, SocketGroup};
 use crate::cli::{Global, WrongUse, parse_interval};
 use crate::configuration::{self, Configuration, parse_address, parse_id, path_fault};
+use crate::delivery::{Deliverer, DeliveryOptions, Endpoint};
 use crate::http::{self, Replica, View};
 use crate::service::{Service, ServiceReport};
 use crate::state;
@@ -85,6 +86,32 @@ pub struct Arguments {
     /// Leave collecting to others.
     #[arg(long, conflicts_with = "collect_interval")]
     no_collect: bool,
+
+    #[command(flatten)]
+    delivery: DeliveryArguments,
+}
+
+/// Delivery of summaries.
+#[derive(Args)]
+struct DeliveryArguments {
+    /// POST every undelivered summary, as JSON, to this URL until it answers with a 2xx.
+    ///
+    /// Also those of periods that were closed before. Of several replicas, one at a time tries. Better in the environment when
+    /// the URL is a secret.
+    #[arg(long, value_name = "URL", env = "BOUNDARY_USAGE_DELIVER", hide_env_values = true)]
+    deliver: Option<String>,
+
+    /// Send the token that this file holds, as `Authorization: Bearer`. It is read again for each attempt.
+    #[arg(long, value_name = "FILE", requires = "deliver")]
+    deliver_token_file: Option<PathBuf>,
+
+    /// The longest that one attempt may take.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_interval, requires = "deliver")]
+    deliver_timeout: Duration,
+
+    /// The wait after the first failure; it doubles after each further one, up to 5m.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_interval, requires = "deliver")]
+    deliver_retry: Duration,
 }
 
 const EXAMPLES: &str = "\
@@ -92,6 +119,7 @@ Examples:
   boundary-usage serve --socket audit.sock --workspace UUID --owner UUID
   boundary-usage serve --config sockets.toml --flush-interval 10s --no-collect
   boundary-usage serve --config sockets.toml --listen 127.0.0.1:9464
+  boundary-usage serve --config sockets.toml --deliver https://example.com/usage --deliver-token-file token
 
 sockets.toml:
   [[socket]]
@@ -147,6 +175,13 @@ impl Arguments {
     }
 }
 
+impl DeliveryArguments {
+    fn options(self) -> Option<DeliveryOptions> {
+        let Self { deliver, deliver_token_file: token_file, deliver_timeout: timeout, deliver_retry: retry } = self;
+        deliver.map(|url| DeliveryOptions { url, token_file, timeout, retry })
+    }
+}
+
 pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
     let Configuration { listen, sockets } = arguments.configuration()?;
     let view = View::new();
@@ -157,6 +192,8 @@ pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
         None => None,
     };
     let (replica, options) = arguments.replica_and_options()?;
+    let delivery = arguments.delivery.options();
+    let endpoint = delivery.as_ref().map(Endpoint::new).transpose()?;
     // From here on a signal ends the program in order, not in the middle of its start.
     let mut stop = StopSignals::listen()?;
     let database = connect(global).await?;
@@ -174,6 +211,7 @@ pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
         sockets: service.socket_reports(),
         database: database.clone(),
     });
+    let deliverer = endpoint.map(|endpoint| Deliverer::start(database.clone(), endpoint));
     info!(%replica, sockets = sockets.len(), "serving");
     for socket in &sockets {
         // Said whatever the log level: supervisors wait for it.
@@ -185,8 +223,9 @@ pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
     info!(signal = name, "stopping: no new clients, draining, flushing");
     // A collection in progress is rolled back; another replica does it, or the next start of this one.
     drop(collector);
+    let stopped = async { tokio::join!(service.stop(), stop_delivery(deliverer)) };
     let report = tokio::select! {
-        report = service.stop() => report?,
+        (report, ()) = stopped => report?,
         name = stop.next() => bail!("stopped at once by a second {name}; activity since the last checkpoint, or without one since the last flush, is lost"),
     };
     database.close().await;
@@ -197,6 +236,12 @@ fn collect_every(database: Database, interval: Duration) -> AbortOnDropHandle<()
     AbortOnDropHandle::new(tokio::spawn(async move {
         database.collect_every(interval, CollectOptions::default(), Clock::system()).await;
     }))
+}
+
+async fn stop_delivery(deliverer: Option<Deliverer>) {
+    if let Some(deliverer) = deliverer {
+        deliverer.stop().await;
+    }
 }
 
 fn human(report: &ServiceReport) -> String {

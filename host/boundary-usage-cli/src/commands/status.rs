@@ -61,6 +61,7 @@ fn human(status: &DatabaseStatus) -> String {
     let (undelivered, delivered): (Vec<_>, Vec<_>) =
         status.periods.iter().partition(|period| period.delivered_at.is_none());
     text += &periods("undelivered periods", &undelivered);
+    text += &undelivered.iter().filter_map(|period| delivery(period)).collect::<String>();
     text += &periods("delivered periods", &delivered);
     text
 }
@@ -110,6 +111,16 @@ fn periods(title: &str, periods: &[&PeriodStatus]) -> String {
     });
     let header = ["period", "start", "workspaces", "users", "allowed", "denied", "delivered"];
     format!("\n\n{title}\n{}", table(header, rows, true))
+}
+
+/// How the delivery of a period fares, where it was tried.
+fn delivery(period: &PeriodStatus) -> Option<String> {
+    let delivery = period.delivery.as_ref()?;
+    let (id, attempts) = (period.summary.period_id, delivery.attempts);
+    let next = if delivery.under_way { "under way; by another replica from" } else { "next at" };
+    let error = delivery.last_error.as_ref().map(|error| format!("; {error}")).unwrap_or_default();
+    let (last, next_at) = (moment(delivery.attempted_at), moment(delivery.next_attempt_at));
+    Some(format!("\nperiod {id}: tried {attempts} times, last at {last}, {next} {next_at}{error}"))
 }
 
 #[cfg(test)]

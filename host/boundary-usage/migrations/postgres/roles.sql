@@ -6,7 +6,7 @@
 --     CREATE ROLE proxy LOGIN PASSWORD '...' IN ROLE boundary_usage_replica;
 --
 -- boundary_usage_replica:   a proxy. Flushes; can neither collect nor see closed periods.
--- boundary_usage_collector: telemetry. Collects, reads the status, acknowledges; can neither add usage nor read the
+-- boundary_usage_collector: telemetry. Collects, reads the status, delivers, acknowledges; can neither add usage nor read the
 --                           key under which ids are hashed.
 -- Neither may create, alter or drop anything.
 
@@ -28,7 +28,7 @@ $$;
 
 -- Start from nothing, so that this file says all that the roles may do.
 REVOKE ALL ON boundary_usage_migrations, boundary_usage_deployment, boundary_usage_stats, boundary_usage_replicas,
-    boundary_usage_periods FROM boundary_usage_replica, boundary_usage_collector;
+    boundary_usage_periods, boundary_usage_deliveries FROM boundary_usage_replica, boundary_usage_collector;
 
 -- To see on connecting that the schema is up to date.
 GRANT SELECT ON boundary_usage_migrations TO boundary_usage_replica, boundary_usage_collector;
@@ -48,3 +48,8 @@ GRANT SELECT, DELETE ON boundary_usage_stats TO boundary_usage_collector;
 GRANT SELECT ON boundary_usage_replicas TO boundary_usage_collector;
 GRANT SELECT, INSERT ON boundary_usage_periods TO boundary_usage_collector;
 GRANT UPDATE (delivered_at) ON boundary_usage_periods TO boundary_usage_collector;
+
+-- A delivery: who is at it, and what came of it. The key that tells the receiver of a repetition never changes.
+GRANT SELECT, INSERT ON boundary_usage_deliveries TO boundary_usage_collector;
+GRANT UPDATE (attempts, attempted_at, lease, next_attempt_at, last_error)
+    ON boundary_usage_deliveries TO boundary_usage_collector;

@@ -4,6 +4,7 @@
 //! `postgres` and nowhere else; the two keep the same promises, and one test suite holds both to them.
 
 mod connections;
+mod deliveries;
 mod failure;
 mod postgres;
 mod rows;
@@ -12,6 +13,7 @@ mod sqlite;
 mod url;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -20,6 +22,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 pub use boundary_usage_tracker::HashingKey;
+
+pub use self::deliveries::{Delivery, DeliveryClaim, DeliveryStatus};
 
 use crate::collection::{Summary, TakenRow};
 use crate::error::Error;
@@ -134,6 +138,12 @@ pub trait Backend: Send + Sync + 'static {
 
     /// See [`Database::acknowledge`].
     async fn acknowledge(&self, period: i64) -> Result<bool, Error>;
+
+    /// See [`Database::claim_delivery`]; `lease` names the claim.
+    async fn claim_delivery(&self, lease: Uuid, length: Duration) -> Result<DeliveryClaim, Error>;
+
+    /// See [`Database::delivery_failed`].
+    async fn delivery_failed(&self, delivery: &Delivery, error: &str, retry_in: Duration) -> Result<bool, Error>;
 
     /// Closes all connections.
     async fn close(&self);
@@ -303,4 +313,6 @@ pub struct PeriodStatus {
     pub summary: Summary,
     /// When delivery of the summary was acknowledged; `None` while it is undelivered.
     pub delivered_at: Option<DateTime<Utc>>,
+    /// How its delivery fares; `None` when it is delivered, or was never tried.
+    pub delivery: Option<DeliveryStatus>,
 }

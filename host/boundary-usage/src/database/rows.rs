@@ -1,12 +1,17 @@
 //! What both kinds of database read and write in the same way: rows, and the statements that need no dialect.
 
+use std::time::Duration;
+
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
-use super::{DatabaseStatus, OpenPeriod, PeriodStatus, ReplicaStatus, RowStatus, Stored, UniqueSet, Uniques};
+use super::{
+    DatabaseStatus, Delivery, DeliveryStatus, OpenPeriod, PeriodStatus, ReplicaStatus, RowStatus, Stored, UniqueSet,
+    Uniques,
+};
 use crate::collection::{Summary, SummaryBuilder, TakenRow};
 use crate::error::Error;
 
@@ -34,9 +39,17 @@ pub(super) const SELECT_REPLICAS: &str = "SELECT * FROM boundary_usage_replicas 
 
 /// The last hundred periods, and whatever else is undelivered.
 pub(super) const SELECT_PERIODS: &str = "
-    SELECT * FROM boundary_usage_periods
-    WHERE delivered_at IS NULL OR period_id > (SELECT max(period_id) FROM boundary_usage_periods) - 100
-    ORDER BY period_id DESC";
+    SELECT p.*, d.attempts, d.attempted_at, d.next_attempt_at, d.last_error,
+        d.lease IS NOT NULL AS under_way
+    FROM boundary_usage_periods AS p LEFT JOIN boundary_usage_deliveries AS d ON d.period_id = p.period_id
+    WHERE p.delivered_at IS NULL OR p.period_id > (SELECT max(period_id) FROM boundary_usage_periods) - 100
+    ORDER BY p.period_id DESC";
+
+/// A period, for whoever has claimed its delivery.
+pub(super) const SELECT_CLAIMED: &str = "
+    SELECT p.*, d.attempts, d.idempotency_key
+    FROM boundary_usage_periods AS p JOIN boundary_usage_deliveries AS d ON d.period_id = p.period_id
+    WHERE p.period_id = $1";
 
 pub(super) const PERIOD_EXISTS: &str = "SELECT period_id FROM boundary_usage_periods WHERE period_id = $1";
 
@@ -47,7 +60,13 @@ pub(super) trait Cells {
     fn integer(&self, column: &'static str) -> Decoded<Option<i64>>;
     fn bytes(&self, column: &'static str) -> Decoded<Option<Vec<u8>>>;
     fn time(&self, column: &'static str) -> Decoded<Option<DateTime<Utc>>>;
-    fn replica(&self) -> Decoded<Uuid>;
+    fn text(&self, column: &'static str) -> Decoded<Option<String>>;
+    fn id(&self, column: &'static str) -> Decoded<Uuid>;
+    fn flag(&self, column: &'static str) -> Decoded<bool>;
+
+    fn replica(&self) -> Decoded<Uuid> {
+        self.id("replica_id")
+    }
 
     /// A count; columns that hold one are checked not to be negative.
     fn count(&self, column: &'static str) -> Decoded<u64> {
@@ -76,8 +95,14 @@ macro_rules! cells {
             fn time(&self, column: &'static str) -> Decoded<Option<DateTime<Utc>>> {
                 self.try_get(column)
             }
-            fn replica(&self) -> Decoded<Uuid> {
-                self.try_get::<$id, _>("replica_id").map(Into::into)
+            fn text(&self, column: &'static str) -> Decoded<Option<String>> {
+                self.try_get(column)
+            }
+            fn flag(&self, column: &'static str) -> Decoded<bool> {
+                self.try_get(column)
+            }
+            fn id(&self, column: &'static str) -> Decoded<Uuid> {
+                self.try_get::<$id, _>(column).map(Into::into)
             }
         }
     };
@@ -162,7 +187,32 @@ fn replica_status(row: &impl Cells) -> Decoded<ReplicaStatus> {
 }
 
 fn period_status(row: &impl Cells) -> Decoded<PeriodStatus> {
-    let summary = Summary {
+    let delivered_at = row.time("delivered_at")?;
+    let delivery = match (delivered_at, row.integer("attempts")?) {
+        (None, Some(_)) => Some(delivery_status(row)?),
+        _ => None,
+    };
+    Ok(PeriodStatus { summary: summary(row)?, delivered_at, delivery })
+}
+
+fn delivery_status(row: &impl Cells) -> Decoded<DeliveryStatus> {
+    Ok(DeliveryStatus {
+        attempts: row.count("attempts")?,
+        attempted_at: row.moment("attempted_at")?,
+        next_attempt_at: row.moment("next_attempt_at")?,
+        under_way: row.flag("under_way")?,
+        last_error: row.text("last_error")?,
+    })
+}
+
+/// What [`SELECT_CLAIMED`] answers.
+pub(super) fn claimed(row: &impl Cells, lease: Uuid) -> Decoded<Delivery> {
+    let (idempotency_key, attempt) = (row.id("idempotency_key")?, row.count("attempts")?);
+    Ok(Delivery { summary: summary(row)?, idempotency_key, attempt, lease })
+}
+
+fn summary(row: &impl Cells) -> Decoded<Summary> {
+    Ok(Summary {
         unique_workspaces: row.count("unique_workspaces")?,
         unique_users: row.count("unique_users")?,
         allowed_requests: row.count("allowed_requests")?,
@@ -176,8 +226,7 @@ fn period_status(row: &impl Cells) -> Decoded<PeriodStatus> {
         stale_rows: row.count("stale_rows")?,
         stale_allowed_requests: row.count("stale_allowed_requests")?,
         stale_denied_requests: row.count("stale_denied_requests")?,
-    };
-    Ok(PeriodStatus { summary, delivered_at: row.time("delivered_at")? })
+    })
 }
 
 /// A summary's numbers, in the order of [`INSERT_PERIOD`].
@@ -217,6 +266,11 @@ pub(super) fn rfc3339(moment: DateTime<Utc>) -> String {
 /// What [`INSERT_PERIOD`] answers.
 pub(super) fn period_id(row: &impl Cells) -> Decoded<i64> {
     row.integer("period_id")?.ok_or_else(|| missing("period_id"))
+}
+
+/// How long until a delivery can be claimed, from a count of milliseconds.
+pub(super) fn delivery_due(row: &impl Cells) -> Decoded<Option<Duration>> {
+    Ok(row.integer("due_in_ms")?.map(|due| Duration::from_millis(u64::try_from(due).unwrap_or(0))))
 }
 
 /// What [`SELECT_KEY`] answers.

@@ -5,6 +5,7 @@
 //! All times are the server's, taken at the start of a statement: a transaction may have begun before it waited for a
 //! lock, and before a cutover that it waited for.
 
+mod deliveries;
 mod failure;
 mod flush;
 mod schema;
@@ -22,7 +23,7 @@ use uuid::Uuid;
 use self::transaction::{Limits, PostgresTransaction};
 use super::connections::{Connections, Lease, timed_out};
 use super::schema::WhenMissing;
-use super::{Backend, DatabaseStatus, HashingKey, Purpose, Transaction, rows, url};
+use super::{Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Transaction, rows, url};
 use crate::error::Error;
 
 /// A PostgreSQL database.
@@ -127,6 +128,14 @@ impl Backend for Postgres {
         }
         Box::new(transaction).commit().await?;
         Ok(was_undelivered)
+    }
+
+    async fn claim_delivery(&self, lease: Uuid, length: Duration) -> Result<DeliveryClaim, Error> {
+        deliveries::claim(self.open(&transaction::FLUSH).await?, lease, length).await
+    }
+
+    async fn delivery_failed(&self, delivery: &Delivery, error: &str, retry_in: Duration) -> Result<bool, Error> {
+        deliveries::failed(self.open(&transaction::FLUSH).await?, delivery, error, retry_in).await
     }
 
     async fn close(&self) {

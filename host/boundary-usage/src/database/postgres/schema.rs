@@ -11,9 +11,10 @@ use crate::error::Error;
 const LOCK: &str =
     "SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = '300s'; SELECT pg_advisory_xact_lock(9)";
 
-const SCRIPTS: [(&str, &str); 2] = [
+const SCRIPTS: [(&str, &str); 3] = [
     ("usage", include_str!("../../../migrations/postgres/0001_usage.sql")),
     ("periods", include_str!("../../../migrations/postgres/0002_periods.sql")),
+    ("deliveries", include_str!("../../../migrations/postgres/0003_deliveries.sql")),
 ];
 
 const TABLE_EXISTS: &str = "SELECT to_regclass('boundary_usage_migrations') IS NOT NULL AS present";

@@ -5,6 +5,7 @@
 //! it is limited. The write-ahead log lets readers read meanwhile; `synchronous = FULL` makes a commit survive a power
 //! failure.
 
+mod deliveries;
 mod failure;
 mod schema;
 mod transaction;
@@ -17,11 +18,12 @@ use async_trait::async_trait;
 use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Executor, SqliteConnection};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use self::transaction::SqliteTransaction;
 use super::connections::{Connections, Lease};
 use super::schema::WhenMissing;
-use super::{Backend, DatabaseStatus, HashingKey, Purpose, Transaction, rows, url};
+use super::{Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Transaction, rows, url};
 use crate::error::Error;
 
 /// How long to wait for another writer.
@@ -117,6 +119,14 @@ impl Backend for Sqlite {
         }
         Box::new(transaction).commit().await?;
         Ok(was_undelivered)
+    }
+
+    async fn claim_delivery(&self, lease: Uuid, length: Duration) -> Result<DeliveryClaim, Error> {
+        deliveries::claim(self.open(BEGIN_WRITE).await?, lease, length).await
+    }
+
+    async fn delivery_failed(&self, delivery: &Delivery, error: &str, retry_in: Duration) -> Result<bool, Error> {
+        deliveries::failed(self.open(BEGIN_WRITE).await?, delivery, error, retry_in).await
     }
 
     async fn close(&self) {

@@ -1,0 +1,76 @@
+//! The delivery of summaries: who is at it, until when, and what came of it.
+//!
+//! A summary is delivered when its delivery is acknowledged, however often it was sent before. So that two replicas do not
+//! send one at once, whoever wants to send claims the delivery for a while; when that is over, because the claimant
+//! died or hangs, the next one may. All times are the database's.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::Database;
+use crate::collection::Summary;
+use crate::error::Error;
+
+/// What there is to deliver now.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DeliveryClaim {
+    /// A summary; nobody else gets it before the lease ends.
+    Claimed(Delivery),
+    /// Nothing now. The undelivered summary that can be claimed next can be so after this time; `None` when all
+    /// are delivered.
+    NothingDue(Option<Duration>),
+}
+
+/// A summary to deliver.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    /// The summary.
+    pub summary: Summary,
+    /// The same for every attempt, by whichever replica: a receiver that gets it twice may forget the second.
+    pub idempotency_key: Uuid,
+    /// The number of this attempt, from 1.
+    pub attempt: u64,
+    /// Names this claim, for [`Database::delivery_failed`].
+    pub lease: Uuid,
+}
+
+/// How the delivery of an undelivered summary fares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeliveryStatus {
+    /// How often it was tried.
+    pub attempts: u64,
+    /// When the last time began.
+    pub attempted_at: DateTime<Utc>,
+    /// When it may be tried again: after a failure, or when the lease of an attempt under way ends.
+    pub next_attempt_at: DateTime<Utc>,
+    /// Whether somebody is at it, or died at it.
+    pub under_way: bool,
+    /// Why the last attempt that failed did.
+    pub last_error: Option<String>,
+}
+
+impl Database {
+    /// Claims the delivery of the oldest undelivered summary that is due, for as long as the lease: longer than an
+    /// attempt can take. To deliver it, acknowledge it with [`Database::acknowledge`]; else say so with
+    /// [`Database::delivery_failed`].
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be reached, or does not let us.
+    pub async fn claim_delivery(&self, lease: Duration) -> Result<DeliveryClaim, Error> {
+        self.backend().claim_delivery(Uuid::new_v4(), lease).await
+    }
+
+    /// Records why an attempt failed, and when the next may be made. Answers whether the claim still held; when somebody
+    /// else has claimed the delivery since, nothing is recorded.
+    ///
+    /// # Errors
+    ///
+    /// When the database cannot be reached, or does not let us.
+    pub async fn delivery_failed(&self, delivery: &Delivery, error: &str, retry_in: Duration) -> Result<bool, Error> {
+        self.backend().delivery_failed(delivery, error, retry_in).await
+    }
+}
