@@ -49,8 +49,8 @@ fn main() -> Result<ExitCode> {
         track(input, activities.parse()?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    // Compiled here and kept, because to compile under valgrind takes minutes.
-    plugin();
+    // The processor that valgrind shows is another one, for which the component is compiled once, and kept.
+    instructions(INPUTS[0].0, 1)?;
     let counts: Counts = INPUTS.iter().map(|input| count(*input)).collect::<Result<_>>()?;
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.json");
     if arguments.save {
@@ -85,8 +85,8 @@ fn instructions(input: &str, activities: u64) -> Result<u64> {
     let directory = tempfile::tempdir()?;
     let counts = directory.path().join("counts");
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--separate-threads=yes", "--callgrind-out-file"])
-        .arg(&counts)
+        .args(["--tool=callgrind", "--separate-threads=yes"])
+        .arg(format!("--callgrind-out-file={}", counts.display()))
         .arg(std::env::current_exe()?)
         .args(["--child", input, &activities.to_string()])
         .output();

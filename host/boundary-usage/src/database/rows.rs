@@ -148,22 +148,35 @@ pub(super) fn open_period(row: &impl Cells) -> Decoded<OpenPeriod> {
     Ok(OpenPeriod { start: row.moment("period_start")?, now: row.moment("now")? })
 }
 
-/// The status, from the rows of its four statements.
-pub(super) fn status<R: Cells>(open: OpenPeriod, rows: &[R], replicas: &[R], periods: &[R]) -> Decoded<DatabaseStatus> {
-    let (mut so_far, mut damaged) = (SummaryBuilder::new(open, None), Vec::new());
-    for row in rows {
-        if let Err(error) = so_far.add(&taken(row)?) {
-            damaged.push(error.to_string());
-        }
+/// The rows of the open period, read one after the other: with their sketches, all together can be large.
+pub(super) struct OpenRows {
+    period_start: DateTime<Utc>,
+    so_far: SummaryBuilder,
+    damaged: Vec<String>,
+}
+
+impl OpenRows {
+    pub(super) fn new(open: OpenPeriod) -> Self {
+        Self { period_start: open.start, so_far: SummaryBuilder::new(open, None), damaged: Vec::new() }
     }
-    Ok(DatabaseStatus {
-        period_start: open.start,
-        so_far: so_far.finish(),
-        damaged,
-        rows: rows.iter().map(row_status).collect::<Result<_, _>>()?,
-        replicas: replicas.iter().map(replica_status).collect::<Result<_, _>>()?,
-        periods: periods.iter().map(period_status).collect::<Result<_, _>>()?,
-    })
+
+    pub(super) fn add(&mut self, row: &impl Cells) -> Decoded<RowStatus> {
+        if let Err(error) = self.so_far.add(&taken(row)?) {
+            self.damaged.push(error.to_string());
+        }
+        row_status(row)
+    }
+
+    /// The status, with what the other statements answered.
+    pub(super) fn status(
+        self,
+        rows: Vec<RowStatus>,
+        replicas: Vec<ReplicaStatus>,
+        periods: Vec<PeriodStatus>,
+    ) -> DatabaseStatus {
+        let Self { period_start, so_far, damaged } = self;
+        DatabaseStatus { period_start, so_far: so_far.finish(), damaged, rows, replicas, periods }
+    }
 }
 
 fn row_status(row: &impl Cells) -> Decoded<RowStatus> {
@@ -178,7 +191,7 @@ fn row_status(row: &impl Cells) -> Decoded<RowStatus> {
     })
 }
 
-fn replica_status(row: &impl Cells) -> Decoded<ReplicaStatus> {
+pub(super) fn replica_status(row: &impl Cells) -> Decoded<ReplicaStatus> {
     Ok(ReplicaStatus {
         replica: row.replica()?,
         last_flush: row.count("last_flush")?,
@@ -186,7 +199,7 @@ fn replica_status(row: &impl Cells) -> Decoded<ReplicaStatus> {
     })
 }
 
-fn period_status(row: &impl Cells) -> Decoded<PeriodStatus> {
+pub(super) fn period_status(row: &impl Cells) -> Decoded<PeriodStatus> {
     let delivered_at = row.time("delivered_at")?;
     let delivery = match (delivered_at, row.integer("attempts")?) {
         (None, Some(_)) => Some(delivery_status(row)?),

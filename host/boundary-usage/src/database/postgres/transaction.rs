@@ -4,7 +4,7 @@ use std::mem;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::stream::{self, BoxStream, StreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::{Executor, PgConnection, Postgres, Row};
@@ -118,11 +118,18 @@ impl PostgresTransaction {
         Ok(row)
     }
 
-    /// Runs a statement that answers a bounded number of rows.
-    pub(super) async fn fetch_all(&mut self, action: &'static str, sql: &'static str) -> Result<Vec<PgRow>, Error> {
+    /// Runs a statement, and reads each row as it comes.
+    pub(super) async fn fetch_all<T>(
+        &mut self,
+        action: &'static str,
+        sql: &'static str,
+        mut read: impl FnMut(&PgRow) -> Result<T, sqlx::Error>,
+    ) -> Result<Vec<T>, Error> {
         self.start()?;
-        let reply = timeout(self.limits.reply, sqlx::query(sql).fetch_all(&mut self.lease.connection)).await;
-        let rows = reply.unwrap_or_else(|_| Err(timed_out())).map_err(|error| failure::of(action, error))?;
+        let rows = sqlx::query(sql).fetch(&mut self.lease.connection).map_err(|error| failure::of(action, error));
+        let rows = rows.and_then(|row| std::future::ready(failure::decoded(read(&row)))).try_collect();
+        let rows = timeout(self.limits.reply, rows).await;
+        let rows = rows.unwrap_or_else(|_| Err(failure::of(action, timed_out())))?;
         self.unfinished = false;
         Ok(rows)
     }

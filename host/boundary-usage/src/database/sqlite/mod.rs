@@ -24,6 +24,7 @@ use self::transaction::SqliteTransaction;
 use super::connections::{Connections, Lease};
 use super::schema::WhenMissing;
 use super::{Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Transaction, rows, url};
+use crate::database::rows::OpenRows;
 use crate::error::Error;
 
 /// How long to wait for another writer.
@@ -98,12 +99,13 @@ impl Backend for Sqlite {
     async fn status(&self) -> Result<DatabaseStatus, Error> {
         let mut transaction = self.open(BEGIN_READ).await?;
         let open = transaction.open_period().await?;
-        let rows = transaction.fetch_all("reading the rows", rows::SELECT_ROWS).await?;
-        let replicas = transaction.fetch_all("reading the replicas", rows::SELECT_REPLICAS).await?;
-        let periods = transaction.fetch_all("reading the periods", rows::SELECT_PERIODS).await?;
-        let status = transaction.decoded(rows::status(open, &rows, &replicas, &periods));
+        let mut open_rows = OpenRows::new(open);
+        let rows = transaction.fetch_all("reading the rows", rows::SELECT_ROWS, |row| open_rows.add(row)).await?;
+        let replicas =
+            transaction.fetch_all("reading the replicas", rows::SELECT_REPLICAS, rows::replica_status).await?;
+        let periods = transaction.fetch_all("reading the periods", rows::SELECT_PERIODS, rows::period_status).await?;
         Box::new(transaction).rollback().await;
-        status
+        Ok(open_rows.status(rows, replicas, periods))
     }
 
     async fn acknowledge(&self, period: i64) -> Result<bool, Error> {

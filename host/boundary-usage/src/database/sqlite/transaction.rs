@@ -4,7 +4,7 @@ use std::mem;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use futures_util::stream::{self, BoxStream, StreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Executor, SqliteConnection};
@@ -84,11 +84,18 @@ impl SqliteTransaction {
         Ok(row)
     }
 
-    /// Runs a statement that answers a bounded number of rows.
-    pub(super) async fn fetch_all(&mut self, action: &'static str, sql: &'static str) -> Result<Vec<SqliteRow>, Error> {
+    /// Runs a statement, and reads each row as it comes.
+    pub(super) async fn fetch_all<T>(
+        &mut self,
+        action: &'static str,
+        sql: &'static str,
+        mut read: impl FnMut(&SqliteRow) -> Result<T, sqlx::Error>,
+    ) -> Result<Vec<T>, Error> {
         self.start()?;
-        let rows = sqlx::query(sql).fetch_all(&mut self.lease.connection).await;
-        let rows = rows.map_err(|error| failure::of(action, &self.path, error))?;
+        let Self { lease, path, .. } = self;
+        let rows = sqlx::query(sql).fetch(&mut lease.connection).map_err(|error| failure::of(action, path, error));
+        let read = |row| std::future::ready(read(&row).map_err(|error| failure::of("reading a row", path, error)));
+        let rows = rows.and_then(read).try_collect().await?;
         self.unfinished = false;
         Ok(rows)
     }
