@@ -4,7 +4,7 @@ CARGO ?= cargo
 SECONDS ?= 60
 
 .PHONY: help setup setup-component setup-curl setup-postgres setup-chromium setup-deploy-tools setup-valgrind demo test \
-  test-python page-pictures fuzz simulate bench instructions lint audit release package
+  test-python test-pingora page-pictures fuzz simulate bench instructions lint audit release package
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -19,6 +19,10 @@ test: setup ## Runs all tests, on SQLite and on a PostgreSQL that they start the
 test-python: setup ## Builds the Python package and runs its tests, with Rust replicas beside it
 	$(CARGO) build --workspace --bins
 	$(CARGO) run --quiet --bin with_equipment -- scripts/test-python
+
+test-pingora: setup-component ## Runs the tests of the Pingora host, which builds for minutes: Pingora and its dependencies
+	@scripts/setup-pingora
+	CARGO_TARGET_DIR=$(or $(CARGO_TARGET_DIR),target) $(CARGO) test --manifest-path host/boundary-usage-pingora/Cargo.toml
 
 page-pictures: setup ## Takes pictures of the status page: target/page/, and docs/page.png for the README
 	@mkdir -p target/page

@@ -194,7 +194,7 @@ async fn a_database_that_cannot_be_read_is_told_of_without_its_password() -> any
     let workplace = Workplace::on(&url);
     let socket = workplace.path("audit.sock");
     let serving = workplace.serve(1, with_http(one_socket(&socket, 1, 2), &["--no-collect"]));
-    test.execute("DROP TABLE boundary_usage_periods").await?;
+    test.execute("DROP TABLE boundary_usage_periods CASCADE").await?;
     let address = serving.http();
     let database = json(&address)["database"].clone();
     assert_eq!(pick(&database, ["at", "status"]), [Value::Null, Value::Null]);

@@ -136,12 +136,15 @@ async fn what_the_tracker_does_not_accept_is_passed_on_counted_and_told() -> Res
     // Nobody takes from the intake as long as `run` is not polled.
     let (tracker, run) = plugin().start_local(id(100), database.clone(), options).await?;
     let told = Arc::new(Mutex::new(Vec::new()));
-    let usage = UsageLayer::new(tracker.clone()).when_refused({
-        let told = told.clone();
-        move |activity, error| told.lock().unwrap().push((activity.allowed, activity.denied, error.to_string()))
-    });
-    let address = serve(router().layer(usage.clone()).layer(Extension(identity(1, 2)))).await?;
-    ask(address, &["/ok", "/forbidden", "/ok", "/forbidden", "/ok"], "").await?;
+    let usage = UsageLayer::new(tracker.clone())
+        .identify_by(|request| request.uri.query().map(|query| identity(query.len() as u128, 7)))
+        .when_refused({
+            let told = told.clone();
+            move |activity, error| told.lock().unwrap().push((activity.allowed, activity.denied, error.to_string()))
+        });
+    let address = serve(router().layer(usage.clone())).await?;
+    // Each of another workspace: what waits already would take up no more room.
+    ask(address, &["/ok?a", "/forbidden?ab", "/ok?abc", "/forbidden?abcd", "/ok?abcde"], "").await?;
     let full = TrackError::Full { capacity: 2 }.to_string();
     let expected = [(1, 0, full.clone()), (0, 1, full.clone()), (1, 0, full)];
     assert_eq!(told.lock().unwrap()[..], expected);
@@ -149,9 +152,9 @@ async fn what_the_tracker_does_not_accept_is_passed_on_counted_and_told() -> Res
 
     let ((), stopped) = tokio::join!(run, tracker.shutdown());
     stopped?;
-    ask(address, &["/ok"], "").await?;
+    ask(address, &["/ok?a"], "").await?;
     assert_eq!(told.lock().unwrap()[3].2, TrackError::Stopped.to_string());
-    assert_eq!(totals(&database).await?, [1, 1, 1, 1]);
+    assert_eq!(totals(&database).await?, [2, 1, 1, 1]);
     Ok(())
 }
 

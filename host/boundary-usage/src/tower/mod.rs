@@ -148,6 +148,20 @@ impl UsageLayer {
         self
     }
 
+    /// For a proxy whose requests pass through no service: tracks one, now that it is known what became of it. Nobody's is
+    /// counted as such.
+    pub fn record(&self, request: &request::Parts, decision: Decision) {
+        match (self.recorder.identify)(request) {
+            Some(identity) => self.recorder.record(identity, decision),
+            None => self.recorder.record_unidentified(),
+        }
+    }
+
+    /// What became of a request with this answer; one that was never answered has not been blocked.
+    pub fn decision(&self, response: Option<&response::Parts>) -> Decision {
+        response.map_or(Decision::Allowed, |response| (self.recorder.decide)(response))
+    }
+
     /// What passed through so far.
     pub fn counts(&self) -> TrafficCounts {
         self.recorder.counters.counts()
