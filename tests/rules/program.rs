@@ -68,6 +68,7 @@ impl Workplace {
         let mut command = Command::new(PROGRAM);
         command.args(arguments).current_dir(self.directory.path());
         command.env_remove("RUST_LOG").env_remove("BOUNDARY_USAGE_DATABASE").env_remove("STATE_DIRECTORY");
+        command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").env_remove("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
         // Several run at once from one directory: each is a replica of its own.
         let number = self.commands.fetch_add(1, Ordering::Relaxed).to_string();
         command.env("XDG_STATE_HOME", self.states.path().join(number));
@@ -97,15 +98,7 @@ impl Workplace {
     /// Starts `serve`, and waits until it listens on as many sockets.
     pub(crate) fn serve<S: AsRef<OsStr>>(&self, sockets: usize, arguments: impl IntoIterator<Item = S>) -> Serving {
         let mut command = self.command(["serve", "--format", "json"]);
-        let mut child = command.args(arguments).spawn().unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let (says, lines) = mpsc::channel();
-        // Read at once: a program whose log nobody reads comes to a halt when the pipe is full.
-        let read = move || stderr.lines().try_for_each(|line| says.send(line.unwrap()));
-        std::thread::spawn(read);
-        let mut serving = Serving { child, lines, said: String::new() };
-        (0..sockets).for_each(|_| serving.wait_until_it_says("listening on"));
-        serving
+        Serving::start(command.args(arguments), sockets)
     }
 }
 
@@ -143,6 +136,19 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
+    /// Starts the command of a `serve`, and waits until it listens on as many sockets.
+    pub(crate) fn start(command: &mut Command, sockets: usize) -> Self {
+        let mut child = command.spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (says, lines) = mpsc::channel();
+        // Read at once: a program whose log nobody reads comes to a halt when the pipe is full.
+        let read = move || stderr.lines().try_for_each(|line| says.send(line.unwrap()));
+        std::thread::spawn(read);
+        let mut serving = Self { child, lines, said: String::new() };
+        (0..sockets).for_each(|_| serving.wait_until_it_says("listening on"));
+        serving
+    }
+
     /// Reads its log up to a line that contains the text.
     #[track_caller]
     pub(crate) fn wait_until_it_says(&mut self, text: &str) {
