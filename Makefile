@@ -14,6 +14,7 @@ demo: setup-component ## Plays a boundary's traffic through the tracker and prin
 
 test: setup ## Runs all tests, on SQLite and on a PostgreSQL that they start themselves
 	$(CARGO) test --workspace
+	$(CARGO) test --workspace --features boundary-usage-tests/opentelemetry --test rules -- opentelemetry::
 	$(MAKE) test-python
 
 test-python: setup ## Builds the Python package and runs its tests, with Rust replicas beside it
@@ -48,7 +49,7 @@ instructions: setup-component setup-valgrind ## Counts instructions per activity
 
 lint: setup-component ## Formatting, clippy and documentation, without warnings
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
 audit: ## Checks the dependencies: licences, bans, sources, and advisories where they can be had

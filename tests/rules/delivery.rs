@@ -45,7 +45,7 @@ fn deliver_with(
     let mut command = workplace.command(["serve", "--format", "json", "--no-collect", "--deliver", url]);
     command.args(one_socket(&socket, 1, 2)).args(["--deliver-token-file", "token", "--deliver-retry", "5ms"]);
     command.args(arguments).envs(environment.iter().copied());
-    Serving::start(command, 1)
+    Serving::start(&mut command, 1)
 }
 
 fn url(receiver: &Receiver) -> String {

@@ -72,6 +72,13 @@ mod http;
 /// The page, in a real browser.
 mod page;
 
+/// The spans of flushes and collections.
+mod traces;
+
+/// The same, as a collector of OpenTelemetry gets them.
+#[cfg(feature = "opentelemetry")]
+mod opentelemetry;
+
 /// What is in `deploy/`, read by the tools that it is for.
 mod deploy;
 

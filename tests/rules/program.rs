@@ -71,6 +71,7 @@ impl Workplace {
         for name in ["BOUNDARY_USAGE_DELIVER", "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE"] {
             command.env_remove(name).env_remove(name.to_lowercase());
         }
+        command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").env_remove("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
         // Several run at once from one directory: each is a replica of its own.
         let number = self.commands.fetch_add(1, Ordering::Relaxed).to_string();
         command.env("XDG_STATE_HOME", self.states.path().join(number));
@@ -100,8 +101,7 @@ impl Workplace {
     /// Starts `serve`, and waits until it listens on as many sockets.
     pub(crate) fn serve<S: AsRef<OsStr>>(&self, sockets: usize, arguments: impl IntoIterator<Item = S>) -> Serving {
         let mut command = self.command(["serve", "--format", "json"]);
-        command.args(arguments);
-        Serving::start(command, sockets)
+        Serving::start(command.args(arguments), sockets)
     }
 }
 
@@ -139,15 +139,15 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// Starts a `serve`, and waits until it listens on as many sockets.
-    pub(crate) fn start(mut command: Command, sockets: usize) -> Self {
+    /// Starts the command of a `serve`, and waits until it listens on as many sockets.
+    pub(crate) fn start(command: &mut Command, sockets: usize) -> Self {
         let mut child = command.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (says, lines) = mpsc::channel();
         // Read at once: a program whose log nobody reads comes to a halt when the pipe is full.
         let read = move || stderr.lines().try_for_each(|line| says.send(line.unwrap()));
         std::thread::spawn(read);
-        let mut serving = Serving { child, lines, said: String::new() };
+        let mut serving = Self { child, lines, said: String::new() };
         (0..sockets).for_each(|_| serving.wait_until_it_says("listening on"));
         serving
     }

@@ -11,7 +11,7 @@
 //! - [`http`]: what is known of all this, for operators and their monitoring.
 //! - [`configuration`]: the file that names the sockets; [`recording`]: the files that `replay` reads.
 //! - [`delivery`]: sends the summaries of closed periods to whoever wants them.
-//! - [`output`]: answers, on stdout; [`logging`]: logs, on stderr.
+//! - [`output`]: answers, on stdout; [`logging`]: logs, on stderr; with the feature `opentelemetry`, `telemetry`: traces.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
@@ -27,6 +27,8 @@ pub mod output;
 pub mod recording;
 pub mod service;
 pub mod state;
+#[cfg(feature = "opentelemetry")]
+pub mod telemetry;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -36,15 +38,14 @@ use boundary_usage::Error;
 use clap::Parser;
 
 use crate::cli::{Cli, WrongUse};
+use crate::logging::Logging;
 
 /// What may still run when a command is done: a read of stdin that nobody waits for any more.
 const LEFTOVERS: Duration = Duration::from_millis(100);
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    logging::start(&cli.command, cli.global.verbose);
-    match run(cli) {
+    match run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -56,7 +57,9 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let logging = Logging::start(&cli.command, cli.global.verbose, runtime.handle())?;
     let result = runtime.block_on(commands::run(cli));
+    logging.end();
     runtime.shutdown_timeout(LEFTOVERS);
     result
 }

@@ -1,13 +1,59 @@
-//! Logs, to stderr: stdout is for answers.
+//! Logs, to stderr: stdout is for answers. With the feature `opentelemetry`, traces too, to wherever the environment says.
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::EnvFilter;
+use anyhow::Result;
+use tokio::runtime::Handle;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::cli::Command;
+#[cfg(feature = "opentelemetry")]
+use crate::telemetry::Traces;
 
-/// Starts logging. `serve` says what happens even without `-v`: it runs for long, and its log is all it says.
-pub fn start(command: &Command, verbosity: u8) {
+/// The logging of a process.
+pub struct Logging {
+    #[cfg(feature = "opentelemetry")]
+    traces: Option<Traces>,
+}
+
+impl Logging {
+    /// Starts logging. `serve` says what happens even without `-v`: it runs for long, and its log is all it says. What is
+    /// sent elsewhere is sent on that runtime.
+    ///
+    /// # Errors
+    ///
+    /// When the environment names a place for traces that cannot be used.
+    pub fn start(command: &Command, verbosity: u8, runtime: &Handle) -> Result<Self> {
+        let stderr = tracing_subscriber::fmt::layer()
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal())
+            .with_target(false)
+            .with_filter(filter(command, verbosity));
+        let subscriber = tracing_subscriber::registry().with(stderr);
+        #[cfg(feature = "opentelemetry")]
+        {
+            let traces = Traces::from_environment(runtime)?;
+            subscriber.with(traces.as_ref().map(Traces::layer)).init();
+            Ok(Self { traces })
+        }
+        #[cfg(not(feature = "opentelemetry"))]
+        {
+            let _ = runtime;
+            subscriber.init();
+            Ok(Self {})
+        }
+    }
+
+    /// Sends what is still to be sent.
+    pub fn end(self) {
+        #[cfg(feature = "opentelemetry")]
+        self.traces.iter().for_each(Traces::end);
+    }
+}
+
+fn filter(command: &Command, verbosity: u8) -> EnvFilter {
     let level = match verbosity + u8::from(matches!(command, Command::Serve(_))) {
         0 => "warn",
         1 => "info",
@@ -16,11 +62,5 @@ pub fn start(command: &Command, verbosity: u8) {
     };
     // Libraries stay at warnings: what they say is for those who set RUST_LOG.
     let ours = format!("warn,boundary_usage={level},boundary_usage_cli={level}");
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(ours));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(ours))
 }

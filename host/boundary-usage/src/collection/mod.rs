@@ -15,9 +15,11 @@ pub use summary::{Summary, TakenRow};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::database::{Database, Lock, LockMode, OpenPeriod, Purpose, Transaction};
-use crate::error::Error;
+use crate::error::{Error, chain};
 
 /// How to collect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +52,24 @@ impl Database {
     /// nothing is deleted then. After [`Error::CommitUnknown`] the period may be closed: then its summary is among the
     /// undelivered ones of the [`status`](Self::status).
     pub async fn collect(&self, options: CollectOptions) -> Result<Collection, Error> {
+        let span = tracing::info_span!("collection", period = Empty, replicas = Empty, outcome = Empty, error = Empty);
+        let outcome = self.close_period(options).instrument(span.clone()).await;
+        match &outcome {
+            Ok(Collection::Closed(summary)) => span
+                .record("period", summary.period_id)
+                .record("replicas", summary.replicas)
+                .record("outcome", "closed"),
+            Ok(Collection::NotDue { .. }) => span.record("outcome", "not due"),
+            Err(Error::CommitUnknown { .. }) => span.record("outcome", "unknown"),
+            Err(_) => span.record("outcome", "failed"),
+        };
+        if let Err(error) = &outcome {
+            span.record("error", chain(error));
+        }
+        outcome
+    }
+
+    async fn close_period(&self, options: CollectOptions) -> Result<Collection, Error> {
         let mut transaction = self.backend().begin(Purpose::Collection).await?;
         transaction.acquire(Lock::Cutover, LockMode::Exclusive).await?;
         // Only under the lock: another collector may have closed the period while we waited.

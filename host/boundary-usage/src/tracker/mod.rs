@@ -6,6 +6,7 @@ mod durations;
 mod intake;
 mod owner;
 mod schedule;
+mod span;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -89,8 +90,8 @@ pub struct TrackerStatus {
     pub intake_depth: usize,
     /// How many may wait there before `track` has to.
     pub intake_capacity: usize,
-    /// Accepted activities that no flush has brought into the database yet, or not for certain. Those that come in while
-    /// a flush begins may count until the next one; what a checkpoint has restored is not among them.
+    /// Accepted activities that no flush has brought into the database yet, or not for certain. What a checkpoint has
+    /// restored is not among them.
     pub pending_activities: u64,
     /// Flushes that did not fail and had something to do.
     pub flushes: u64,

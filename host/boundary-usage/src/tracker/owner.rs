@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument;
 
-use super::Shared;
 use super::schedule::Schedule;
+use super::{Shared, span};
 use crate::activity::Activity;
 use crate::error::Error;
 use crate::options::Options;
@@ -109,11 +110,10 @@ impl Owner {
                     if stop {
                         self.shared.intake.close();
                     }
-                    let (accepted, begun) = (self.shared.intake.accepted(), self.options.clock.now());
-                    self.drain(calls, &mut buffer).await?;
-                    let flushed = self.flush_beside_tracking(calls, &mut buffer).await?;
-                    let duration = self.options.clock.now().saturating_sub(begun);
-                    self.shared.flushed(accepted, &flushed, duration);
+                    let span = span::of_flush(self.shared.replica);
+                    let flushed = self.flush(calls, &mut buffer).instrument(span.clone()).await;
+                    span::end(&span, &flushed);
+                    let flushed = flushed?;
                     if let Some(reply) = reply {
                         // Whoever asked may no longer wait.
                         let _ = reply.send(flushed);
@@ -127,6 +127,17 @@ impl Owner {
                 }
             }
         }
+    }
+
+    /// Flushes what was accepted before. The outer error is the component's end.
+    async fn flush(&self, calls: &Calls<'_>, buffer: &mut Vec<Activity>) -> Result<Result<Flushed, Error>, Error> {
+        let begun = self.options.clock.now();
+        self.drain(calls, buffer).await?;
+        // All that the component has now, and nothing of what it gets meanwhile, is in this flush.
+        let activities = self.shared.intake.handed_on();
+        let flushed = self.flush_beside_tracking(calls, buffer).await?;
+        self.shared.flushed(activities, &flushed, self.options.clock.now().saturating_sub(begun));
+        Ok(flushed)
     }
 
     /// Flushes, and meanwhile hands the component what is tracked. The outer error is the component's end.
