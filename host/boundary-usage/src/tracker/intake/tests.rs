@@ -48,7 +48,7 @@ fn a_push_into_a_full_intake_waits_for_room_and_loses_nothing() {
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let intake = &intake;
-            scope.spawn(move || (0..100).for_each(|id| intake.push(activity(thread << 64 | id + 1)).unwrap()));
+            scope.spawn(move || (0..100).for_each(|id| intake.push(activity((thread << 64) | (id + 1))).unwrap()));
         }
         let mut total = 0;
         while total < 400 {
