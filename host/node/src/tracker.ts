@@ -23,6 +23,9 @@ export interface TrackerOptions {
 /** How many activities are handed over in one call, at most. */
 const BATCH = 256;
 
+/** How many activities wait while a component that broke is being replaced, at most. */
+const WAITING_MAX = 65_536;
+
 /** The longest wait that a timer knows. */
 const TIMER_MAX = 2 ** 31 - 1;
 
@@ -76,6 +79,9 @@ export class Tracker {
    */
   track(workspace: string, owner: string, allowed: number | bigint = 0, denied: number | bigint = 0): void {
     this.#mustRun();
+    if (this.#batch.length >= WAITING_MAX) {
+      throw new BoundaryUsageError("component", "no component runs to take the activity; it was not accepted");
+    }
     this.#batch.push({
       workspace: halves(workspace, "workspace"),
       owner: halves(owner, "owner"),
