@@ -4,7 +4,7 @@ CARGO ?= cargo
 SECONDS ?= 60
 
 .PHONY: help setup setup-component setup-curl setup-postgres setup-chromium setup-deploy-tools setup-valgrind demo test \
-  test-python test-pingora page-pictures fuzz simulate bench instructions lint audit release package
+  test-python test-node test-pingora page-pictures fuzz simulate bench instructions lint audit release package
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -15,11 +15,15 @@ demo: setup-component ## Plays a boundary's traffic through the tracker and prin
 test: setup ## Runs all tests, on SQLite and on a PostgreSQL that they start themselves
 	$(CARGO) test --workspace
 	$(CARGO) test --workspace --features boundary-usage-tests/opentelemetry --test rules -- opentelemetry::
-	$(MAKE) test-python
+	$(MAKE) test-python test-node
 
 test-python: setup ## Builds the Python package and runs its tests, with Rust replicas beside it
 	$(CARGO) build --workspace --bins
 	$(CARGO) run --quiet --bin with_equipment -- scripts/test-python
+
+test-node: setup ## Builds the Node.js package and runs its tests, with Rust replicas beside it
+	$(CARGO) build --workspace --bins
+	$(CARGO) run --quiet --bin with_equipment -- scripts/test-node
 
 test-pingora: setup-component ## Runs the tests of the Pingora host, which builds for minutes: Pingora and its dependencies
 	@scripts/setup-pingora

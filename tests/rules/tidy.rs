@@ -28,6 +28,11 @@ impl Text {
         self.path.ends_with(".rs")
     }
 
+    /// Whether people wrote it as code, in whichever language.
+    fn is_code(&self) -> bool {
+        self.is_rust() || self.path.ends_with(".py") || self.path.ends_with(".ts")
+    }
+
     /// Whether a folder of that name holds it, however deep.
     fn is_in(&self, folder: &str) -> bool {
         self.path.split('/').any(|part| part == folder)
@@ -36,7 +41,7 @@ impl Text {
     /// Its lines without comments, up to its unit tests.
     fn code(&self) -> impl Iterator<Item = &str> {
         let code = self.text.split("#[cfg(test)]\nmod tests").next().unwrap();
-        code.lines().filter(|line| !line.trim_start().starts_with("//"))
+        code.lines().filter(|line| !["//", "#", "/*", "*"].iter().any(|mark| line.trim_start().starts_with(mark)))
     }
 
     /// The names of its functions, each with the number of its lines. rustfmt puts the last brace under the first word.
@@ -68,7 +73,7 @@ fn texts() -> Vec<Text> {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path: PathBuf = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap();
-            if name.starts_with('.') || name == "target" || name == "node_modules" {
+            if name.starts_with('.') || ["dist", "node_modules", "target"].contains(&name) {
                 continue;
             } else if path.is_dir() {
                 folders.push(path);
@@ -82,6 +87,10 @@ fn texts() -> Vec<Text> {
 
 fn rust() -> impl Iterator<Item = Text> {
     texts().into_iter().filter(Text::is_rust)
+}
+
+fn code() -> impl Iterator<Item = Text> {
+    texts().into_iter().filter(Text::is_code)
 }
 
 /// Fails with all faults at once.
@@ -108,11 +117,12 @@ fn is_rule(word: &str) -> bool {
 
 #[test]
 fn a_file_says_what_it_is_for_and_is_one_idea() {
-    assert_none(rust().filter(|file| !file.text.starts_with("//! ")).map(|file| format!("{} has no doc", file.path)));
-    let long = rust().map(|file| (file.text.lines().count(), file.path)).filter(|(lines, _)| *lines > FILE_LINES);
+    let has_doc = |file: &Text| ["//! ", "\"\"\"", "/**"].iter().any(|start| file.text.starts_with(start));
+    assert_none(code().filter(|file| !has_doc(file)).map(|file| format!("{} has no doc", file.path)));
+    let long = code().map(|file| (file.text.lines().count(), file.path)).filter(|(lines, _)| *lines > FILE_LINES);
     assert_none(long.map(|(lines, path)| format!("{path} has {lines} lines")));
     let stem = |file: &Text| Path::new(&file.path).file_stem().unwrap().to_str().unwrap().to_owned();
-    assert_none(rust().filter(|file| EMPTY_NAMES.contains(&&*stem(file))).map(|file| file.path));
+    assert_none(code().filter(|file| EMPTY_NAMES.contains(&&*stem(file))).map(|file| file.path));
 }
 
 #[test]
@@ -129,11 +139,12 @@ fn a_function_fits_on_a_screen() {
 
 #[test]
 fn sql_is_in_the_databases_modules_only_and_the_component_runtime_in_the_plugins_only() {
-    let sources = || rust().filter(|file| file.is_in("src") && !file.is_in("tests"));
+    let sources = || code().filter(|file| file.is_in("src") && !file.is_in("tests"));
     let says = |file: &Text, words: &[&str]| file.code().any(|line| words.iter().any(|word| line.contains(word)));
     let sql = sources().filter(|file| !file.is_in("database") && says(file, &SQL));
     assert_none(sql.map(|file| format!("{} speaks SQL", file.path)));
-    let runtime = sources().filter(|file| !file.is_in("plugin") && says(file, &["wasmtime::"]));
+    let is_plugin = |file: &Text| file.is_in("plugin") || file.path.ends_with("/component.py");
+    let runtime = sources().filter(|file| !is_plugin(file) && says(file, &["wasmtime::", "from wasmtime"]));
     assert_none(runtime.map(|file| format!("{} uses the component runtime", file.path)));
 }
 

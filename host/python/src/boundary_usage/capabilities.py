@@ -19,6 +19,8 @@ class Capabilities:
     def __init__(self, replica: UUID, database: Database) -> None:
         self._replica = replica
         self._database = database
+        # Read once: a component that is replaced must not need the database for it.
+        self._key = database.hashing_key()
         self._transaction: Transaction | None = None
         self._granted: set[str] = set()
         self._commit_sent = False
@@ -29,8 +31,7 @@ class Capabilities:
 
     def hashing_key(self) -> tuple[int, int]:
         """The key under which ids are hashed."""
-        key = self._database.hashing_key()
-        return int.from_bytes(key[:8]), int.from_bytes(key[8:])
+        return int.from_bytes(self._key[:8]), int.from_bytes(self._key[8:])
 
     def begin(self, replica: UUID) -> None:
         """Opens the transaction."""

@@ -178,7 +178,11 @@ class Tracker:
     def _replace(self, error: ComponentError) -> None:
         """A component that broke cannot be called again, and what it held is gone with it."""
         _log.error("the component of replica %s is replaced; what it had not written is lost: %s", self._replica, error)
-        self._instance = Instance(self._replica, self._capabilities)
+        try:
+            self._instance = Instance(self._replica, self._capabilities)
+        except ComponentError as again:
+            # The broken one stays in its place, and its next call brings us here again.
+            _log.error("the component of replica %s cannot be replaced yet: %s", self._replica, again)
 
 
 def _seconds_until(moment: float) -> float | None:

@@ -1,0 +1,148 @@
+/**
+ * What the component can do: the imports of its world, each with the checks that keep it to its own replica.
+ *
+ * A component is not trusted. Nothing here knows the component's runtime; `component` translates.
+ */
+
+import type { Database, Transaction } from "./database/index.ts";
+import { BoundaryUsageError } from "./errors.ts";
+import { REQUESTS_MAX, type Stored, type UniqueSet, type Update } from "./usage.ts";
+
+/** The longest sketch of the contract, in bytes. */
+const SKETCH_BYTES_MAX = 131_096;
+
+/** The functions behind one instance of the component. At most one transaction is open. */
+export class Capabilities {
+  readonly #replica: string;
+  readonly #database: Database;
+  #opening = false;
+  #transaction: Transaction | undefined;
+  #ending: Promise<void> = Promise.resolve();
+  #granted = new Set<string>();
+  #commitSent = false;
+
+  constructor(replica: string, database: Database) {
+    this.#replica = replica;
+    this.#database = database;
+  }
+
+  /** One commit for each flush that the host asks for. */
+  flushBegins(): void {
+    this.#commitSent = false;
+  }
+
+  /** Opens the transaction. */
+  async begin(replica: string): Promise<void> {
+    if (replica !== this.#replica) {
+      throw refused(`replica ${replica} is not the component's own`);
+    }
+    if (this.#opening || this.#transaction !== undefined) {
+      throw refused("the component has a transaction open");
+    }
+    if (this.#commitSent) {
+      throw refused("this flush has sent its commit");
+    }
+    this.#granted = new Set();
+    this.#opening = true;
+    try {
+      await this.#ending;
+      this.#transaction = await this.#database.begin();
+    } finally {
+      this.#opening = false;
+    }
+  }
+
+  /** Takes a lock for the transaction. */
+  async acquire(lock: string, mode: string): Promise<void> {
+    const transaction = this.#open();
+    if (lock === "cutover" && mode === "shared") {
+      await transaction.acquireCutover();
+    } else if (lock === "replica" && mode === "exclusive") {
+      await transaction.acquireReplica(this.#replica);
+    } else {
+      const rule = lock === "cutover" ? "only a collection holds the cutover lock alone" : "a replica's lock is exclusive";
+      throw refused(rule);
+    }
+    this.#granted.add(lock);
+  }
+
+  /** Reads what is stored of the replica. */
+  async read(): Promise<Stored> {
+    const transaction = this.#open();
+    if (!this.#granted.has("replica")) {
+      throw refused("to read needs the replica's lock");
+    }
+    const stored = await transaction.read(this.#replica);
+    this.#granted.add("read");
+    return stored;
+  }
+
+  /** Writes the replica's row; answers whether it is new. */
+  async upsert(update: Update): Promise<boolean> {
+    const transaction = this.#open();
+    if (!["cutover", "replica", "read"].every((needed) => this.#granted.has(needed))) {
+      throw refused("to upsert needs the cutover lock, the replica's lock, and a read");
+    }
+    if (this.#granted.has("upserted")) {
+      throw refused("the transaction has an upsert already");
+    }
+    check(update);
+    const isNew = await transaction.upsert(this.#replica, update);
+    this.#granted.add("upserted");
+    return isNew;
+  }
+
+  /** Ends the transaction and makes its update last. */
+  async commit(): Promise<void> {
+    const transaction = this.#open();
+    if (!this.#granted.has("upserted")) {
+      await this.rollBack();
+      throw refused("there is nothing to commit");
+    }
+    this.#transaction = undefined;
+    this.#commitSent = true;
+    await transaction.commit();
+  }
+
+  /** Ends the transaction, if one is open, without its update. */
+  rollBack(): Promise<void> {
+    const transaction = this.#transaction;
+    this.#transaction = undefined;
+    if (transaction !== undefined) {
+      this.#ending = transaction.rollback();
+    }
+    return this.#ending;
+  }
+
+  #open(): Transaction {
+    if (this.#transaction === undefined) {
+      throw refused("the component has no transaction open");
+    }
+    return this.#transaction;
+  }
+}
+
+function refused(message: string): BoundaryUsageError {
+  return new BoundaryUsageError("refused", message);
+}
+
+/** A component's numbers are untrusted; its sketches are read by the next one that merges them. */
+function check(update: Update): void {
+  const sets = [update.delta, update.cumulative].flatMap(({ workspaces, users }) => [workspaces, users]);
+  sets.forEach(checkSketch);
+  const numbers = { "flush number": update.flush, "allowed requests": update.allowed, "denied requests": update.denied };
+  for (const [name, number] of [...Object.entries(numbers), ...sets.map(({ count }) => ["unique ids", count] as const)]) {
+    if (number > REQUESTS_MAX) {
+      throw refused(`the component's ${name}: ${number} is beyond 2^63 - 1`);
+    }
+  }
+}
+
+/** The start of a compact Theta sketch: preamble length, version, family. Those who merge it check the rest. */
+function checkSketch({ sketch }: UniqueSet): void {
+  const [preamble = 0, version, family] = sketch;
+  const isTheta = sketch.length >= 8 && (preamble & 0x3f) >= 1 && (preamble & 0x3f) <= 3 && version === 3 && family === 3;
+  if (!isTheta || sketch.length > SKETCH_BYTES_MAX) {
+    throw refused("the component's sketch is not a compact Theta sketch");
+  }
+}

@@ -1,0 +1,324 @@
+/**
+ * SQLite, as Node.js has it: embedded, for the processes of one machine. A transaction has the file to itself from its
+ * beginning.
+ *
+ * The driver blocks the thread, so nothing waits inside it: another writer's lock is asked for again until it is granted.
+ */
+
+import { existsSync } from "node:fs";
+import { dirname } from "node:path";
+import { DatabaseSync, type SQLInputValue } from "node:sqlite";
+import { setTimeout as sleep } from "node:timers/promises";
+
+import { BoundaryUsageError, type ErrorKind, messageOf } from "../errors.ts";
+import type { Stored, Uniques, Update } from "../usage.ts";
+import type { Database, Transaction } from "./index.ts";
+import { oldFlush, SELECT_APPLIED, SELECT_KEY, stored, type StoredRow } from "./rows.ts";
+import { type Applied, checkedKey, migrations, missing, randomKey } from "./schema.ts";
+
+/** How long to wait for another writer, and how often to ask, in milliseconds. */
+const BUSY_LIMIT = 5_000;
+const BUSY_RETRY = 10;
+
+// Primary result codes.
+const BUSY = 5;
+const LOCKED = 6;
+const INTERRUPTED = 9;
+const IO = 10;
+const FULL = 13;
+const CANNOT_OPEN = 14;
+
+const CREATE_MIGRATIONS = `
+  CREATE TABLE IF NOT EXISTS boundary_usage_migrations (
+    version BIGINT PRIMARY KEY,
+    description TEXT NOT NULL,
+    installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    success BOOLEAN NOT NULL,
+    checksum BLOB NOT NULL,
+    execution_time BIGINT NOT NULL
+  )`;
+
+const INSERT_APPLIED = `
+  INSERT INTO boundary_usage_migrations (version, description, success, checksum, execution_time)
+  VALUES (:version, :name, TRUE, :checksum, -1)`;
+
+const INSERT_KEY = "INSERT INTO boundary_usage_deployment (hashing_key) VALUES (:key) ON CONFLICT DO NOTHING";
+
+const TABLE_EXISTS = "SELECT name FROM sqlite_master WHERE name = 'boundary_usage_migrations'";
+
+const READ = `
+  SELECT r.last_flush, s.unique_workspaces_count, s.unique_users_count, s.workspaces_sketch, s.users_sketch
+  FROM (SELECT :replica AS replica_id) AS asked
+  LEFT JOIN boundary_usage_replicas AS r ON r.replica_id = asked.replica_id
+  LEFT JOIN boundary_usage_stats AS s ON s.replica_id = asked.replica_id`;
+
+/** Answers no row when the flush is not newer than the last one. */
+const UPSERT_REPLICA = `
+  INSERT INTO boundary_usage_replicas AS r (replica_id, last_flush, flushed_at)
+  VALUES (:replica, :flush, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))
+  ON CONFLICT (replica_id) DO UPDATE SET last_flush = excluded.last_flush, flushed_at = excluded.flushed_at
+    WHERE r.last_flush < excluded.last_flush
+  RETURNING replica_id`;
+
+/** SQLite does not tell whether an upsert inserted; so the update comes first, and the insert if it found no row. */
+const UPDATE_STATS = `
+  UPDATE boundary_usage_stats SET
+    unique_workspaces_count = :workspaces,
+    unique_users_count = :users,
+    workspaces_sketch = :workspaces_sketch,
+    users_sketch = :users_sketch,
+    allowed_requests = allowed_requests + min(:allowed, 9223372036854775807 - allowed_requests),
+    denied_requests = denied_requests + min(:denied, 9223372036854775807 - denied_requests),
+    updated_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
+  WHERE replica_id = :replica
+  RETURNING replica_id`;
+
+const INSERT_STATS = `
+  INSERT INTO boundary_usage_stats (
+    replica_id, unique_workspaces_count, unique_users_count, workspaces_sketch, users_sketch,
+    allowed_requests, denied_requests
+  ) VALUES (:replica, :workspaces, :users, :workspaces_sketch, :users_sketch, :allowed, :denied)`;
+
+type Arguments = Record<string, SQLInputValue>;
+
+/** One connection: at most one transaction uses it at a time. */
+class Connection {
+  readonly path: string;
+  readonly #driver: DatabaseSync;
+
+  constructor(path: string) {
+    this.path = path;
+    this.#driver = guarded("opening the database file", path, () => new DatabaseSync(path, { timeout: 0 }));
+  }
+
+  execute(action: string, sql: string): void {
+    guarded(action, this.path, () => this.#driver.exec(sql));
+  }
+
+  /** Runs a statement that answers at most one row. */
+  row(action: string, sql: string, values: Arguments = {}): Record<string, unknown> | undefined {
+    return this.rows(action, sql, values)[0];
+  }
+
+  rows(action: string, sql: string, values: Arguments = {}): Record<string, unknown>[] {
+    return guarded(action, this.path, () => {
+      const statement = this.#driver.prepare(sql);
+      statement.setReadBigInts(true);
+      return statement.all(values);
+    });
+  }
+
+  /** Asks again while another writer has the file. */
+  async whenFree(action: string, sql: string): Promise<void> {
+    for (let waited = 0; ; waited += BUSY_RETRY) {
+      try {
+        this.execute(action, sql);
+        return;
+      } catch (error) {
+        if (!(error instanceof BoundaryUsageError) || error.kind !== "conflict" || waited >= BUSY_LIMIT) {
+          throw error;
+        }
+        await sleep(BUSY_RETRY);
+      }
+    }
+  }
+
+  close(): void {
+    this.#driver.close();
+  }
+}
+
+/** A SQLite file. */
+export class Sqlite implements Database {
+  readonly #path: string;
+  readonly #idle: Connection[] = [];
+
+  private constructor(path: string) {
+    this.#path = path;
+  }
+
+  /** Opens the file or creates it, and brings the schema up to date. */
+  static async connect(url: string): Promise<Sqlite> {
+    const database = new Sqlite(pathOf(url));
+    const connection = await database.#take();
+    try {
+      await bringUpToDate(connection);
+    } catch (error) {
+      connection.close();
+      throw error;
+    }
+    database.#idle.push(connection);
+    return database;
+  }
+
+  async hashingKey(): Promise<Uint8Array> {
+    const connection = await this.#take();
+    const row = connection.row("reading the hashing key", SELECT_KEY);
+    this.#idle.push(connection);
+    return checkedKey(row?.["hashing_key"] as Uint8Array | undefined);
+  }
+
+  async begin(): Promise<Transaction> {
+    const connection = await this.#take();
+    try {
+      await connection.whenFree("opening a transaction", "BEGIN IMMEDIATE");
+    } catch (error) {
+      connection.close();
+      throw error;
+    }
+    return new SqliteTransaction(connection, this.#idle);
+  }
+
+  async close(): Promise<void> {
+    this.#idle.splice(0).forEach((connection) => connection.close());
+  }
+
+  async #take(): Promise<Connection> {
+    const idle = this.#idle.pop();
+    if (idle !== undefined) {
+      return idle;
+    }
+    const connection = new Connection(this.#path);
+    try {
+      // To turn the write-ahead log on takes the file for oneself, too.
+      await connection.whenFree("opening the database file", "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
+    } catch (error) {
+      connection.close();
+      throw error;
+    }
+    return connection;
+  }
+}
+
+async function bringUpToDate(connection: Connection): Promise<void> {
+  const action = "bringing the schema up to date";
+  const known = await migrations("sqlite");
+  if (missing(known, applied(connection)).length === 0) {
+    return;
+  }
+  await connection.whenFree(action, "BEGIN IMMEDIATE");
+  connection.execute(action, CREATE_MIGRATIONS);
+  // Looked up again: another process may have migrated since.
+  for (const { version, name, checksum, sql } of missing(known, applied(connection))) {
+    connection.execute(action, sql);
+    connection.row(action, INSERT_APPLIED, { version, name, checksum });
+  }
+  connection.row(action, INSERT_KEY, { key: randomKey() });
+  connection.execute(action, "COMMIT");
+}
+
+function applied(connection: Connection): Applied[] {
+  const action = "reading the schema's version";
+  if (connection.row(action, TABLE_EXISTS) === undefined) {
+    return [];
+  }
+  const rows = connection.rows(action, SELECT_APPLIED);
+  return rows.map((row) => ({ version: Number(row["version"]), checksum: row["checksum"] as Uint8Array }));
+}
+
+/** An open transaction, and the connection that it runs on. */
+class SqliteTransaction implements Transaction {
+  readonly #connection: Connection;
+  readonly #idle: Connection[];
+
+  constructor(connection: Connection, idle: Connection[]) {
+    this.#connection = connection;
+    this.#idle = idle;
+  }
+
+  /** The transaction holds everything since it began. */
+  async acquireCutover(): Promise<void> {}
+
+  /** The transaction holds everything since it began. */
+  async acquireReplica(): Promise<void> {}
+
+  async read(replica: string): Promise<Stored> {
+    const row = this.#connection.row("reading the stored usage", READ, { replica });
+    return stored(row as unknown as StoredRow);
+  }
+
+  async upsert(replica: string, update: Update): Promise<boolean> {
+    const action = "writing usage";
+    const { flush } = update;
+    if (this.#connection.row(action, UPSERT_REPLICA, { replica, flush }) === undefined) {
+      throw oldFlush(replica, flush);
+    }
+    if (this.#connection.row(action, UPDATE_STATS, usage(replica, update, update.cumulative)) !== undefined) {
+      return false;
+    }
+    this.#connection.row(action, INSERT_STATS, usage(replica, update, update.delta));
+    return true;
+  }
+
+  async commit(): Promise<void> {
+    try {
+      this.#connection.execute("committing", "COMMIT");
+    } catch (error) {
+      this.#connection.close();
+      // A write that failed may have reached the log all the same, for the next process to find.
+      const code = codeOf((error as Error).cause);
+      throw code === undefined || code === IO ? new BoundaryUsageError("commit-unknown", messageOf(error)) : error;
+    }
+    this.#idle.push(this.#connection);
+  }
+
+  async rollback(): Promise<void> {
+    try {
+      this.#connection.execute("rolling back", "ROLLBACK");
+      this.#idle.push(this.#connection);
+    } catch {
+      this.#connection.close();
+    }
+  }
+}
+
+function usage(replica: string, { allowed, denied }: Update, { workspaces, users }: Uniques): Arguments {
+  const sketches = { workspaces_sketch: workspaces.sketch, users_sketch: users.sketch };
+  return { replica, workspaces: workspaces.count, users: users.count, ...sketches, allowed, denied };
+}
+
+function pathOf(url: string): string {
+  const wrong = (message: string) => new BoundaryUsageError("configuration", `${message}; expected \`sqlite:PATH\``);
+  const rest = url.slice("sqlite:".length);
+  if (/^\/\/[^/]*@/.test(rest)) {
+    throw wrong("a SQLite URL has no user, password or host");
+  }
+  const path = rest.replace(/^\/\//, "");
+  if (path === "" || path.startsWith(":memory:") || path.startsWith("file:") || path.includes("?")) {
+    throw wrong("a SQLite database must be a file, and takes no parameters");
+  }
+  if (!existsSync(dirname(path))) {
+    throw wrong(`there is no directory \`${dirname(path)}\`; create it, or correct the path`);
+  }
+  return path;
+}
+
+/** The primary result code; none when the driver itself has failed. */
+function codeOf(error: unknown): number | undefined {
+  const code = (error as { errcode?: unknown } | undefined)?.errcode;
+  return typeof code === "number" ? code & 0xff : undefined;
+}
+
+/** Runs a call of the driver; its errors become ours. Nothing was applied then, unless it was a commit. */
+function guarded<T>(action: string, path: string, call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    const code = codeOf(error);
+    const kinds: Record<number, ErrorKind> = {
+      [BUSY]: "conflict",
+      [LOCKED]: "conflict",
+      [INTERRUPTED]: "unavailable",
+      [IO]: "unavailable",
+      [FULL]: "unavailable",
+      [CANNOT_OPEN]: "unavailable",
+    };
+    const kind = (code !== undefined && kinds[code]) || "refused";
+    const hints: Record<string, string> = {
+      conflict: "; another transaction has the file",
+      unavailable: "; see that this user may write the file and its directory, and that the disk has room",
+    };
+    const message = `${action} failed: \`${path}\`: ${messageOf(error)}${hints[kind] ?? ""}`;
+    throw new BoundaryUsageError(kind, message, { cause: error });
+  }
+}

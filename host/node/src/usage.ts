@@ -1,0 +1,74 @@
+/**
+ * The words that the tracker, its database and its callers share.
+ */
+
+import { BoundaryUsageError } from "./errors.ts";
+
+/** The largest count that a database holds; sums stop there. */
+export const REQUESTS_MAX = 2n ** 63n - 1n;
+
+/** A set of ids that counts without naming: a compact Theta sketch, and what it estimates. */
+export interface UniqueSet {
+  count: bigint;
+  sketch: Uint8Array;
+}
+
+/** The two sets that are counted. */
+export interface Uniques {
+  workspaces: UniqueSet;
+  users: UniqueSet;
+}
+
+/** What the database holds of a replica: its last flush (0: none), and the open period's ids if it flushed in it. */
+export interface Stored {
+  lastFlush: bigint;
+  uniques?: Uniques;
+}
+
+/** What one flush writes: the delta's uniques into a new row, or the cumulative ones over what a row holds. */
+export interface Update {
+  flush: bigint;
+  delta: Uniques;
+  cumulative: Uniques;
+  allowed: bigint;
+  denied: bigint;
+}
+
+/**
+ * What a flush did.
+ *
+ * - `idle`: nothing was tracked since the last flush; no transaction was opened.
+ * - `confirmed`: a flush whose commit had brought no reply was found applied; nothing else was waiting.
+ * - `written`: the activity since the last flush is in the database.
+ */
+export type Flushed =
+  | { outcome: "idle" }
+  | { outcome: "confirmed"; flush: bigint }
+  | { outcome: "written"; flush: bigint; newPeriod: boolean };
+
+/** A UUID as the contract has it: two halves, most significant first. */
+export interface Halves {
+  high: bigint;
+  low: bigint;
+}
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
+/** Reads a UUID that names someone. `what` is for the message. */
+export function halves(uuid: string, what: string): Halves {
+  if (!UUID.test(uuid)) {
+    throw new BoundaryUsageError("configuration", `the ${what} ${JSON.stringify(uuid)} is not a UUID`);
+  }
+  const digits = uuid.replaceAll("-", "");
+  const read = { high: BigInt(`0x${digits.slice(0, 16)}`), low: BigInt(`0x${digits.slice(16)}`) };
+  if (read.high === 0n && read.low === 0n) {
+    throw new BoundaryUsageError("configuration", `the ${what} is the nil UUID; each has an id of its own`);
+  }
+  return read;
+}
+
+/** Writes a UUID in the usual way. */
+export function hyphenated({ high, low }: Halves): string {
+  const digits = high.toString(16).padStart(16, "0") + low.toString(16).padStart(16, "0");
+  return digits.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}

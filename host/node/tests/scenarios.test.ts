@@ -1,0 +1,20 @@
+/** The scenarios that every host passes, on each kind of database. */
+
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import test from "node:test";
+
+import { onEachDatabase } from "./equipment.ts";
+import { runScenario } from "./scenario.ts";
+
+const folder = new URL("../../../tests/scenarios/", import.meta.url);
+const scenarios = readdirSync(folder).filter((file) => file.endsWith(".txt"));
+
+test("there are scenarios", () => {
+  assert.ok(scenarios.length >= 17);
+});
+
+for (const file of scenarios) {
+  const text = readFileSync(new URL(file, folder), "utf8");
+  onEachDatabase(file.slice(0, -4), (url) => runScenario(text, url));
+}

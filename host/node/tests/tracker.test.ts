@@ -1,0 +1,240 @@
+/** What `track`, `flush` and `shutdown` promise while they run beside each other. */
+
+import assert from "node:assert/strict";
+import test from "node:test";
+
+import { BoundaryUsageError, connect, Tracker } from "boundary-usage";
+import pg from "pg";
+
+import { Capabilities } from "../src/capabilities.ts";
+import { lockKey } from "../src/database/postgres.ts";
+import { Schedule } from "../src/schedule.ts";
+import { newPostgres, newSqlite, onEachDatabase, Program, sql } from "./equipment.ts";
+import { Faults } from "./faults.ts";
+import { numbered, uuid } from "./scenario.ts";
+
+const NEVER = Number.POSITIVE_INFINITY;
+
+async function started(url: string, options = {}) {
+  const faults = new Faults(await connect(url));
+  const errors: BoundaryUsageError[] = [];
+  const onError = (error: BoundaryUsageError) => errors.push(error);
+  const tracker = await Tracker.start(uuid("r1"), faults, { flushInterval: NEVER, onError, ...options });
+  return { faults, tracker, errors };
+}
+
+/** Holds every upsert up until `open` is called; `reached` tells when one is held. */
+function gate(faults: Faults) {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  faults.gate = promise;
+  const reached = new Promise<void>((resolve) => (faults.onUpsert = resolve));
+  return { open: resolve, reached };
+}
+
+onEachDatabase("R3: what is tracked while a flush waits for the database belongs to the next", async (url) => {
+  const { faults, tracker } = await started(url);
+  tracker.track(uuid("w1"), uuid("u1"), 10, 5);
+  const { open, reached } = gate(faults);
+  const first = tracker.flush();
+  await reached;
+  // More than one batch, so that the component is called while its flush waits.
+  for (let number = 1; number <= 1_000; number += 1) {
+    tracker.track(numbered(number), uuid("u2"), 2, 1);
+  }
+  open();
+  assert.deepEqual(await first, { outcome: "written", flush: 1n, newPeriod: true });
+  assert.deepEqual(await tracker.flush(), { outcome: "written", flush: 2n, newPeriod: false });
+  await tracker.shutdown();
+  assert.deepEqual(await new Program(url).totals(), [1_001, 2, 2_010, 1_005]);
+  await faults.close();
+});
+
+test("R7: the loop flushes by itself and goes on after a failure", async () => {
+  const url = await newSqlite();
+  const { faults, tracker, errors } = await started(url, { flushInterval: 1 });
+  faults.queued.push("begin");
+  const written = new Promise<void>((resolve) => (faults.onUpsert = resolve));
+  tracker.track(uuid("w1"), uuid("u1"), 1, 1);
+  // The loop does not keep the process alive; this does.
+  const alive = setInterval(() => {}, 1_000);
+  await written;
+  clearInterval(alive);
+  await tracker.shutdown();
+  assert.deepEqual(errors.map(({ kind }) => kind), ["unavailable"]);
+  assert.ok(faults.begun >= 2);
+  assert.deepEqual(await new Program(url).totals(), [1, 1, 1, 1]);
+});
+
+test("D5: a shutdown flushes, and then nothing is accepted", async () => {
+  const { tracker } = await started(await newSqlite());
+  tracker.track(uuid("w1"), uuid("u1"), 1, 1);
+  assert.deepEqual(await tracker.shutdown(), { outcome: "written", flush: 1n, newPeriod: true });
+  assert.throws(() => tracker.track(uuid("w1"), uuid("u1")), { kind: "stopped" });
+  assert.throws(() => tracker.flush(), { kind: "stopped" });
+  await assert.rejects(() => tracker.shutdown(), { kind: "stopped" });
+});
+
+test("D5: a shutdown waits no longer than its limit", async () => {
+  const { faults, tracker } = await started(await newSqlite(), { shutdownTimeout: 10 });
+  tracker.track(uuid("w1"), uuid("u1"), 1, 1);
+  const { open } = gate(faults);
+  await assert.rejects(() => tracker.shutdown(), { kind: "timed-out" });
+  open();
+});
+
+test("counts saturate; ids that name nobody and counts that are none are refused", async () => {
+  const url = await newSqlite();
+  const { tracker } = await started(url);
+  for (const allowed of [2n ** 70n, 1n]) {
+    tracker.track(uuid("w1"), uuid("u1"), allowed, 2n ** 63n - 1n);
+    await tracker.flush();
+  }
+  const nil = numbered(0);
+  for (const [workspace, owner, allowed] of [[nil, uuid("u1"), 0], [uuid("w1"), nil, 0], ["w1", uuid("u1"), 0]] as const) {
+    assert.throws(() => tracker.track(workspace, owner, allowed), { kind: "configuration" });
+  }
+  for (const allowed of [-1, 0.5, Number.NaN, -1n]) {
+    assert.throws(() => tracker.track(uuid("w1"), uuid("u1"), allowed), { kind: "configuration" });
+  }
+  await tracker.shutdown();
+  const [row] = (await new Program(url).json("status")).rows;
+  // JSON numbers of JavaScript are not exact there.
+  assert.equal(BigInt(row.allowed_requests), 2n ** 63n);
+  await assert.rejects(async () => Tracker.start(nil, await connect(url)), { kind: "configuration" });
+});
+
+test("uniques beyond what is exact are estimated", async () => {
+  const url = await newSqlite();
+  const { tracker } = await started(url);
+  for (let number = 1; number <= 20_000; number += 1) {
+    tracker.track(numbered(number), uuid("u1"), 1, 0);
+  }
+  await tracker.flush();
+  tracker.track(numbered(1), uuid("u1"), 1, 0);
+  await tracker.shutdown();
+  const [workspaces = 0, ...others] = await new Program(url).totals();
+  assert.ok(Math.abs(workspaces - 20_000) < 20_000 * 0.04, `${workspaces}`);
+  assert.deepEqual(others, [1, 20_001, 0]);
+});
+
+test("trackers in one process flush at once", async () => {
+  const url = await newPostgres();
+  const database = await connect(url);
+  const names = ["r1", "r2", "r3", "r4", "r5"];
+  const trackers = await Promise.all(
+    names.map((name) => Tracker.start(uuid(name), database, { flushInterval: NEVER })),
+  );
+  for (let round = 0; round < 5; round += 1) {
+    trackers.forEach((tracker, index) => tracker.track(numbered(round + 1), numbered(index + 1), 1, 2));
+    await Promise.all(trackers.map((tracker) => tracker.flush()));
+  }
+  await Promise.all(trackers.map((tracker) => tracker.shutdown()));
+  assert.deepEqual(await new Program(url).totals(), [5, 5, 25, 50]);
+  await database.close();
+});
+
+test("a failure that is none of the database's is answered, and loses nothing", async () => {
+  const { faults, tracker, errors } = await started(await newSqlite());
+  tracker.track(uuid("w1"), uuid("u1"), 1, 1);
+  const { begin } = faults;
+  faults.begin = () => Promise.reject(new TypeError("odd"));
+  await assert.rejects(() => tracker.flush(), { kind: "refused", message: "odd" });
+  faults.begin = begin;
+  assert.deepEqual(await tracker.flush(), { outcome: "written", flush: 1n, newPeriod: true });
+  assert.equal(errors.length, 1);
+  await tracker.shutdown();
+});
+
+test("a component that breaks is replaced", async () => {
+  const { faults, tracker, errors } = await started(await newSqlite());
+  // A number that is none cannot cross the border, and breaks the call in its middle.
+  const { begin } = faults;
+  faults.begin = async () => {
+    const transaction = await begin.call(faults);
+    transaction.read = () => Promise.resolve({ lastFlush: "odd" as unknown as bigint });
+    return transaction;
+  };
+  tracker.track(uuid("w1"), uuid("u1"), 1, 1);
+  await assert.rejects(() => tracker.flush(), { kind: "component" });
+  faults.begin = begin;
+  tracker.track(uuid("w2"), uuid("u2"), 1, 1);
+  assert.deepEqual(await tracker.flush(), { outcome: "written", flush: 1n, newPeriod: true });
+  assert.deepEqual(errors.map(({ kind }) => kind), ["component"]);
+  await tracker.shutdown();
+});
+
+onEachDatabase("R9: the component is kept to its own replica and to the order of the contract", async (url) => {
+  const database = await connect(url);
+  const capabilities = new Capabilities(uuid("r1"), database);
+  const refused = (call: Promise<unknown>, message: RegExp) => assert.rejects(call, { kind: "refused", message });
+  const empty = { count: 0n, sketch: Uint8Array.from([1, 3, 3, 0, 0, 0, 0, 0]) };
+  const none = { workspaces: empty, users: empty };
+  const update = { flush: 1n, delta: none, cumulative: none, allowed: 0n, denied: 0n };
+
+  await refused(capabilities.read(), /no transaction open/);
+  await refused(capabilities.begin(uuid("r2")), /not the component's own/);
+  await capabilities.begin(uuid("r1"));
+  await refused(capabilities.begin(uuid("r1")), /has a transaction open/);
+  await refused(capabilities.read(), /needs the replica's lock/);
+  await refused(capabilities.acquire("cutover", "exclusive"), /only a collection/);
+  await refused(capabilities.acquire("replica", "shared"), /is exclusive/);
+  await capabilities.acquire("cutover", "shared");
+  await capabilities.acquire("replica", "exclusive");
+  await refused(capabilities.upsert(update), /and a read/);
+  await capabilities.read();
+  const damaged = { workspaces: { count: 1n, sketch: new Uint8Array(64) }, users: empty };
+  await refused(capabilities.upsert({ ...update, cumulative: damaged }), /not a compact Theta sketch/);
+  await refused(capabilities.upsert({ ...update, allowed: 2n ** 63n }), /beyond 2\^63 - 1/);
+  assert.equal(await capabilities.upsert(update), true);
+  await refused(capabilities.upsert(update), /an upsert already/);
+  await capabilities.commit();
+  await refused(capabilities.begin(uuid("r1")), /has sent its commit/);
+  capabilities.flushBegins();
+  await capabilities.begin(uuid("r1"));
+  await refused(capabilities.commit(), /nothing to commit/);
+  await database.close();
+});
+
+test("D6: locks of others hold a flush up, and a limit ends that", async () => {
+  const holdUp = async (lock: string, message: RegExp) => {
+    const url = await newPostgres();
+    const { faults, tracker } = await started(url);
+    tracker.track(uuid("w1"), uuid("u1"), 1, 1);
+    const other = new pg.Client(url);
+    await other.connect();
+    await other.query(`BEGIN; SELECT pg_advisory_xact_lock(${lock})`);
+    await assert.rejects(() => tracker.flush(), { kind: "conflict", message });
+    await other.end();
+    assert.deepEqual(await tracker.flush(), { outcome: "written", flush: 1n, newPeriod: true });
+    await tracker.shutdown();
+    await faults.close();
+  };
+  // At once, because the limit is 5 s.
+  await Promise.all([
+    holdUp("9", /cutover lock/),
+    holdUp(`9, ${lockKey(uuid("r1"))}`, /another flush of replica/),
+  ]);
+});
+
+test("connections that died while idle are replaced", async () => {
+  const url = await newPostgres();
+  const { faults, tracker } = await started(url);
+  tracker.track(uuid("w1"), uuid("u1"), 1, 1);
+  await tracker.flush();
+  const end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+  await sql(url, end);
+  tracker.track(uuid("w2"), uuid("u2"), 1, 1);
+  assert.deepEqual(await tracker.flush(), { outcome: "written", flush: 2n, newPeriod: false });
+  await tracker.shutdown();
+  await faults.close();
+});
+
+test("the schedule spreads flushes and retries soon", () => {
+  const schedule = new Schedule(60_000, 0.1);
+  const rounded = (waits: number[]) => waits.map(Math.round);
+  assert.deepEqual(rounded([0, 0.5, 1].map((random) => schedule.afterSuccess(random))), [54_000, 60_000, 66_000]);
+  const retries = Array.from({ length: 8 }, () => schedule.afterFailure(0.5) / 1_000);
+  assert.deepEqual(rounded(retries), [1, 2, 4, 8, 16, 32, 60, 60]);
+  schedule.afterSuccess(0.5);
+  assert.equal(Math.round(schedule.afterFailure(0.5)), 1_000);
+});
