@@ -53,7 +53,7 @@ instructions: setup-component setup-valgrind ## Counts instructions per activity
 
 lint: setup-component ## Formatting, clippy and documentation, without warnings
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features boundary-usage-tests/opentelemetry -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
 audit: ## Checks the dependencies: licences, bans, sources, and advisories where they can be had

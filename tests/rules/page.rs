@@ -2,8 +2,10 @@
 //!
 //! With PAGE_PICTURES set to a directory (`make page-pictures`), pictures of it are kept there.
 
-use anyhow::{Context, Result, ensure};
-use boundary_usage::{Purpose, Summary};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use boundary_usage::{DeliveryClaim, Purpose, Summary};
 use boundary_usage_cli::audit_socket::AuditClient;
 use boundary_usage_tests::browser::Browser;
 use boundary_usage_tests::databases::TestDatabase;
@@ -42,6 +44,9 @@ impl Scene {
     }
 }
 
+/// Why a delivery failed, in a receiver's words.
+const REFUSED: &str = "the receiver answered 503 Service Unavailable: <down for maintenance>";
+
 /// A day, as it may be: few in the night, many by day.
 async fn fill(test: &TestDatabase) -> Result<()> {
     let database = test.connect().await?;
@@ -64,10 +69,18 @@ async fn fill(test: &TestDatabase) -> Result<()> {
             ..Summary::default()
         };
         let mut transaction = backend.begin(Purpose::Collection).await?;
-        transaction.insert_period(&summary).await?;
+        let id = transaction.insert_period(&summary).await?;
         transaction.commit().await?;
+        // The last two are still to be delivered.
+        if period < 46 {
+            database.acknowledge(id).await?;
+        }
         start += half_hour;
     }
+    let DeliveryClaim::Claimed(delivery) = database.claim_delivery(Duration::from_secs(30)).await? else {
+        bail!("there are summaries to deliver")
+    };
+    database.delivery_failed(&delivery, REFUSED, Duration::from_secs(64)).await?;
     for (replica, flush, ids, allowed, denied, ago) in
         [(2, 4_821, 0..31, 5_127, 246, 9), (3, 4_377, 22..50, 4_868, 201, 41), (4, 911, 47..57, 2_734, 133, 52)]
     {
@@ -139,6 +152,27 @@ async fn what_the_page_shows_equals_the_database_with_and_without_javascript() -
         }
         assert_eq!(browser.complaints(), [""; 0], "with JavaScript: {javascript}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_page_shows_undelivered_summaries_and_how_their_delivery_fares() -> Result<()> {
+    let scene = Scene::new().await?;
+    let mut browser = Browser::start(false)?;
+    browser.open(&scene.url)?;
+    let shown = browser.evaluate(
+        "[...document.querySelectorAll('[data-undelivered]')].map((item) => [item.dataset.undelivered, item.innerText])",
+    )?;
+    let status = scene.workplace.json(["status"]);
+    let closed = status["periods"].as_array().context("no periods")?;
+    let undelivered: Vec<_> = closed.iter().rev().filter(|period| period["delivered_at"].is_null()).collect();
+    assert_eq!((undelivered.len(), shown.as_array().map(Vec::len)), (2, Some(2)));
+    assert_eq!(browser.evaluate("document.getElementById('undelivered-count').innerText")?, json!("2"));
+    for (place, (period, says)) in undelivered.into_iter().zip(["1 attempt, last ", "not tried yet"]).enumerate() {
+        assert_eq!(shown[place][0], json!(period["period_id"].to_string()));
+        ensure!(shown[place][1].as_str().is_some_and(|text| text.contains(says)), "{}", shown[place]);
+    }
+    ensure!(shown[0][1].as_str().is_some_and(|text| text.contains(REFUSED)), "{}", shown[0]);
     Ok(())
 }
 

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use askama::Template;
-use boundary_usage::{DatabaseStatus, RowStatus, Summary, TrackerStatus};
+use boundary_usage::{DatabaseStatus, PeriodStatus, RowStatus, Summary, TrackerStatus};
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
@@ -18,6 +18,9 @@ use super::words;
 
 /// How many past periods are shown: a day of half hours.
 const PERIODS: usize = 48;
+
+/// How many undelivered summaries are shown, the oldest: they are delivered first.
+const UNDELIVERED: usize = 12;
 
 /// How many replicas are shown, those that flushed last.
 const REPLICAS: usize = 100;
@@ -47,6 +50,8 @@ struct Page {
     first: String,
     last: String,
     periods: Vec<Period>,
+    undelivered: Vec<Undelivered>,
+    undelivered_count: String,
     replicas: Vec<Replica>,
     /// How many replicas are not shown.
     more: usize,
@@ -72,6 +77,15 @@ struct Period {
     allowed: String,
     denied: String,
     replicas: String,
+}
+
+/// A summary that nobody has acknowledged.
+struct Undelivered {
+    id: i64,
+    start: String,
+    state: String,
+    /// Why the last attempt failed; empty where none did.
+    error: String,
 }
 
 struct Replica {
@@ -130,6 +144,8 @@ impl Page {
             first: String::new(),
             last: String::new(),
             periods: Vec::new(),
+            undelivered: Vec::new(),
+            undelivered_count: String::new(),
             replicas: Vec::new(),
             more: 0,
             replica: tracker.map(|tracker| tracker.replica.to_string()).unwrap_or_default(),
@@ -157,6 +173,10 @@ impl Page {
             self.charts = charts(&past).into();
         }
         self.periods = past.into_iter().map(Period::of).collect();
+        let undelivered: Vec<_> = status.periods.iter().filter(|period| period.delivered_at.is_none()).collect();
+        self.undelivered_count = words::count(undelivered.len() as u64);
+        self.undelivered =
+            undelivered.into_iter().rev().take(UNDELIVERED).map(|period| Undelivered::of(period, now)).collect();
         let rows: HashMap<_, _> = status.rows.iter().map(|row| (row.replica, row)).collect();
         let mut replicas: Vec<_> = status.replicas.iter().collect();
         replicas.sort_by_key(|replica| std::cmp::Reverse(replica.flushed_at));
@@ -209,6 +229,26 @@ impl Period {
             allowed: words::count(summary.allowed_requests),
             denied: words::count(summary.denied_requests),
             replicas: words::count(summary.replicas),
+        }
+    }
+}
+
+impl Undelivered {
+    fn of(period: &PeriodStatus, now: DateTime<Utc>) -> Self {
+        let state = match &period.delivery {
+            None => "not tried yet".to_owned(),
+            Some(delivery) => {
+                let tried = words::counted(delivery.attempts, "attempt", "attempts");
+                let last = words::ago(delivery.attempted_at, now);
+                let next = if delivery.under_way { "under way, else again" } else { "again" };
+                format!("{tried}, last {last}; {next} in {}", words::length(delivery.next_attempt_at - now))
+            }
+        };
+        Self {
+            id: period.summary.period_id,
+            start: words::moment(period.summary.period_start),
+            state,
+            error: period.delivery.as_ref().and_then(|delivery| delivery.last_error.clone()).unwrap_or_default(),
         }
     }
 }
