@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use boundary_usage::{Backend, Clock, Collection, Database, Lock, LockMode, Options, Purpose, Update};
 use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::plugin;
+use boundary_usage_tests::postgres_proxy::PostgresProxy;
 use boundary_usage_tests::restartable_postgres::RestartablePostgres;
 use boundary_usage_tests::usage::{id, set, uniques};
 use sqlx::{Connection, Executor, PgConnection};
@@ -55,6 +56,23 @@ pub(crate) async fn flush_cost(database: Database) -> Result<FlushCost> {
     tracker.shutdown().await?;
     database.close().await;
     Ok(FlushCost { flush_microseconds: median(flushes) * 1e6, sql_microseconds: median(statements) * 1e6 })
+}
+
+/// How often a flush waits for PostgreSQL's answer.
+pub(crate) async fn round_trips(url: &str) -> Result<u64> {
+    let proxy = PostgresProxy::in_front_of(url).await?;
+    let options = Options { clock: Clock::manual().0, ..Options::default() };
+    let tracker = plugin().start(id(3), Database::connect(&proxy.url).await?, options).await?;
+    let mut taken = 0;
+    // The first one also prepares the statement that writes.
+    for _ in 0..2 {
+        let before = proxy.round_trips();
+        tracker.track(id(1), id(2), 1, 0)?;
+        tracker.flush().await?;
+        taken = proxy.round_trips() - before;
+    }
+    tracker.shutdown().await?;
+    Ok(taken)
 }
 
 /// The statements of a flush, without a component.

@@ -140,8 +140,11 @@ fn databases(runtime: &Runtime, _: &Path, report: &mut Report) -> Result<()> {
             let cost = databases::flush_cost(database).await?;
             report.figure(&format!("flush_{name}_us"), "µs", cost.flush_microseconds);
             report.figure(&format!("sql_{name}_us"), "µs", cost.sql_microseconds);
-            report.figure(&format!("flush_over_sql_{name}"), "×", cost.ratio());
+            if name != "none" {
+                report.figure(&format!("flush_over_sql_{name}"), "×", cost.ratio());
+            }
         }
+        report.figure("round_trips_postgres", "", databases::round_trips(&server.url()).await? as f64);
         let [shared, exclusive] = databases::flushes_per_second(&server).await?;
         report.figure("flushes_per_second_200_replicas_shared_lock", "1/s", shared);
         report.figure("flushes_per_second_200_replicas_exclusive_lock", "1/s", exclusive);

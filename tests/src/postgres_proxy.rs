@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, Result};
@@ -46,6 +46,7 @@ struct Wire {
     server: Address,
     cuts: Mutex<VecDeque<Cut>>,
     commits: watch::Sender<u64>,
+    round_trips: AtomicU64,
     deliver: Notify,
 }
 
@@ -69,8 +70,13 @@ impl PostgresProxy {
             Some(directory) => Address::Unix(directory.join(format!(".s.PGSQL.{}", options.get_port()))),
             None => Address::Tcp(options.get_host().to_owned(), options.get_port()),
         };
-        let wire =
-            Arc::new(Wire { server, cuts: Mutex::default(), commits: watch::Sender::new(0), deliver: Notify::new() });
+        let wire = Arc::new(Wire {
+            server,
+            cuts: Mutex::default(),
+            commits: watch::Sender::new(0),
+            round_trips: AtomicU64::new(0),
+            deliver: Notify::new(),
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let SocketAddr::V4(address) = listener.local_addr()? else { unreachable!("it was bound to an IPv4 address") };
         let database = options.get_database().context("the URL names a database")?;
@@ -92,6 +98,11 @@ impl PostgresProxy {
     /// How many commits clients have sent.
     pub fn commits(&self) -> u64 {
         *self.wire.commits.borrow()
+    }
+
+    /// How often clients have asked for an answer, and will not go on without: by a simple query, or a `Sync`.
+    pub fn round_trips(&self) -> u64 {
+        self.wire.round_trips.load(Ordering::Relaxed)
     }
 
     /// Waits until clients have sent as many commits.
@@ -157,6 +168,9 @@ impl Wire {
             let (message, bytes) = messages.next().await?;
             if message == Message::Commit {
                 self.commits.send_modify(|commits| *commits += 1);
+            }
+            if messages.started && matches!(bytes[0], b'Q' | b'S') {
+                self.round_trips.fetch_add(1, Ordering::Relaxed);
             }
             let cut = self.strikes(&message);
             match cut {
