@@ -44,7 +44,7 @@ simulate: setup-component ## Simulates replicas and faults: SEEDS=2000, or STEPS
 	  $(if $(SEED),--seed $(SEED),$(if $(STEPS),--steps $(STEPS),--seeds $(or $(SEEDS),2000))) \
 	  $(if $(FIRST),--first $(FIRST)) $(if $(MUTATION),--mutation $(MUTATION))
 
-bench: setup ## Measures everything beside its rivals; ONLY=throughput|operations|memory|starts|databases for a part
+bench: setup ## Measures everything beside its rivals; ONLY=throughput|operations|memory|starts|databases for a part, ONLY=picture to draw again
 	$(CARGO) bench --workspace --bench usage -- $(ONLY)
 
 instructions: setup-component setup-valgrind ## Counts instructions per activity, and fails beyond the baseline; SAVE=1 makes a new one

@@ -60,6 +60,9 @@ fn main() -> Result<()> {
         ("databases", databases),
     ];
     let wanted: Vec<&String> = arguments.iter().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    if wanted == ["picture"] {
+        return report::draw_again(&directory);
+    }
     let mut report = Report::new();
     for (name, section) in sections {
         if wanted.is_empty() || wanted.iter().any(|wanted| *wanted == name) {

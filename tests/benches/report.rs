@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::inputs::Input;
@@ -78,8 +78,7 @@ impl Report {
         }
         let path = directory.join("report.json");
         std::fs::write(&path, serde_json::to_string_pretty(&self.json(directory))? + "\n")?;
-        let picture = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("docs").join("benchmark.svg");
-        std::fs::write(picture, picture::render(&self.contests, &machine()))?;
+        draw(&self.contests)?;
         println!("\nwrote {} and docs/benchmark.svg", path.display());
         Ok(())
     }
@@ -120,6 +119,28 @@ impl Report {
             "figures": self.figures,
         })
     }
+}
+
+/// Draws the picture of the last report anew: for those who change how it looks.
+pub(crate) fn draw_again(directory: &Path) -> Result<()> {
+    let report: Value = serde_json::from_slice(&std::fs::read(directory.join("report.json"))?)?;
+    let contests = report["throughput"].as_array().into_iter().flatten().map(|contest| {
+        let number = |name: &str| contest[name].as_f64();
+        Some(Contest {
+            input: Input::ALL.into_iter().find(|input| contest["input"] == input.name())?,
+            threads: contest["threads"].as_u64()?,
+            ours: number("ours_ns_per_activity")?,
+            native: number("native_ns_per_activity")?,
+            go: number("go_ns_per_activity"),
+        })
+    });
+    draw(&contests.collect::<Option<Vec<_>>>().context("the report is of another version")?)
+}
+
+fn draw(contests: &[Contest]) -> Result<()> {
+    let picture = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("docs").join("benchmark.svg");
+    std::fs::write(&picture, picture::render(contests, &machine()))
+        .with_context(|| format!("cannot write {}", picture.display()))
 }
 
 /// The processor, how many of it, and the compiler.
