@@ -1,12 +1,18 @@
 //! Single operations, measured by Criterion: a call of `track`, one crossing into the component, an instantiation.
 
+use std::convert::Infallible;
+use std::future::ready;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use axum::http::{Request, Response};
+use boundary_usage::tower::{Identity, UsageLayer};
 use criterion::{BatchSize, Criterion};
+use futures_util::FutureExt;
 use serde_json::Value;
 use tokio::runtime::Runtime;
+use tower::{Layer, Service};
 
 use crate::bare::{self, Activity, Bare};
 use crate::inputs::Input;
@@ -39,6 +45,7 @@ pub(crate) fn measure(runtime: &Runtime, directory: &Path, report: &mut Report) 
             native.track(workspace, owner, 1, 0);
         });
     });
+    requests(&mut criterion, &ours);
     let bare = Bare::compile().map_err(bare::broken)?;
     let mut instance = runtime.block_on(bare.instantiate()).map_err(bare::broken)?;
     for (name, batch) in [("crossing_of_1", 1), ("crossing_of_1024", BATCH)] {
@@ -54,10 +61,31 @@ pub(crate) fn measure(runtime: &Runtime, directory: &Path, report: &mut Report) 
     let median = |name: &str| median(&output.join(name).join("new/estimates.json"));
     report.figure("track_ours_ns", "ns", median("track_ours")?);
     report.figure("track_native_ns", "ns", median("track_native")?);
+    report.figure("tower_layer_ns", "ns", median("request_layered")? - median("request_bare")?);
     report.figure("crossing_of_1_ns_per_activity", "ns", median("crossing_of_1")?);
     report.figure("crossing_of_1024_ns_per_activity", "ns", median("crossing_of_1024")? / BATCH as f64);
     report.figure("instantiate_us", "µs", median("instantiate")? / 1e3);
     Ok(())
+}
+
+/// A request to a service that answers at once, bare and with the layer around it. The identity is in its extensions, as
+/// whoever authenticates puts it there.
+fn requests(criterion: &mut Criterion, ours: &Ours) {
+    let mut bare = tower::service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(Response::new(()))));
+    let mut layered = UsageLayer::new(ours.tracker.clone()).layer(bare);
+    let mut numbers = 0..;
+    let mut request = || {
+        let (workspace, owner) = Input::Hot.ids(numbers.next().unwrap_or(0));
+        let mut request = Request::new(());
+        request.extensions_mut().insert(Identity { workspace, owner });
+        request
+    };
+    criterion.bench_function("request_bare", |bencher| {
+        bencher.iter(|| bare.call(request()).now_or_never());
+    });
+    criterion.bench_function("request_layered", |bencher| {
+        bencher.iter(|| layered.call(request()).now_or_never());
+    });
 }
 
 /// The median that Criterion has written, in nanoseconds.
