@@ -212,5 +212,6 @@ async fn producers_faster_than_a_component_that_hangs_wait_and_lose_nothing() {
     flush_to_success(&tracker).await;
     assert_eq!(model.tables().rows[&REPLICA].allowed, 1 + 4 * EACH);
     assert_eq!(tracker.status().activities, accepted + 4 * EACH);
+    assert_eq!(tracker.status().waiting_activities, 0, "also those that broke the component are its successor's");
     assert_eq!(tracker.status().restarts, 1);
 }

@@ -101,13 +101,15 @@ impl Intake {
             }
             // Those who wait may wait at any shard: it is all one room.
             self.shards.iter().for_each(Shard::wake_waiters);
+            // Also when this future is dropped half way, because the component breaks: it is in the ledger by then.
+            let counted = Counted { counter: &self.handed_on, activities };
             let handed_on = hand_on(buffer).await;
+            drop(counted);
             // Memory follows use: a buffer goes from shard to shard, and one burst is to leave no large one at each.
             if buffer.len() < buffer.capacity() / 4 {
                 buffer.shrink_to(2 * buffer.len());
             }
             buffer.clear();
-            self.handed_on.fetch_add(activities, Ordering::Relaxed);
             handed_on?;
         }
         Ok(())
@@ -158,6 +160,18 @@ impl Intake {
     /// How many of those accepted the owner has handed on.
     pub(super) fn handed_on(&self) -> u64 {
         self.handed_on.load(Ordering::Relaxed)
+    }
+}
+
+/// Adds to a counter when it is dropped.
+struct Counted<'a> {
+    counter: &'a AtomicU64,
+    activities: u64,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.counter.fetch_add(self.activities, Ordering::Relaxed);
     }
 }
 
