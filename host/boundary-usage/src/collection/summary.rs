@@ -75,20 +75,10 @@ impl SummaryBuilder {
     pub(crate) fn new(period: OpenPeriod, max_staleness: Option<Duration>) -> Self {
         let duration = (period.now - period.start).num_milliseconds();
         let summary = Summary {
-            unique_workspaces: 0,
-            unique_users: 0,
-            allowed_requests: 0,
-            denied_requests: 0,
             period_start: period.start,
             // A clock that was set back makes no period shorter than nothing.
             period_duration_ms: u64::try_from(duration).unwrap_or(0),
-            period_id: 0,
-            replicas: 0,
-            replica_workspaces_sum: 0,
-            replica_users_sum: 0,
-            stale_rows: 0,
-            stale_allowed_requests: 0,
-            stale_denied_requests: 0,
+            ..Summary::default()
         };
         Self { period, max_staleness, workspaces: UniqueUnion::new(), users: UniqueUnion::new(), summary }
     }

@@ -127,10 +127,23 @@ pub trait Backend: Send + Sync + 'static {
     /// Opens a transaction.
     async fn begin(&self, purpose: Purpose) -> Result<Box<dyn Transaction>, Error>;
 
-    /// Opens the transaction of a replica's flush, which will take its replica's lock alone and the cutover lock shared,
-    /// and then read. A database behind a wire may do all that at once: the transaction then has it when it is asked for.
-    async fn begin_flush(&self, _replica: Uuid) -> Result<Box<dyn Transaction>, Error> {
-        self.begin(Purpose::Flush).await
+    /// Opens the transaction of a replica's flush: with the cutover lock shared, its replica's lock alone, and then what is
+    /// stored, because what an earlier transaction did is certain only under that lock. A database behind a wire may ask
+    /// for all that at once.
+    async fn begin_flush(&self, replica: Uuid) -> Result<(Box<dyn Transaction>, Stored), Error> {
+        let mut transaction = self.begin(Purpose::Flush).await?;
+        let stored = async {
+            transaction.acquire(Lock::Cutover, LockMode::Shared).await?;
+            transaction.acquire(Lock::Replica(replica), LockMode::Exclusive).await?;
+            transaction.read(replica).await
+        };
+        match stored.await {
+            Ok(stored) => Ok((transaction, stored)),
+            Err(error) => {
+                transaction.rollback().await;
+                Err(error)
+            }
+        }
     }
 
     /// See [`Database::status`].

@@ -134,12 +134,11 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
         })?;
         let stored = match asked {
             None => return Ok(Err(refused("to read needs the replica's lock"))),
-            Some((Some(stored), _)) => Ok(stored),
-            Some((None, requests)) => requests.read().await,
-        };
-        let stored = match stored {
-            Ok(stored) => stored,
-            Err(error) => return Ok(Err(error.into())),
+            Some((Some(stored), _)) => stored,
+            Some((None, requests)) => match requests.read().await {
+                Ok(stored) => stored,
+                Err(error) => return Ok(Err(error.into())),
+            },
         };
         accessor.with(|mut access| {
             let capabilities = access.get();

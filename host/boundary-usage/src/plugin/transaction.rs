@@ -2,9 +2,8 @@
 //!
 //! The task begins with all that a flush needs first: both locks, and what is stored. The component asks for them one after
 //! the other, and finds them there; each would be a wait of its own. The handle then sends requests, which the task
-//! carries out one after the other. So the end of a handle, however it comes
-//! (the component drops it, traps, or its store is torn down in the middle of a call), is a closed channel, and the
-//! task answers that with a rollback. No future of the database is ever dropped half way.
+//! carries out one after the other. So the end of a handle, however it comes (the component drops it, traps, or its store
+//! is torn down in the middle of a call), is a closed channel, and the task answers that with a rollback. No future of the database is ever dropped half way.
 
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::database::{self, Database, Lock, LockMode, Stored, Update};
+use crate::database::{self, Database, Stored, Update};
 use crate::error::Error;
 
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -56,20 +55,15 @@ impl Transaction {
         let (reply, begun) = oneshot::channel();
         let backend = database.backend().clone();
         database.runtime().spawn(async move {
-            let mut transaction = match backend.begin_flush(replica).await {
-                Ok(transaction) => transaction,
+            match backend.begin_flush(replica).await {
+                Ok((transaction, stored)) => {
+                    // A component that no longer waits has closed the channel, and the rollback follows.
+                    let _ = reply.send(Ok(stored));
+                    serve(transaction, replica, receiver).await;
+                }
                 Err(error) => {
                     let _ = reply.send(Err(error));
-                    return;
                 }
-            };
-            let stored = open(&mut *transaction, replica).await;
-            let failed = stored.is_err();
-            // A component that no longer waits has closed the channel, and the rollback follows.
-            let _ = reply.send(stored);
-            match failed {
-                true => transaction.rollback().await,
-                false => serve(transaction, replica, receiver).await,
             }
         });
         let deadline = Instant::now() + limit;
@@ -135,13 +129,6 @@ fn late(action: &'static str) -> Error {
 
 fn lost(action: &'static str) -> Error {
     Error::Unavailable { action, source: "the transaction is busy or gone".into() }
-}
-
-/// Takes the locks of a flush, then reads: what an earlier transaction did is certain only after that.
-async fn open(transaction: &mut dyn database::Transaction, replica: Uuid) -> Result<Stored, Error> {
-    transaction.acquire(Lock::Cutover, LockMode::Shared).await?;
-    transaction.acquire(Lock::Replica(replica), LockMode::Exclusive).await?;
-    transaction.read(replica).await
 }
 
 /// Owns the transaction until its end.

@@ -1,7 +1,6 @@
 //! How a flush's transaction begins: its locks and its read go out with the BEGIN, in one round trip.
 //!
-//! The component asks for them one after the other, and each would be a round trip of its own. What it will ask for is
-//! known beforehand, so that the answers are here when it does. Three round trips remain of six, the fewest that the
+//! Each would be a round trip of its own, and all are known beforehand. Three round trips remain of six, the fewest that the
 //! contract allows: the write depends on what was read, and the commit on what the write answered.
 
 use futures_util::StreamExt;
@@ -10,49 +9,26 @@ use sqlx::{AssertSqlSafe, Either, PgConnection};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::failure;
 use super::transaction::{FLUSH, PostgresTransaction, lock_conflict, lock_key};
+use super::{Failure, failure};
 use crate::database::connections::{Lease, timed_out};
 use crate::database::{Lock, LockMode, Stored, rows};
-use crate::error::Error;
-
-/// What the transaction of a flush holds from its beginning.
-pub(super) struct Opened {
-    pub(super) replica: Uuid,
-    /// Until it is asked for.
-    pub(super) stored: Option<Stored>,
-}
-
-impl Opened {
-    /// Whether it holds this lock.
-    pub(super) fn holds(&self, lock: Lock, mode: LockMode) -> bool {
-        match lock {
-            Lock::Cutover => mode == LockMode::Shared,
-            Lock::Replica(replica) => replica == self.replica,
-        }
-    }
-}
 
 /// Statements of [`FLUSH`]'s beginning; those of the locks and the read follow.
 const BEGINNING: usize = 4;
 
-/// Why a flush could not begin.
-pub(super) enum Failure {
-    /// The connection may have been dead before.
-    Connection(sqlx::Error),
-    /// Another connection would have the same answer.
-    Answer(Error),
-}
-
 /// Begins a flush.
-pub(super) async fn open(mut lease: Lease<PgConnection>, replica: Uuid) -> Result<PostgresTransaction, Failure> {
+pub(super) async fn open(
+    mut lease: Lease<PgConnection>,
+    replica: Uuid,
+) -> Result<(PostgresTransaction, Stored), Failure> {
     let reply = timeout(FLUSH.reply, reply(&mut lease.connection, replica)).await;
     let (answered, result) = reply.unwrap_or_else(|_| (0, Err(timed_out())));
     match result {
         Ok(row) => {
             let row = row.ok_or(sqlx::Error::RowNotFound).map_err(Failure::Connection)?;
             let stored = failure::decoded(rows::stored(&row)).map_err(Failure::Answer)?;
-            Ok(PostgresTransaction::opened(lease, &FLUSH, Opened { replica, stored: Some(stored) }))
+            Ok((PostgresTransaction::new(lease, &FLUSH), stored))
         }
         Err(error) if failure::is_session_over(&error) => Err(Failure::Connection(error)),
         Err(error) if failure::is_lock_timeout(&error) => Err(Failure::Answer(match answered {

@@ -23,7 +23,7 @@ use uuid::Uuid;
 use self::transaction::{Limits, PostgresTransaction};
 use super::connections::{Connections, Lease, timed_out};
 use super::schema::WhenMissing;
-use super::{Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Transaction, rows, url};
+use super::{Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Stored, Transaction, rows, url};
 use crate::database::rows::OpenRows;
 use crate::error::Error;
 
@@ -44,18 +44,39 @@ impl Postgres {
         Ok(Self { connections })
     }
 
-    /// Opens a transaction in one round trip. An idle connection may have died without our knowing: the next is tried
-    /// then, and at last a new one.
+    /// Opens a transaction in one round trip.
     async fn open(&self, limits: &'static Limits) -> Result<PostgresTransaction, Error> {
+        let open = move |mut lease| async move {
+            begin(&mut lease, limits).await.map_err(Failure::Connection)?;
+            Ok(PostgresTransaction::new(lease, limits))
+        };
+        self.on_a_connection(open).await
+    }
+
+    /// An idle connection may have died without our knowing: the next is tried then, and at last a new one.
+    async fn on_a_connection<T, F>(&self, begin: impl Fn(Lease<PgConnection>) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
         loop {
-            let mut lease = self.connections.take().await.map_err(not_connected)?;
-            match begin(&mut lease, limits).await {
-                Ok(()) => return Ok(PostgresTransaction::new(lease, limits)),
-                Err(_) if lease.reused => {}
-                Err(error) => return Err(failure::of("opening a transaction", error)),
+            let lease = self.connections.take().await.map_err(not_connected)?;
+            let reused = lease.reused;
+            match begin(lease).await {
+                Ok(begun) => return Ok(begun),
+                Err(Failure::Connection(_)) if reused => {}
+                Err(Failure::Connection(error)) => return Err(failure::of("opening a transaction", error)),
+                Err(Failure::Answer(error)) => return Err(error),
             }
         }
     }
+}
+
+/// Why a transaction could not begin.
+enum Failure {
+    /// The connection may have been dead before.
+    Connection(sqlx::Error),
+    /// Another connection would have the same answer.
+    Answer(Error),
 }
 
 fn not_connected(error: sqlx::Error) -> Error {
@@ -91,19 +112,11 @@ impl Backend for Postgres {
         Ok(Box::new(self.open(limits).await?))
     }
 
-    /// As [`Postgres::open`], with its locks and its read. That a connection has died shows later than there: the server
-    /// may be silent because it waits for a lock.
-    async fn begin_flush(&self, replica: Uuid) -> Result<Box<dyn Transaction>, Error> {
-        loop {
-            let lease = self.connections.take().await.map_err(not_connected)?;
-            let reused = lease.reused;
-            match flush::open(lease, replica).await {
-                Ok(transaction) => return Ok(Box::new(transaction)),
-                Err(flush::Failure::Connection(_)) if reused => {}
-                Err(flush::Failure::Connection(error)) => return Err(failure::of("opening a transaction", error)),
-                Err(flush::Failure::Answer(error)) => return Err(error),
-            }
-        }
+    /// In one round trip, too. That a connection has died shows later than without the locks: the server may be silent
+    /// because it waits for one.
+    async fn begin_flush(&self, replica: Uuid) -> Result<(Box<dyn Transaction>, Stored), Error> {
+        let (transaction, stored) = self.on_a_connection(|lease| flush::open(lease, replica)).await?;
+        Ok((Box::new(transaction), stored))
     }
 
     async fn status(&self) -> Result<DatabaseStatus, Error> {

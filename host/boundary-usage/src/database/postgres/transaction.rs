@@ -12,7 +12,6 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::failure;
-use super::flush::Opened;
 use crate::collection::{Summary, TakenRow};
 use crate::database::connections::{Lease, timed_out};
 use crate::database::failure::unfinished;
@@ -92,18 +91,11 @@ pub(super) struct PostgresTransaction {
     limits: &'static Limits,
     /// A statement failed, or was sent and its reply not waited for: the connection can only be closed.
     unfinished: bool,
-    /// What the transaction of a flush holds already.
-    opened: Option<Opened>,
 }
 
 impl PostgresTransaction {
     pub(super) fn new(lease: Lease<PgConnection>, limits: &'static Limits) -> Self {
-        Self { lease, limits, unfinished: false, opened: None }
-    }
-
-    /// One that holds something from its beginning.
-    pub(super) fn opened(lease: Lease<PgConnection>, limits: &'static Limits, opened: Opened) -> Self {
-        Self { opened: Some(opened), ..Self::new(lease, limits) }
+        Self { lease, limits, unfinished: false }
     }
 
     /// Runs a statement that answers at most one row.
@@ -147,9 +139,6 @@ impl PostgresTransaction {
 #[async_trait]
 impl Transaction for PostgresTransaction {
     async fn acquire(&mut self, lock: Lock, mode: LockMode) -> Result<(), Error> {
-        if self.opened.as_ref().is_some_and(|opened| opened.holds(lock, mode)) {
-            return Ok(());
-        }
         let statement = match (lock, mode) {
             (Lock::Cutover, LockMode::Shared) => sqlx::query("SELECT pg_advisory_xact_lock_shared(9)"),
             (Lock::Cutover, LockMode::Exclusive) => sqlx::query("SELECT pg_advisory_xact_lock(9)"),
@@ -170,10 +159,6 @@ impl Transaction for PostgresTransaction {
     }
 
     async fn read(&mut self, replica: Uuid) -> Result<Stored, Error> {
-        let opened = self.opened.as_mut().filter(|opened| opened.replica == replica);
-        if let Some(stored) = opened.and_then(|opened| opened.stored.take()) {
-            return Ok(stored);
-        }
         let row = self.fetch("reading the stored usage", sqlx::query(rows::READ).bind(replica)).await?;
         failure::decoded(rows::stored(&row.expect("the statement always answers a row")))
     }
@@ -201,7 +186,7 @@ impl Transaction for PostgresTransaction {
         if let Err(error) = self.start() {
             return stream::once(async { Err(error) }).boxed();
         }
-        let Self { lease, limits, unfinished, .. } = self;
+        let Self { lease, limits, unfinished } = self;
         let rows = sqlx::query(TAKE_ROWS).fetch(&mut lease.connection);
         // The statement is finished when its stream has ended, and not when that is dropped before.
         let taken = stream::unfold(Some((rows, unfinished)), async |state| {
