@@ -98,32 +98,27 @@ fn any(patterns: &[String], matches: impl Fn(&str) -> bool) -> bool {
     patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern))
 }
 
-/// From the right, where a leading `*` takes whatever is left.
 fn matches_domain(pattern: &str, domain: &str) -> bool {
-    let (mut patterns, mut labels) = (pattern.rsplit('.').peekable(), domain.rsplit('.'));
-    while let Some(pattern) = patterns.next() {
-        let Some(label) = labels.next() else { return false };
-        match pattern {
-            "*" if patterns.peek().is_none() => return true,
-            _ if pattern == "*" || pattern == label => {}
-            _ => return false,
-        }
-    }
-    labels.next().is_none()
+    // From the right, so that a leading `*` comes last.
+    matches_parts(pattern.rsplit('.'), domain.rsplit('.'))
 }
 
-/// From the left, where a `*` at the end takes whatever is left.
 fn matches_path(pattern: &str, path: &str) -> bool {
-    let (mut patterns, mut segments) = (pattern.split('/').peekable(), path.split('/'));
+    matches_parts(pattern.split('/'), path.split('/'))
+}
+
+/// A `*` takes one part, and whatever is left where it comes last.
+fn matches_parts<'a>(patterns: impl Iterator<Item = &'a str>, mut parts: impl Iterator<Item = &'a str>) -> bool {
+    let mut patterns = patterns.peekable();
     while let Some(pattern) = patterns.next() {
-        let Some(segment) = segments.next() else { return false };
+        let Some(part) = parts.next() else { return false };
         match pattern {
             "*" if patterns.peek().is_none() => return true,
-            _ if pattern == "*" || pattern == segment => {}
+            _ if pattern == "*" || pattern == part => {}
             _ => return false,
         }
     }
-    segments.next().is_none()
+    parts.next().is_none()
 }
 
 /// Where a path leads that goes up again is the upstream's to say: no pattern can match it.
