@@ -26,7 +26,7 @@ test-node: setup ## Builds the Node.js package and runs its tests, with Rust rep
 	$(CARGO) run --quiet --bin with_equipment -- scripts/test-node
 
 test-pingora: setup-component ## Runs the tests of the Pingora host, which builds for minutes: Pingora and its dependencies
-	@scripts/setup-pingora
+	@scripts/setup-tool cmake cmake # builds a dependency of Pingora, zlib-ng
 	CARGO_TARGET_DIR=$(or $(CARGO_TARGET_DIR),target) $(CARGO) test --manifest-path host/boundary-usage-pingora/Cargo.toml
 
 page-pictures: setup ## Takes pictures of the status page: target/page/, and docs/page.png for the README
@@ -71,16 +71,16 @@ setup-component:
 	@scripts/setup-component
 
 setup-curl:
-	@scripts/setup-curl
+	@scripts/setup-tool curl curl
 
 setup-postgres:
 	@scripts/setup-postgres
 
 setup-chromium:
-	@scripts/setup-chromium
+	@scripts/setup-tool chromium chromium fonts-dejavu-core
 
 setup-deploy-tools:
 	@scripts/setup-deploy-tools
 
 setup-valgrind:
-	@scripts/setup-valgrind
+	@scripts/setup-tool valgrind valgrind

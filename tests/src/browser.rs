@@ -164,7 +164,7 @@ impl Browser {
         let mut message = Vec::new();
         self.answers.read_until(0, &mut message)?;
         if message.pop() != Some(0) {
-            bail!("Chromium has ended or is not installed; scripts/setup-chromium installs it");
+            bail!("Chromium has ended or is not installed; `make setup-chromium` installs it");
         }
         let message: Value = serde_json::from_slice(&message)?;
         let complaint = match message["method"].as_str() {
