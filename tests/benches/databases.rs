@@ -1,13 +1,13 @@
 //! What the databases' side costs: a flush beside the same SQL by hand, many replicas at once, a large collection.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use boundary_usage::{Backend, Clock, Collection, Database, Lock, LockMode, Options, Purpose, Update};
-use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::plugin;
 use boundary_usage_tests::postgres_proxy::PostgresProxy;
 use boundary_usage_tests::restartable_postgres::RestartablePostgres;
+use boundary_usage_tests::until;
 use boundary_usage_tests::usage::{id, set, uniques};
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::task::JoinSet;
@@ -41,9 +41,7 @@ pub(crate) async fn flush_cost(database: Database) -> Result<FlushCost> {
             let (workspace, owner) = Input::Hot.ids(number);
             tracker.track(workspace, owner, 1, 0)?;
         }
-        while tracker.status().waiting_activities > 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until(|| tracker.status().waiting_activities == 0).await;
         let start = Instant::now();
         tracker.flush().await?;
         flushes.push(start.elapsed().as_secs_f64());
@@ -78,12 +76,15 @@ pub(crate) async fn round_trips(url: &str) -> Result<u64> {
 /// The statements of a flush, without a component.
 async fn flush_by_hand(backend: &dyn Backend, replica: Uuid, update: &Update, cutover: LockMode) -> Result<()> {
     let mut transaction = match cutover {
-        LockMode::Shared => backend.begin_flush(replica).await?,
-        LockMode::Exclusive => backend.begin(Purpose::Collection).await?,
+        LockMode::Shared => backend.begin_flush(replica).await?.0,
+        LockMode::Exclusive => {
+            let mut transaction = backend.begin(Purpose::Collection).await?;
+            transaction.acquire(Lock::Cutover, LockMode::Exclusive).await?;
+            transaction.acquire(Lock::Replica(replica), LockMode::Exclusive).await?;
+            transaction.read(replica).await?;
+            transaction
+        }
     };
-    transaction.acquire(Lock::Cutover, cutover).await?;
-    transaction.acquire(Lock::Replica(replica), LockMode::Exclusive).await?;
-    transaction.read(replica).await?;
     transaction.upsert(replica, update).await?;
     Ok(transaction.commit().await?)
 }
@@ -128,7 +129,6 @@ pub(crate) async fn flushes_per_second(server: &RestartablePostgres) -> Result<[
 
 /// A collection of full sketches.
 pub(crate) struct LargeCollection {
-    pub(crate) rows: u64,
     pub(crate) seconds: f64,
     /// How far the process's memory grew during it.
     pub(crate) growth_bytes: u64,
@@ -158,15 +158,10 @@ pub(crate) async fn collect_full_rows(server: &RestartablePostgres, rows: u64) -
     let growth_bytes = peak_resident_bytes().saturating_sub(before);
     ensure!(summary.replicas == rows && summary.allowed_requests == rows, "{summary:?}");
     database.close().await;
-    Ok(LargeCollection { rows, seconds, growth_bytes })
+    Ok(LargeCollection { seconds, growth_bytes })
 }
 
 /// A server that writes through to its disk, as large as one for 200 replicas would be.
 pub(crate) async fn postgres() -> Result<RestartablePostgres> {
     RestartablePostgres::start("-c max_connections=250 -c shared_buffers=1GB -c max_wal_size=16GB").await
-}
-
-/// A file.
-pub(crate) fn sqlite() -> Result<TestDatabase> {
-    TestDatabase::sqlite()
 }

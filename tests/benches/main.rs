@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use boundary_usage::Database;
+use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::model_database::ModelDatabase;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -131,7 +132,7 @@ fn starts(_: &Runtime, directory: &Path, report: &mut Report) -> Result<()> {
 
 fn databases(runtime: &Runtime, _: &Path, report: &mut Report) -> Result<()> {
     runtime.block_on(async {
-        let file = databases::sqlite()?;
+        let file = TestDatabase::sqlite()?;
         let server = databases::postgres().await?;
         let none = Database::with_backend(Arc::new(ModelDatabase::default()));
         let databases = [
@@ -154,7 +155,6 @@ fn databases(runtime: &Runtime, _: &Path, report: &mut Report) -> Result<()> {
         let collection = databases::collect_full_rows(&server, COLLECTED_ROWS).await?;
         report.figure("collect_10000_full_sketches_s", "s", collection.seconds);
         report.figure("collect_10000_full_sketches_growth_bytes", "bytes", collection.growth_bytes as f64);
-        assert_eq!(collection.rows, COLLECTED_ROWS);
         anyhow::Ok(())
     })
 }

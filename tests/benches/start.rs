@@ -4,10 +4,11 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use boundary_usage::{Clock, Database, Options, Plugin};
+use boundary_usage_tests::until;
 use uuid::Uuid;
 
 use crate::rounds::median;
@@ -72,9 +73,7 @@ pub(crate) async fn child_many_trackers(url: &str) -> Result<()> {
         tracker.track(Uuid::from_u128(1), Uuid::from_u128(2), 1, 0)?;
     }
     for tracker in &trackers {
-        while tracker.status().waiting_activities > 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until(|| tracker.status().waiting_activities == 0).await;
     }
     println!("{}", resident_bytes().saturating_sub(before) / TRACKERS);
     Ok(())
