@@ -47,6 +47,8 @@ simulate: setup-component ## Simulates replicas and faults: SEEDS=2000, or STEPS
 bench: setup ## Measures everything beside its rivals; ONLY=throughput|operations|memory|starts|databases for a part, ONLY=picture to draw again
 	$(CARGO) bench --workspace --bench usage -- $(ONLY)
 
+# Not incremental: that compiles a crate in many more pieces, between which less is inlined, and more than doubles the counts.
+instructions: export CARGO_INCREMENTAL = 0
 instructions: setup-component setup-valgrind ## Counts instructions per activity, and fails beyond the baseline; SAVE=1 makes a new one
 	$(CARGO) build --workspace --bins
 	$(CARGO) run --quiet --bin instructions -- $(if $(SAVE),--save)
