@@ -2,7 +2,7 @@
 //! in no `Debug` form.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use anyhow::{Result, ensure};
 use boundary_usage::Database;
@@ -11,7 +11,8 @@ use boundary_usage_cli::commands;
 use boundary_usage_tests::postgres_server::PostgresServer;
 use clap::Parser;
 use sqlx::{Connection, Executor, PgConnection};
-use tracing::subscriber::DefaultGuard;
+use tracing::Dispatch;
+use tracing::subscriber::{DefaultGuard, NoSubscriber};
 use tracing_subscriber::fmt::format::FmtSpan;
 
 const SECRET: &str = "hunter2";
@@ -20,8 +21,13 @@ const SECRET: &str = "hunter2";
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
+/// Listens to nothing. As long as a log is the only subscriber of the process, a span or event that another thread comes
+/// upon first is asked of that thread alone, which has none, and is then nobody's, also not the log's.
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
+
 impl Log {
     pub(crate) fn start() -> (Self, DefaultGuard) {
+        LazyLock::force(&SECOND);
         let log = Self::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false);
