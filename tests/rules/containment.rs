@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boundary_usage::{Clock, Database, Error, Flushed, Options, TrackError, Tracker};
+use boundary_usage_tests::faults::{Fault, Faults};
 use boundary_usage_tests::model_database::ModelDatabase;
 use boundary_usage_tests::{cue, misbehaving_plugin, until};
 use uuid::Uuid;
@@ -92,7 +93,7 @@ async fn a_flush_that_never_ends_is_given_up_and_loses_nothing() {
 
 #[tokio::test]
 async fn a_transaction_held_for_ever_is_ended_and_loses_nothing() {
-    breaks_and_is_replaced(13, "").await;
+    breaks_and_is_replaced(13, "unreachable").await;
     breaks_and_is_replaced(14, "does not end").await;
 }
 
@@ -116,6 +117,66 @@ async fn a_second_commit_and_a_second_transaction_of_one_flush_reach_nothing() {
         assert_eq!(model.tables().rows.len(), 1, "cue {number}: its one commit has written");
         tracker.track(Uuid::from_u128(3), Uuid::from_u128(9), 1, 2).unwrap();
         assert_eq!(flush_to_success(&tracker).await, Flushed::Written { flush: 2, new_period: false });
+    }
+}
+
+/// A database that can be held, and a tracker on it whose flush may take as long.
+async fn start_with_faults(model: &ModelDatabase, flush_timeout: Duration) -> (Tracker, Faults) {
+    let (database, faults) = Faults::in_front_of(&Database::with_backend(Arc::new(model.clone())));
+    let options = Options { clock: Clock::manual().0, flush_timeout, ..Options::default() };
+    (misbehaving_plugin().start(REPLICA, database, options).await.unwrap(), faults)
+}
+
+#[tokio::test]
+async fn what_the_database_has_begun_when_the_component_breaks_is_ended_and_rolled_back() {
+    let model = ModelDatabase::default();
+    let (tracker, faults) = start_with_faults(&model, Duration::from_secs(60)).await;
+    faults.inject(Fault::UpsertHeld);
+    tracker.track(Uuid::from_u128(1), Uuid::from_u128(9), 1, 2).unwrap();
+    let flush = tokio::spawn({
+        let tracker = tracker.clone();
+        async move { tracker.flush().await }
+    });
+    faults.until(|seen| seen.held).await;
+    tracker.track(cue(1), Uuid::from_u128(9), 1, 2).unwrap();
+    assert!(matches!(flush.await.unwrap(), Err(Error::Component { .. })));
+    faults.release();
+    faults.until(|seen| seen.rolled_back == 1).await;
+    assert_eq!(faults.seen().abandoned, 0, "its future was dropped half way");
+    tracker.track(Uuid::from_u128(2), Uuid::from_u128(9), 1, 2).unwrap();
+    assert_eq!(flush_to_success(&tracker).await, Flushed::Written { flush: 1, new_period: true });
+    assert_all_counted(&model);
+}
+
+#[tokio::test]
+async fn what_the_database_has_begun_when_its_time_is_over_is_ended_and_rolled_back() {
+    let model = ModelDatabase::default();
+    let (tracker, faults) = start_with_faults(&model, Duration::from_millis(20)).await;
+    faults.inject(Fault::UpsertHeld);
+    track_around(&tracker, 0);
+    let error = tracker.flush().await.unwrap_err();
+    assert!(error.is_retryable() && error.to_string().contains("the time for a flush is over"), "{error}");
+    assert_eq!(faults.seen().rolled_back, 0, "it is not over");
+    faults.release();
+    faults.until(|seen| seen.rolled_back == 1).await;
+    assert_eq!(faults.seen().abandoned, 0, "its future was dropped half way");
+    while tracker.flush().await.is_err() {}
+    assert_all_counted(&model);
+}
+
+#[tokio::test]
+async fn a_database_driver_that_panics_costs_its_flush_and_nothing_else() {
+    for (fault, is_unknown) in [(Fault::UpsertPanics, false), (Fault::CommitPanics, true)] {
+        let model = ModelDatabase::default();
+        let (tracker, faults) = start_with_faults(&model, Duration::from_secs(60)).await;
+        faults.inject(fault);
+        track_around(&tracker, 0);
+        let error = tracker.flush().await.unwrap_err();
+        assert!(error.to_string().contains("driver panicked"), "{fault:?}: {error}");
+        assert_eq!(matches!(error, Error::CommitUnknown { .. }), is_unknown, "{fault:?}: {error}");
+        assert_eq!(tracker.flush().await.unwrap(), Flushed::Written { flush: 1, new_period: true });
+        assert_all_counted(&model);
+        assert_eq!(tracker.status().restarts, 0);
     }
 }
 

@@ -60,11 +60,11 @@ async fn r1_a_track_without_requests_still_counts_the_ids() {
 async fn r2_a_flush_without_activity_opens_no_transaction() {
     let fixture = Fixture::new().await;
     assert_eq!(fixture.tracker.flush().await.unwrap(), Flushed::Idle);
-    assert_eq!(fixture.faults.begun_so_far(), 0);
+    assert_eq!(fixture.faults.seen().begun, 0);
     fixture.track(1, 1, 0);
     fixture.tracker.flush().await.unwrap();
     assert_eq!(fixture.tracker.flush().await.unwrap(), Flushed::Idle);
-    assert_eq!(fixture.faults.begun_so_far(), 1);
+    assert_eq!(fixture.faults.seen().begun, 1);
 }
 
 #[tokio::test]
@@ -76,7 +76,7 @@ async fn r3_activity_tracked_while_a_flush_waits_for_a_lock_is_accepted_and_land
         let tracker = fixture.tracker.clone();
         async move { tracker.flush().await }
     });
-    fixture.faults.begun(1).await;
+    fixture.faults.until(|seen| seen.begun >= 1).await;
     fixture.track(2, 20, 10);
     drop(collection);
     assert_eq!(flush.await.unwrap().unwrap(), Flushed::Written { flush: 1, new_period: true });
@@ -157,9 +157,9 @@ async fn r7_and_d10_the_loop_flushes_at_every_interval_and_goes_on_after_a_failu
             fixture.faults.inject(Fault::Upsert);
         }
         fixture.clock.advance(Duration::from_millis(seconds * 1_000 - 1));
-        assert_eq!(fixture.faults.begun_so_far(), round, "flushed before {seconds} s were over");
+        assert_eq!(fixture.faults.seen().begun, round, "flushed before {seconds} s were over");
         fixture.clock.advance(Duration::from_millis(1));
-        fixture.faults.begun(1 + round).await;
+        fixture.faults.until(|seen| seen.begun > round).await;
     }
     // The loop sleeps again only once its last flush is over.
     fixture.clock.sleepers(1).await;
@@ -187,7 +187,7 @@ async fn d10_the_status_tells_what_is_pending_and_how_flushes_fared() {
         let tracker = fixture.tracker.clone();
         async move { tracker.flush().await }
     });
-    fixture.faults.begun(3).await;
+    fixture.faults.until(|seen| seen.begun >= 3).await;
     fixture.track(5, 1, 0);
     fixture.clock.advance(Duration::from_secs(2));
     drop(collection);

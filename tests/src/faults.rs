@@ -27,25 +27,44 @@ pub enum Fault {
     Read,
     /// The row cannot be written.
     Upsert,
+    /// The row is written only once [`Faults::release`] says so.
+    UpsertHeld,
+    /// The driver panics as it writes the row.
+    UpsertPanics,
     /// The commit is answered with an error: nothing is applied.
     Commit,
     /// The commit is lost on its way: nothing is applied, and nobody knows.
     CommitLost,
     /// The commit is applied, and its reply is lost.
     CommitReplyLost,
+    /// The driver panics as it commits: nothing is applied.
+    CommitPanics,
 }
 
-/// The faults to come, and how many transactions have been begun.
+/// The faults to come, and what has been seen of transactions.
 #[derive(Clone)]
 pub struct Faults {
     queued: Arc<Mutex<VecDeque<Fault>>>,
-    begun: watch::Sender<u64>,
+    seen: watch::Sender<Seen>,
+}
+
+/// What has been seen since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Transactions begun.
+    pub begun: u64,
+    /// Whether a write is held at this moment.
+    pub held: bool,
+    /// Writes whose future was dropped half way, while they were held.
+    pub abandoned: u64,
+    /// Transactions rolled back.
+    pub rolled_back: u64,
 }
 
 impl Faults {
     /// A database in front of another, and the way to make it fail.
     pub fn in_front_of(database: &Database) -> (Database, Self) {
-        let faults = Self { queued: Arc::default(), begun: watch::Sender::new(0) };
+        let faults = Self { queued: Arc::default(), seen: watch::Sender::new(Seen::default()) };
         let backend = FaultyDatabase { inner: database.backend().clone(), faults: faults.clone() };
         (Database::with_backend(Arc::new(backend)), faults)
     }
@@ -60,14 +79,19 @@ impl Faults {
         self.lock().len()
     }
 
-    /// Waits until as many transactions have been begun since the start.
-    pub async fn begun(&self, count: u64) {
-        self.begun.subscribe().wait_for(|begun| *begun >= count).await.expect("the sender lives in self");
+    /// Waits until what has been seen is as said.
+    pub async fn until(&self, is_so: impl Fn(&Seen) -> bool) {
+        self.seen.subscribe().wait_for(is_so).await.expect("the sender lives in self");
     }
 
-    /// How many transactions have been begun since the start.
-    pub fn begun_so_far(&self) -> u64 {
-        *self.begun.borrow()
+    /// What has been seen.
+    pub fn seen(&self) -> Seen {
+        *self.seen.borrow()
+    }
+
+    /// Lets the write that is held go on.
+    pub fn release(&self) {
+        self.seen.send_modify(|seen| seen.held = false);
     }
 
     /// Whether the next fault is this one; it has then struck.
@@ -101,7 +125,7 @@ impl Backend for FaultyDatabase {
     }
 
     async fn begin(&self, purpose: Purpose) -> Result<Box<dyn Transaction>, Error> {
-        self.faults.begun.send_modify(|begun| *begun += 1);
+        self.faults.seen.send_modify(|seen| seen.begun += 1);
         if self.faults.strikes(Fault::Begin) {
             return Err(injected("beginning a transaction"));
         }
@@ -155,6 +179,12 @@ impl Transaction for FaultyTransaction {
         if self.faults.strikes(Fault::Upsert) {
             return Err(injected("writing"));
         }
+        assert!(!self.faults.strikes(Fault::UpsertPanics), "injected by the test");
+        if self.faults.strikes(Fault::UpsertHeld) {
+            let held = Held::new(&self.faults.seen);
+            self.faults.until(|seen| !seen.held).await;
+            drop(held);
+        }
         self.inner.upsert(replica, update).await
     }
 
@@ -184,10 +214,28 @@ impl Transaction for FaultyTransaction {
             inner.commit().await?;
             return Err(Error::CommitUnknown { source: "injected by the test".into() });
         }
+        assert!(!faults.strikes(Fault::CommitPanics), "injected by the test");
         inner.commit().await
     }
 
     async fn rollback(self: Box<Self>) {
         self.inner.rollback().await;
+        self.faults.seen.send_modify(|seen| seen.rolled_back += 1);
+    }
+}
+
+/// A write that is held. When it is dropped before its release, it was dropped half way.
+struct Held<'a>(&'a watch::Sender<Seen>);
+
+impl<'a> Held<'a> {
+    fn new(seen: &'a watch::Sender<Seen>) -> Self {
+        seen.send_modify(|seen| seen.held = true);
+        Self(seen)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|seen| seen.abandoned += u64::from(seen.held));
     }
 }

@@ -15,6 +15,7 @@ use boundary_usage::{
 use chrono::{DateTime, Utc};
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
+use tokio::task::coop::consume_budget;
 use uuid::Uuid;
 
 /// A database in memory; clones are the same database.
@@ -147,6 +148,8 @@ impl Transaction for ModelTransaction {
     }
 
     async fn read(&mut self, replica: Uuid) -> Result<Stored, Error> {
+        // As whatever waits for a socket does: who asks without end must let others have their turn.
+        consume_budget().await;
         let tables = self.database.tables();
         Ok(Stored {
             last_flush: tables.last_flushes.get(&replica).copied().unwrap_or_default(),

@@ -11,7 +11,7 @@ use wasmtime::component::{Accessor, HasSelf, Resource, ResourceTable};
 use wasmtime::{Result as Trap, StoreLimits};
 
 use super::bindings::boundary::usage::{locks, transactions, types};
-use super::transaction::Transaction;
+use super::transaction::{Open, Transaction};
 use crate::checkpoint::Keeper;
 use crate::database::{Database, Stored, UniqueSet, Uniques, Update};
 use crate::error::{Error, chain};
@@ -67,7 +67,7 @@ impl types::Host for Capabilities {}
 impl locks::Host for Capabilities {}
 
 impl transactions::HostTransaction for Capabilities {
-    /// The transaction's task sees its channel close, and rolls back.
+    /// Rolls back.
     fn drop(&mut self, transaction: Resource<Transaction>) -> Trap<()> {
         self.transaction_open = false;
         self.table.delete(transaction)?;
@@ -111,11 +111,11 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
             Ok(grants) => grants,
             Err(error) => return Ok(Err(error)),
         };
-        let begun = Transaction::begin(&grants.database, replica, grants.flush_timeout).await;
+        let begun = Open::begin(&grants.database, replica, grants.flush_timeout).await;
         accessor.with(|mut access| {
             let capabilities = access.get();
             match begun {
-                Ok(transaction) => Ok(Ok(capabilities.table.push(transaction)?)),
+                Ok(open) => Ok(Ok(capabilities.table.push(Transaction::new(open))?)),
                 Err(error) => {
                     capabilities.transaction_open = false;
                     Ok(Err(error.into()))
@@ -128,23 +128,29 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
         accessor: &Accessor<T, Self>,
         transaction: Resource<Transaction>,
     ) -> Trap<Result<types::Stored, types::Error>> {
-        let asked = accessor.with(|mut access| -> Trap<_> {
+        let taken = accessor.with(|mut access| -> Trap<_> {
             let transaction = access.get().table.get_mut(&transaction)?;
-            Ok(transaction.granted.replica.then(|| (transaction.stored.take(), transaction.requests())))
+            if !transaction.granted.replica {
+                return Ok(Err(refused("to read needs the replica's lock")));
+            }
+            Ok(transaction.take().map_err(Into::into))
         })?;
-        let stored = match asked {
-            None => return Ok(Err(refused("to read needs the replica's lock"))),
-            Some((Some(stored), _)) => stored,
-            Some((None, requests)) => match requests.read().await {
-                Ok(stored) => stored,
-                Err(error) => return Ok(Err(error.into())),
-            },
+        let read = match taken {
+            Ok(open) => open.read().await,
+            Err(error) => return Ok(Err(error)),
         };
         accessor.with(|mut access| {
             let capabilities = access.get();
-            capabilities.grants.ledger().last_flush_read(stored.last_flush);
-            capabilities.table.get_mut(&transaction)?.granted.read = true;
-            Ok(Ok(stored.into()))
+            let transaction = capabilities.table.get_mut(&transaction)?;
+            Ok(match read {
+                Ok((open, stored)) => {
+                    transaction.put_back(open);
+                    transaction.granted.read = true;
+                    capabilities.grants.ledger().last_flush_read(stored.last_flush);
+                    Ok(stored.into())
+                }
+                Err(error) => Err(error.into()),
+            })
         })
     }
 
@@ -157,7 +163,7 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
             Ok(update) => update,
             Err(error) => return Ok(Err(error)),
         };
-        let requests = accessor.with(|mut access| -> Trap<_> {
+        let taken = accessor.with(|mut access| -> Trap<_> {
             let transaction = access.get().table.get_mut(&transaction)?;
             let granted = &mut transaction.granted;
             if !granted.cutover || !granted.replica || !granted.read {
@@ -166,11 +172,18 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
             if std::mem::replace(&mut granted.upserted, true) {
                 return Ok(Err(refused("the transaction has an upsert already")));
             }
-            Ok(Ok(transaction.requests()))
+            Ok(transaction.take().map_err(Into::into))
         })?;
-        match requests {
-            Ok(requests) => Ok(requests.upsert(update).await.map_err(Into::into)),
-            Err(error) => Ok(Err(error)),
+        let written = match taken {
+            Ok(open) => open.upsert(update).await,
+            Err(error) => return Ok(Err(error)),
+        };
+        match written {
+            Ok((open, new_period)) => accessor.with(|mut access| {
+                access.get().table.get_mut(&transaction)?.put_back(open);
+                Ok(Ok(new_period))
+            }),
+            Err(error) => Ok(Err(error.into())),
         }
     }
 
@@ -178,7 +191,7 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
         accessor: &Accessor<T, Self>,
         transaction: Resource<Transaction>,
     ) -> Trap<Result<(), types::Error>> {
-        let (transaction, grants) = accessor.with(|mut access| -> Trap<_> {
+        let (mut transaction, grants) = accessor.with(|mut access| -> Trap<_> {
             let capabilities = access.get();
             capabilities.transaction_open = false;
             Ok((capabilities.table.delete(transaction)?, capabilities.grants.clone()))
@@ -186,12 +199,16 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
         if !transaction.granted.upserted {
             return Ok(Err(refused("there is nothing to commit")));
         }
+        let open = match transaction.take() {
+            Ok(open) => open,
+            Err(error) => return Ok(Err(error.into())),
+        };
         grants.ledger().commit_sent();
-        if let Err(error) = transaction.within_its_time(grants.checkpoint_before_commit()).await {
+        if let Err(error) = open.within_its_time(grants.checkpoint_before_commit()).await {
             grants.ledger().commit_answered(Outcome::RolledBack);
             return Ok(Err(error.into()));
         }
-        let result = transaction.commit().await;
+        let result = open.commit().await;
         grants.ledger().commit_answered(match &result {
             Ok(()) => Outcome::Committed,
             Err(Error::CommitUnknown { .. }) => Outcome::Unknown,

@@ -1,35 +1,31 @@
-//! A component's handle of a database transaction, and the task that owns the transaction itself.
+//! A component's handle of a database transaction, and how the database's work is done in its calls.
 //!
-//! The task begins with all that a flush needs first: both locks, and what is stored. The component asks for them one after
-//! the other, and finds them there; each would be a wait of its own. The handle then sends requests, which the task
-//! carries out one after the other. So the end of a handle, however it comes (the component drops it, traps, or its store
-//! is torn down in the middle of a call), is a closed channel, and the task answers that with a rollback. No future of the database is ever dropped half way.
+//! The transaction begins with all that a flush needs first: both locks, and what is stored. The component asks for them one
+//! after the other, and finds them there; each would be a wait of its own.
+//!
+//! The work is done in the component's own calls, on the thread that runs it, because to hand it to another thread costs more
+//! than the work. But a component can end in the middle of a call: it traps, or its time is over, or its store is torn down. What
+//! has begun then goes on as a task, to its end and the rollback. No future of the database is ever dropped half way.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::database::{self, Database, Stored, Update};
 use crate::error::Error;
 
-type Reply<T> = oneshot::Sender<Result<T, Error>>;
-
-enum Request {
-    Read(Reply<Stored>),
-    Upsert(Box<Update>, Reply<bool>),
-    Commit(Reply<()>),
-}
-
 /// What a component holds. To drop it rolls back.
 #[allow(unreachable_pub)] // the generated bindings re-export it, inside this module
 pub struct Transaction {
-    requests: mpsc::Sender<Request>,
-    deadline: Instant,
+    /// `None` while a call works with it, and after one that failed.
+    open: Option<Open>,
     pub(super) granted: Granted,
-    /// Until the component asks for it.
-    pub(super) stored: Option<Stored>,
 }
 
 /// What the component has been granted within the transaction.
@@ -41,112 +37,151 @@ pub(super) struct Granted {
     pub(super) upserted: bool,
 }
 
-/// A way to one transaction's task, taken out of the store so that no borrow of the store is held while waiting.
-#[derive(Clone)]
-pub(super) struct Requests {
-    sender: mpsc::Sender<Request>,
-    deadline: Instant,
-}
-
 impl Transaction {
-    /// Opens a transaction that answers everything within `limit`.
-    pub(super) async fn begin(database: &Database, replica: Uuid, limit: Duration) -> Result<Self, Error> {
-        let (requests, receiver) = mpsc::channel(1);
-        let (reply, begun) = oneshot::channel();
-        let backend = database.backend().clone();
-        database.runtime().spawn(async move {
-            match backend.begin_flush(replica).await {
-                Ok((transaction, stored)) => {
-                    // A component that no longer waits has closed the channel, and the rollback follows.
-                    let _ = reply.send(Ok(stored));
-                    serve(transaction, replica, receiver).await;
-                }
-                Err(error) => {
-                    let _ = reply.send(Err(error));
-                }
-            }
-        });
-        let deadline = Instant::now() + limit;
-        let stored = answer(begun, deadline, "beginning a transaction").await?;
-        Ok(Self { requests, deadline, granted: Granted::default(), stored: Some(stored) })
+    pub(super) fn new(open: Open) -> Self {
+        Self { open: Some(open), granted: Granted::default() }
     }
 
-    pub(super) fn requests(&self) -> Requests {
-        Requests { sender: self.requests.clone(), deadline: self.deadline }
+    /// Takes it out of the store, so that no borrow of the store is held while a call works with it.
+    pub(super) fn take(&mut self) -> Result<Open, Error> {
+        let gone = || Error::Unavailable { action: "using a transaction", source: "it is busy or gone".into() };
+        self.open.take().ok_or_else(gone)
+    }
+
+    pub(super) fn put_back(&mut self, open: Open) {
+        self.open = Some(open);
+    }
+}
+
+/// A database transaction between its begin and its commit. To drop it rolls back, and so does a call that fails.
+pub(super) struct Open {
+    /// `None` only once it ends.
+    transaction: Option<Box<dyn database::Transaction>>,
+    replica: Uuid,
+    /// What was read when it began, until the component asks for it.
+    stored: Option<Stored>,
+    deadline: Instant,
+    runtime: Handle,
+}
+
+impl Open {
+    /// Opens a transaction that answers everything within `limit`.
+    pub(super) async fn begin(database: &Database, replica: Uuid, limit: Duration) -> Result<Self, Error> {
+        let deadline = Instant::now() + limit;
+        let backend = database.backend().clone();
+        let runtime = database.runtime().clone();
+        let work = Work::new(runtime.clone(), async move {
+            let (transaction, stored) = backend.begin_flush(replica).await?;
+            Ok(Self { transaction: Some(transaction), replica, stored: Some(stored), deadline, runtime })
+        });
+        work.within(deadline, "beginning a transaction").await?
+    }
+
+    pub(super) async fn read(mut self) -> Result<(Self, Stored), Error> {
+        if let Some(stored) = self.stored.take() {
+            return Ok((self, stored));
+        }
+        let (runtime, deadline) = (self.runtime.clone(), self.deadline);
+        let work = Work::new(runtime, async move {
+            let replica = self.replica;
+            let stored = self.transaction().read(replica).await?;
+            Ok((self, stored))
+        });
+        work.within(deadline, "reading the replica's usage").await?
+    }
+
+    pub(super) async fn upsert(mut self, update: Update) -> Result<(Self, bool), Error> {
+        let (runtime, deadline) = (self.runtime.clone(), self.deadline);
+        let work = Work::new(runtime, async move {
+            let replica = self.replica;
+            let new_period = self.transaction().upsert(replica, &update).await?;
+            Ok((self, new_period))
+        });
+        work.within(deadline, "writing the replica's usage").await?
     }
 
     /// Waits for something that the transaction needs, as long as it has time.
-    pub(super) async fn within_its_time<T>(&self, needed: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let late = |_| Err(late("the checkpoint before the commit"));
-        tokio::time::timeout_at(self.deadline, needed).await.unwrap_or_else(late)
+    pub(super) fn within_its_time<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        needed: F,
+    ) -> impl Future<Output = Result<T, Error>> + use<T, F> {
+        let answer = tokio::time::timeout_at(self.deadline, needed);
+        async { answer.await.unwrap_or_else(|_| Err(late("the checkpoint before the commit"))) }
     }
 
-    /// Commits. Once the request is under way, only the database's answer tells the outcome.
-    pub(super) async fn commit(self) -> Result<(), Error> {
-        let unknown = |source: Error| Error::CommitUnknown { source: source.into() };
-        let (reply, answered) = oneshot::channel();
-        // Nobody else sends: the channel has room, and it is closed only if the task has died.
-        self.requests.try_send(Request::Commit(reply)).map_err(|_| lost("the commit"))?;
-        match tokio::time::timeout_at(self.deadline, answered).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(unknown(lost("the commit"))),
-            Err(_) => Err(unknown(late("the commit"))),
+    /// Commits. Once that has begun, only the database's answer tells the outcome.
+    pub(super) async fn commit(mut self) -> Result<(), Error> {
+        let transaction = self.transaction.take().expect(NOT_ENDED);
+        let work = Work::new(self.runtime.clone(), transaction.commit());
+        let answer = work.within(self.deadline, "the commit").await;
+        answer.unwrap_or_else(|no_answer| Err(Error::CommitUnknown { source: no_answer.into() }))
+    }
+
+    fn transaction(&mut self) -> &mut dyn database::Transaction {
+        self.transaction.as_deref_mut().expect(NOT_ENDED)
+    }
+}
+
+const NOT_ENDED: &str = "what ends the transaction takes all of this";
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(transaction) = self.transaction.take() {
+            self.runtime.spawn(transaction.rollback());
         }
     }
 }
 
-impl Requests {
-    pub(super) async fn read(&self) -> Result<Stored, Error> {
-        self.ask("reading the replica's usage", Request::Read).await
+/// Work of the database, done where it is awaited. When it is dropped before its end, a task does the rest.
+struct Work<T: Send + 'static> {
+    /// The database's, where its connections are.
+    runtime: Handle,
+    /// `None` after its end.
+    rest: Option<BoxFuture<'static, T>>,
+}
+
+impl<T: Send + 'static> Work<T> {
+    fn new(runtime: Handle, work: impl Future<Output = T> + Send + 'static) -> Self {
+        Self { runtime, rest: Some(Box::pin(work)) }
     }
 
-    pub(super) async fn upsert(&self, update: Update) -> Result<bool, Error> {
-        self.ask("writing the replica's usage", |reply| Request::Upsert(Box::new(update), reply)).await
-    }
-
-    async fn ask<T>(&self, action: &'static str, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Error> {
-        let (reply, answered) = oneshot::channel();
-        self.sender.try_send(request(reply)).map_err(|_| lost(action))?;
-        answer(answered, self.deadline, action).await
+    /// An error says that no answer came.
+    async fn within(self, deadline: Instant, action: &'static str) -> Result<T, Error> {
+        let answer = tokio::time::timeout_at(deadline, self).await.map_err(|_| late(action))?;
+        answer.map_err(|Panicked| Error::Unavailable { action, source: "the database's driver panicked".into() })
     }
 }
 
-async fn answer<T>(
-    answered: oneshot::Receiver<Result<T, Error>>,
-    deadline: Instant,
-    action: &'static str,
-) -> Result<T, Error> {
-    match tokio::time::timeout_at(deadline, answered).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(_)) => Err(lost(action)),
-        Err(_) => Err(late(action)),
+/// As a task's panic is its own end only, so is that of work that is done here.
+struct Panicked;
+
+impl<T: Send + 'static> Future for Work<T> {
+    type Output = Result<T, Panicked>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { runtime, rest } = &mut *self;
+        let rest = rest.as_mut().expect("nothing is awaited beyond its end");
+        let entered = runtime.enter();
+        let polled = catch_unwind(AssertUnwindSafe(|| rest.as_mut().poll(context)));
+        drop(entered);
+        let ended = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(answer)) => Ok(answer),
+            Err(_) => Err(Panicked),
+        };
+        self.rest = None;
+        Poll::Ready(ended)
+    }
+}
+
+impl<T: Send + 'static> Drop for Work<T> {
+    fn drop(&mut self) {
+        if let Some(rest) = self.rest.take() {
+            self.runtime.spawn(rest);
+        }
     }
 }
 
 fn late(action: &'static str) -> Error {
     Error::Unavailable { action, source: "the time for a flush is over".into() }
-}
-
-fn lost(action: &'static str) -> Error {
-    Error::Unavailable { action, source: "the transaction is busy or gone".into() }
-}
-
-/// Owns the transaction until its end.
-async fn serve(mut transaction: Box<dyn database::Transaction>, replica: Uuid, mut requests: mpsc::Receiver<Request>) {
-    // Replies to a component that no longer waits go nowhere; the closed channel then ends the loop.
-    while let Some(request) = requests.recv().await {
-        match request {
-            Request::Read(reply) => {
-                let _ = reply.send(transaction.read(replica).await);
-            }
-            Request::Upsert(update, reply) => {
-                let _ = reply.send(transaction.upsert(replica, &update).await);
-            }
-            Request::Commit(reply) => {
-                let _ = reply.send(transaction.commit().await);
-                return;
-            }
-        }
-    }
-    transaction.rollback().await;
 }
