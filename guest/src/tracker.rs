@@ -28,6 +28,7 @@ pub struct AlreadyFlushing;
 /// The usage of one replica since its last flush.
 pub struct Tracker {
     key: HashingKey,
+    /// Every record puts a workspace in, so that this set tells whether there was any.
     workspaces: UniqueSet,
     users: UniqueSet,
     allowed: u64,
@@ -69,13 +70,17 @@ impl Tracker {
         if self.flushing {
             return Err(AlreadyFlushing);
         }
-        self.gather();
-        let left_over = std::mem::take(&mut self.left_over);
-        if left_over.delta.is_none() && left_over.in_doubt.is_none() {
+        if !self.has_to_flush() {
             return Ok(None);
         }
+        self.gather();
         self.flushing = true;
-        Ok(Some(Flush::new(left_over)))
+        Ok(Some(Flush::new(std::mem::take(&mut self.left_over))))
+    }
+
+    /// Whether there is anything to flush, or anything in doubt.
+    pub fn has_to_flush(&self) -> bool {
+        !self.workspaces.is_empty() || self.left_over.delta.is_some() || self.left_over.in_doubt.is_some()
     }
 
     /// Ends a flush: what is not in the database for certain comes back and goes out with the next one.
@@ -109,7 +114,6 @@ impl Tracker {
     }
 
     fn take_open(&mut self) -> Option<Snapshot> {
-        // Every record puts a workspace in, so that its set tells whether there was any.
         if self.workspaces.is_empty() {
             return None;
         }

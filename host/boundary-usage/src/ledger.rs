@@ -75,6 +75,11 @@ impl Ledger {
         }
     }
 
+    /// Whether a flush that began now would have anything to write or to find out.
+    pub(crate) fn has_to_flush(&self) -> bool {
+        self.tracker.has_to_flush()
+    }
+
     /// The component has taken its snapshot and begins a transaction. Answers whether it may: a flush commits once, and
     /// there must be something to flush.
     pub(crate) fn flush_begins(&mut self) -> bool {

@@ -11,7 +11,7 @@ use wasmtime::component::{Accessor, HasSelf, Resource, ResourceTable};
 use wasmtime::{Result as Trap, StoreLimits};
 
 use super::bindings::boundary::usage::{locks, transactions, types};
-use super::transaction::{Open, Transaction};
+use super::transaction::{Beginning, Transaction};
 use crate::checkpoint::Keeper;
 use crate::database::{Database, Stored, UniqueSet, Uniques, Update};
 use crate::error::{Error, chain};
@@ -27,6 +27,8 @@ pub(super) struct Capabilities {
     pub(super) left_over: Option<types::LeftOver>,
     /// The tick at which the component last began to compute.
     pub(super) entered: Arc<AtomicU64>,
+    /// The transaction of a flush that has just been called, until the component begins it.
+    pub(super) beginning: Option<Beginning>,
     pub(super) transaction_open: bool,
     /// Told when the component has taken the snapshot of a flush.
     pub(super) snapshot_taken: watch::Sender<bool>,
@@ -46,6 +48,11 @@ pub(crate) struct Grants {
 impl Grants {
     pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().expect("no holder of this lock panics")
+    }
+
+    /// Has the database begin the transaction of a flush.
+    pub(super) fn begin(&self) -> Beginning {
+        Beginning::start(&self.database, self.replica, self.flush_timeout)
     }
 
     /// An error says that the commit must not be sent.
@@ -92,7 +99,7 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
         replica: types::Uuid,
     ) -> Trap<Result<Resource<Transaction>, types::Error>> {
         let replica = Uuid::from_u64_pair(replica.high, replica.low);
-        let grants = accessor.with(|mut access| {
+        let beginning = accessor.with(|mut access| {
             let capabilities = access.get();
             if replica != capabilities.grants.replica {
                 return Err(refused(format!("replica {replica} is not the component's own")));
@@ -105,13 +112,13 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
             }
             capabilities.snapshot_taken.send_replace(true);
             capabilities.transaction_open = true;
-            Ok(capabilities.grants.clone())
+            Ok(capabilities.beginning.take().unwrap_or_else(|| capabilities.grants.begin()))
         });
-        let grants = match grants {
-            Ok(grants) => grants,
+        let beginning = match beginning {
+            Ok(beginning) => beginning,
             Err(error) => return Ok(Err(error)),
         };
-        let begun = Open::begin(&grants.database, replica, grants.flush_timeout).await;
+        let begun = beginning.opened().await;
         accessor.with(|mut access| {
             let capabilities = access.get();
             match begun {

@@ -82,6 +82,7 @@ impl Instance {
             grants: grants.clone(),
             left_over: Some(grants.ledger().left_over().into()),
             entered: entered.clone(),
+            beginning: None,
             transaction_open: false,
             snapshot_taken: snapshot_taken.clone(),
         };
@@ -158,10 +159,15 @@ impl Calls<'_> {
         self.meter.enter();
         self.snapshot_taken.send_replace(false);
         self.flush_deadline.send_replace(Some(Instant::now() + self.grants.flush_timeout * FLUSH_LIMITS));
+        // Where there is nothing to flush, no transaction is opened.
+        let beginning = self.grants.ledger().has_to_flush().then(|| self.grants.begin());
+        self.accessor.with(|mut access| access.data_mut().beginning = beginning);
         let replica = uuid(self.grants.replica);
         let flushed = self.tracker.call_flush(self.accessor, replica).await.map_err(broken)?;
         poll_fn(|context| self.accessor.poll_no_interesting_tasks(context)).await;
         self.flush_deadline.send_replace(None);
+        // Of a component that did not begin it.
+        self.accessor.with(|mut access| access.data_mut().beginning = None);
         self.grants.ledger().flush_ends();
         flushed.map(Into::into).map_err(from_component)
     }

@@ -1,7 +1,8 @@
 //! A component's handle of a database transaction, and how the database's work is done in its calls.
 //!
 //! The transaction begins with all that a flush needs first: both locks, and what is stored. The component asks for them one
-//! after the other, and finds them there; each would be a wait of its own.
+//! after the other, and finds them there; each would be a wait of its own. It begins as soon as a flush is called, while the
+//! component takes its snapshot.
 //!
 //! The work is done in the component's own calls, on the thread that runs it, because to hand it to another thread costs more
 //! than the work. But a component can end in the middle of a call: it traps, or its time is over, or its store is torn down. What
@@ -9,7 +10,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -53,6 +54,31 @@ impl Transaction {
     }
 }
 
+/// A transaction that is being opened. To drop it rolls back.
+pub(super) struct Beginning {
+    work: Work<Result<Open, Error>>,
+    deadline: Instant,
+}
+
+impl Beginning {
+    /// Has the database begin, with a transaction that answers everything within `limit`; does not wait for it.
+    pub(super) fn start(database: &Database, replica: Uuid, limit: Duration) -> Self {
+        let deadline = Instant::now() + limit;
+        let backend = database.backend().clone();
+        let runtime = database.runtime().clone();
+        let mut work = Work::new(runtime.clone(), async move {
+            let (transaction, stored) = backend.begin_flush(replica).await?;
+            Ok(Open { transaction: Some(transaction), replica, stored: Some(stored), deadline, runtime })
+        });
+        work.start();
+        Self { work, deadline }
+    }
+
+    pub(super) async fn opened(self) -> Result<Open, Error> {
+        self.work.within(self.deadline, "beginning a transaction").await?
+    }
+}
+
 /// A database transaction between its begin and its commit. To drop it rolls back, and so does a call that fails.
 pub(super) struct Open {
     /// `None` only once it ends.
@@ -65,18 +91,6 @@ pub(super) struct Open {
 }
 
 impl Open {
-    /// Opens a transaction that answers everything within `limit`.
-    pub(super) async fn begin(database: &Database, replica: Uuid, limit: Duration) -> Result<Self, Error> {
-        let deadline = Instant::now() + limit;
-        let backend = database.backend().clone();
-        let runtime = database.runtime().clone();
-        let work = Work::new(runtime.clone(), async move {
-            let (transaction, stored) = backend.begin_flush(replica).await?;
-            Ok(Self { transaction: Some(transaction), replica, stored: Some(stored), deadline, runtime })
-        });
-        work.within(deadline, "beginning a transaction").await?
-    }
-
     pub(super) async fn read(mut self) -> Result<(Self, Stored), Error> {
         if let Some(stored) = self.stored.take() {
             return Ok((self, stored));
@@ -138,11 +152,21 @@ struct Work<T: Send + 'static> {
     runtime: Handle,
     /// `None` after its end.
     rest: Option<BoxFuture<'static, T>>,
+    /// From its end until somebody waits for it.
+    answer: Option<Result<T, Panicked>>,
 }
+
+/// As a task's panic is its own end only, so is that of work that is done here.
+struct Panicked;
 
 impl<T: Send + 'static> Work<T> {
     fn new(runtime: Handle, work: impl Future<Output = T> + Send + 'static) -> Self {
-        Self { runtime, rest: Some(Box::pin(work)) }
+        Self { runtime, rest: Some(Box::pin(work)), answer: None }
+    }
+
+    /// Begins the work, before anybody waits for it.
+    fn start(&mut self) {
+        self.advance(&mut Context::from_waker(Waker::noop()));
     }
 
     /// An error says that no answer came.
@@ -150,29 +174,32 @@ impl<T: Send + 'static> Work<T> {
         let answer = tokio::time::timeout_at(deadline, self).await.map_err(|_| late(action))?;
         answer.map_err(|Panicked| Error::Unavailable { action, source: "the database's driver panicked".into() })
     }
-}
 
-/// As a task's panic is its own end only, so is that of work that is done here.
-struct Panicked;
+    fn advance(&mut self, context: &mut Context<'_>) {
+        let Some(rest) = &mut self.rest else { return };
+        let entered = self.runtime.enter();
+        let polled = catch_unwind(AssertUnwindSafe(|| rest.as_mut().poll(context)));
+        drop(entered);
+        self.answer = match polled {
+            Ok(Poll::Pending) => return,
+            Ok(Poll::Ready(answer)) => Some(Ok(answer)),
+            Err(_) => Some(Err(Panicked)),
+        };
+        self.rest = None;
+    }
+}
 
 impl<T: Send + 'static> Future for Work<T> {
     type Output = Result<T, Panicked>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { runtime, rest } = &mut *self;
-        let rest = rest.as_mut().expect("nothing is awaited beyond its end");
-        let entered = runtime.enter();
-        let polled = catch_unwind(AssertUnwindSafe(|| rest.as_mut().poll(context)));
-        drop(entered);
-        let ended = match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(answer)) => Ok(answer),
-            Err(_) => Err(Panicked),
-        };
-        self.rest = None;
-        Poll::Ready(ended)
+        self.advance(context);
+        self.answer.take().map_or(Poll::Pending, Poll::Ready)
     }
 }
+
+/// What it holds may be anything: nothing here is pinned but the work, in its box.
+impl<T: Send + 'static> Unpin for Work<T> {}
 
 impl<T: Send + 'static> Drop for Work<T> {
     fn drop(&mut self) {
