@@ -145,11 +145,29 @@ async fn what_the_database_has_begun_when_the_component_breaks_is_ended_and_roll
     faults.until(|seen| seen.held).await;
     tracker.track(cue(1), Uuid::from_u128(9), 1, 2).unwrap();
     assert!(matches!(flush.await.unwrap(), Err(Error::Component { .. })));
+    until(|| tracker.status().restarts == 1).await;
     faults.release();
     ended_and_rolled_back(&faults).await;
     tracker.track(Uuid::from_u128(2), Uuid::from_u128(9), 1, 2).unwrap();
     assert_eq!(flush_to_success(&tracker).await, Flushed::Written { flush: 1, new_period: true });
     assert_all_counted(&model);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_component_that_breaks_holds_no_transaction_while_it_waits_to_be_replaced() {
+    let (database, faults) = Faults::in_front_of(&Database::with_backend(Arc::new(ModelDatabase::default())));
+    let options = Options { clock: Clock::manual().0, ..Options::default() };
+    let (tracker, running) = misbehaving_plugin().start_local(REPLICA, database, options).await.unwrap();
+    let test = async {
+        tracker.try_track(cue(10), Uuid::from_u128(9), 1, 2).unwrap();
+        assert!(matches!(tracker.flush().await, Err(Error::Component { .. })));
+        faults.until(|seen| seen.rolled_back == 1).await;
+        // Nobody has waited: this clock goes on only when all do.
+        assert_eq!(tracker.status().restart_wait_ms, Some(50));
+        tracker.shutdown().await
+    };
+    let (shut_down, ()) = tokio::join!(test, running);
+    assert_eq!(shut_down.unwrap(), Flushed::Written { flush: 1, new_period: true });
 }
 
 #[tokio::test]

@@ -97,12 +97,15 @@ impl Instance {
     }
 
     /// Runs `act` with this instance, until it ends or the component breaks. `act` must be polled for the instance to
-    /// make progress.
-    pub(crate) async fn run<R>(&mut self, act: impl AsyncFnOnce(&Calls<'_>) -> Result<R, Error>) -> Result<R, Error> {
-        let Self { store, tracker, meter, grants, snapshot_taken, flush_deadline } = self;
-        let running = store.run_concurrent(async |accessor| {
+    /// make progress. The instance is gone after that, and so is what it held, a transaction for example.
+    pub(crate) async fn run<R>(self, act: impl AsyncFnOnce(&Calls<'_>) -> Result<R, Error>) -> Result<R, Error> {
+        let Self { mut store, tracker, meter, grants, snapshot_taken, flush_deadline } = self;
+        let calls = async |accessor: &Accessor<_>| {
+            let (tracker, meter, grants) = (&tracker, &meter, &grants);
+            let (snapshot_taken, flush_deadline) = (&snapshot_taken, &flush_deadline);
             act(&Calls { accessor, tracker, meter, grants, snapshot_taken, flush_deadline }).await
-        });
+        };
+        let running = store.run_concurrent(calls);
         let mut running = pin!(running);
         let ran = poll_fn(|context| {
             meter.enter();

@@ -51,10 +51,14 @@ impl Owner {
     }
 
     /// Runs until told to stop, or until the last handle is gone.
-    pub(super) async fn run(mut self, mut instance: Instance) {
+    pub(super) async fn run(mut self, instance: Instance) {
+        let mut instance = Ok(instance);
         loop {
-            let end = instance.run(async |calls| self.work(calls).await).await;
-            let error = match end {
+            let run = match instance {
+                Ok(instance) => instance.run(async |calls| self.work(calls).await).await,
+                Err(error) => Err(error),
+            };
+            let error = match run {
                 Ok(End::Stopped) => return,
                 Err(error) => error,
             };
@@ -63,14 +67,9 @@ impl Owner {
             let error = &error as &dyn std::error::Error;
             tracing::error!(replica = %self.grants.replica, error, ?wait, "the component broke, and is replaced after a wait");
             self.record_meanwhile(wait).await;
-            match self.instantiate().await {
-                Ok(new) => {
-                    instance = new;
-                    self.shared.replaced();
-                }
-                Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "the component cannot be instantiated");
-                }
+            instance = self.instantiate().await;
+            if instance.is_ok() {
+                self.shared.replaced();
             }
         }
     }
