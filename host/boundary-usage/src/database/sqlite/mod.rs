@@ -16,14 +16,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions, Executor, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, SqliteConnection};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use self::transaction::SqliteTransaction;
 use super::connections::{Connections, Lease};
 use super::schema::WhenMissing;
-use super::{Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Transaction, rows, url};
+use super::{Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Stored, Transaction, rows, url};
 use crate::database::rows::OpenRows;
 use crate::error::Error;
 
@@ -94,6 +94,18 @@ impl Backend for Sqlite {
 
     async fn begin(&self, _purpose: Purpose) -> Result<Box<dyn Transaction>, Error> {
         Ok(Box::new(self.open(BEGIN_WRITE).await?))
+    }
+
+    /// In one go: for each, the driver's thread would have to be waited for once more.
+    async fn begin_flush(&self, replica: Uuid) -> Result<(Box<dyn Transaction>, Stored), Error> {
+        let opening = |error| failure::of("opening a transaction", &self.path, error);
+        let mut lease = self.connections.take().await.map_err(opening)?;
+        let sql = AssertSqlSafe(format!("{BEGIN_WRITE}; {}", rows::READ));
+        let begin = sqlx::query(sql).bind(replica.hyphenated()).fetch_one(&mut lease.connection);
+        let row = begin.await.map_err(opening)?;
+        let transaction = SqliteTransaction::new(lease, self.path.clone());
+        let stored = transaction.decoded(rows::stored(&row))?;
+        Ok((Box::new(transaction), stored))
     }
 
     async fn status(&self) -> Result<DatabaseStatus, Error> {
