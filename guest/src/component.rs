@@ -86,6 +86,8 @@ async fn flush(replica: types::Uuid) -> Result<types::Flushed, types::Error> {
 async fn write(flush: &mut Flush, replica: types::Uuid) -> Result<types::Flushed, types::Error> {
     #[cfg(feature = "misbehaving")]
     crate::misbehaving::on_flush(replica).await?;
+    // A host may have its database begin as it calls `flush`: what needs no answer is done meanwhile.
+    flush.freeze();
     let transaction = Transaction::begin(replica).await?;
     acquire(&transaction, Lock::Cutover, Mode::Shared).await?;
     acquire(&transaction, Lock::Replica, Mode::Exclusive).await?;

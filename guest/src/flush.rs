@@ -11,7 +11,7 @@
 //! Flushes of a replica are numbered, and the database keeps the number of the last one applied. So a flush in doubt is
 //! resolved by one comparison, made under the replica's lock, when the transaction in doubt is certainly over (D3).
 
-use crate::snapshot::{Snapshot, Uniques};
+use crate::snapshot::{Recording, Snapshot, Uniques};
 
 /// What the database holds of a replica.
 #[derive(Clone, Debug)]
@@ -76,29 +76,35 @@ pub struct LeftOver {
 }
 
 /// One attempt to write what a tracker has gathered.
-#[derive(Clone, Debug)]
 pub struct Flush {
+    /// Part of the delta, until it is frozen.
+    recorded: Option<Recording>,
     delta: Option<Snapshot>,
     in_doubt: Option<InDoubt>,
-    /// The number under which the delta goes out, once planned.
+    /// The number under which the delta goes out, once the database has been read.
     number: Option<u64>,
 }
 
 impl Flush {
-    pub(crate) fn new(left_over: LeftOver) -> Self {
-        Self { delta: left_over.delta, in_doubt: left_over.in_doubt, number: None }
+    pub(crate) fn new(recorded: Option<Recording>, left_over: LeftOver) -> Self {
+        Self { recorded, delta: left_over.delta, in_doubt: left_over.in_doubt, number: None }
+    }
+
+    /// Freezes what the flush carries. Whatever needs it frozen does that; earlier, it can be done while waiting.
+    pub fn freeze(&mut self) {
+        let recorded = self.recorded.take().map(Recording::freeze);
+        self.delta = Snapshot::merge_some(self.delta.take(), recorded);
     }
 
     /// Decides what to write. `stored` must have been read while the transaction held the replica's lock.
     pub fn plan(&mut self, stored: &Stored) -> Plan {
-        let confirmed = self.resolve_doubt(stored.last_flush);
-        let Some(delta) = &self.delta else {
-            return Plan::Confirmed(
-                confirmed.expect("a flush carries a delta or a doubt; a doubt disproved is a delta"),
-            );
+        if let Some(confirmed) = self.last_flush_read(stored.last_flush) {
+            return Plan::Confirmed(confirmed);
+        }
+        self.freeze();
+        let (Some(delta), Some(number)) = (&self.delta, self.number) else {
+            unreachable!("what is not confirmed carries a delta, and has a number");
         };
-        let number = stored.last_flush.saturating_add(1);
-        self.number = Some(number);
         Plan::Write(Box::new(Update {
             flush: number,
             delta: delta.uniques.clone(),
@@ -109,6 +115,17 @@ impl Flush {
             allowed: delta.allowed,
             denied: delta.denied,
         }))
+    }
+
+    /// Decides what [`plan`](Self::plan) does, without making what is written: resolves a doubt, and numbers the delta.
+    /// Answers the number of the flush in doubt when it was applied and nothing else waits.
+    pub fn last_flush_read(&mut self, last_flush: u64) -> Option<u64> {
+        let confirmed = self.resolve_doubt(last_flush);
+        if self.recorded.is_none() && self.delta.is_none() {
+            return Some(confirmed.expect("a flush carries a delta or a doubt; a doubt disproved is a delta"));
+        }
+        self.number = Some(last_flush.saturating_add(1));
+        None
     }
 
     /// The number under which it writes, once planned.
@@ -128,17 +145,18 @@ impl Flush {
     }
 
     /// What the tracker gets back.
-    pub(crate) fn left_over(self, outcome: Outcome) -> LeftOver {
-        match (outcome, self.delta, self.number) {
-            (Outcome::Committed, ..) => {
-                assert!(self.in_doubt.is_none(), "a commit follows a plan, and a plan resolves the doubt");
-                LeftOver::default()
-            }
+    pub(crate) fn left_over(&mut self, outcome: Outcome) -> LeftOver {
+        if outcome == Outcome::Committed {
+            assert!(self.in_doubt.is_none(), "a commit follows a plan, and a plan resolves the doubt");
+            return LeftOver::default();
+        }
+        self.freeze();
+        match (outcome, self.delta.clone(), self.number) {
             (Outcome::Unknown, Some(snapshot), Some(flush)) => {
                 LeftOver { delta: None, in_doubt: Some(InDoubt { flush, snapshot }) }
             }
-            // Without a plan there was nothing to commit, so that nothing can have been applied.
-            (Outcome::RolledBack | Outcome::Unknown, delta, _) => LeftOver { delta, in_doubt: self.in_doubt },
+            // Without a number there was nothing to commit, so that nothing can have been applied.
+            (_, delta, _) => LeftOver { delta, in_doubt: self.in_doubt.clone() },
         }
     }
 }

@@ -4,8 +4,8 @@
 //! besides while a flush runs or has failed, however many ids come and however long the database is away (R6).
 
 use crate::flush::{Flush, LeftOver, Outcome};
-use crate::sketch::{HashingKey, UniqueSet};
-use crate::snapshot::{Snapshot, Uniques, saturating_requests};
+use crate::sketch::HashingKey;
+use crate::snapshot::{Recording, Snapshot};
 
 /// What one batch of requests adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,11 +28,7 @@ pub struct AlreadyFlushing;
 /// The usage of one replica since its last flush.
 pub struct Tracker {
     key: HashingKey,
-    /// Every record puts a workspace in, so that this set tells whether there was any.
-    workspaces: UniqueSet,
-    users: UniqueSet,
-    allowed: u64,
-    denied: u64,
+    recording: Recording,
     /// By flushes that failed (D2), or whose commit brought no reply (D3).
     left_over: LeftOver,
     flushing: bool,
@@ -41,23 +37,12 @@ pub struct Tracker {
 impl Tracker {
     /// A tracker that hashes ids under this key, and goes on from what an earlier one left.
     pub fn new(key: HashingKey, left_over: LeftOver) -> Self {
-        Self {
-            key,
-            workspaces: UniqueSet::new(),
-            users: UniqueSet::new(),
-            allowed: 0,
-            denied: 0,
-            left_over,
-            flushing: false,
-        }
+        Self { key, recording: Recording::default(), left_over, flushing: false }
     }
 
     /// Records both ids as active and adds both counts; counts of 0 still record the ids (R1).
     pub fn record(&mut self, activity: Activity) {
-        self.workspaces.insert(self.key, activity.workspace);
-        self.users.insert(self.key, activity.owner);
-        self.allowed = saturating_requests(self.allowed, activity.allowed);
-        self.denied = saturating_requests(self.denied, activity.denied);
+        self.recording.record(self.key, activity);
     }
 
     /// Takes what there is to flush and starts again from nothing, in one step (R3). `None` when there is nothing to
@@ -73,18 +58,17 @@ impl Tracker {
         if !self.has_to_flush() {
             return Ok(None);
         }
-        self.gather();
         self.flushing = true;
-        Ok(Some(Flush::new(std::mem::take(&mut self.left_over))))
+        Ok(Some(Flush::new(self.recording.take(), std::mem::take(&mut self.left_over))))
     }
 
     /// Whether there is anything to flush, or anything in doubt.
     pub fn has_to_flush(&self) -> bool {
-        !self.workspaces.is_empty() || self.left_over.delta.is_some() || self.left_over.in_doubt.is_some()
+        !self.recording.is_empty() || self.left_over.delta.is_some() || self.left_over.in_doubt.is_some()
     }
 
     /// Ends a flush: what is not in the database for certain comes back and goes out with the next one.
-    pub fn end_flush(&mut self, flush: Flush, outcome: Outcome) {
+    pub fn end_flush(&mut self, mut flush: Flush, outcome: Outcome) {
         assert!(self.flushing, "a flush is ended once");
         self.flushing = false;
         // While the flush ran, what is recorded may have been gathered: it comes on top of what the flush leaves.
@@ -100,28 +84,17 @@ impl Tracker {
     }
 
     /// All that would not be in the database for certain if the running flush ended so now. It goes on.
-    pub fn left_over_after(&mut self, flush: &Flush, outcome: Outcome) -> LeftOver {
+    pub fn left_over_after(&mut self, flush: &mut Flush, outcome: Outcome) -> LeftOver {
         self.gather();
-        let mut left_over = flush.clone().left_over(outcome);
+        let mut left_over = flush.left_over(outcome);
         left_over.delta = Snapshot::merge_some(left_over.delta, self.left_over.delta.clone());
         left_over
     }
 
     /// Moves what was recorded to what goes out with the next flush.
     fn gather(&mut self) {
-        let open = self.take_open();
-        self.left_over.delta = Snapshot::merge_some(self.left_over.delta.take(), open);
-    }
-
-    fn take_open(&mut self) -> Option<Snapshot> {
-        if self.workspaces.is_empty() {
-            return None;
-        }
-        Some(Snapshot {
-            uniques: Uniques { workspaces: self.workspaces.take(), users: self.users.take() },
-            allowed: std::mem::take(&mut self.allowed),
-            denied: std::mem::take(&mut self.denied),
-        })
+        let recorded = self.recording.take().map(Recording::freeze);
+        self.left_over.delta = Snapshot::merge_some(self.left_over.delta.take(), recorded);
     }
 }
 
@@ -185,7 +158,7 @@ mod tests {
         tracker.record(activity(1, 1, 0));
         let first = tracker.start_flush().unwrap().unwrap();
         tracker.record(activity(2, 1, 0));
-        assert_eq!(tracker.start_flush().unwrap_err(), AlreadyFlushing);
+        assert!(matches!(tracker.start_flush(), Err(AlreadyFlushing)));
         tracker.end_flush(first, Outcome::RolledBack);
         assert_eq!(flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed).allowed, 2);
     }
@@ -289,9 +262,9 @@ mod tests {
         tracker.record(activity(1, 1, 0));
         let mut running = tracker.start_flush().unwrap().unwrap();
         tracker.record(activity(2, 2, 0));
-        assert_eq!(tracker.left_over_after(&running, Outcome::RolledBack).delta.unwrap().allowed, 3);
+        assert_eq!(tracker.left_over_after(&mut running, Outcome::RolledBack).delta.unwrap().allowed, 3);
         running.plan(&NEVER_FLUSHED);
-        let unknown = tracker.left_over_after(&running, Outcome::Unknown);
+        let unknown = tracker.left_over_after(&mut running, Outcome::Unknown);
         let in_doubt = unknown.in_doubt.unwrap();
         assert_eq!((in_doubt.flush, in_doubt.snapshot.allowed, unknown.delta.unwrap().allowed), (1, 1, 2));
         tracker.end_flush(running, Outcome::Committed);

@@ -44,7 +44,8 @@ pub(crate) async fn flush_cost(database: Database) -> Result<FlushCost> {
                 times.push(start.elapsed().as_secs_f64());
             }
             let uniques = uniques(0..1_000, 0..100);
-            let update = Update { flush: round + 1, delta: uniques.clone(), cumulative: uniques, allowed: 1, denied: 0 };
+            let update =
+                Update { flush: round + 1, delta: uniques.clone(), cumulative: uniques, allowed: 1, denied: 0 };
             track_hot(&local).await?;
             let start = Instant::now();
             flush_by_hand(backend, id(3), &update, LockMode::Shared).await?;

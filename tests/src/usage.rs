@@ -15,7 +15,7 @@ pub fn id(number: u128) -> Uuid {
 pub fn set(ids: Range<u128>) -> UniqueSet {
     let mut set = tracker::UniqueSet::new();
     ids.for_each(|number| set.insert(HashingKey(1, 2), id(number).as_u128()));
-    let sketch = set.take();
+    let sketch = set.freeze();
     UniqueSet { count: sketch.count(), sketch: sketch.to_bytes() }
 }
 

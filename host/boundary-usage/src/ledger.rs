@@ -4,7 +4,7 @@
 //! this is the tracker of the `guest` crate, run natively, told what the component is told and what the database answers.
 //! A new instance starts from it. In memory it is as large as the component's: two sketches, and a snapshot or two.
 
-use boundary_usage_tracker::{Activity, Flush, HashingKey, LeftOver, Outcome, Plan, Stored, Tracker};
+use boundary_usage_tracker::{Activity, Flush, HashingKey, LeftOver, Outcome, Tracker};
 
 pub(crate) struct Ledger {
     tracker: Tracker,
@@ -94,8 +94,7 @@ impl Ledger {
     /// The component has read, under the replica's lock, which flush was applied last.
     pub(crate) fn last_flush_read(&mut self, last_flush: u64) {
         if let Some(OpenFlush { flush, stage: stage @ Stage::Begun }) = &mut self.flush {
-            let plan = flush.plan(&Stored { last_flush, uniques: None });
-            *stage = Stage::Read { confirmed: matches!(plan, Plan::Confirmed(_)) };
+            *stage = Stage::Read { confirmed: flush.last_flush_read(last_flush).is_some() };
             self.last_flush = last_flush;
             self.revision += 1;
         }
@@ -134,7 +133,7 @@ impl Ledger {
 
     /// All that is not in the database for certain, if the process died now.
     pub(crate) fn account(&mut self) -> Account {
-        let left_over = match &self.flush {
+        let left_over = match &mut self.flush {
             Some(OpenFlush { flush, stage }) => self.tracker.left_over_after(flush, stage.outcome()),
             None => self.tracker.left_over().clone(),
         };

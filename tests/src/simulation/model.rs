@@ -75,7 +75,7 @@ impl Ids {
 fn sketch(key: HashingKey, ids: &BTreeSet<Uuid>) -> UniqueSet {
     let mut set = tracker::UniqueSet::new();
     ids.iter().for_each(|id| set.insert(key, id.as_u128()));
-    UniqueSet { count: ids.len() as u64, sketch: set.take().to_bytes() }
+    UniqueSet { count: ids.len() as u64, sketch: set.freeze().to_bytes() }
 }
 
 impl Model {

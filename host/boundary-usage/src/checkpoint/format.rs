@@ -246,7 +246,7 @@ mod tests {
         let sketch = || {
             let mut set = UniqueSet::new();
             ids.clone().for_each(|id| set.insert(HashingKey(1, 2), id));
-            set.take()
+            set.freeze()
         };
         Snapshot { uniques: Uniques { workspaces: sketch(), users: sketch() }, allowed, denied }
     }

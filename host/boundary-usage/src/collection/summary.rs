@@ -149,7 +149,7 @@ mod tests {
     fn set(ids: impl IntoIterator<Item = u128>) -> UniqueSet {
         let mut set = Ids::new();
         ids.into_iter().for_each(|id| set.insert(HashingKey(1, 2), id));
-        let sketch = set.take();
+        let sketch = set.freeze();
         UniqueSet { count: sketch.count(), sketch: sketch.to_bytes() }
     }
 

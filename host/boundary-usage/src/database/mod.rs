@@ -119,6 +119,9 @@ impl Database {
 }
 
 /// A kind of database. Implemented for SQLite and PostgreSQL, and by tests that inject faults.
+///
+/// The futures of a flush are polled on the thread of its tracker, within the Tokio runtime of the [`Database`]. So they must
+/// not block; and what they spawn or open belongs to that runtime. They are not dropped before their end.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     /// The key under which ids are hashed: made once, with the schema.
