@@ -154,9 +154,7 @@ impl UniqueSketch {
         union.add(other);
         union.finish()
     }
-}
 
-impl UniqueSketch {
     /// Whether the union with the other one is this one: it is when this one keeps every hash that the other one keeps
     /// below its own theta, the bound under which a sketch keeps hashes. Both are walked once, which needs their order.
     fn is_union_with(&self, other: &Self) -> bool {
