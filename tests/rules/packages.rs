@@ -11,8 +11,9 @@ use tempfile::TempDir;
 fn copy_of_the_project() -> Result<TempDir> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the tests are in the project")?;
     let copy = tempfile::tempdir()?;
-    let files = ["Cargo.toml", "Cargo.lock", "guest", "host/boundary-usage", "host/boundary-usage-cli", "tests", "wit"];
-    run(Command::new("cp").args(["-a", "--parents"]).args(files).arg(copy.path()).current_dir(root))?;
+    let files = ["Cargo.toml", "Cargo.lock", "LICENSE", "guest", "tests", "wit"];
+    let hosts = ["host/boundary-usage", "host/boundary-usage-cli"];
+    run(Command::new("cp").args(["-a", "--parents"]).args(files).args(hosts).arg(copy.path()).current_dir(root))?;
     Ok(copy)
 }
 
@@ -42,15 +43,17 @@ fn the_library_is_packed_with_the_component_and_all_that_its_build_reads() -> Re
     // Elsewhere: beside the guest's sources, the build would take those.
     let elsewhere = tempfile::tempdir()?;
     let packed = elsewhere.path();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     for name in ["boundary-usage", "boundary-usage-cli", "boundary-usage-tracker"] {
         let archive = project.path().join(format!("target/package/{name}-{}.crate", env!("CARGO_PKG_VERSION")));
         run(Command::new("tar").arg("xzf").arg(archive).arg("-C").arg(packed))?;
+        let license = packed.join(format!("{name}-{}", env!("CARGO_PKG_VERSION"))).join("LICENSE");
+        run(Command::new("diff").arg(root.join("LICENSE")).arg(license))?;
     }
     let library = packed.join(format!("boundary-usage-{}", env!("CARGO_PKG_VERSION")));
     for (file, component) in components() {
         assert!(std::fs::read(library.join("component").join(file))? == component);
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     for folder in ["wit", "host/boundary-usage/src", "host/boundary-usage/migrations", "host/boundary-usage/build"] {
         let packed = library.join(folder.strip_prefix("host/boundary-usage/").unwrap_or(folder));
         run(Command::new("diff").arg("-r").arg(root.join(folder)).arg(packed))?;
