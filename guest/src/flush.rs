@@ -11,7 +11,8 @@
 //! Flushes of a replica are numbered, and the database keeps the number of the last one applied. So a flush in doubt is
 //! resolved by one comparison, made under the replica's lock, when the transaction in doubt is certainly over (D3).
 
-use crate::snapshot::{Recording, Snapshot, Uniques};
+use crate::recording::Recording;
+use crate::snapshot::{Snapshot, Uniques};
 
 /// What the database holds of a replica.
 #[derive(Clone, Debug)]
@@ -128,7 +129,7 @@ impl Flush {
         None
     }
 
-    /// The number under which it writes, once planned.
+    /// The number under which it writes, once the database has been read.
     pub fn number(&self) -> Option<u64> {
         self.number
     }

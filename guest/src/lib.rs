@@ -6,7 +6,8 @@
 //!
 //! | file | keeps |
 //! | --- | --- |
-//! | `tracker.rs` | what `track` counts (R1), the snapshot (R2, R3), the put-back (D2), bounded memory (R6) |
+//! | `tracker.rs` | when a flush takes what was recorded (R2, R3), the put-back (D2), bounded memory (R6) |
+//! | `recording.rs` | what `track` counts (R1) |
 //! | `snapshot.rs` | what one flush carries; request counts that saturate |
 //! | `flush.rs` | the decisions of a flush: what to write (R5, D1), and whether a lost commit was applied (D3) |
 //! | `sketch.rs` | the unique set: keyed, mergeable, bounded (D1, D4); also used by the collection |
@@ -16,6 +17,7 @@
 #![deny(unsafe_code)]
 
 mod flush;
+mod recording;
 mod sketch;
 mod snapshot;
 mod tracker;
@@ -28,6 +30,7 @@ mod misbehaving;
 mod mutations;
 
 pub use flush::{Flush, InDoubt, LeftOver, Outcome, Plan, Stored, Update};
+pub use recording::Activity;
 pub use sketch::{HashingKey, SKETCH_BYTES_MAX, SketchError, UniqueSet, UniqueSketch, UniqueUnion};
 pub use snapshot::{REQUESTS_MAX, Snapshot, Uniques, saturating_requests};
-pub use tracker::{Activity, AlreadyFlushing, Tracker};
+pub use tracker::{AlreadyFlushing, Tracker};

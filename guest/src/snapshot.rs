@@ -1,7 +1,6 @@
 //! What one flush carries: the ids and the requests since the flush before it.
 
-use crate::sketch::{HashingKey, UniqueSet, UniqueSketch};
-use crate::tracker::Activity;
+use crate::sketch::UniqueSketch;
 
 /// The largest request count: that of the database's `bigint`. Counts stop there and never wrap.
 pub const REQUESTS_MAX: u64 = i64::MAX as u64;
@@ -9,44 +8,6 @@ pub const REQUESTS_MAX: u64 = i64::MAX as u64;
 /// Adds two request counts, up to [`REQUESTS_MAX`].
 pub fn saturating_requests(left: u64, right: u64) -> u64 {
     left.saturating_add(right).min(REQUESTS_MAX)
-}
-
-/// Activity as it comes.
-#[derive(Default)]
-pub(crate) struct Recording {
-    /// Every activity puts a workspace in, so that this set tells whether there was any.
-    workspaces: UniqueSet,
-    users: UniqueSet,
-    allowed: u64,
-    denied: u64,
-}
-
-impl Recording {
-    /// Records both ids as active and adds both counts; counts of 0 still record the ids (R1).
-    pub(crate) fn record(&mut self, key: HashingKey, activity: Activity) {
-        self.workspaces.insert(key, activity.workspace);
-        self.users.insert(key, activity.owner);
-        self.allowed = saturating_requests(self.allowed, activity.allowed);
-        self.denied = saturating_requests(self.denied, activity.denied);
-    }
-
-    /// What was recorded, to start again from nothing; `None` when there was nothing. Takes no time: what it costs to
-    /// freeze sets is paid where they are needed frozen.
-    pub(crate) fn take(&mut self) -> Option<Self> {
-        (!self.is_empty()).then(|| std::mem::take(self))
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.workspaces.is_empty()
-    }
-
-    pub(crate) fn freeze(self) -> Snapshot {
-        Snapshot {
-            uniques: Uniques { workspaces: self.workspaces.freeze(), users: self.users.freeze() },
-            allowed: self.allowed,
-            denied: self.denied,
-        }
-    }
 }
 
 /// The two sets that are counted.

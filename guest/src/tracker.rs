@@ -4,21 +4,9 @@
 //! besides while a flush runs or has failed, however many ids come and however long the database is away (R6).
 
 use crate::flush::{Flush, LeftOver, Outcome};
+use crate::recording::{Activity, Recording};
 use crate::sketch::HashingKey;
-use crate::snapshot::{Recording, Snapshot};
-
-/// What one batch of requests adds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Activity {
-    /// The workspace that the requests came from.
-    pub workspace: u128,
-    /// The user who owns it.
-    pub owner: u128,
-    /// Requests let through.
-    pub allowed: u64,
-    /// Requests blocked.
-    pub denied: u64,
-}
+use crate::snapshot::Snapshot;
 
 /// A flush was asked for while another one runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +28,7 @@ impl Tracker {
         Self { key, recording: Recording::default(), left_over, flushing: false }
     }
 
-    /// Records both ids as active and adds both counts; counts of 0 still record the ids (R1).
+    /// Records an activity for the next flush.
     pub fn record(&mut self, activity: Activity) {
         self.recording.record(self.key, activity);
     }

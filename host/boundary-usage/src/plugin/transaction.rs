@@ -55,28 +55,32 @@ impl Transaction {
 }
 
 /// A transaction that is being opened. To drop it rolls back.
-pub(super) struct Beginning {
-    work: Work<Result<Open, Error>>,
-    deadline: Instant,
-}
+pub(super) struct Beginning(Work<Result<Open, Error>>);
 
 impl Beginning {
     /// Has the database begin, with a transaction that answers everything within `limit`; does not wait for it.
     pub(super) fn start(database: &Database, replica: Uuid, limit: Duration) -> Self {
-        let deadline = Instant::now() + limit;
+        let bounds = Bounds { runtime: database.runtime().clone(), deadline: Instant::now() + limit };
         let backend = database.backend().clone();
-        let runtime = database.runtime().clone();
-        let mut work = Work::new(runtime.clone(), async move {
+        let mut work = Work::new(bounds.clone(), async move {
             let (transaction, stored) = backend.begin_flush(replica).await?;
-            Ok(Open { transaction: Some(transaction), replica, stored: Some(stored), deadline, runtime })
+            Ok(Open { transaction: Some(transaction), replica, stored: Some(stored), bounds })
         });
         work.start();
-        Self { work, deadline }
+        Self(work)
     }
 
     pub(super) async fn opened(self) -> Result<Open, Error> {
-        self.work.within(self.deadline, "beginning a transaction").await?
+        self.0.answered("beginning a transaction").await?
     }
+}
+
+/// Where the database's work belongs, and until when it is waited for: the same for all the work of one transaction.
+#[derive(Clone)]
+struct Bounds {
+    /// The database's, where its connections are.
+    runtime: Handle,
+    deadline: Instant,
 }
 
 /// A database transaction between its begin and its commit. To drop it rolls back, and so does a call that fails.
@@ -86,8 +90,7 @@ pub(super) struct Open {
     replica: Uuid,
     /// What was read when it began, until the component asks for it.
     stored: Option<Stored>,
-    deadline: Instant,
-    runtime: Handle,
+    bounds: Bounds,
 }
 
 impl Open {
@@ -95,23 +98,21 @@ impl Open {
         if let Some(stored) = self.stored.take() {
             return Ok((self, stored));
         }
-        let (runtime, deadline) = (self.runtime.clone(), self.deadline);
-        let work = Work::new(runtime, async move {
+        let work = Work::new(self.bounds.clone(), async move {
             let replica = self.replica;
             let stored = self.transaction().read(replica).await?;
             Ok((self, stored))
         });
-        work.within(deadline, "reading the replica's usage").await?
+        work.answered("reading the replica's usage").await?
     }
 
     pub(super) async fn upsert(mut self, update: Update) -> Result<(Self, bool), Error> {
-        let (runtime, deadline) = (self.runtime.clone(), self.deadline);
-        let work = Work::new(runtime, async move {
+        let work = Work::new(self.bounds.clone(), async move {
             let replica = self.replica;
             let new_period = self.transaction().upsert(replica, &update).await?;
             Ok((self, new_period))
         });
-        work.within(deadline, "writing the replica's usage").await?
+        work.answered("writing the replica's usage").await?
     }
 
     /// Waits for something that the transaction needs, as long as it has time.
@@ -119,15 +120,14 @@ impl Open {
         &self,
         needed: F,
     ) -> impl Future<Output = Result<T, Error>> + use<T, F> {
-        let answer = tokio::time::timeout_at(self.deadline, needed);
+        let answer = tokio::time::timeout_at(self.bounds.deadline, needed);
         async { answer.await.unwrap_or_else(|_| Err(late("the checkpoint before the commit"))) }
     }
 
     /// Commits. Once that has begun, only the database's answer tells the outcome.
     pub(super) async fn commit(mut self) -> Result<(), Error> {
         let transaction = self.transaction.take().expect(NOT_ENDED);
-        let work = Work::new(self.runtime.clone(), transaction.commit());
-        let answer = work.within(self.deadline, "the commit").await;
+        let answer = Work::new(self.bounds.clone(), transaction.commit()).answered("the commit").await;
         answer.unwrap_or_else(|no_answer| Err(Error::CommitUnknown { source: no_answer.into() }))
     }
 
@@ -141,15 +141,14 @@ const NOT_ENDED: &str = "what ends the transaction takes all of this";
 impl Drop for Open {
     fn drop(&mut self) {
         if let Some(transaction) = self.transaction.take() {
-            self.runtime.spawn(transaction.rollback());
+            self.bounds.runtime.spawn(transaction.rollback());
         }
     }
 }
 
 /// Work of the database, done where it is awaited. When it is dropped before its end, a task does the rest.
 struct Work<T: Send + 'static> {
-    /// The database's, where its connections are.
-    runtime: Handle,
+    bounds: Bounds,
     /// `None` after its end.
     rest: Option<BoxFuture<'static, T>>,
     /// From its end until somebody waits for it.
@@ -160,8 +159,8 @@ struct Work<T: Send + 'static> {
 struct Panicked;
 
 impl<T: Send + 'static> Work<T> {
-    fn new(runtime: Handle, work: impl Future<Output = T> + Send + 'static) -> Self {
-        Self { runtime, rest: Some(Box::pin(work)), answer: None }
+    fn new(bounds: Bounds, work: impl Future<Output = T> + Send + 'static) -> Self {
+        Self { bounds, rest: Some(Box::pin(work)), answer: None }
     }
 
     /// Begins the work, before anybody waits for it.
@@ -170,14 +169,14 @@ impl<T: Send + 'static> Work<T> {
     }
 
     /// An error says that no answer came.
-    async fn within(self, deadline: Instant, action: &'static str) -> Result<T, Error> {
-        let answer = tokio::time::timeout_at(deadline, self).await.map_err(|_| late(action))?;
+    async fn answered(self, action: &'static str) -> Result<T, Error> {
+        let answer = tokio::time::timeout_at(self.bounds.deadline, self).await.map_err(|_| late(action))?;
         answer.map_err(|Panicked| Error::Unavailable { action, source: "the database's driver panicked".into() })
     }
 
     fn advance(&mut self, context: &mut Context<'_>) {
         let Some(rest) = &mut self.rest else { return };
-        let entered = self.runtime.enter();
+        let entered = self.bounds.runtime.enter();
         let polled = catch_unwind(AssertUnwindSafe(|| rest.as_mut().poll(context)));
         drop(entered);
         self.answer = match polled {
@@ -204,7 +203,7 @@ impl<T: Send + 'static> Unpin for Work<T> {}
 impl<T: Send + 'static> Drop for Work<T> {
     fn drop(&mut self) {
         if let Some(rest) = self.rest.take() {
-            self.runtime.spawn(rest);
+            self.bounds.runtime.spawn(rest);
         }
     }
 }

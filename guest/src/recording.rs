@@ -1,0 +1,55 @@
+//! Activity as it comes, until a flush takes it.
+
+use crate::sketch::{HashingKey, UniqueSet};
+use crate::snapshot::{Snapshot, Uniques, saturating_requests};
+
+/// What one batch of requests adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Activity {
+    /// The workspace that the requests came from.
+    pub workspace: u128,
+    /// The user who owns it.
+    pub owner: u128,
+    /// Requests let through.
+    pub allowed: u64,
+    /// Requests blocked.
+    pub denied: u64,
+}
+
+/// What was recorded since the last flush.
+#[derive(Default)]
+pub(crate) struct Recording {
+    /// Every activity puts a workspace in, so that this set tells whether there was any.
+    workspaces: UniqueSet,
+    users: UniqueSet,
+    allowed: u64,
+    denied: u64,
+}
+
+impl Recording {
+    /// Records both ids as active and adds both counts; counts of 0 still record the ids (R1).
+    pub(crate) fn record(&mut self, key: HashingKey, activity: Activity) {
+        self.workspaces.insert(key, activity.workspace);
+        self.users.insert(key, activity.owner);
+        self.allowed = saturating_requests(self.allowed, activity.allowed);
+        self.denied = saturating_requests(self.denied, activity.denied);
+    }
+
+    /// What was recorded, to start again from nothing; `None` when there was nothing. Takes no time: what it costs to
+    /// freeze sets is paid where they are needed frozen.
+    pub(crate) fn take(&mut self) -> Option<Self> {
+        (!self.is_empty()).then(|| std::mem::take(self))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.workspaces.is_empty()
+    }
+
+    pub(crate) fn freeze(self) -> Snapshot {
+        Snapshot {
+            uniques: Uniques { workspaces: self.workspaces.freeze(), users: self.users.freeze() },
+            allowed: self.allowed,
+            denied: self.denied,
+        }
+    }
+}
