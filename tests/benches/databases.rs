@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use boundary_usage::{Backend, Clock, Collection, Database, Lock, LockMode, Options, Purpose, Tracker, Update};
+use boundary_usage_tests::accounts::tracker_by_hand;
 use boundary_usage_tests::plugin;
-use boundary_usage_tests::postgres_proxy::PostgresProxy;
 use boundary_usage_tests::restartable_postgres::RestartablePostgres;
 use boundary_usage_tests::until;
 use boundary_usage_tests::usage::{id, set, uniques};
@@ -30,9 +30,9 @@ pub(crate) struct FlushCost {
 /// first: what comes right after other database work finds caches warm and threads awake, and takes less.
 pub(crate) async fn flush_cost(database: Database) -> Result<FlushCost> {
     const ROUNDS: usize = 200;
-    let options = || Options { clock: Clock::manual().0, ..Options::default() };
-    let threaded = plugin().start(id(1), database.clone(), options()).await?;
-    let (local, running) = plugin().start_local(id(2), database.clone(), options()).await?;
+    let threaded = tracker_by_hand(1, &database).await?;
+    let options = Options { clock: Clock::manual().0, ..Options::default() };
+    let (local, running) = plugin().start_local(id(2), database.clone(), options).await?;
     let backend = database.backend().as_ref();
     let measure = async {
         let (mut across_threads, mut flushes, mut statements) = (Vec::new(), Vec::new(), Vec::new());
@@ -69,23 +69,6 @@ async fn track_hot(tracker: &Tracker) -> Result<()> {
     }
     until(|| tracker.status().waiting_activities == 0).await;
     Ok(())
-}
-
-/// How often a flush waits for PostgreSQL's answer.
-pub(crate) async fn round_trips(url: &str) -> Result<u64> {
-    let proxy = PostgresProxy::in_front_of(url).await?;
-    let options = Options { clock: Clock::manual().0, ..Options::default() };
-    let tracker = plugin().start(id(4), Database::connect(&proxy.url).await?, options).await?;
-    let mut taken = 0;
-    // The first one also prepares the statement that writes.
-    for _ in 0..2 {
-        let before = proxy.round_trips();
-        tracker.track(id(1), id(2), 1, 0)?;
-        tracker.flush().await?;
-        taken = proxy.round_trips() - before;
-    }
-    tracker.shutdown().await?;
-    Ok(taken)
 }
 
 /// The statements of a flush, without a component.

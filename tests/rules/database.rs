@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use boundary_usage::{Database, Error, Purpose, UniqueSet, Uniques, Update};
-use boundary_usage_tests::accounts::tracker_by_hand;
+use boundary_usage::{Error, Purpose, UniqueSet, Uniques, Update};
 use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::on_each_database;
-use boundary_usage_tests::postgres_proxy::PostgresProxy;
+use boundary_usage_tests::postgres_proxy::round_trips_of_flushes;
 use boundary_usage_tests::usage::{begin_flush, flush, id, set, uniques, update};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -203,15 +202,7 @@ async fn d6_flushes_of_two_replicas_are_under_way_at_once() -> anyhow::Result<()
 #[tokio::test]
 async fn a_flush_takes_three_round_trips_to_postgresql() -> anyhow::Result<()> {
     let test = TestDatabase::postgres().await?;
-    let proxy = PostgresProxy::in_front_of(&test.url).await?;
-    let tracker = tracker_by_hand(1, &Database::connect(&proxy.url).await?).await?;
-    let mut taken = Vec::new();
-    for _ in 0..3 {
-        let before = proxy.round_trips();
-        tracker.track(id(1), id(2), 1, 0)?;
-        tracker.flush().await?;
-        taken.push(proxy.round_trips() - before);
-    }
+    let taken = round_trips_of_flushes(&test.url).await?;
     // The first one also prepares the statement that writes.
     assert_eq!(taken[1..], [3, 3], "{taken:?}");
     Ok(())

@@ -13,11 +13,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, Result};
+use boundary_usage::Database;
 use sqlx::postgres::PgConnectOptions;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Notify, watch};
+
+use crate::accounts::tracker_by_hand;
+use crate::usage::id;
 
 /// Where a connection is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +119,25 @@ impl PostgresProxy {
     pub fn deliver(&self) {
         self.wire.deliver.notify_one();
     }
+}
+
+/// How often each of three flushes of a replica waits for the server's answer.
+///
+/// # Errors
+///
+/// When the database cannot be used.
+pub async fn round_trips_of_flushes(url: &str) -> Result<[u64; 3]> {
+    let proxy = PostgresProxy::in_front_of(url).await?;
+    let tracker = tracker_by_hand(4, &Database::connect(&proxy.url).await?).await?;
+    let mut taken = [0; 3];
+    for taken in &mut taken {
+        let before = proxy.round_trips();
+        tracker.track(id(1), id(2), 1, 0)?;
+        tracker.flush().await?;
+        *taken = proxy.round_trips() - before;
+    }
+    tracker.shutdown().await?;
+    Ok(taken)
 }
 
 impl Wire {
