@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::inputs::Input;
 use crate::rounds::median;
-use crate::start::{peak_resident_bytes, resident_bytes};
+use crate::start::{machine_bytes, peak_resident_bytes, resident_bytes};
 
 /// A flush through the component against the same SQL, sent by hand over the same driver: in turn, many times.
 pub(crate) struct FlushCost {
@@ -159,7 +159,10 @@ pub(crate) async fn collect_full_rows(server: &RestartablePostgres, rows: u64) -
     Ok(LargeCollection { seconds, growth_bytes })
 }
 
-/// A server that writes through to its disk, as large as one for 200 replicas would be.
+/// A server that writes through to its disk, for as many connections as 200 replicas have. Its cache is a quarter of the
+/// machine's memory, as the manual of PostgreSQL advises.
 pub(crate) async fn postgres() -> Result<RestartablePostgres> {
-    RestartablePostgres::start("-c max_connections=250 -c shared_buffers=1GB -c max_wal_size=16GB").await
+    let cache = machine_bytes() / 4 / (1 << 20);
+    let settings = format!("-c max_connections=250 -c shared_buffers={cache}MB -c max_wal_size=16GB");
+    RestartablePostgres::start(&settings).await
 }

@@ -81,16 +81,21 @@ pub(crate) async fn child_many_trackers(url: &str) -> Result<()> {
 
 /// Memory of this process that is in use.
 pub(crate) fn resident_bytes() -> u64 {
-    status_bytes("VmRSS:")
+    bytes("/proc/self/status", "VmRSS:")
 }
 
 /// The most that was in use at once.
 pub(crate) fn peak_resident_bytes() -> u64 {
-    status_bytes("VmHWM:")
+    bytes("/proc/self/status", "VmHWM:")
 }
 
-fn status_bytes(name: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+/// Memory that the machine has.
+pub(crate) fn machine_bytes() -> u64 {
+    bytes("/proc/meminfo", "MemTotal:")
+}
+
+fn bytes(file: &str, name: &str) -> u64 {
+    let lines = std::fs::read_to_string(file).unwrap_or_default();
+    let line = lines.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1_024
 }

@@ -15,6 +15,7 @@ pub use summary::{Summary, TakenRow};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use tracing::Instrument;
 use tracing::field::Empty;
 
@@ -100,7 +101,12 @@ impl Database {
     }
 }
 
-/// Deletes the rows and sums them, with one of them in memory at a time.
+/// A batch of rows is full when their sketches take this many bytes: so many that handing it to another thread costs
+/// nothing beside their union, and so few that two batches are little memory.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Deletes the rows and sums them. To receive large sketches takes about as long as their union: so while one batch is
+/// summed on a thread of its own, the next one comes in. Most periods are less than one, and need no other thread.
 async fn take_all(
     transaction: &mut dyn Transaction,
     period: OpenPeriod,
@@ -108,10 +114,48 @@ async fn take_all(
 ) -> Result<Summary, Error> {
     let mut summary = SummaryBuilder::new(period, max_staleness);
     let mut rows = transaction.take_rows();
-    while let Some(row) = rows.next().await {
-        summary.add(&row?)?;
+    let mut batch = next_batch(&mut rows).await?;
+    while batch.is_full() {
+        let summed = tokio::task::spawn_blocking(move || batch.sum(summary));
+        let next = next_batch(&mut rows).await;
+        summary = summed.await.expect("to sum rows does not panic")?;
+        batch = next?;
     }
-    Ok(summary.finish())
+    Ok(batch.sum(summary)?.finish())
+}
+
+/// Rows that are summed together.
+#[derive(Default)]
+struct Batch {
+    rows: Vec<TakenRow>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.bytes >= BATCH_BYTES
+    }
+
+    fn push(&mut self, row: TakenRow) {
+        self.bytes += row.uniques.workspaces.sketch.len() + row.uniques.users.sketch.len();
+        self.rows.push(row);
+    }
+
+    fn sum(self, mut summary: SummaryBuilder) -> Result<SummaryBuilder, Error> {
+        self.rows.iter().try_for_each(|row| summary.add(row))?;
+        Ok(summary)
+    }
+}
+
+/// Only the last batch is not full.
+async fn next_batch(rows: &mut BoxStream<'_, Result<TakenRow, Error>>) -> Result<Batch, Error> {
+    let mut batch = Batch::default();
+    while !batch.is_full()
+        && let Some(row) = rows.next().await
+    {
+        batch.push(row?);
+    }
+    Ok(batch)
 }
 
 fn log(outcome: &Result<Collection, Error>) {
