@@ -9,6 +9,7 @@ use boundary_usage_tests::on_each_database;
 use boundary_usage_tests::usage::{flush, id, update};
 use chrono::TimeDelta;
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 const HALF_AN_HOUR: Duration = Duration::from_secs(1800);
 
@@ -33,6 +34,15 @@ async fn make_due(test: &TestDatabase) -> Result<()> {
     test.set_back("boundary_usage_deployment", "created_at", 1860).await
 }
 
+/// Damages the workspaces of a replica.
+async fn damage(test: &TestDatabase, replica: Uuid) -> Result<()> {
+    let damage = if test.is_postgres { r"'\x2a'" } else { "x'2a'" };
+    test.execute(&format!(
+        "UPDATE boundary_usage_stats SET workspaces_sketch = {damage} WHERE replica_id = '{replica}'"
+    ))
+    .await
+}
+
 on_each_database! {
     async fn c1_a_collection_sums_exactly_the_rows_it_deletes(test) {
         let database = test.connect().await?;
@@ -43,6 +53,22 @@ on_each_database! {
         assert_eq!(numbers(&summary), [60, 60, 30, 9]);
         assert_eq!(summary.replicas, 3);
         assert!(database.status().await?.rows.is_empty());
+        Ok(())
+    }
+
+    async fn c1_rows_of_many_batches_are_summed_once_each(test) {
+        let database = test.connect().await?;
+        // Of full sketches, four rows are a batch: the first time the last batch is empty, the second time it is not.
+        for (flush_number, replicas) in [(1, 8), (2, 9)] {
+            for replica in 0..replicas {
+                let update = update(flush_number, 0..16_384, 1 << replica, 0);
+                flush(database.backend().as_ref(), id(replica), &update).await?;
+            }
+            let summary = collect(&database).await?;
+            assert_eq!(numbers(&summary), [16_384, 16_384, (1 << replicas) - 1, 0]);
+            assert_eq!(summary.replica_users_sum, u64::try_from(replicas)? * 16_384);
+            assert!(database.status().await?.rows.is_empty());
+        }
         Ok(())
     }
 
@@ -173,17 +199,28 @@ on_each_database! {
         for replica in 1..=3 {
             flush(database.backend().as_ref(), id(replica), &update(1, 0..3, 7, 2)).await?;
         }
-        let damage = if test.is_postgres { r"'\x2a'" } else { "x'2a'" };
-        let (column, replica) = ("workspaces_sketch", id(2));
-        let damage = format!("UPDATE boundary_usage_stats SET {column} = {damage} WHERE replica_id = '{replica}'");
-        test.execute(&damage).await?;
+        damage(&test, id(2)).await?;
         let Err(error) = database.collect(Default::default()).await else { bail!("a damaged sketch was collected") };
-        assert!(error.to_string().contains(&replica.to_string()), "{error}");
+        assert!(error.to_string().contains(&id(2).to_string()), "{error}");
         let status = database.status().await?;
         assert_eq!((status.rows.len(), status.periods.len()), (3, 0));
         // The status names it, and tells what the others hold.
-        assert!(matches!(&status.damaged[..], [told] if told.contains(&replica.to_string())), "{:?}", status.damaged);
+        assert!(matches!(&status.damaged[..], [told] if told.contains(&id(2).to_string())), "{:?}", status.damaged);
         assert_eq!((numbers(&status.so_far), status.so_far.replicas), ([3, 3, 14, 4], 2));
+        Ok(())
+    }
+
+    async fn d7_a_damaged_sketch_in_any_of_many_batches_deletes_nothing(test) {
+        let database = test.connect().await?;
+        for replica in 0..9 {
+            flush(database.backend().as_ref(), id(replica), &update(1, 0..16_384, 1, 0)).await?;
+        }
+        for replica in [8, 4, 0] {
+            damage(&test, id(replica)).await?;
+            let Err(error) = database.collect(Default::default()).await else { bail!("a damaged sketch was collected") };
+            assert!(error.to_string().contains("sketch of replica"), "{error}");
+            assert_eq!(database.status().await?.rows.len(), 9);
+        }
         Ok(())
     }
 
