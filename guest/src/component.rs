@@ -37,7 +37,7 @@ fn with_tracker<T>(act: impl FnOnce(&mut Tracker) -> T) -> T {
     TRACKER.with_borrow_mut(|tracker| {
         act(tracker.get_or_insert_with(|| {
             let (first, second) = hashing_key();
-            let left_over = restore().try_into().expect("a host hands back sketches of a tracker");
+            let Ok(left_over) = restore().try_into() else { unreachable!("a host hands back sketches of a tracker") };
             #[cfg(feature = "misbehaving")]
             let left_over = crate::mutations::on_restore((first, second), left_over);
             Tracker::new(HashingKey(first, second), left_over)
