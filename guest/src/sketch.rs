@@ -78,7 +78,7 @@ pub struct UniqueSet(ThetaSketch);
 impl UniqueSet {
     /// An empty set.
     pub fn new() -> Self {
-        // Twofold, not eightfold: a flush walks the whole table, here and in the host's account.
+        // Twofold, not eightfold: whoever freezes the set walks the whole table.
         let sketch = ThetaSketchBuilder::default().lg_k(LG_K).resize_factor(ResizeFactor::X2).build();
         // Not `expect`, here and wherever no error can come: the code that would print it is a tenth of the component.
         let Ok(sketch) = sketch else { unreachable!("lg_k = 14 is in range") };

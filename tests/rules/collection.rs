@@ -58,11 +58,13 @@ on_each_database! {
 
     async fn c1_rows_of_many_batches_are_summed_once_each(test) {
         let database = test.connect().await?;
+        let mut full = update(0, 0..16_384, 0, 0);
         // Of full sketches, four rows are a batch: the first time the last batch is empty, the second time it is not.
-        for (flush_number, replicas) in [(1, 8), (2, 9)] {
+        for replicas in [8, 9] {
+            full.flush += 1;
             for replica in 0..replicas {
-                let update = update(flush_number, 0..16_384, 1 << replica, 0);
-                flush(database.backend().as_ref(), id(replica), &update).await?;
+                full.allowed = 1 << replica;
+                flush(database.backend().as_ref(), id(replica), &full).await?;
             }
             let summary = collect(&database).await?;
             assert_eq!(numbers(&summary), [16_384, 16_384, (1 << replicas) - 1, 0]);
@@ -212,8 +214,9 @@ on_each_database! {
 
     async fn d7_a_damaged_sketch_in_any_of_many_batches_deletes_nothing(test) {
         let database = test.connect().await?;
+        let full = update(1, 0..16_384, 1, 0);
         for replica in 0..9 {
-            flush(database.backend().as_ref(), id(replica), &update(1, 0..16_384, 1, 0)).await?;
+            flush(database.backend().as_ref(), id(replica), &full).await?;
         }
         for replica in [8, 4, 0] {
             damage(&test, id(replica)).await?;

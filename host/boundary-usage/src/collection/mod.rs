@@ -101,8 +101,8 @@ impl Database {
     }
 }
 
-/// A batch of rows is full when their sketches take this many bytes: so many that handing it to another thread costs
-/// nothing beside their union, and so few that two batches are little memory.
+/// A batch is full when its rows take this many bytes: so many that handing it to another thread costs nothing beside
+/// their union, and so few that two batches are little memory.
 const BATCH_BYTES: usize = 1 << 20;
 
 /// Deletes the rows and sums them. To receive large sketches takes about as long as their union: so while one batch is
@@ -137,7 +137,8 @@ impl Batch {
     }
 
     fn push(&mut self, row: TakenRow) {
-        self.bytes += row.uniques.workspaces.sketch.len() + row.uniques.users.sketch.len();
+        // Rows without a sketch worth mentioning take room, too.
+        self.bytes += size_of::<TakenRow>() + row.uniques.workspaces.sketch.len() + row.uniques.users.sketch.len();
         self.rows.push(row);
     }
 
