@@ -25,7 +25,19 @@ pub(crate) struct FlushCost {
     pub(crate) across_threads_microseconds: f64,
     /// Where the tracker has no thread of its own, so that flush and statements by hand run on the same one.
     pub(crate) microseconds: f64,
+    /// In the same round trips as the flush.
     pub(crate) sql_microseconds: f64,
+    /// One statement after the other, as who writes them by hand sends them first.
+    pub(crate) sql_by_statement_microseconds: f64,
+}
+
+/// How statements are sent by hand.
+#[derive(Clone, Copy)]
+enum ByHand {
+    /// Locks and read go out with the begin, as those of a flush do.
+    Together,
+    /// Each on its own, with the cutover lock in this mode.
+    ByStatement(LockMode),
 }
 
 /// A flush of the hot input's 1,000 workspaces and 100 users, into a row that has them. All wait for the same activity
@@ -40,17 +52,18 @@ pub(crate) async fn flush_cost(database: Database) -> Result<FlushCost> {
     let uniques = uniques(0..1_000, 0..100);
     let mut update = Update { flush: 0, delta: uniques.clone(), cumulative: uniques, allowed: 1, denied: 0 };
     let measure = async {
-        let mut times = [Vec::new(), Vec::new(), Vec::new()];
+        let mut times = [const { Vec::new() }; 4];
         let mut lot = StdRng::seed_from_u64(1);
-        for _ in 0..3 * ROUNDS {
-            let contender = lot.random_range(0..3);
+        for _ in 0..4 * ROUNDS {
+            let contender = lot.random_range(0..4);
             update.flush += 1;
             track_hot(if contender == 0 { &threaded } else { &local }).await?;
             let start = Instant::now();
             match contender {
                 0 => drop(threaded.flush().await?),
                 1 => drop(local.flush().await?),
-                _ => flush_by_hand(backend, id(3), &update, LockMode::Shared).await?,
+                2 => flush_by_hand(backend, id(3), &update, ByHand::Together).await?,
+                _ => flush_by_hand(backend, id(3), &update, ByHand::ByStatement(LockMode::Shared)).await?,
             }
             times[contender].push(start.elapsed().as_secs_f64());
         }
@@ -59,9 +72,9 @@ pub(crate) async fn flush_cost(database: Database) -> Result<FlushCost> {
         anyhow::Ok(times.map(|times| median(times) * 1e6))
     };
     let (measured, ()) = tokio::join!(measure, running);
-    let [across_threads_microseconds, microseconds, sql_microseconds] = measured?;
+    let [across_threads_microseconds, microseconds, sql_microseconds, sql_by_statement_microseconds] = measured?;
     database.close().await;
-    Ok(FlushCost { across_threads_microseconds, microseconds, sql_microseconds })
+    Ok(FlushCost { across_threads_microseconds, microseconds, sql_microseconds, sql_by_statement_microseconds })
 }
 
 /// Tracks until every id has come, and waits until the component has them.
@@ -75,12 +88,16 @@ async fn track_hot(tracker: &Tracker) -> Result<()> {
 }
 
 /// The statements of a flush, without a component.
-async fn flush_by_hand(backend: &dyn Backend, replica: Uuid, update: &Update, cutover: LockMode) -> Result<()> {
-    let mut transaction = match cutover {
-        LockMode::Shared => backend.begin_flush(replica).await?.0,
-        LockMode::Exclusive => {
-            let mut transaction = backend.begin(Purpose::Collection).await?;
-            transaction.acquire(Lock::Cutover, LockMode::Exclusive).await?;
+async fn flush_by_hand(backend: &dyn Backend, replica: Uuid, update: &Update, by_hand: ByHand) -> Result<()> {
+    let mut transaction = match by_hand {
+        ByHand::Together => backend.begin_flush(replica).await?.0,
+        ByHand::ByStatement(cutover) => {
+            let purpose = match cutover {
+                LockMode::Shared => Purpose::Flush,
+                LockMode::Exclusive => Purpose::Collection,
+            };
+            let mut transaction = backend.begin(purpose).await?;
+            transaction.acquire(Lock::Cutover, cutover).await?;
             transaction.acquire(Lock::Replica(replica), LockMode::Exclusive).await?;
             transaction.read(replica).await?;
             transaction
@@ -101,9 +118,9 @@ pub(crate) async fn flushes_per_second(server: &RestartablePostgres) -> Result<[
     }
     let mut rates = [Vec::new(), Vec::new()];
     for round in 0..ROUNDS * 2 {
-        let (mode, rates) = match round % 2 {
-            0 => (LockMode::Shared, &mut rates[0]),
-            _ => (LockMode::Exclusive, &mut rates[1]),
+        let (by_hand, rates) = match round % 2 {
+            0 => (ByHand::Together, &mut rates[0]),
+            _ => (ByHand::ByStatement(LockMode::Exclusive), &mut rates[1]),
         };
         let start = Instant::now();
         let mut replicas = JoinSet::new();
@@ -112,7 +129,7 @@ pub(crate) async fn flushes_per_second(server: &RestartablePostgres) -> Result<[
                 for flush in round * FLUSHES + 1..=(round + 1) * FLUSHES {
                     let uniques = uniques(0..1_000, 0..100);
                     let update = Update { flush, delta: uniques.clone(), cumulative: uniques, allowed: 1, denied: 0 };
-                    flush_by_hand(database.backend().as_ref(), id(100 + number as u128), &update, mode).await?;
+                    flush_by_hand(database.backend().as_ref(), id(100 + number as u128), &update, by_hand).await?;
                 }
                 anyhow::Ok(())
             });

@@ -147,6 +147,7 @@ fn databases(runtime: &Runtime, _: &Path, report: &mut Report) -> Result<()> {
                 ("flush", cost.microseconds),
                 ("flush_across_threads", cost.across_threads_microseconds),
                 ("sql", cost.sql_microseconds),
+                ("sql_by_statement", cost.sql_by_statement_microseconds),
             ];
             for (figure, microseconds) in figures {
                 report.figure(&format!("{figure}_{name}_us"), "µs", microseconds);
