@@ -8,7 +8,7 @@ use boundary_usage_tests::accounts::tracker_by_hand;
 use boundary_usage_tests::plugin;
 use boundary_usage_tests::restartable_postgres::RestartablePostgres;
 use boundary_usage_tests::until;
-use boundary_usage_tests::usage::{id, set, uniques};
+use boundary_usage_tests::usage::{begin_flush, id, set, uniques};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sqlx::{Connection, Executor, PgConnection};
@@ -36,8 +36,10 @@ pub(crate) struct FlushCost {
 enum ByHand {
     /// Locks and read go out with the begin, as those of a flush do.
     Together,
-    /// Each on its own, with the cutover lock in this mode.
-    ByStatement(LockMode),
+    /// Each on its own.
+    ByStatement,
+    /// The same, with the cutover lock exclusive, as in the reference.
+    Alone,
 }
 
 /// A flush of the hot input's 1,000 workspaces and 100 users, into a row that has them. All wait for the same activity
@@ -49,8 +51,7 @@ pub(crate) async fn flush_cost(database: Database) -> Result<FlushCost> {
     let options = Options { clock: Clock::manual().0, ..Options::default() };
     let (local, running) = plugin().start_local(id(2), database.clone(), options).await?;
     let backend = database.backend().as_ref();
-    let uniques = uniques(0..1_000, 0..100);
-    let mut update = Update { flush: 0, delta: uniques.clone(), cumulative: uniques, allowed: 1, denied: 0 };
+    let mut update = hot_update();
     let measure = async {
         let mut times = [const { Vec::new() }; 4];
         let mut lot = StdRng::seed_from_u64(1);
@@ -63,7 +64,7 @@ pub(crate) async fn flush_cost(database: Database) -> Result<FlushCost> {
                 0 => drop(threaded.flush().await?),
                 1 => drop(local.flush().await?),
                 2 => flush_by_hand(backend, id(3), &update, ByHand::Together).await?,
-                _ => flush_by_hand(backend, id(3), &update, ByHand::ByStatement(LockMode::Shared)).await?,
+                _ => flush_by_hand(backend, id(3), &update, ByHand::ByStatement).await?,
             }
             times[contender].push(start.elapsed().as_secs_f64());
         }
@@ -87,17 +88,24 @@ async fn track_hot(tracker: &Tracker) -> Result<()> {
     Ok(())
 }
 
+/// What a flush of the hot input writes, but for its number.
+fn hot_update() -> Update {
+    let uniques = uniques(0..1_000, 0..100);
+    Update { flush: 0, delta: uniques.clone(), cumulative: uniques, allowed: 1, denied: 0 }
+}
+
 /// The statements of a flush, without a component.
 async fn flush_by_hand(backend: &dyn Backend, replica: Uuid, update: &Update, by_hand: ByHand) -> Result<()> {
     let mut transaction = match by_hand {
         ByHand::Together => backend.begin_flush(replica).await?.0,
-        ByHand::ByStatement(cutover) => {
-            let purpose = match cutover {
-                LockMode::Shared => Purpose::Flush,
-                LockMode::Exclusive => Purpose::Collection,
-            };
-            let mut transaction = backend.begin(purpose).await?;
-            transaction.acquire(Lock::Cutover, cutover).await?;
+        ByHand::ByStatement => {
+            let mut transaction = begin_flush(backend, replica).await?;
+            transaction.read(replica).await?;
+            transaction
+        }
+        ByHand::Alone => {
+            let mut transaction = backend.begin(Purpose::Collection).await?;
+            transaction.acquire(Lock::Cutover, LockMode::Exclusive).await?;
             transaction.acquire(Lock::Replica(replica), LockMode::Exclusive).await?;
             transaction.read(replica).await?;
             transaction
@@ -116,19 +124,20 @@ pub(crate) async fn flushes_per_second(server: &RestartablePostgres) -> Result<[
     for _ in 0..REPLICAS {
         databases.push(Database::connect(&server.url()).await?);
     }
+    let hot = hot_update();
     let mut rates = [Vec::new(), Vec::new()];
     for round in 0..ROUNDS * 2 {
         let (by_hand, rates) = match round % 2 {
             0 => (ByHand::Together, &mut rates[0]),
-            _ => (ByHand::ByStatement(LockMode::Exclusive), &mut rates[1]),
+            _ => (ByHand::Alone, &mut rates[1]),
         };
         let start = Instant::now();
         let mut replicas = JoinSet::new();
         for (number, database) in databases.iter().cloned().enumerate() {
+            let mut update = hot.clone();
             replicas.spawn(async move {
                 for flush in round * FLUSHES + 1..=(round + 1) * FLUSHES {
-                    let uniques = uniques(0..1_000, 0..100);
-                    let update = Update { flush, delta: uniques.clone(), cumulative: uniques, allowed: 1, denied: 0 };
+                    update.flush = flush;
                     flush_by_hand(database.backend().as_ref(), id(100 + number as u128), &update, by_hand).await?;
                 }
                 anyhow::Ok(())
