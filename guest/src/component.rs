@@ -14,8 +14,8 @@ pub(crate) mod concurrent;
 use std::cell::RefCell;
 
 use crate::{
-    Activity, Flush, HashingKey, InDoubt, LeftOver, Outcome, Plan, SketchError, Snapshot, Stored, Tracker,
-    UniqueSketch, Uniques, Update,
+    Activity, Flush, HashingKey, InDoubt, LeftOver, Outcome, Plan, SketchError, Snapshot, Stored, StoredSketch,
+    StoredUniques, Tracker, UniqueSketch, Uniques, UniquesUpdate, Update,
 };
 
 #[cfg(feature = "blocking")]
@@ -92,17 +92,15 @@ async fn write(flush: &mut Flush, replica: types::Uuid) -> Result<types::Flushed
     acquire(&transaction, Lock::Cutover, Mode::Shared).await?;
     acquire(&transaction, Lock::Replica, Mode::Exclusive).await?;
     let stored = transaction.read().await?;
-    let stored = Stored {
-        last_flush: stored.last_flush,
-        uniques: stored.uniques.map(TryInto::try_into).transpose().map_err(|error: SketchError| {
-            types::Error::Refused(format!("the stored sketch of this replica is damaged: {error}"))
-        })?,
-    };
-    match flush.plan(&stored) {
+    let stored = Stored { last_flush: stored.last_flush, uniques: stored.uniques.map(Into::into) };
+    let plan = flush
+        .plan(&stored)
+        .map_err(|error| types::Error::Refused(format!("the stored sketch of this replica is damaged: {error}")));
+    match plan? {
         Plan::Confirmed(number) => Ok(types::Flushed::Confirmed(number)),
         Plan::Write(update) => {
             #[cfg(feature = "misbehaving")]
-            let update = crate::mutations::on_update(crate::misbehaving::on_update(update, &stored));
+            let update = crate::mutations::on_update(crate::misbehaving::on_update(update, &stored), &stored, flush);
             let flush = update.flush;
             let new_period = transaction.upsert((*update).into()).await?;
             Transaction::commit(transaction).await?;
@@ -127,6 +125,15 @@ impl From<types::Activity> for Activity {
 impl From<types::Uuid> for u128 {
     fn from(uuid: types::Uuid) -> Self {
         u128::from(uuid.high) << 64 | u128::from(uuid.low)
+    }
+}
+
+impl From<types::Uniques> for StoredUniques {
+    fn from(uniques: types::Uniques) -> Self {
+        Self {
+            workspaces: StoredSketch::new(uniques.workspaces.sketch),
+            users: StoredSketch::new(uniques.users.sketch),
+        }
     }
 }
 
@@ -180,14 +187,18 @@ impl From<&Uniques> for types::Uniques {
     }
 }
 
+impl From<UniquesUpdate> for types::UniquesUpdate {
+    fn from(uniques: UniquesUpdate) -> Self {
+        match uniques {
+            UniquesUpdate::Delta(uniques) => Self::Delta((&uniques).into()),
+            UniquesUpdate::Cumulative(uniques) => Self::Cumulative((&uniques).into()),
+            UniquesUpdate::Unchanged => Self::Unchanged,
+        }
+    }
+}
+
 impl From<Update> for types::Update {
     fn from(update: Update) -> Self {
-        Self {
-            flush: update.flush,
-            delta: (&update.delta).into(),
-            cumulative: (&update.cumulative).into(),
-            allowed: update.allowed,
-            denied: update.denied,
-        }
+        Self { flush: update.flush, uniques: update.uniques.into(), allowed: update.allowed, denied: update.denied }
     }
 }

@@ -12,7 +12,9 @@
 //! resolved by one comparison, made under the replica's lock, when the transaction in doubt is certainly over (D3).
 
 use crate::recording::Recording;
+use crate::sketch::SketchError;
 use crate::snapshot::{Snapshot, Uniques};
+use crate::stored::StoredSketch;
 
 /// What the database holds of a replica.
 #[derive(Clone, Debug)]
@@ -20,7 +22,16 @@ pub struct Stored {
     /// The number of the last flush applied; 0 when there was none.
     pub last_flush: u64,
     /// The ids of the open period; `None` when the replica has no row in it.
-    pub uniques: Option<Uniques>,
+    pub uniques: Option<StoredUniques>,
+}
+
+/// The two sets, as the database holds them.
+#[derive(Clone, Debug)]
+pub struct StoredUniques {
+    /// The workspaces that were active.
+    pub workspaces: StoredSketch,
+    /// The users who own them.
+    pub users: StoredSketch,
 }
 
 /// What a flush writes.
@@ -28,14 +39,23 @@ pub struct Stored {
 pub struct Update {
     /// Its number, greater than that of any flush applied before.
     pub flush: u64,
-    /// The ids since the last flush.
-    pub delta: Uniques,
-    /// The ids of the open period, with these (D1).
-    pub cumulative: Uniques,
+    /// What becomes of the unique sets.
+    pub uniques: UniquesUpdate,
     /// Requests let through since the last flush.
     pub allowed: u64,
     /// Requests blocked since the last flush.
     pub denied: u64,
+}
+
+/// What an update makes of the unique sets in the replica's row (R5).
+#[derive(Clone, Debug)]
+pub enum UniquesUpdate {
+    /// There is no row in the open period: a new one takes the ids since the last flush.
+    Delta(Uniques),
+    /// The ids of the open period, with these, replace those of the row (D1).
+    Cumulative(Uniques),
+    /// The row holds these ids already, and keeps its sets.
+    Unchanged,
 }
 
 /// How a flush goes on once the database has been read.
@@ -86,6 +106,22 @@ pub struct Flush {
     number: Option<u64>,
 }
 
+impl StoredUniques {
+    /// Whether these ids are certainly among them.
+    fn hold(&self, uniques: &Uniques) -> bool {
+        self.workspaces.holds_all(&uniques.workspaces) && self.users.holds_all(&uniques.users)
+    }
+
+    /// Reads both.
+    ///
+    /// # Errors
+    ///
+    /// As [`StoredSketch::read`].
+    pub fn read(&self) -> Result<Uniques, SketchError> {
+        Ok(Uniques { workspaces: self.workspaces.read()?, users: self.users.read()? })
+    }
+}
+
 impl Flush {
     pub(crate) fn new(recorded: Option<Recording>, left_over: LeftOver) -> Self {
         Self { recorded, delta: left_over.delta, in_doubt: left_over.in_doubt, number: None }
@@ -98,24 +134,30 @@ impl Flush {
     }
 
     /// Decides what to write. `stored` must have been read while the transaction held the replica's lock.
-    pub fn plan(&mut self, stored: &Stored) -> Plan {
+    ///
+    /// # Errors
+    ///
+    /// When what is stored is damaged.
+    pub fn plan(&mut self, stored: &Stored) -> Result<Plan, SketchError> {
         if let Some(confirmed) = self.last_flush_read(stored.last_flush) {
-            return Plan::Confirmed(confirmed);
+            return Ok(Plan::Confirmed(confirmed));
         }
         self.freeze();
-        let (Some(delta), Some(number)) = (&self.delta, self.number) else {
+        let (Some(delta), Some(flush)) = (&self.delta, self.number) else {
             unreachable!("what is not confirmed carries a delta, and has a number");
         };
-        Plan::Write(Box::new(Update {
-            flush: number,
-            delta: delta.uniques.clone(),
-            cumulative: match &stored.uniques {
-                Some(stored) => stored.union(&delta.uniques),
-                None => delta.uniques.clone(),
-            },
-            allowed: delta.allowed,
-            denied: delta.denied,
-        }))
+        let uniques = match &stored.uniques {
+            None => UniquesUpdate::Delta(delta.uniques.ordered()),
+            Some(stored) if stored.hold(&delta.uniques) => UniquesUpdate::Unchanged,
+            Some(stored) => UniquesUpdate::Cumulative(stored.read()?.union(&delta.uniques)),
+        };
+        Ok(Plan::Write(Box::new(Update { flush, uniques, allowed: delta.allowed, denied: delta.denied })))
+    }
+
+    /// What it carries.
+    #[cfg(all(target_family = "wasm", feature = "misbehaving"))]
+    pub(crate) fn delta(&self) -> &Snapshot {
+        self.delta.as_ref().expect("a planned write carries a delta")
     }
 
     /// Decides what [`plan`](Self::plan) does, without making what is written: resolves a doubt, and numbers the delta.

@@ -20,6 +20,7 @@ mod flush;
 mod recording;
 mod sketch;
 mod snapshot;
+mod stored;
 mod tracker;
 
 #[cfg(target_family = "wasm")]
@@ -29,8 +30,9 @@ mod misbehaving;
 #[cfg(all(target_family = "wasm", feature = "misbehaving"))]
 mod mutations;
 
-pub use flush::{Flush, InDoubt, LeftOver, Outcome, Plan, Stored, Update};
+pub use flush::{Flush, InDoubt, LeftOver, Outcome, Plan, Stored, StoredUniques, UniquesUpdate, Update};
 pub use recording::Activity;
 pub use sketch::{HashingKey, SKETCH_BYTES_MAX, SketchError, UniqueSet, UniqueSketch, UniqueUnion};
 pub use snapshot::{REQUESTS_MAX, Snapshot, Uniques, saturating_requests};
+pub use stored::StoredSketch;
 pub use tracker::{AlreadyFlushing, Tracker};

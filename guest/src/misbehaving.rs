@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::hint::black_box;
 
-use crate::component::concurrent::types::{Error, Lock, Mode, UniqueSet, Uniques, Update, Uuid};
+use crate::component::concurrent::types::{Error, Lock, Mode, UniqueSet, Uniques, UniquesUpdate, Update, Uuid};
 use crate::component::concurrent::{Transaction, acquire};
 use crate::{Activity, Stored, UniqueSketch};
 
@@ -110,10 +110,12 @@ pub(crate) async fn on_flush(replica: Uuid) -> Result<(), Error> {
         29 => {
             let transaction = locked(replica).await?;
             transaction.read().await?;
-            let mut damaged = update();
-            damaged.cumulative.users.sketch = vec![7; 64];
-            transaction.upsert(damaged).await.map(drop)
+            let mut damaged = uniques();
+            damaged.users.sketch = vec![7; 64];
+            transaction.upsert(Update { uniques: UniquesUpdate::Delta(damaged), ..update() }).await.map(drop)
         }
+        18 => of_no_row(replica, UniquesUpdate::Unchanged).await,
+        19 => of_no_row(replica, UniquesUpdate::Cumulative(uniques())).await,
         _ => Ok(()),
     }
 }
@@ -135,12 +137,14 @@ async fn committed(replica: Uuid) -> Result<Transaction, Error> {
     Ok(ended)
 }
 
-/// Numbers the update as if an earlier flush were sent again.
+/// 30: numbers the update as if an earlier flush were sent again. 32: has it begin a row where there is one.
 pub(crate) fn on_update(mut update: Box<crate::Update>, stored: &Stored) -> Box<crate::Update> {
-    if AT_WRITE.get() == 30 {
-        AT_WRITE.set(0);
-        update.flush = stored.last_flush;
+    match (AT_WRITE.get(), &stored.uniques) {
+        (30, _) => update.flush = stored.last_flush,
+        (32, Some(stored)) => update.uniques = crate::UniquesUpdate::Delta(crate::mutations::read(stored)),
+        _ => return update,
     }
+    AT_WRITE.set(0);
     update
 }
 
@@ -158,9 +162,19 @@ async fn locked(replica: Uuid) -> Result<Transaction, Error> {
     Ok(transaction)
 }
 
+/// Updates a row that is not there.
+async fn of_no_row(replica: Uuid, uniques: UniquesUpdate) -> Result<(), Error> {
+    let transaction = locked(replica).await?;
+    transaction.read().await?;
+    transaction.upsert(Update { uniques, ..update() }).await.map(drop)
+}
+
 /// An update of nobody, for a replica that has not flushed.
 fn update() -> Update {
+    Update { flush: 1, uniques: UniquesUpdate::Delta(uniques()), allowed: 0, denied: 0 }
+}
+
+fn uniques() -> Uniques {
     let set = || UniqueSet { count: 0, sketch: UniqueSketch::empty().to_bytes() };
-    let uniques = || Uniques { workspaces: set(), users: set() };
-    Update { flush: 1, delta: uniques(), cumulative: uniques(), allowed: 0, denied: 0 }
+    Uniques { workspaces: set(), users: set() }
 }

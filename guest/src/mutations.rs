@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use crate::{Activity, LeftOver, Outcome, Uniques, Update};
+use crate::{Activity, Flush, LeftOver, Outcome, Stored, StoredUniques, Uniques, UniquesUpdate, Update};
 
 /// "mutation".
 const SIGN: u64 = 0x6d75_7461_7469_6f6e;
@@ -53,18 +53,26 @@ pub(crate) fn on_flush_end(outcome: Outcome) -> Outcome {
     }
 }
 
-/// 7: the period's ids are replaced by those of the flush. 8: ids of earlier periods go out again.
-pub(crate) fn on_update(mut update: Box<Update>) -> Box<Update> {
-    if is(7) {
-        update.cumulative = update.delta.clone();
-    }
-    if is(8) {
-        LEAKED.with_borrow_mut(|leaked| {
-            let all = leaked.as_ref().map_or_else(|| update.delta.clone(), |leaked| leaked.union(&update.delta));
-            update.cumulative = update.cumulative.union(&all);
-            update.delta = all.clone();
+/// 7: the period's ids are replaced by those of the flush. 8: ids of earlier periods go out again. 10: ids that are new in the
+/// period are taken for known ones.
+pub(crate) fn on_update(mut update: Box<Update>, stored: &Stored, flush: &Flush) -> Box<Update> {
+    let delta = &flush.delta().uniques;
+    match &stored.uniques {
+        Some(_) if is(7) => update.uniques = UniquesUpdate::Cumulative(delta.clone()),
+        Some(_) if is(10) => update.uniques = UniquesUpdate::Unchanged,
+        stored if is(8) => LEAKED.with_borrow_mut(|leaked| {
+            let all = leaked.as_ref().map_or_else(|| delta.clone(), |leaked| leaked.union(delta));
+            update.uniques = match stored {
+                Some(stored) => UniquesUpdate::Cumulative(read(stored).union(&all)),
+                None => UniquesUpdate::Delta(all.ordered()),
+            };
             *leaked = Some(all);
-        });
+        }),
+        _ => {}
     }
     update
+}
+
+pub(crate) fn read(stored: &StoredUniques) -> Uniques {
+    stored.read().expect("the tests' databases keep what they were given")
 }

@@ -47,7 +47,7 @@ impl Recording {
 
     pub(crate) fn freeze(self) -> Snapshot {
         Snapshot {
-            uniques: Uniques { workspaces: self.workspaces.freeze(), users: self.users.freeze() },
+            uniques: Uniques { workspaces: self.workspaces.freeze_unordered(), users: self.users.freeze_unordered() },
             allowed: self.allowed,
             denied: self.denied,
         }

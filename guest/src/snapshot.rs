@@ -24,6 +24,11 @@ impl Uniques {
     pub fn union(&self, other: &Self) -> Self {
         Self { workspaces: self.workspaces.union(&other.workspaces), users: self.users.union(&other.users) }
     }
+
+    /// The same, in order: as they are stored.
+    pub(crate) fn ordered(&self) -> Self {
+        Self { workspaces: self.workspaces.ordered(), users: self.users.ordered() }
+    }
 }
 
 /// Activity that left the tracker and is not yet known to be in the database.

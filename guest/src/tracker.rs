@@ -89,8 +89,10 @@ impl Tracker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flush::{Plan, Stored, Update};
-    use crate::snapshot::REQUESTS_MAX;
+    use crate::flush::{Plan, Stored, StoredUniques, UniquesUpdate, Update};
+    use crate::sketch::UniqueSketch;
+    use crate::snapshot::{REQUESTS_MAX, Uniques};
+    use crate::stored::StoredSketch;
 
     const NEVER_FLUSHED: Stored = Stored { last_flush: 0, uniques: None };
 
@@ -105,9 +107,20 @@ mod tests {
     /// Flushes against what is stored; answers the update and ends with the outcome.
     fn flush(tracker: &mut Tracker, stored: &Stored, outcome: Outcome) -> Update {
         let mut flush = tracker.start_flush().unwrap().expect("there is something to flush");
-        let Plan::Write(update) = flush.plan(stored) else { panic!("nothing to write") };
+        let Plan::Write(update) = flush.plan(stored).unwrap() else { panic!("nothing to write") };
         tracker.end_flush(flush, outcome);
         *update
+    }
+
+    /// Of the only update that needs no row.
+    fn delta(update: &Update) -> &Uniques {
+        let UniquesUpdate::Delta(delta) = &update.uniques else { panic!("{update:?}") };
+        delta
+    }
+
+    fn stored(uniques: &Uniques) -> StoredUniques {
+        let stored = |sketch: &UniqueSketch| StoredSketch::new(sketch.to_bytes());
+        StoredUniques { workspaces: stored(&uniques.workspaces), users: stored(&uniques.users) }
     }
 
     #[test]
@@ -115,7 +128,7 @@ mod tests {
         let mut tracker = tracker();
         tracker.record(activity(1, 0, 0));
         let update = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
-        assert_eq!((update.delta.workspaces.count(), update.allowed), (1, 0));
+        assert_eq!((delta(&update).workspaces.count(), update.allowed), (1, 0));
     }
 
     #[test]
@@ -133,11 +146,11 @@ mod tests {
         tracker.record(activity(1, 10, 5));
         let mut first = tracker.start_flush().unwrap().unwrap();
         tracker.record(activity(2, 20, 10));
-        let Plan::Write(update) = first.plan(&NEVER_FLUSHED) else { panic!("nothing to write") };
-        assert_eq!((update.delta.users.count(), update.allowed, update.denied), (1, 10, 5));
+        let Plan::Write(update) = first.plan(&NEVER_FLUSHED).unwrap() else { panic!("nothing to write") };
+        assert_eq!((delta(&update).users.count(), update.allowed, update.denied), (1, 10, 5));
         tracker.end_flush(first, Outcome::Committed);
         let second = flush(&mut tracker, &Stored { last_flush: 1, uniques: None }, Outcome::Committed);
-        assert_eq!((second.flush, second.delta.users.count(), second.allowed, second.denied), (2, 1, 20, 10));
+        assert_eq!((second.flush, delta(&second).users.count(), second.allowed, second.denied), (2, 1, 20, 10));
     }
 
     #[test]
@@ -156,10 +169,36 @@ mod tests {
         let mut tracker = tracker();
         (1..=3).for_each(|id| tracker.record(activity(id, 1, 0)));
         let first = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
+        assert_eq!(delta(&first).workspaces.count(), 3);
         (3..=5).for_each(|id| tracker.record(activity(id, 1, 0)));
-        let stored = Stored { last_flush: 1, uniques: Some(first.cumulative) };
+        let stored = Stored { last_flush: 1, uniques: Some(stored(delta(&first))) };
         let second = flush(&mut tracker, &stored, Outcome::Committed);
-        assert_eq!((second.delta.workspaces.count(), second.cumulative.workspaces.count()), (3, 5));
+        let UniquesUpdate::Cumulative(cumulative) = second.uniques else { panic!("{second:?}") };
+        assert_eq!((cumulative.workspaces.count(), second.allowed), (5, 3));
+    }
+
+    #[test]
+    fn r5_ids_that_the_period_has_already_leave_its_sets_unchanged() {
+        let mut tracker = tracker();
+        (1..=3).for_each(|id| tracker.record(activity(id, 1, 0)));
+        let first = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
+        let stored = Stored { last_flush: 1, uniques: Some(stored(delta(&first))) };
+        // Once put back and frozen, once as recorded, once both.
+        tracker.record(activity(1, 1, 0));
+        let put_back = flush(&mut tracker, &stored, Outcome::RolledBack);
+        let frozen = flush(&mut tracker, &stored, Outcome::RolledBack);
+        tracker.record(activity(2, 2, 0));
+        let both = flush(&mut tracker, &stored, Outcome::Committed);
+        for (update, allowed) in [(put_back, 1), (frozen, 1), (both, 3)] {
+            assert!(matches!(update.uniques, UniquesUpdate::Unchanged), "{update:?}");
+            assert_eq!(update.allowed, allowed);
+        }
+        // A known workspace, and a user who is new.
+        tracker.record(Activity { workspace: 1, owner: 9, allowed: 0, denied: 0 });
+        let UniquesUpdate::Cumulative(cumulative) = flush(&mut tracker, &stored, Outcome::Committed).uniques else {
+            panic!("a user is new")
+        };
+        assert_eq!((cumulative.workspaces.count(), cumulative.users.count()), (3, 4));
     }
 
     #[test]
@@ -171,7 +210,7 @@ mod tests {
             tracker.record(activity(id, 1, 2));
         }
         let update = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
-        assert_eq!((update.delta.workspaces.count(), update.allowed, update.denied), (4, 4, 8));
+        assert_eq!((delta(&update).workspaces.count(), update.allowed, update.denied), (4, 4, 8));
         assert!(tracker.start_flush().unwrap().is_none());
     }
 
@@ -181,7 +220,7 @@ mod tests {
         tracker.record(activity(1, 1, 0));
         flush(&mut tracker, &NEVER_FLUSHED, Outcome::Unknown);
         let mut next = tracker.start_flush().unwrap().expect("the doubt must be resolved");
-        assert!(matches!(next.plan(&Stored { last_flush: 1, uniques: None }), Plan::Confirmed(1)));
+        assert!(matches!(next.plan(&Stored { last_flush: 1, uniques: None }).unwrap(), Plan::Confirmed(1)));
         tracker.end_flush(next, Outcome::Committed);
         assert!(tracker.start_flush().unwrap().is_none());
     }
@@ -193,7 +232,7 @@ mod tests {
         flush(&mut tracker, &NEVER_FLUSHED, Outcome::Unknown);
         tracker.record(activity(2, 1, 0));
         let update = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
-        assert_eq!((update.flush, update.delta.workspaces.count(), update.allowed), (1, 2, 2));
+        assert_eq!((update.flush, delta(&update).workspaces.count(), update.allowed), (1, 2, 2));
     }
 
     #[test]
@@ -228,7 +267,7 @@ mod tests {
         let mut tracker = Tracker::new(HashingKey(1, 2), broken.left_over().clone());
         tracker.record(activity(3, 4, 0));
         let update = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
-        assert_eq!((update.delta.workspaces.count(), update.allowed), (3, 7));
+        assert_eq!((delta(&update).workspaces.count(), update.allowed), (3, 7));
     }
 
     #[test]
@@ -251,7 +290,7 @@ mod tests {
         let mut running = tracker.start_flush().unwrap().unwrap();
         tracker.record(activity(2, 2, 0));
         assert_eq!(tracker.left_over_after(&mut running, Outcome::RolledBack).delta.unwrap().allowed, 3);
-        running.plan(&NEVER_FLUSHED);
+        running.plan(&NEVER_FLUSHED).unwrap();
         let unknown = tracker.left_over_after(&mut running, Outcome::Unknown);
         let in_doubt = unknown.in_doubt.unwrap();
         assert_eq!((in_doubt.flush, in_doubt.snapshot.allowed, unknown.delta.unwrap().allowed), (1, 1, 2));

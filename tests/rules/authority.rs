@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use boundary_usage::{CollectOptions, Database, DeliveryClaim, Error};
+use boundary_usage::{CollectOptions, Database, DeliveryClaim, Error, UniquesUpdate, Update};
 use boundary_usage_tests::databases::TestDatabase;
-use boundary_usage_tests::usage::{flush, id, update};
+use boundary_usage_tests::usage::{flush, id, later_update, update};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 const ROLES: &str = include_str!("../../host/boundary-usage/migrations/postgres/roles.sql");
@@ -45,8 +45,12 @@ async fn r9_a_replica_can_flush() -> Result<()> {
     let test = database_with_roles().await?;
     let database = Database::connect(&login(&test, "boundary_usage_replica").await?).await?;
     database.backend().hashing_key().await?;
-    assert!(flush(database.backend().as_ref(), id(2), &update(1, 0..3, 5, 2)).await?);
-    assert!(!flush(database.backend().as_ref(), id(2), &update(2, 0..3, 5, 2)).await?);
+    let backend = database.backend().as_ref();
+    flush(backend, id(2), &update(1, 0..3, 5, 2)).await?;
+    flush(backend, id(2), &later_update(2, 0..3, 5, 2)).await?;
+    let (transaction, _) = backend.begin_flush(id(2)).await?;
+    let known = Update { flush: 3, uniques: UniquesUpdate::Unchanged, allowed: 5, denied: 2 };
+    transaction.upsert_and_commit(id(2), &known).await?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use boundary_usage::{Clock, CollectOptions, Collection, Database, Error, Summary};
+use boundary_usage::{Clock, CollectOptions, Collection, Database, Error, Summary, UniquesUpdate, Update};
 use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::on_each_database;
 use boundary_usage_tests::usage::{flush, id, update};
@@ -90,7 +90,12 @@ on_each_database! {
             let backend = database.backend().clone();
             flushes.spawn(async move {
                 for number in 1..=10 {
-                    flush(backend.as_ref(), id(replica), &update(number, 0..1, 1, 2)).await?;
+                    let (transaction, stored) = backend.begin_flush(id(replica)).await?;
+                    let update = match stored.uniques {
+                        None => update(number, 0..1, 1, 2),
+                        Some(_) => Update { flush: number, uniques: UniquesUpdate::Unchanged, allowed: 1, denied: 2 },
+                    };
+                    transaction.upsert_and_commit(id(replica), &update).await?;
                 }
                 Ok::<_, Error>(())
             });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boundary_usage::{Clock, Database, Error, Flushed, Options, TrackError, Tracker};
-use boundary_usage_tests::faults::{Fault, Faults};
+use boundary_usage_tests::faults::{Fault, Faults, Seen};
 use boundary_usage_tests::model_database::ModelDatabase;
 use boundary_usage_tests::{cue, misbehaving_plugin, until};
 use uuid::Uuid;
@@ -127,16 +127,27 @@ async fn start_with_faults(model: &ModelDatabase, flush_timeout: Duration) -> (T
     (misbehaving_plugin().start(REPLICA, database, options).await.unwrap(), faults)
 }
 
-async fn ended_and_rolled_back(faults: &Faults) {
-    faults.until(|seen| seen.rolled_back + seen.abandoned > 0).await;
-    assert_eq!(faults.seen().abandoned, 0, "its future was dropped half way");
+/// A call of the database that is held, and whether its transaction commits when it is released: a write comes with its commit.
+const HELD: [(Fault, bool); 2] = [(Fault::ReadHeld, false), (Fault::UpsertHeld, true)];
+
+async fn ended(faults: &Faults, commits: bool) {
+    faults.until(|seen| seen.rolled_back + seen.committed + seen.abandoned > 0).await;
+    let Seen { rolled_back, committed, abandoned, .. } = faults.seen();
+    assert_eq!(abandoned, 0, "its future was dropped half way");
+    assert_eq!((rolled_back, committed), if commits { (0, 1) } else { (1, 0) });
 }
 
 #[tokio::test]
-async fn what_the_database_has_begun_when_the_component_breaks_is_ended_and_rolled_back() {
+async fn what_the_database_has_begun_when_the_component_breaks_is_ended() {
+    for (held, commits) in HELD {
+        ends_what_was_begun_when_the_component_breaks(held, commits).await;
+    }
+}
+
+async fn ends_what_was_begun_when_the_component_breaks(held: Fault, commits: bool) {
     let model = ModelDatabase::default();
     let (tracker, faults) = start_with_faults(&model, Duration::from_secs(60)).await;
-    faults.inject(Fault::UpsertHeld);
+    faults.inject(held);
     tracker.track(Uuid::from_u128(1), Uuid::from_u128(9), 1, 2).unwrap();
     let flush = tokio::spawn({
         let tracker = tracker.clone();
@@ -147,9 +158,10 @@ async fn what_the_database_has_begun_when_the_component_breaks_is_ended_and_roll
     assert!(matches!(flush.await.unwrap(), Err(Error::Component { .. })));
     until(|| tracker.status().restarts == 1).await;
     faults.release();
-    ended_and_rolled_back(&faults).await;
+    ended(&faults, commits).await;
     tracker.track(Uuid::from_u128(2), Uuid::from_u128(9), 1, 2).unwrap();
-    assert_eq!(flush_to_success(&tracker).await, Flushed::Written { flush: 1, new_period: true });
+    let next = Flushed::Written { flush: if commits { 2 } else { 1 }, new_period: !commits };
+    assert_eq!(flush_to_success(&tracker).await, next);
     assert_all_counted(&model);
 }
 
@@ -171,24 +183,28 @@ async fn a_component_that_breaks_holds_no_transaction_while_it_waits_to_be_repla
 }
 
 #[tokio::test]
-async fn what_the_database_has_begun_when_its_time_is_over_is_ended_and_rolled_back() {
-    let model = ModelDatabase::default();
-    let (tracker, faults) = start_with_faults(&model, Duration::from_millis(20)).await;
-    faults.inject(Fault::UpsertHeld);
-    track_around(&tracker, 0);
-    let error = tracker.flush().await.unwrap_err();
-    let told = tracker.status().last_error.unwrap();
-    assert!(error.is_retryable() && told.contains("the time for a flush is over"), "{told}");
-    assert_eq!(faults.seen().rolled_back, 0, "it is not over");
-    faults.release();
-    ended_and_rolled_back(&faults).await;
-    while tracker.flush().await.is_err() {}
-    assert_all_counted(&model);
+async fn what_the_database_has_begun_when_its_time_is_over_is_ended() {
+    for (held, commits) in HELD {
+        let model = ModelDatabase::default();
+        let (tracker, faults) = start_with_faults(&model, Duration::from_millis(20)).await;
+        faults.inject(held);
+        track_around(&tracker, 0);
+        let error = tracker.flush().await.unwrap_err();
+        let told = tracker.status().last_error.unwrap();
+        assert!(error.is_retryable() && told.contains("the time for a flush is over"), "{told}");
+        assert_eq!(matches!(error, Error::CommitUnknown { .. }), commits, "{told}");
+        let Seen { rolled_back, committed, .. } = faults.seen();
+        assert_eq!((rolled_back, committed), (0, 0), "it is not over");
+        faults.release();
+        ended(&faults, commits).await;
+        while tracker.flush().await.is_err() {}
+        assert_all_counted(&model);
+    }
 }
 
 #[tokio::test]
 async fn a_database_driver_that_panics_costs_its_flush_and_nothing_else() {
-    for (fault, is_unknown) in [(Fault::UpsertPanics, false), (Fault::CommitPanics, true)] {
+    for fault in [Fault::UpsertPanics, Fault::CommitPanics] {
         let model = ModelDatabase::default();
         let (tracker, faults) = start_with_faults(&model, Duration::from_secs(60)).await;
         faults.inject(fault);
@@ -196,7 +212,7 @@ async fn a_database_driver_that_panics_costs_its_flush_and_nothing_else() {
         let error = tracker.flush().await.unwrap_err();
         let told = tracker.status().last_error.unwrap();
         assert!(told.contains("driver panicked"), "{fault:?}: {told}");
-        assert_eq!(matches!(error, Error::CommitUnknown { .. }), is_unknown, "{fault:?}: {told}");
+        assert!(matches!(error, Error::CommitUnknown { .. }), "{fault:?}: {told}");
         assert_eq!(tracker.flush().await.unwrap(), Flushed::Written { flush: 1, new_period: true });
         assert_all_counted(&model);
         assert_eq!(tracker.status().restarts, 0);
@@ -204,8 +220,22 @@ async fn a_database_driver_that_panics_costs_its_flush_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn r5_a_component_that_begins_a_row_where_there_is_one_is_refused() {
+    let model = ModelDatabase::default();
+    let tracker = start(&model).await;
+    tracker.track(Uuid::from_u128(5), Uuid::from_u128(9), 1, 2).unwrap();
+    assert_eq!(tracker.flush().await.unwrap(), Flushed::Written { flush: 1, new_period: true });
+    track_around(&tracker, 32);
+    let error = tracker.flush().await.unwrap_err();
+    assert!(error.to_string().contains("does not fit what was read"), "{error}");
+    assert_eq!(tracker.flush().await.unwrap(), Flushed::Written { flush: 2, new_period: false });
+}
+
+#[tokio::test]
 async fn a_component_that_reaches_for_more_than_it_may_is_refused() {
     let refusals = [
+        (18, "does not fit what was read"),
+        (19, "does not fit what was read"),
         (20, "is not the component's own"),
         (21, "has a transaction open"),
         (22, "only a collection holds the cutover lock alone"),

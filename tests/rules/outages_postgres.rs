@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use boundary_usage::{Clock, Database, Error, Flushed, Options, Tracker};
+use boundary_usage::{Clock, Collection, Database, Error, Flushed, Options, Tracker};
 use boundary_usage_tests::accounts::{Accounts, tracker_by_hand, tracker_by_itself, until};
 use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::plugin;
@@ -159,6 +159,27 @@ async fn d2_and_d3_a_connection_cut_at_any_point_of_a_flush_loses_and_doubles_no
         assert_eq!(matches!(found, Flushed::Confirmed { .. }), cut == Cut::Reply, "{cut:?}: {found:?}");
         accounts.check(&database).await?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn d3_a_write_that_goes_out_with_its_commit_is_in_doubt_when_cut_and_counts_once() -> Result<()> {
+    let Wired { proxy, database, tracker, .. } = Wired::new().await?;
+    let track = || tracker.track(Uuid::from_u128(1), Uuid::from_u128(2), 1, 0);
+    track()?;
+    tracker.flush().await?;
+    // From here on the ids are known, so that no sketch has to be sent.
+    for cut in [Cut::Write, Cut::Commit, Cut::Reply] {
+        track()?;
+        proxy.cut(cut);
+        let unknown = tracker.flush().await;
+        assert!(matches!(unknown, Err(Error::CommitUnknown { .. })), "{cut:?}: {unknown:?}");
+        assert_eq!(proxy.pending(), 0);
+        let found = tracker.flush().await?;
+        assert_eq!(matches!(found, Flushed::Confirmed { .. }), cut == Cut::Reply, "{cut:?}: {found:?}");
+    }
+    let Collection::Closed(summary) = database.collect(Default::default()).await? else { bail!("nothing to collect") };
+    assert_eq!((summary.unique_workspaces, summary.unique_users, summary.allowed_requests), (1, 1, 4));
     Ok(())
 }
 

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use anyhow::{Context, Result, bail, ensure};
-use boundary_usage::{Database, Error, Update};
+use boundary_usage::{Database, Error};
 use boundary_usage_tests::accounts::{Accounts, tracker_by_hand, tracker_by_itself};
 use boundary_usage_tests::child;
 use boundary_usage_tests::databases::TestDatabase;
-use boundary_usage_tests::usage::{begin_flush, flush, id, uniques, update};
+use boundary_usage_tests::usage::{begin_flush, flush, id, later_update, update};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, Executor};
 use tempfile::TempDir;
@@ -143,8 +143,10 @@ async fn child_process_that_flushes() -> Result<()> {
         let last = u128::from(stored.last_flush);
         let open = stored.uniques.map_or(0, |uniques| u128::from(uniques.workspaces.count));
         let ids = last - open..last + 1;
-        let cumulative = uniques(ids.clone(), ids);
-        let update = Update { cumulative, ..update(stored.last_flush + 1, last..last + 1, 1, 0) };
+        let update = match open {
+            0 => update(stored.last_flush + 1, ids, 1, 0),
+            _ => later_update(stored.last_flush + 1, ids, 1, 0),
+        };
         transaction.upsert(id(1), &update).await?;
         transaction.commit().await?;
         println!("flushed {}", update.flush);

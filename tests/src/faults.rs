@@ -27,6 +27,8 @@ pub enum Fault {
     Read,
     /// The row cannot be written.
     Upsert,
+    /// The row is read only once [`Faults::release`] says so.
+    ReadHeld,
     /// The row is written only once [`Faults::release`] says so.
     UpsertHeld,
     /// The driver panics as it writes the row.
@@ -53,12 +55,14 @@ pub struct Faults {
 pub struct Seen {
     /// Transactions begun.
     pub begun: u64,
-    /// Whether a write is held at this moment.
+    /// Whether a call is held at this moment.
     pub held: bool,
-    /// Writes whose future was dropped half way, while they were held.
+    /// Calls whose future was dropped half way, while they were held.
     pub abandoned: u64,
     /// Transactions rolled back.
     pub rolled_back: u64,
+    /// Transactions committed, and answered so.
+    pub committed: u64,
 }
 
 impl Faults {
@@ -89,7 +93,16 @@ impl Faults {
         *self.seen.borrow()
     }
 
-    /// Lets the write that is held go on.
+    /// Holds the call that asks, if this fault strikes.
+    async fn hold(&self, fault: Fault) {
+        if self.strikes(fault) {
+            let held = Held::new(&self.seen);
+            self.until(|seen| !seen.held).await;
+            drop(held);
+        }
+    }
+
+    /// Lets the call that is held go on.
     pub fn release(&self) {
         self.seen.send_modify(|seen| seen.held = false);
     }
@@ -172,19 +185,16 @@ impl Transaction for FaultyTransaction {
         if self.faults.strikes(Fault::Read) {
             return Err(injected("reading"));
         }
+        self.faults.hold(Fault::ReadHeld).await;
         self.inner.read(replica).await
     }
 
-    async fn upsert(&mut self, replica: Uuid, update: &Update) -> Result<bool, Error> {
+    async fn upsert(&mut self, replica: Uuid, update: &Update) -> Result<(), Error> {
         if self.faults.strikes(Fault::Upsert) {
             return Err(injected("writing"));
         }
         assert!(!self.faults.strikes(Fault::UpsertPanics), "injected by the test");
-        if self.faults.strikes(Fault::UpsertHeld) {
-            let held = Held::new(&self.faults.seen);
-            self.faults.until(|seen| !seen.held).await;
-            drop(held);
-        }
+        self.faults.hold(Fault::UpsertHeld).await;
         self.inner.upsert(replica, update).await
     }
 
@@ -215,7 +225,9 @@ impl Transaction for FaultyTransaction {
             return Err(Error::CommitUnknown { source: "injected by the test".into() });
         }
         assert!(!faults.strikes(Fault::CommitPanics), "injected by the test");
-        inner.commit().await
+        inner.commit().await?;
+        faults.seen.send_modify(|seen| seen.committed += 1);
+        Ok(())
     }
 
     async fn rollback(self: Box<Self>) {
@@ -224,7 +236,7 @@ impl Transaction for FaultyTransaction {
     }
 }
 
-/// A write that is held. When it is dropped before its release, it was dropped half way.
+/// A call that is held. When it is dropped before its release, it was dropped half way.
 struct Held<'a>(&'a watch::Sender<Seen>);
 
 impl<'a> Held<'a> {

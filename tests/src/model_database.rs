@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use boundary_usage::{
     Backend, DatabaseStatus, Delivery, DeliveryClaim, Error, HashingKey, Lock, LockMode, OpenPeriod, Purpose, Stored,
-    Summary, TakenRow, Transaction, Uniques, Update,
+    Summary, TakenRow, Transaction, UniqueSet, Uniques, UniquesUpdate, Update,
 };
 use chrono::{DateTime, Utc};
 use futures_util::stream::{self, BoxStream};
@@ -114,10 +114,14 @@ impl Write {
         match self {
             Self::Upsert(replica, update) => {
                 tables.last_flushes.insert(replica, update.flush);
-                let row = tables.rows.entry(replica);
-                let row = row
-                    .and_modify(|row| row.uniques = update.cumulative)
-                    .or_insert_with(|| empty_row(replica, update.delta));
+                match update.uniques {
+                    UniquesUpdate::Delta(uniques) | UniquesUpdate::Cumulative(uniques) => {
+                        let row = tables.rows.entry(replica);
+                        row.or_insert_with(|| empty_row(replica)).uniques = uniques;
+                    }
+                    UniquesUpdate::Unchanged => {}
+                }
+                let row = tables.rows.get_mut(&replica).expect("the upsert has found a row, or brings one");
                 row.allowed += update.allowed;
                 row.denied += update.denied;
             }
@@ -127,7 +131,9 @@ impl Write {
     }
 }
 
-fn empty_row(replica: Uuid, uniques: Uniques) -> TakenRow {
+fn empty_row(replica: Uuid) -> TakenRow {
+    let empty = || UniqueSet { count: 0, sketch: Vec::new() };
+    let uniques = Uniques { workspaces: empty(), users: empty() };
     TakenRow { replica, uniques, allowed: 0, denied: 0, updated_at: DateTime::UNIX_EPOCH }
 }
 
@@ -157,13 +163,16 @@ impl Transaction for ModelTransaction {
         })
     }
 
-    async fn upsert(&mut self, replica: Uuid, update: &Update) -> Result<bool, Error> {
+    async fn upsert(&mut self, replica: Uuid, update: &Update) -> Result<(), Error> {
         let stored = self.read(replica).await?;
         if stored.last_flush >= update.flush {
             return Err(Error::Conflict { message: format!("flush {} is not newer", update.flush) });
         }
+        if stored.uniques.is_some() == matches!(update.uniques, UniquesUpdate::Delta(_)) {
+            return Err(Error::Conflict { message: format!("flush {} does not fit the row", update.flush) });
+        }
         self.writes.push(Write::Upsert(replica, update.clone()));
-        Ok(stored.uniques.is_none())
+        Ok(())
     }
 
     async fn open_period(&mut self) -> Result<OpenPeriod, Error> {

@@ -121,21 +121,33 @@ impl PostgresProxy {
     }
 }
 
-/// How often each of three flushes of a replica waits for the server's answer.
+/// How often a flush waits for the server's answer, once its statements are prepared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoundTrips {
+    /// A flush of ids that the period has already.
+    pub known_ids: u64,
+    /// A flush that brings new ones.
+    pub new_ids: u64,
+}
+
+/// Counts the round trips of a replica's flushes.
 ///
 /// # Errors
 ///
 /// When the database cannot be used.
-pub async fn round_trips_of_flushes(url: &str) -> Result<[u64; 3]> {
+pub async fn round_trips_of_flushes(url: &str) -> Result<RoundTrips> {
     let proxy = PostgresProxy::in_front_of(url).await?;
     let tracker = tracker_by_hand(4, &Database::connect(&proxy.url).await?).await?;
-    let mut taken = [0; 3];
-    for taken in &mut taken {
+    let flush = async |workspace| {
         let before = proxy.round_trips();
-        tracker.track(id(1), id(2), 1, 0)?;
+        tracker.track(id(workspace), id(0), 1, 0)?;
         tracker.flush().await?;
-        *taken = proxy.round_trips() - before;
-    }
+        anyhow::Ok(proxy.round_trips() - before)
+    };
+    // The first two begin the period, and have the statements prepared.
+    flush(1).await?;
+    flush(2).await?;
+    let taken = RoundTrips { known_ids: flush(1).await?, new_ids: flush(3).await? };
     tracker.shutdown().await?;
     Ok(taken)
 }
@@ -148,8 +160,8 @@ impl Wire {
     /// The cut that strikes at this message, if one does.
     fn strikes(&self, message: &Message) -> Option<Cut> {
         let mut cuts = self.cuts();
-        let at = if *cuts.front()? == Cut::Write { Message::Write } else { Message::Commit };
-        if *message == at { cuts.pop_front() } else { None }
+        let strikes = if *cuts.front()? == Cut::Write { message.writes } else { message.commits };
+        if strikes { cuts.pop_front() } else { None }
     }
 
     /// Carries one client's messages until either side closes, or a cut strikes.
@@ -189,7 +201,7 @@ impl Wire {
     ) -> io::Result<()> {
         loop {
             let (message, bytes) = messages.next().await?;
-            if message == Message::Commit {
+            if message.commits {
                 self.commits.send_modify(|commits| *commits += 1);
             }
             if messages.started && matches!(bytes[0], b'Q' | b'S') {
@@ -246,20 +258,19 @@ impl Answers {
 }
 
 /// What a client says, as far as it matters here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Message {
+#[derive(Clone, Copy, Default)]
+struct Message {
     /// Usage is to be written: the statement is executed, not only prepared.
-    Write,
-    Commit,
-    Other,
+    writes: bool,
+    commits: bool,
 }
 
 /// A client's messages, read one by one: a type (not in the first ones), a length that counts itself, a body.
 struct Messages {
     from_client: OwnedReadHalf,
     started: bool,
-    /// The name under which the statement that writes usage was prepared.
-    write: Option<Vec<u8>>,
+    /// The names under which statements that write usage were prepared.
+    writing: Vec<Vec<u8>>,
 }
 
 /// The code of the message that starts a session: the version of the protocol, 3.0.
@@ -267,7 +278,7 @@ const START: &[u8] = &[0, 3, 0, 0];
 
 impl Messages {
     fn of(from_client: OwnedReadHalf) -> Self {
-        Self { from_client, started: false, write: None }
+        Self { from_client, started: false, writing: Vec::new() }
     }
 
     async fn next(&mut self) -> io::Result<(Message, Vec<u8>)> {
@@ -285,16 +296,20 @@ impl Messages {
     fn recognise(&mut self, kind: u8, body: &[u8]) -> Message {
         let mut texts = body.split(|byte| *byte == 0);
         let (first, second) = (texts.next().unwrap_or_default(), texts.next().unwrap_or_default());
+        let mut message = Message::default();
         match kind {
             0 => self.started = body.starts_with(START),
-            b'Q' if first == b"COMMIT" => return Message::Commit,
-            b'P' if String::from_utf8_lossy(second).contains("INSERT INTO boundary_usage_stats") => {
-                self.write = Some(first.to_vec());
+            b'Q' => {
+                message.commits = first.ends_with(b"COMMIT");
+                message.writes = first.starts_with(b"EXECUTE boundary_usage_write");
             }
-            b'B' if self.write.as_deref() == Some(second) => return Message::Write,
+            b'P' if String::from_utf8_lossy(second).contains("boundary_usage_stats AS s") => {
+                self.writing.push(first.to_vec());
+            }
+            b'B' => message.writes = self.writing.iter().any(|name| name == second),
             _ => {}
         }
-        Message::Other
+        message
     }
 }
 

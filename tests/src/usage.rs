@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use boundary_usage::{Backend, Error, HashingKey, Lock, LockMode, Purpose, Transaction, UniqueSet, Uniques, Update};
+use boundary_usage::{
+    Backend, Error, HashingKey, Lock, LockMode, Purpose, Transaction, UniqueSet, Uniques, UniquesUpdate, Update,
+};
 use boundary_usage_tracker as tracker;
 use uuid::Uuid;
 
@@ -24,10 +26,14 @@ pub fn uniques(workspaces: Range<u128>, users: Range<u128>) -> Uniques {
     Uniques { workspaces: set(workspaces), users: set(users) }
 }
 
-/// A flush whose ids are also all of the period.
+/// The first flush of a period.
 pub fn update(flush: u64, ids: Range<u128>, allowed: u64, denied: u64) -> Update {
-    let uniques = uniques(ids.clone(), ids);
-    Update { flush, delta: uniques.clone(), cumulative: uniques, allowed, denied }
+    Update { flush, uniques: UniquesUpdate::Delta(uniques(ids.clone(), ids)), allowed, denied }
+}
+
+/// A later flush of a period, after which these are all its ids.
+pub fn later_update(flush: u64, ids: Range<u128>, allowed: u64, denied: u64) -> Update {
+    Update { flush, uniques: UniquesUpdate::Cumulative(uniques(ids.clone(), ids)), allowed, denied }
 }
 
 /// Opens the transaction of a flush, and takes its locks.
@@ -42,14 +48,13 @@ pub async fn begin_flush(backend: &dyn Backend, replica: Uuid) -> Result<Box<dyn
     Ok(transaction)
 }
 
-/// Writes an update in a transaction of its own. Answers whether the row is new.
+/// Writes an update in a transaction of its own.
 ///
 /// # Errors
 ///
 /// Whatever the database answers.
-pub async fn flush(backend: &dyn Backend, replica: Uuid, update: &Update) -> Result<bool, Error> {
+pub async fn flush(backend: &dyn Backend, replica: Uuid, update: &Update) -> Result<(), Error> {
     let mut transaction = begin_flush(backend, replica).await?;
-    let is_new = transaction.upsert(replica, update).await?;
-    transaction.commit().await?;
-    Ok(is_new)
+    transaction.upsert(replica, update).await?;
+    transaction.commit().await
 }

@@ -73,7 +73,7 @@ pub use clock::{Clock, ManualClock};
 pub use collection::{CollectOptions, Collection, Summary, TakenRow};
 pub use database::{
     Backend, Database, DatabaseStatus, Delivery, DeliveryClaim, DeliveryStatus, HashingKey, Lock, LockMode, OpenPeriod,
-    PeriodStatus, Purpose, ReplicaStatus, RowStatus, Stored, Transaction, UniqueSet, Uniques, Update,
+    PeriodStatus, Purpose, ReplicaStatus, RowStatus, Stored, Transaction, UniqueSet, Uniques, UniquesUpdate, Update,
 };
 pub use error::{Error, TrackError};
 pub use options::Options;

@@ -19,6 +19,7 @@ export class Capabilities {
   #transaction: Transaction | undefined;
   #ending: Promise<void> = Promise.resolve();
   #granted = new Set<string>();
+  #hasRow = false;
   #commitSent = false;
 
   constructor(replica: string, database: Database) {
@@ -74,6 +75,7 @@ export class Capabilities {
     }
     const stored = await transaction.read(this.#replica);
     this.#granted.add("read");
+    this.#hasRow = stored.uniques !== undefined;
     return stored;
   }
 
@@ -87,9 +89,13 @@ export class Capabilities {
       throw refused("the transaction has an upsert already");
     }
     check(update);
-    const isNew = await transaction.upsert(this.#replica, update);
+    const newPeriod = update.uniques.tag === "delta";
+    if (newPeriod === this.#hasRow) {
+      throw refused("the update does not fit what was read: a delta begins a row, and all else needs one");
+    }
+    await transaction.upsert(this.#replica, update);
     this.#granted.add("upserted");
-    return isNew;
+    return newPeriod;
   }
 
   /** Ends the transaction and makes its update last. */
@@ -128,7 +134,8 @@ function refused(message: string): BoundaryUsageError {
 
 /** A component's numbers are untrusted; its sketches are read by the next one that merges them. */
 function check(update: Update): void {
-  const sets = [update.delta, update.cumulative].flatMap(({ workspaces, users }) => [workspaces, users]);
+  const { uniques } = update;
+  const sets = uniques.tag === "unchanged" ? [] : [uniques.val.workspaces, uniques.val.users];
   sets.forEach(checkSketch);
   const numbers = { "flush number": update.flush, "allowed requests": update.allowed, "denied requests": update.denied };
   for (const [name, number] of [...Object.entries(numbers), ...sets.map(({ count }) => ["unique ids", count] as const)]) {

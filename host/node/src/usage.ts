@@ -25,11 +25,19 @@ export interface Stored {
   uniques?: Uniques;
 }
 
-/** What one flush writes: the delta's uniques into a new row, or the cumulative ones over what a row holds. */
+/**
+ * What becomes of a replica's unique sets.
+ *
+ * - `delta`: the replica has no row in the open period; the ids of this flush alone go into a new one.
+ * - `cumulative`: the ids of the open period, this flush included, replace those of the row.
+ * - `unchanged`: the row holds the ids of this flush already, and keeps its sets.
+ */
+export type UniquesUpdate = { tag: "delta" | "cumulative"; val: Uniques } | { tag: "unchanged" };
+
+/** What one flush writes. */
 export interface Update {
   flush: bigint;
-  delta: Uniques;
-  cumulative: Uniques;
+  uniques: UniquesUpdate;
   allowed: bigint;
   denied: bigint;
 }

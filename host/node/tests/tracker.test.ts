@@ -169,7 +169,8 @@ onEachDatabase("R9: the component is kept to its own replica and to the order of
   const refused = (call: Promise<unknown>, message: RegExp) => assert.rejects(call, { kind: "refused", message });
   const empty = { count: 0n, sketch: Uint8Array.from([1, 3, 3, 0, 0, 0, 0, 0]) };
   const none = { workspaces: empty, users: empty };
-  const update = { flush: 1n, delta: none, cumulative: none, allowed: 0n, denied: 0n };
+  const delta = { tag: "delta" as const, val: none };
+  const update = { flush: 1n, uniques: delta, allowed: 0n, denied: 0n };
 
   await refused(capabilities.read(), /no transaction open/);
   await refused(capabilities.begin(uuid("r2")), /not the component's own/);
@@ -183,7 +184,10 @@ onEachDatabase("R9: the component is kept to its own replica and to the order of
   await refused(capabilities.upsert(update), /and a read/);
   await capabilities.read();
   const damaged = { workspaces: { count: 1n, sketch: new Uint8Array(64) }, users: empty };
-  await refused(capabilities.upsert({ ...update, cumulative: damaged }), /not a compact Theta sketch/);
+  await refused(capabilities.upsert({ ...update, uniques: { ...delta, val: damaged } }), /not a compact Theta sketch/);
+  for (const uniques of [{ tag: "unchanged" as const }, { tag: "cumulative" as const, val: none }]) {
+    await refused(capabilities.upsert({ ...update, uniques }), /does not fit what was read/);
+  }
   await refused(capabilities.upsert({ ...update, allowed: 2n ** 63n }), /beyond 2\^63 - 1/);
   assert.equal(await capabilities.upsert(update), true);
   await refused(capabilities.upsert(update), /an upsert already/);

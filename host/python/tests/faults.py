@@ -69,13 +69,13 @@ class FaultyTransaction:
             raise UnavailableError("reading failed: injected by the test")
         return self._transaction.read(replica)
 
-    def upsert(self, replica: UUID, update: Update) -> bool:
+    def upsert(self, replica: UUID, update: Update) -> None:
         """Writes, or fails."""
         self._faults.upserting.set()
         self._faults.gate.wait()
         if self._faults.strikes("upsert"):
             raise UnavailableError("writing failed: injected by the test")
-        return self._transaction.upsert(replica, update)
+        self._transaction.upsert(replica, update)
 
     def commit(self) -> None:
         """Commits, fails, or loses the commit or its reply."""

@@ -24,7 +24,7 @@ from boundary_usage import (
 from boundary_usage.capabilities import Capabilities
 from boundary_usage.database import postgres
 from boundary_usage.schedule import Schedule
-from boundary_usage.usage import Uniques, UniqueSet, Update
+from boundary_usage.usage import Cumulative, Delta, Unchanged, Uniques, UniqueSet, Update
 
 
 def totals(url: str) -> tuple[int, int, int, int]:
@@ -141,7 +141,7 @@ def test_a_component_that_breaks_is_replaced(sqlite_url: str, monkeypatch: pytes
 def test_r9_the_component_is_kept_to_its_own_replica_and_to_the_order_of_the_contract(url: str) -> None:
     capabilities = Capabilities(uuid("r1"), connect(url))
     empty = UniqueSet(0, bytes.fromhex("0103030000000000"))
-    update = Update(1, Uniques(empty, empty), Uniques(empty, empty), 0, 0)
+    update = Update(1, Delta(Uniques(empty, empty)), 0, 0)
 
     def refused(told: str, call: object, *arguments: object) -> None:
         with pytest.raises(RefusedError, match=told):
@@ -159,8 +159,10 @@ def test_r9_the_component_is_kept_to_its_own_replica_and_to_the_order_of_the_con
     refused("and a read", capabilities.upsert, update)
     capabilities.read()
     damaged = Uniques(UniqueSet(1, b"7" * 64), empty)
-    refused("not a compact Theta sketch", capabilities.upsert, Update(1, damaged, damaged, 0, 0))
-    refused("beyond 2\\^63 - 1", capabilities.upsert, Update(1, update.delta, update.delta, 2**63, 0))
+    refused("not a compact Theta sketch", capabilities.upsert, Update(1, Delta(damaged), 0, 0))
+    for of_no_row in (Unchanged(), Cumulative(Uniques(empty, empty))):
+        refused("does not fit what was read", capabilities.upsert, Update(1, of_no_row, 0, 0))
+    refused("beyond 2\\^63 - 1", capabilities.upsert, Update(1, update.uniques, 2**63, 0))
     assert capabilities.upsert(update)
     refused("an upsert already", capabilities.upsert, update)
     capabilities.commit()

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use boundary_usage::{
     Backend, Database, DatabaseStatus, Delivery, DeliveryClaim, Error, HashingKey, OpenPeriod, Purpose, Summary,
-    TakenRow, Transaction, Update,
+    TakenRow, Transaction, UniquesUpdate, Update,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::RwLock;
@@ -159,8 +159,17 @@ impl Server {
 impl Tables {
     fn upsert(&mut self, replica: Uuid, update: Update, now: DateTime<Utc>) {
         self.last_flushes.insert(replica, update.flush);
-        let row = self.rows.entry(replica).and_modify(|row| row.uniques = update.cumulative);
-        let row = row.or_insert(TakenRow { replica, uniques: update.delta, allowed: 0, denied: 0, updated_at: now });
+        let uniques = match update.uniques {
+            UniquesUpdate::Delta(uniques) | UniquesUpdate::Cumulative(uniques) => uniques,
+            UniquesUpdate::Unchanged => match self.rows.get(&replica) {
+                Some(row) => row.uniques.clone(),
+                // Gone since the upsert has found it: a lock was not held.
+                None => return,
+            },
+        };
+        let new = || TakenRow { replica, uniques: uniques.clone(), allowed: 0, denied: 0, updated_at: now };
+        let row = self.rows.entry(replica).or_insert_with(new);
+        row.uniques = uniques;
         row.allowed += update.allowed;
         row.denied += update.denied;
         row.updated_at = now;

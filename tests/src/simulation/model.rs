@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use boundary_usage::{Activity, HashingKey, Summary, UniqueSet, Uniques, Update};
+use boundary_usage::{Activity, HashingKey, Summary, UniqueSet, Uniques, UniquesUpdate, Update};
 use boundary_usage_tracker as tracker;
 use uuid::Uuid;
 
@@ -49,7 +49,7 @@ struct Period {
     replicas: BTreeSet<Uuid>,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq)]
 struct Ids {
     workspaces: BTreeSet<Uuid>,
     users: BTreeSet<Uuid>,
@@ -64,6 +64,16 @@ impl Ids {
     fn extend(&mut self, other: &Self) {
         self.workspaces.extend(&other.workspaces);
         self.users.extend(&other.users);
+    }
+
+    /// Whether the update makes exactly these and those more of the sketches.
+    fn become_with(&self, more: &Self, key: HashingKey, update: &UniquesUpdate) -> bool {
+        let mut all = self.clone();
+        all.extend(more);
+        match update {
+            UniquesUpdate::Delta(uniques) | UniquesUpdate::Cumulative(uniques) => all.are(key, uniques),
+            UniquesUpdate::Unchanged => all == *self,
+        }
     }
 
     /// Whether these are exactly the ids in the sketches.
@@ -135,16 +145,12 @@ impl Model {
         sequence.last_flush = update.flush;
         let Some(ids) = sequence.take(key, process, update) else {
             self.violations.push(format!(
-                "{replica}: flush {} carries A{} D{}, which is not what comes after the first {} that it accepted",
+                "{replica}: flush {} carries A{} D{} and ids, which is not what comes after the first {} that it accepted",
                 update.flush, update.allowed, update.denied, sequence.next
             ));
             return;
         };
         sequence.ids.extend(&ids);
-        if !sequence.ids.are(key, &update.cumulative) {
-            let number = update.flush;
-            self.violations.push(format!("{replica}: flush {number} does not carry the ids of the period"));
-        }
         self.open.ids.extend(&ids);
         self.open.allowed += update.allowed;
         self.open.denied += update.denied;
@@ -214,7 +220,8 @@ impl Sequence {
             ids.insert(&accepted.activity);
             allowed += accepted.activity.allowed;
             denied += accepted.activity.denied;
-            if (allowed, denied) == (update.allowed, update.denied) && ids.are(key, &update.delta) {
+            if (allowed, denied) == (update.allowed, update.denied) && self.ids.become_with(&ids, key, &update.uniques)
+            {
                 stretch.iter().for_each(|index| self.accepted[*index].counted = true);
                 self.next = index + 1;
                 return Some(ids);

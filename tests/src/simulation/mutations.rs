@@ -27,6 +27,8 @@ pub enum Mutation {
     CumulativeIsDelta,
     /// Ids of earlier periods go out again.
     UniquesLeak,
+    /// Ids that are new in the period are taken for known ones.
+    NewIdsTakenForKnown,
     /// The component's memory grows with every flush.
     MemoryGrows,
     /// The database does not compare the number of a flush with the last one.
@@ -53,7 +55,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::LedgerNotHandedOver,
         Self::TrackBesideFlushDropped,
         Self::EmptyActivityDropped,
@@ -62,6 +64,7 @@ impl Mutation {
         Self::DoubtDropped,
         Self::CumulativeIsDelta,
         Self::UniquesLeak,
+        Self::NewIdsTakenForKnown,
         Self::MemoryGrows,
         Self::NumberNotCompared,
         Self::FlushNotLocked,
@@ -92,6 +95,7 @@ impl Mutation {
             Self::CumulativeIsDelta => 7,
             Self::UniquesLeak => 8,
             Self::MemoryGrows => 9,
+            Self::NewIdsTakenForKnown => 10,
             _ => return None,
         })
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use boundary_usage::{Error, Lock, LockMode, OpenPeriod, Purpose, Stored, Summary, TakenRow, Transaction, Update};
+use boundary_usage::{
+    Error, Lock, LockMode, OpenPeriod, Purpose, Stored, Summary, TakenRow, Transaction, UniquesUpdate, Update,
+};
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 use tokio::time::timeout;
@@ -174,7 +176,7 @@ impl Transaction for SessionTransaction {
         })
     }
 
-    async fn upsert(&mut self, replica: Uuid, update: &Update) -> Result<bool, Error> {
+    async fn upsert(&mut self, replica: Uuid, update: &Update) -> Result<(), Error> {
         let server = self.server.clone();
         let session = self.statement("upsert", Fault::UpsertFails).await?;
         let tables = server.tables();
@@ -183,8 +185,12 @@ impl Transaction for SessionTransaction {
             session.failed = true;
             return Err(conflict("an old flush"));
         }
+        if tables.rows.contains_key(&replica) == matches!(update.uniques, UniquesUpdate::Delta(_)) {
+            session.failed = true;
+            return Err(conflict("a row that is not as it was read"));
+        }
         session.writes.push(Write::Upsert(replica, update.clone()));
-        Ok(!tables.rows.contains_key(&replica))
+        Ok(())
     }
 
     async fn open_period(&mut self) -> Result<OpenPeriod, Error> {

@@ -30,6 +30,7 @@ pub(super) struct Connections<C: Connection> {
 
 struct Idle<C> {
     connection: C,
+    prepared: bool,
     since: Instant,
 }
 
@@ -44,12 +45,12 @@ impl<C: Connection> Connections<C> {
         let permit = timeout(WAIT_LIMIT, self.permits.clone().acquire_owned());
         let permit = permit.await.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
         let home = self.clone();
-        if let Some(connection) = self.pop() {
-            return Ok(Lease { connection, reused: true, home, _permit: permit });
+        if let Some(Idle { connection, prepared, .. }) = self.pop() {
+            return Ok(Lease { connection, reused: true, prepared, home, _permit: permit });
         }
         let connection = timeout(WAIT_LIMIT, C::connect_with(&self.options)).await;
         let connection = connection.map_err(|_| timed_out())??;
-        Ok(Lease { connection, reused: false, home, _permit: permit })
+        Ok(Lease { connection, reused: false, prepared: false, home, _permit: permit })
     }
 
     /// Closes the idle connections now, and those on loan when they end.
@@ -62,16 +63,16 @@ impl<C: Connection> Connections<C> {
         }
     }
 
-    fn pop(&self) -> Option<C> {
+    fn pop(&self) -> Option<Idle<C>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|idle| idle.since.elapsed() < IDLE_MAX);
-        idle.pop().map(|idle| idle.connection)
+        idle.pop()
     }
 
-    fn push(&self, connection: C) {
+    fn push(&self, connection: C, prepared: bool) {
         if !self.permits.is_closed() {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.push(Idle { connection, since: Instant::now() });
+            idle.push(Idle { connection, prepared, since: Instant::now() });
         }
     }
 }
@@ -82,6 +83,8 @@ pub(super) struct Lease<C: Connection> {
     pub(super) connection: C,
     /// Whether it was used before, so that the database may have closed it in the meantime.
     pub(super) reused: bool,
+    /// Whether its session has the statements of a flush prepared.
+    pub(super) prepared: bool,
     home: Arc<Connections<C>>,
     _permit: OwnedSemaphorePermit,
 }
@@ -89,8 +92,8 @@ pub(super) struct Lease<C: Connection> {
 impl<C: Connection> Lease<C> {
     /// Gives the connection back; it must be outside any transaction, and owe no reply.
     pub(super) fn give_back(self) {
-        let Self { connection, home, .. } = self;
-        home.push(connection);
+        let Self { connection, prepared, home, .. } = self;
+        home.push(connection, prepared);
     }
 }
 

@@ -174,10 +174,16 @@ pub trait Transaction: Send {
     /// What is stored of a replica. Certain only under the replica's lock.
     async fn read(&mut self, replica: Uuid) -> Result<Stored, Error>;
 
-    /// Inserts the replica's row with the delta's uniques, or updates it with the cumulative ones; adds the request
-    /// counts, saturating; records the flush as the replica's last. Answers whether the row is new.
-    /// [`Error::Conflict`] when the replica's last flush has this number or a greater one.
-    async fn upsert(&mut self, replica: Uuid, update: &Update) -> Result<bool, Error>;
+    /// Inserts the replica's row or updates it, as the update says; adds the request counts, saturating; records the flush as
+    /// the replica's last. [`Error::Conflict`] when the replica's last flush has this number or a greater one, or when a row
+    /// to insert is there already, or one to update is not: nothing is written then.
+    async fn upsert(&mut self, replica: Uuid, update: &Update) -> Result<(), Error>;
+
+    /// Both, which end a flush. A database behind a wire may ask for both at once. Errors are those of a commit: once the
+    /// request is on its way, one whose answer does not come is [`Error::CommitUnknown`].
+    async fn upsert_and_commit(self: Box<Self>, replica: Uuid, update: &Update) -> Result<(), Error> {
+        upsert_then_commit(self, replica, update).await
+    }
 
     /// When the open period began, and what time it is, by the database's clock.
     async fn open_period(&mut self) -> Result<OpenPeriod, Error>;
@@ -194,6 +200,21 @@ pub trait Transaction: Send {
 
     /// Rolls back and hands the connection back.
     async fn rollback(self: Box<Self>);
+}
+
+/// An update and its commit, one after the other.
+async fn upsert_then_commit<T: Transaction + ?Sized>(
+    mut transaction: Box<T>,
+    replica: Uuid,
+    update: &Update,
+) -> Result<(), Error> {
+    match transaction.upsert(replica, update).await {
+        Ok(()) => transaction.commit().await,
+        Err(error) => {
+            transaction.rollback().await;
+            Err(error)
+        }
+    }
 }
 
 /// What a transaction is for; decides its time limits.
@@ -255,14 +276,23 @@ pub struct Stored {
 pub struct Update {
     /// The flush's number.
     pub flush: u64,
-    /// The ids of this flush alone.
-    pub delta: Uniques,
-    /// The ids of the open period, this flush included.
-    pub cumulative: Uniques,
+    /// What becomes of the unique sets.
+    pub uniques: UniquesUpdate,
     /// Requests let through since the last flush, at most 2^63 - 1.
     pub allowed: u64,
     /// Requests blocked since the last flush, at most 2^63 - 1.
     pub denied: u64,
+}
+
+/// What an update makes of the unique sets in a replica's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UniquesUpdate {
+    /// There is no row in the open period: a new one takes the ids of this flush alone.
+    Delta(Uniques),
+    /// The ids of the open period, this flush included, replace those of the row.
+    Cumulative(Uniques),
+    /// The row keeps its sets: it holds the ids of this flush already.
+    Unchanged,
 }
 
 /// The period that a collection would close now.

@@ -291,7 +291,7 @@ pub(super) fn key(row: &impl Cells) -> Decoded<Vec<u8>> {
     row.bytes("hashing_key")?.ok_or_else(|| missing("hashing_key"))
 }
 
-/// A flush that is not newer than the replica's last one.
+/// A flush that is not newer than the replica's last one, or whose row is not as the flush has read it.
 pub(super) fn old_flush(replica: Uuid, flush: u64) -> Error {
     let what = format!("flush {flush} of replica {replica} was written before, or a later one was");
     let hint = "make sure that no second process runs under this id, and that no old checkpoint was restored";

@@ -11,9 +11,9 @@ use wasmtime::component::{Accessor, HasSelf, Resource, ResourceTable};
 use wasmtime::{Result as Trap, StoreLimits};
 
 use super::bindings::boundary::usage::{locks, transactions, types};
-use super::transaction::{Beginning, Transaction};
+use super::transaction::{Beginning, Granted, Transaction};
 use crate::checkpoint::Keeper;
-use crate::database::{Database, Stored, UniqueSet, Uniques, Update};
+use crate::database::{Database, Stored, UniqueSet, Uniques, UniquesUpdate, Update};
 use crate::error::{Error, chain};
 use crate::ledger::Ledger;
 
@@ -152,7 +152,7 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
             Ok(match read {
                 Ok((open, stored)) => {
                     transaction.put_back(open);
-                    transaction.granted.read = true;
+                    transaction.granted.has_row = Some(stored.uniques.is_some());
                     capabilities.grants.ledger().last_flush_read(stored.last_flush);
                     Ok(stored.into())
                 }
@@ -170,28 +170,24 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
             Ok(update) => update,
             Err(error) => return Ok(Err(error)),
         };
-        let taken = accessor.with(|mut access| -> Trap<_> {
+        // It is sent with the commit.
+        accessor.with(|mut access| {
             let transaction = access.get().table.get_mut(&transaction)?;
-            let granted = &mut transaction.granted;
-            if !granted.cutover || !granted.replica || !granted.read {
+            let Granted { cutover: true, replica: true, has_row: Some(has_row) } = transaction.granted else {
                 return Ok(Err(refused("to upsert needs the cutover lock, the replica's lock, and a read")));
-            }
-            if std::mem::replace(&mut granted.upserted, true) {
+            };
+            if transaction.update.is_some() {
                 return Ok(Err(refused("the transaction has an upsert already")));
             }
-            Ok(transaction.take().map_err(Into::into))
-        })?;
-        let written = match taken {
-            Ok(open) => open.upsert(update).await,
-            Err(error) => return Ok(Err(error)),
-        };
-        match written {
-            Ok((open, new_period)) => accessor.with(|mut access| {
-                access.get().table.get_mut(&transaction)?.put_back(open);
-                Ok(Ok(new_period))
-            }),
-            Err(error) => Ok(Err(error.into())),
-        }
+            let new_period = matches!(update.uniques, UniquesUpdate::Delta(_));
+            if new_period == has_row {
+                return Ok(Err(refused(
+                    "the update does not fit what was read: a delta begins a row, and all else needs one",
+                )));
+            }
+            transaction.update = Some(update);
+            Ok(Ok(new_period))
+        })
     }
 
     async fn commit(
@@ -203,9 +199,9 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
             capabilities.transaction_open = false;
             Ok((capabilities.table.delete(transaction)?, capabilities.grants.clone()))
         })?;
-        if !transaction.granted.upserted {
+        let Some(update) = transaction.update.take() else {
             return Ok(Err(refused("there is nothing to commit")));
-        }
+        };
         let open = match transaction.take() {
             Ok(open) => open,
             Err(error) => return Ok(Err(error.into())),
@@ -215,7 +211,7 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
             grants.ledger().commit_answered(Outcome::RolledBack);
             return Ok(Err(error.into()));
         }
-        let result = open.commit().await;
+        let result = open.commit(update).await;
         grants.ledger().commit_answered(match &result {
             Ok(()) => Outcome::Committed,
             Err(Error::CommitUnknown { .. }) => Outcome::Unknown,
@@ -260,8 +256,11 @@ fn refused(message: impl Into<String>) -> types::Error {
 fn checked(update: types::Update) -> Result<Update, types::Error> {
     Ok(Update {
         flush: in_range("flush number", update.flush)?,
-        delta: checked_uniques(update.delta)?,
-        cumulative: checked_uniques(update.cumulative)?,
+        uniques: match update.uniques {
+            types::UniquesUpdate::Delta(uniques) => UniquesUpdate::Delta(checked_uniques(uniques)?),
+            types::UniquesUpdate::Cumulative(uniques) => UniquesUpdate::Cumulative(checked_uniques(uniques)?),
+            types::UniquesUpdate::Unchanged => UniquesUpdate::Unchanged,
+        },
         allowed: in_range("count of allowed requests", update.allowed)?,
         denied: in_range("count of denied requests", update.denied)?,
     })

@@ -2,7 +2,7 @@
 //!
 //! The transaction begins with all that a flush needs first: both locks, and what is stored. The component asks for them one
 //! after the other, and finds them there; each would be a wait of its own. It begins as soon as a flush is called, while the
-//! component takes its snapshot.
+//! component takes its snapshot. Its update is kept here, and sent with the commit.
 //!
 //! The work is done in the component's own calls, on the thread that runs it, because to hand it to another thread costs more
 //! than the work. But a component can end in the middle of a call: it traps, or its time is over, or its store is torn down. What
@@ -27,6 +27,8 @@ pub struct Transaction {
     /// `None` while a call works with it, and after one that failed.
     open: Option<Open>,
     pub(super) granted: Granted,
+    /// What the commit writes. Until then nothing of it is on its way: one request less, and locks held for a shorter time.
+    pub(super) update: Option<Update>,
 }
 
 /// What the component has been granted within the transaction.
@@ -34,13 +36,13 @@ pub struct Transaction {
 pub(super) struct Granted {
     pub(super) cutover: bool,
     pub(super) replica: bool,
-    pub(super) read: bool,
-    pub(super) upserted: bool,
+    /// Once it has read: whether the replica has a row in the open period.
+    pub(super) has_row: Option<bool>,
 }
 
 impl Transaction {
     pub(super) fn new(open: Open) -> Self {
-        Self { open: Some(open), granted: Granted::default() }
+        Self { open: Some(open), granted: Granted::default(), update: None }
     }
 
     /// Takes it out of the store, so that no borrow of the store is held while a call works with it.
@@ -106,15 +108,6 @@ impl Open {
         work.answered("reading the replica's usage").await?
     }
 
-    pub(super) async fn upsert(mut self, update: Update) -> Result<(Self, bool), Error> {
-        let work = Work::new(self.bounds.clone(), async move {
-            let replica = self.replica;
-            let new_period = self.transaction().upsert(replica, &update).await?;
-            Ok((self, new_period))
-        });
-        work.answered("writing the replica's usage").await?
-    }
-
     /// Waits for something that the transaction needs, as long as it has time.
     pub(super) fn within_its_time<T, F: Future<Output = Result<T, Error>>>(
         &self,
@@ -124,10 +117,12 @@ impl Open {
         async { answer.await.unwrap_or_else(|_| Err(late("the checkpoint before the commit"))) }
     }
 
-    /// Commits. Once that has begun, only the database's answer tells the outcome.
-    pub(super) async fn commit(mut self) -> Result<(), Error> {
+    /// Writes the update and commits. Once that has begun, only the database's answer tells the outcome.
+    pub(super) async fn commit(mut self, update: Update) -> Result<(), Error> {
         let transaction = self.transaction.take().expect(NOT_ENDED);
-        let answer = Work::new(self.bounds.clone(), transaction.commit()).answered("the commit").await;
+        let replica = self.replica;
+        let committed = async move { transaction.upsert_and_commit(replica, &update).await };
+        let answer = Work::new(self.bounds.clone(), committed).answered("the commit").await;
         answer.unwrap_or_else(|no_answer| Err(Error::CommitUnknown { source: no_answer.into() }))
     }
 

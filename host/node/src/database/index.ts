@@ -16,8 +16,12 @@ export interface Transaction {
   acquireReplica(replica: string): Promise<void>;
   /** What is stored of a replica. */
   read(replica: string): Promise<Stored>;
-  /** Inserts or updates the replica's row, and records the flush as its last; answers whether the row is new. */
-  upsert(replica: string, update: Update): Promise<boolean>;
+  /**
+   * Inserts or updates the replica's row, as the update says, and records the flush as its last. The error `conflict`, and
+   * nothing written, when the flush is not newer than the last one, or when a row to insert is there already, or one to update
+   * is not.
+   */
+  upsert(replica: string, update: Update): Promise<void>;
   /** Commits. The error `commit-unknown` when no reply came; after any other error nothing is applied. */
   commit(): Promise<void>;
   /** Rolls back; never fails. */

@@ -56,31 +56,48 @@ const READ = `
   LEFT JOIN boundary_usage_replicas AS r ON r.replica_id = asked.replica_id
   LEFT JOIN boundary_usage_stats AS s ON s.replica_id = asked.replica_id`;
 
-/** Answers no row when the flush is not newer than the last one. `xmax` is 0 in a row that was inserted. */
-const UPSERT = `
-  WITH flushed AS (
-    INSERT INTO boundary_usage_replicas AS r (replica_id, last_flush, flushed_at)
-    VALUES ($1, $2, statement_timestamp())
+/** Writes the row, and records the flush if that has changed one; answers a row if it has. */
+function writing(stats: string): string {
+  return `
+    WITH written AS (
+      ${stats}
+      RETURNING s.replica_id
+    )
+    INSERT INTO boundary_usage_replicas (replica_id, last_flush, flushed_at)
+    SELECT replica_id, $2::bigint, statement_timestamp() FROM written
     ON CONFLICT (replica_id) DO UPDATE SET last_flush = excluded.last_flush, flushed_at = excluded.flushed_at
-      WHERE r.last_flush < excluded.last_flush
-    RETURNING replica_id
-  )
-  INSERT INTO boundary_usage_stats AS s (
-    replica_id, unique_workspaces_count, unique_users_count, workspaces_sketch, users_sketch,
-    allowed_requests, denied_requests, window_start, updated_at
-  )
-  SELECT replica_id, $3::bigint, $4::bigint, $5::bytea, $6::bytea, $11::bigint, $12::bigint,
-    statement_timestamp(), statement_timestamp()
-  FROM flushed
-  ON CONFLICT (replica_id) DO UPDATE SET
-    unique_workspaces_count = $7,
-    unique_users_count = $8,
-    workspaces_sketch = $9,
-    users_sketch = $10,
-    allowed_requests = s.allowed_requests + least($11, 9223372036854775807 - s.allowed_requests),
-    denied_requests = s.denied_requests + least($12, 9223372036854775807 - s.denied_requests),
-    updated_at = statement_timestamp()
-  RETURNING s.xmax = 0 AS is_new`;
+    RETURNING replica_id`;
+}
+
+const WRITE = {
+  delta: writing(`
+    INSERT INTO boundary_usage_stats AS s (
+      replica_id, allowed_requests, denied_requests, unique_workspaces_count, unique_users_count,
+      workspaces_sketch, users_sketch, window_start, updated_at
+    )
+    SELECT $1::uuid, $3::bigint, $4::bigint, $5::bigint, $6::bigint, $7::bytea, $8::bytea,
+      statement_timestamp(), statement_timestamp()
+    WHERE NOT EXISTS (SELECT FROM boundary_usage_replicas WHERE replica_id = $1::uuid AND last_flush >= $2::bigint)
+    ON CONFLICT (replica_id) DO NOTHING`),
+  cumulative: writing(`
+    UPDATE boundary_usage_stats AS s SET
+      allowed_requests = s.allowed_requests + least($3::bigint, 9223372036854775807 - s.allowed_requests),
+      denied_requests = s.denied_requests + least($4::bigint, 9223372036854775807 - s.denied_requests),
+      unique_workspaces_count = $5,
+      unique_users_count = $6,
+      workspaces_sketch = $7,
+      users_sketch = $8,
+      updated_at = statement_timestamp()
+    FROM boundary_usage_replicas AS r
+    WHERE s.replica_id = $1::uuid AND r.replica_id = $1::uuid AND r.last_flush < $2::bigint`),
+  unchanged: writing(`
+    UPDATE boundary_usage_stats AS s SET
+      allowed_requests = s.allowed_requests + least($3::bigint, 9223372036854775807 - s.allowed_requests),
+      denied_requests = s.denied_requests + least($4::bigint, 9223372036854775807 - s.denied_requests),
+      updated_at = statement_timestamp()
+    FROM boundary_usage_replicas AS r
+    WHERE s.replica_id = $1::uuid AND r.replica_id = $1::uuid AND r.last_flush < $2::bigint`),
+};
 
 /** A PostgreSQL database. */
 export class Postgres implements Database {
@@ -219,16 +236,16 @@ class PostgresTransaction implements Transaction {
     return stored((await this.#row("reading the stored usage", READ, [replica])) as StoredRow);
   }
 
-  async upsert(replica: string, update: Update): Promise<boolean> {
-    const uniques = [update.delta, update.cumulative].flatMap(({ workspaces, users }) => {
-      return [workspaces.count, users.count, Buffer.from(workspaces.sketch), Buffer.from(users.sketch)];
-    });
-    const values = [replica, update.flush, ...uniques, update.allowed, update.denied];
-    const row = (await this.#row("writing usage", UPSERT, values)) as { is_new: boolean } | undefined;
-    if (row === undefined) {
-      throw oldFlush(replica, update.flush);
+  async upsert(replica: string, update: Update): Promise<void> {
+    const { flush, uniques, allowed, denied } = update;
+    const values: unknown[] = [replica, flush, allowed, denied];
+    if (uniques.tag !== "unchanged") {
+      const { workspaces, users } = uniques.val;
+      values.push(workspaces.count, users.count, Buffer.from(workspaces.sketch), Buffer.from(users.sketch));
     }
-    return row.is_new;
+    if ((await this.#row("writing usage", WRITE[uniques.tag], values)) === undefined) {
+      throw oldFlush(replica, flush);
+    }
   }
 
   /** Only an ordinary error reply says for certain that nothing was applied. */

@@ -52,32 +52,40 @@ const READ = `
   LEFT JOIN boundary_usage_replicas AS r ON r.replica_id = asked.replica_id
   LEFT JOIN boundary_usage_stats AS s ON s.replica_id = asked.replica_id`;
 
-/** Answers no row when the flush is not newer than the last one. */
-const UPSERT_REPLICA = `
-  INSERT INTO boundary_usage_replicas AS r (replica_id, last_flush, flushed_at)
-  VALUES (:replica, :flush, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))
+/** Writes the row. */
+const WRITE = {
+  delta: `
+    INSERT INTO boundary_usage_stats (
+      replica_id, allowed_requests, denied_requests, unique_workspaces_count, unique_users_count,
+      workspaces_sketch, users_sketch
+    )
+    SELECT :replica, :allowed, :denied, :workspaces, :users, :workspaces_sketch, :users_sketch
+    WHERE NOT EXISTS (SELECT 1 FROM boundary_usage_replicas WHERE replica_id = :replica AND last_flush >= :flush)
+    ON CONFLICT (replica_id) DO NOTHING`,
+  cumulative: `
+    UPDATE boundary_usage_stats SET
+      allowed_requests = allowed_requests + min(:allowed, 9223372036854775807 - allowed_requests),
+      denied_requests = denied_requests + min(:denied, 9223372036854775807 - denied_requests),
+      unique_workspaces_count = :workspaces,
+      unique_users_count = :users,
+      workspaces_sketch = :workspaces_sketch,
+      users_sketch = :users_sketch,
+      updated_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
+    WHERE replica_id = :replica AND (SELECT last_flush FROM boundary_usage_replicas WHERE replica_id = :replica) < :flush`,
+  unchanged: `
+    UPDATE boundary_usage_stats SET
+      allowed_requests = allowed_requests + min(:allowed, 9223372036854775807 - allowed_requests),
+      denied_requests = denied_requests + min(:denied, 9223372036854775807 - denied_requests),
+      updated_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
+    WHERE replica_id = :replica AND (SELECT last_flush FROM boundary_usage_replicas WHERE replica_id = :replica) < :flush`,
+};
+
+/** Comes after one of those, and answers a row if that has changed one. */
+const RECORD_FLUSH = `
+  INSERT INTO boundary_usage_replicas (replica_id, last_flush, flushed_at)
+  SELECT :replica, :flush, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now') WHERE changes() > 0
   ON CONFLICT (replica_id) DO UPDATE SET last_flush = excluded.last_flush, flushed_at = excluded.flushed_at
-    WHERE r.last_flush < excluded.last_flush
   RETURNING replica_id`;
-
-/** SQLite does not tell whether an upsert inserted; so the update comes first, and the insert if it found no row. */
-const UPDATE_STATS = `
-  UPDATE boundary_usage_stats SET
-    unique_workspaces_count = :workspaces,
-    unique_users_count = :users,
-    workspaces_sketch = :workspaces_sketch,
-    users_sketch = :users_sketch,
-    allowed_requests = allowed_requests + min(:allowed, 9223372036854775807 - allowed_requests),
-    denied_requests = denied_requests + min(:denied, 9223372036854775807 - denied_requests),
-    updated_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
-  WHERE replica_id = :replica
-  RETURNING replica_id`;
-
-const INSERT_STATS = `
-  INSERT INTO boundary_usage_stats (
-    replica_id, unique_workspaces_count, unique_users_count, workspaces_sketch, users_sketch,
-    allowed_requests, denied_requests
-  ) VALUES (:replica, :workspaces, :users, :workspaces_sketch, :users_sketch, :allowed, :denied)`;
 
 type Arguments = Record<string, SQLInputValue>;
 
@@ -237,17 +245,13 @@ class SqliteTransaction implements Transaction {
     return stored(row as unknown as StoredRow);
   }
 
-  async upsert(replica: string, update: Update): Promise<boolean> {
-    const action = "writing usage";
-    const { flush } = update;
-    if (this.#connection.row(action, UPSERT_REPLICA, { replica, flush }) === undefined) {
+  async upsert(replica: string, update: Update): Promise<void> {
+    const { flush, uniques, allowed, denied } = update;
+    const sets = uniques.tag === "unchanged" ? {} : cells(uniques.val);
+    this.#connection.row("writing usage", WRITE[uniques.tag], { replica, flush, allowed, denied, ...sets });
+    if (this.#connection.row("writing usage", RECORD_FLUSH, { replica, flush }) === undefined) {
       throw oldFlush(replica, flush);
     }
-    if (this.#connection.row(action, UPDATE_STATS, usage(replica, update, update.cumulative)) !== undefined) {
-      return false;
-    }
-    this.#connection.row(action, INSERT_STATS, usage(replica, update, update.delta));
-    return true;
   }
 
   async commit(): Promise<void> {
@@ -272,9 +276,9 @@ class SqliteTransaction implements Transaction {
   }
 }
 
-function usage(replica: string, { allowed, denied }: Update, { workspaces, users }: Uniques): Arguments {
+function cells({ workspaces, users }: Uniques): Arguments {
   const sketches = { workspaces_sketch: workspaces.sketch, users_sketch: users.sketch };
-  return { replica, workspaces: workspaces.count, users: users.count, ...sketches, allowed, denied };
+  return { workspaces: workspaces.count, users: users.count, ...sketches };
 }
 
 function pathOf(url: string): string {

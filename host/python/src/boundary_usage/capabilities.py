@@ -7,7 +7,7 @@ from uuid import UUID
 
 from .database import Database, Transaction
 from .errors import RefusedError
-from .usage import REQUESTS_MAX, Stored, UniqueSet, Update
+from .usage import REQUESTS_MAX, Delta, Stored, Unchanged, UniqueSet, Update
 
 SKETCH_BYTES_MAX = 131_096
 """The longest sketch of the contract."""
@@ -23,6 +23,7 @@ class Capabilities:
         self._key = database.hashing_key()
         self._transaction: Transaction | None = None
         self._granted: set[str] = set()
+        self._has_row = False
         self._commit_sent = False
 
     def flush_begins(self) -> None:
@@ -64,6 +65,7 @@ class Capabilities:
             raise RefusedError("to read needs the replica's lock")
         stored = transaction.read(self._replica)
         self._granted.add("read")
+        self._has_row = stored.uniques is not None
         return stored
 
     def upsert(self, update: Update) -> bool:
@@ -74,9 +76,12 @@ class Capabilities:
         if "upserted" in self._granted:
             raise RefusedError("the transaction has an upsert already")
         _check(update)
-        is_new = transaction.upsert(self._replica, update)
+        new_period = isinstance(update.uniques, Delta)
+        if new_period == self._has_row:
+            raise RefusedError("the update does not fit what was read: a delta begins a row, and all else needs one")
+        transaction.upsert(self._replica, update)
         self._granted.add("upserted")
-        return is_new
+        return new_period
 
     def commit(self) -> None:
         """Ends the transaction and makes its update last."""
@@ -107,7 +112,8 @@ def _check(update: Update) -> None:
         "count of allowed requests": update.allowed,
         "count of denied requests": update.denied,
     }
-    for uniques in (update.delta, update.cumulative):
+    if not isinstance(update.uniques, Unchanged):
+        uniques = update.uniques.uniques
         for unique_set in (uniques.workspaces, uniques.users):
             _check_sketch(unique_set)
             numbers["count of unique ids"] = max(unique_set.count, numbers.get("count of unique ids", 0))

@@ -24,7 +24,18 @@ from .errors import (
     UnavailableError,
 )
 from .intake import Pairs
-from .usage import Confirmed, Flushed, Idle, Uniques, UniqueSet, Update, Written
+from .usage import (
+    Confirmed,
+    Cumulative,
+    Delta,
+    Flushed,
+    Idle,
+    Unchanged,
+    Uniques,
+    UniqueSet,
+    Update,
+    Written,
+)
 
 FILE = "tracker-blocking.wasm"
 
@@ -170,8 +181,7 @@ class Instance:
         return self._capabilities.upsert(
             Update(
                 flush=_field(update, "flush"),
-                delta=_uniques(_field(update, "delta")),
-                cumulative=_uniques(_field(update, "cumulative")),
+                uniques=_uniques_update(_field(update, "uniques")),
                 allowed=_field(update, "allowed"),
                 denied=_field(update, "denied"),
             )
@@ -194,6 +204,13 @@ def _field(record: Any, name: str) -> Any:
 
 def _uuid(uuid: UUID) -> Record:
     return _record(high=uuid.int >> 64, low=uuid.int & (1 << 64) - 1)
+
+
+def _uniques_update(update: Variant) -> Delta | Cumulative | Unchanged:
+    if update.tag == "unchanged":
+        return Unchanged()
+    uniques = _uniques(update.payload)
+    return Delta(uniques) if update.tag == "delta" else Cumulative(uniques)
 
 
 def _uniques(uniques: Any) -> Uniques:

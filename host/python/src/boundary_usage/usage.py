@@ -31,12 +31,30 @@ class Stored:
 
 
 @dataclass(frozen=True)
+class Delta:
+    """The replica has no row in the open period: the ids of this flush alone go into a new one."""
+
+    uniques: Uniques
+
+
+@dataclass(frozen=True)
+class Cumulative:
+    """The ids of the open period, this flush included, replace those of the row."""
+
+    uniques: Uniques
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """The row holds the ids of this flush already, and keeps its sets."""
+
+
+@dataclass(frozen=True)
 class Update:
-    """What one flush writes: the delta's uniques into a new row, or the cumulative ones over what a row holds."""
+    """What one flush writes."""
 
     flush: int
-    delta: Uniques
-    cumulative: Uniques
+    uniques: Delta | Cumulative | Unchanged
     allowed: int
     denied: int
 

@@ -1,7 +1,10 @@
 //! How a flush's transaction begins: its locks and its read go out with the BEGIN, in one round trip.
 //!
-//! Each would be a round trip of its own, and all are known beforehand. Three round trips remain of six, the fewest that the
-//! contract allows: the write depends on what was read, and the commit on what the write answered.
+//! Each would be a round trip of its own, and all are known beforehand. The write, which depends on what was read, goes out with
+//! the COMMIT when the unique sets stay as they are. So two round trips remain of six, or three when there are sketches to send.
+//!
+//! The server plans anew what comes together, unless it is prepared. So it is prepared at a connection's first flush. As with all
+//! prepared statements, that needs a session of one's own: a pooler must not lend one by transaction.
 
 use futures_util::StreamExt;
 use sqlx::postgres::PgRow;
@@ -10,44 +13,53 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::transaction::{FLUSH, PostgresTransaction, lock_conflict, lock_key};
-use super::{Failure, failure};
+use super::{Failure, failure, write};
 use crate::database::connections::{Lease, timed_out};
 use crate::database::{Lock, LockMode, Stored, rows};
 
 /// Statements of [`FLUSH`]'s beginning; those of the locks and the read follow.
 const BEGINNING: usize = 4;
 
+/// How many statements are prepared after the beginning, where they are not yet.
+const PREPARED: usize = 2;
+
 /// Begins a flush.
 pub(super) async fn open(
     mut lease: Lease<PgConnection>,
     replica: Uuid,
 ) -> Result<(PostgresTransaction, Stored), Failure> {
-    let reply = timeout(FLUSH.reply, reply(&mut lease.connection, replica)).await;
+    let beginning = if lease.prepared { BEGINNING } else { BEGINNING + PREPARED };
+    let reply = timeout(FLUSH.reply, reply(&mut lease, replica)).await;
     let (answered, result) = reply.unwrap_or_else(|_| (0, Err(timed_out())));
     match result {
         Ok(row) => {
+            lease.prepared = true;
             let row = row.ok_or(sqlx::Error::RowNotFound).map_err(Failure::Connection)?;
             let stored = failure::decoded(rows::stored(&row)).map_err(Failure::Answer)?;
             Ok((PostgresTransaction::new(lease, &FLUSH), stored))
         }
         Err(error) if failure::is_session_over(&error) => Err(Failure::Connection(error)),
-        Err(error) if failure::is_lock_timeout(&error) => Err(Failure::Answer(match answered {
-            BEGINNING => lock_conflict(Lock::Cutover, LockMode::Shared, FLUSH.lock),
-            _ => lock_conflict(Lock::Replica(replica), LockMode::Exclusive, FLUSH.lock),
+        Err(error) if failure::is_lock_timeout(&error) => Err(Failure::Answer(if answered == beginning {
+            lock_conflict(Lock::Cutover, LockMode::Shared, FLUSH.lock)
+        } else {
+            lock_conflict(Lock::Replica(replica), LockMode::Exclusive, FLUSH.lock)
         })),
         Err(error) => Err(Failure::Answer(failure::of("opening a transaction", error))),
     }
 }
 
 /// Sends all statements at once. Answers how many of them were carried out, and the last row: that of the read.
-async fn reply(connection: &mut PgConnection, replica: Uuid) -> (usize, Result<Option<PgRow>, sqlx::Error>) {
-    // The only part that varies is a UUID, written by us.
-    let read = rows::READ.replace("$1", &format!("'{replica}'::uuid"));
-    let key = lock_key(replica);
-    let begin = FLUSH.begin;
-    let sql =
-        format!("{begin}; SELECT pg_advisory_xact_lock_shared(9); SELECT pg_advisory_xact_lock(9, {key}); {read}");
-    let mut results = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_many(connection);
+async fn reply(lease: &mut Lease<PgConnection>, replica: Uuid) -> (usize, Result<Option<PgRow>, sqlx::Error>) {
+    let mut statements = vec![FLUSH.begin.to_owned()];
+    if !lease.prepared {
+        statements.push(format!("PREPARE boundary_usage_read (uuid) AS {}", rows::READ));
+        statements.push(write::prepare());
+    }
+    statements.push("SELECT pg_advisory_xact_lock_shared(9)".to_owned());
+    // What varies is a number and a UUID, written by us.
+    statements.push(format!("SELECT pg_advisory_xact_lock(9, {})", lock_key(replica)));
+    statements.push(format!("EXECUTE boundary_usage_read ('{replica}')"));
+    let mut results = sqlx::raw_sql(AssertSqlSafe(statements.join("; "))).fetch_many(&mut lease.connection);
     let (mut answered, mut last_row) = (0, None);
     while let Some(result) = results.next().await {
         match result {

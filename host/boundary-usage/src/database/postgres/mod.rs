@@ -11,6 +11,7 @@ mod flush;
 mod schema;
 pub(in crate::database) mod tls;
 mod transaction;
+mod write;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,15 +7,17 @@ use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
-use sqlx::{Executor, PgConnection, Postgres, Row};
+use sqlx::{Executor, PgConnection, Postgres};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::failure;
+use super::{failure, write};
 use crate::collection::{Summary, TakenRow};
 use crate::database::connections::{Lease, timed_out};
 use crate::database::failure::unfinished;
-use crate::database::{Lock, LockMode, OpenPeriod, Stored, Transaction, Update, rows};
+use crate::database::{
+    Lock, LockMode, OpenPeriod, Stored, Transaction, UniquesUpdate, Update, rows, upsert_then_commit,
+};
 use crate::error::Error;
 
 /// How a transaction begins, and what it may take.
@@ -51,30 +53,6 @@ pub(super) const READ: Limits = Limits {
     lock: "5 s",
     reply: Duration::from_secs(40),
 };
-
-/// Answers no row when the flush is not newer than the last one. `xmax` is 0 in a row that was inserted and not updated.
-const UPSERT: &str = "
-    WITH flushed AS (
-        INSERT INTO boundary_usage_replicas AS r (replica_id, last_flush, flushed_at)
-        VALUES ($1, $2, statement_timestamp())
-        ON CONFLICT (replica_id) DO UPDATE SET last_flush = excluded.last_flush, flushed_at = excluded.flushed_at
-            WHERE r.last_flush < excluded.last_flush
-        RETURNING replica_id
-    )
-    INSERT INTO boundary_usage_stats AS s (
-        replica_id, unique_workspaces_count, unique_users_count, workspaces_sketch, users_sketch,
-        allowed_requests, denied_requests, window_start, updated_at
-    )
-    SELECT replica_id, $3, $4, $5, $6, $11, $12, statement_timestamp(), statement_timestamp() FROM flushed
-    ON CONFLICT (replica_id) DO UPDATE SET
-        unique_workspaces_count = $7,
-        unique_users_count = $8,
-        workspaces_sketch = $9,
-        users_sketch = $10,
-        allowed_requests = s.allowed_requests + least($11, 9223372036854775807 - s.allowed_requests),
-        denied_requests = s.denied_requests + least($12, 9223372036854775807 - s.denied_requests),
-        updated_at = statement_timestamp()
-    RETURNING s.xmax = 0 AS is_new";
 
 /// In milliseconds, as a period's length is given: so that one period ends exactly where the next one starts.
 const OPEN_PERIOD: &str = "
@@ -163,17 +141,26 @@ impl Transaction for PostgresTransaction {
         failure::decoded(rows::stored(&row.expect("the statement always answers a row")))
     }
 
-    async fn upsert(&mut self, replica: Uuid, update: &Update) -> Result<bool, Error> {
-        let Update { delta, cumulative, .. } = update;
-        let mut statement = sqlx::query(UPSERT).bind(replica).bind(rows::bigint(update.flush));
-        for uniques in [delta, cumulative] {
-            statement = statement.bind(rows::bigint(uniques.workspaces.count)).bind(rows::bigint(uniques.users.count));
-            statement = statement.bind(&uniques.workspaces.sketch[..]).bind(&uniques.users.sketch[..]);
-        }
-        statement = statement.bind(rows::bigint(update.allowed)).bind(rows::bigint(update.denied));
-        match self.fetch("writing usage", statement).await? {
-            Some(row) => failure::decoded(row.try_get("is_new")),
+    async fn upsert(&mut self, replica: Uuid, update: &Update) -> Result<(), Error> {
+        match self.fetch("writing usage", write::statement(replica, update)).await? {
+            Some(_) => Ok(()),
             None => Err(rows::old_flush(replica, update.flush)),
+        }
+    }
+
+    /// In one round trip when the unique sets are unchanged. Sketches would have to be sent as text for that, twice as long.
+    async fn upsert_and_commit(mut self: Box<Self>, replica: Uuid, update: &Update) -> Result<(), Error> {
+        if !self.lease.prepared || update.uniques != UniquesUpdate::Unchanged {
+            return upsert_then_commit(self, replica, update).await;
+        }
+        self.start()?;
+        let written = sqlx::raw_sql(write::requests_and_commit(replica, update)).fetch_all(&mut self.lease.connection);
+        match timeout(self.limits.reply, written).await.unwrap_or_else(|_| Err(timed_out())) {
+            Ok(written) => {
+                self.lease.give_back();
+                if written.is_empty() { Err(rows::old_flush(replica, update.flush)) } else { Ok(()) }
+            }
+            Err(error) => Err(failure::of_commit(error)),
         }
     }
 

@@ -14,35 +14,61 @@ use super::failure;
 use crate::collection::{Summary, TakenRow};
 use crate::database::connections::Lease;
 use crate::database::failure::unfinished;
-use crate::database::{Lock, LockMode, OpenPeriod, Stored, Transaction, Update, rows};
+use crate::database::{Lock, LockMode, OpenPeriod, Stored, Transaction, Uniques, UniquesUpdate, Update, rows};
 use crate::error::Error;
 
-/// Answers no row when the flush is not newer than the last one.
-const UPSERT_REPLICA: &str = "
-    INSERT INTO boundary_usage_replicas AS r (replica_id, last_flush, flushed_at)
-    VALUES ($1, $2, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))
-    ON CONFLICT (replica_id) DO UPDATE SET last_flush = excluded.last_flush, flushed_at = excluded.flushed_at
-        WHERE r.last_flush < excluded.last_flush
-    RETURNING replica_id";
+/// The statements that write a flush.
+struct Write {
+    alone: &'static str,
+    and_commit: &'static str,
+}
 
-/// SQLite does not tell whether an upsert inserted; so the update comes first, and the insert if it found no row.
-const UPDATE_STATS: &str = "
-    UPDATE boundary_usage_stats SET
-        unique_workspaces_count = $2,
-        unique_users_count = $3,
-        workspaces_sketch = $4,
-        users_sketch = $5,
-        allowed_requests = allowed_requests + min($6, 9223372036854775807 - allowed_requests),
-        denied_requests = denied_requests + min($7, 9223372036854775807 - denied_requests),
+/// Writes the row, and then, if that has changed one, records the flush; answers a row if it has. So a flush that is not newer
+/// than the last one, or finds a row where there should be none, or none where there should be one, writes nothing.
+macro_rules! write_statements {
+    ($stats:literal) => {
+        write_statements!(
+            $stats,
+            "; INSERT INTO boundary_usage_replicas (replica_id, last_flush, flushed_at)
+            SELECT $1, $2, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now') WHERE changes() > 0
+            ON CONFLICT (replica_id) DO UPDATE SET last_flush = excluded.last_flush, flushed_at = excluded.flushed_at
+            RETURNING replica_id"
+        )
+    };
+    ($stats:literal, $replica:literal) => {
+        Write { alone: concat!($stats, $replica), and_commit: concat!($stats, $replica, "; COMMIT") }
+    };
+}
+
+const INSERT: Write = write_statements!(
+    "INSERT INTO boundary_usage_stats (
+        replica_id, allowed_requests, denied_requests, unique_workspaces_count, unique_users_count,
+        workspaces_sketch, users_sketch
+    )
+    SELECT $1, $3, $4, $5, $6, $7, $8
+    WHERE NOT EXISTS (SELECT 1 FROM boundary_usage_replicas WHERE replica_id = $1 AND last_flush >= $2)
+    ON CONFLICT (replica_id) DO NOTHING"
+);
+
+const UPDATE: Write = write_statements!(
+    "UPDATE boundary_usage_stats SET
+        allowed_requests = allowed_requests + min($3, 9223372036854775807 - allowed_requests),
+        denied_requests = denied_requests + min($4, 9223372036854775807 - denied_requests),
+        unique_workspaces_count = $5,
+        unique_users_count = $6,
+        workspaces_sketch = $7,
+        users_sketch = $8,
         updated_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
-    WHERE replica_id = $1
-    RETURNING replica_id";
+    WHERE replica_id = $1 AND (SELECT last_flush FROM boundary_usage_replicas WHERE replica_id = $1) < $2"
+);
 
-const INSERT_STATS: &str = "
-    INSERT INTO boundary_usage_stats (
-        replica_id, unique_workspaces_count, unique_users_count, workspaces_sketch, users_sketch,
-        allowed_requests, denied_requests
-    ) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+const UPDATE_REQUESTS: Write = write_statements!(
+    "UPDATE boundary_usage_stats SET
+        allowed_requests = allowed_requests + min($3, 9223372036854775807 - allowed_requests),
+        denied_requests = denied_requests + min($4, 9223372036854775807 - denied_requests),
+        updated_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
+    WHERE replica_id = $1 AND (SELECT last_flush FROM boundary_usage_replicas WHERE replica_id = $1) < $2"
+);
 
 const OPEN_PERIOD: &str = "
     SELECT strftime('%Y-%m-%dT%H:%M:%f000Z', 'now') AS now, coalesce(
@@ -128,19 +154,25 @@ impl Transaction for SqliteTransaction {
         self.decoded(rows::stored(&row.expect("the statement always answers a row")))
     }
 
-    async fn upsert(&mut self, replica: Uuid, update: &Update) -> Result<bool, Error> {
-        let action = "writing usage";
-        let id = replica.hyphenated();
-        let statement = sqlx::query(UPSERT_REPLICA).bind(id).bind(rows::bigint(update.flush));
-        if self.fetch(action, statement).await?.is_none() {
-            return Err(rows::old_flush(replica, update.flush));
+    async fn upsert(&mut self, replica: Uuid, update: &Update) -> Result<(), Error> {
+        let statement = bind(write_of(update).alone, replica, update);
+        match self.fetch("writing usage", statement).await? {
+            Some(_) => Ok(()),
+            None => Err(rows::old_flush(replica, update.flush)),
         }
-        let write = |sql, uniques| bind_usage(sqlx::query(sql).bind(id), update, uniques);
-        if self.fetch(action, write(UPDATE_STATS, &update.cumulative)).await?.is_some() {
-            return Ok(false);
+    }
+
+    /// In one go: for each, the driver's thread would have to be waited for once more.
+    async fn upsert_and_commit(mut self: Box<Self>, replica: Uuid, update: &Update) -> Result<(), Error> {
+        self.start()?;
+        let statement = bind(write_of(update).and_commit, replica, update);
+        match statement.fetch_all(&mut self.lease.connection).await {
+            Ok(written) => {
+                self.lease.give_back();
+                if written.is_empty() { Err(rows::old_flush(replica, update.flush)) } else { Ok(()) }
+            }
+            Err(error) => Err(failure::of_commit(&self.path, error)),
         }
-        self.fetch(action, write(INSERT_STATS, &update.delta)).await?;
-        Ok(true)
     }
 
     async fn open_period(&mut self) -> Result<OpenPeriod, Error> {
@@ -185,9 +217,23 @@ impl Transaction for SqliteTransaction {
     }
 }
 
-fn bind_usage<'q>(statement: Statement<'q>, update: &Update, uniques: &'q crate::database::Uniques) -> Statement<'q> {
-    let (workspaces, users) = (&uniques.workspaces, &uniques.users);
-    let statement = statement.bind(rows::bigint(workspaces.count)).bind(rows::bigint(users.count));
-    let statement = statement.bind(&workspaces.sketch[..]).bind(&users.sketch[..]);
-    statement.bind(rows::bigint(update.allowed)).bind(rows::bigint(update.denied))
+fn write_of(update: &Update) -> Write {
+    match update.uniques {
+        UniquesUpdate::Delta(_) => INSERT,
+        UniquesUpdate::Cumulative(_) => UPDATE,
+        UniquesUpdate::Unchanged => UPDATE_REQUESTS,
+    }
+}
+
+fn bind<'q>(statement: &'static str, replica: Uuid, update: &'q Update) -> Statement<'q> {
+    let statement = sqlx::query(statement).bind(replica.hyphenated()).bind(rows::bigint(update.flush));
+    let statement = statement.bind(rows::bigint(update.allowed)).bind(rows::bigint(update.denied));
+    match &update.uniques {
+        UniquesUpdate::Delta(Uniques { workspaces, users })
+        | UniquesUpdate::Cumulative(Uniques { workspaces, users }) => {
+            let statement = statement.bind(rows::bigint(workspaces.count)).bind(rows::bigint(users.count));
+            statement.bind(&workspaces.sketch[..]).bind(&users.sketch[..])
+        }
+        UniquesUpdate::Unchanged => statement,
+    }
 }

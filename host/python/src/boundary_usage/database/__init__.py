@@ -25,8 +25,12 @@ class Transaction(Protocol):
     def read(self, replica: UUID) -> Stored:
         """What is stored of a replica."""
 
-    def upsert(self, replica: UUID, update: Update) -> bool:
-        """Inserts or updates the replica's row, and records the flush as its last; answers whether the row is new."""
+    def upsert(self, replica: UUID, update: Update) -> None:
+        """Inserts or updates the replica's row, as the update says, and records the flush as its last.
+
+        `ConflictError`, and nothing written, when the flush is not newer than the last one, or when a row to insert is
+        there already, or one to update is not.
+        """
 
     def commit(self) -> None:
         """Commits. `CommitUnknownError` when no reply came; after any other error nothing is applied."""

@@ -57,29 +57,48 @@ _CREATE_MIGRATIONS = """
 
 _TABLE_EXISTS = "SELECT to_regclass('boundary_usage_migrations') IS NOT NULL"
 
-_UPSERT = """
-    WITH flushed AS (
-        INSERT INTO boundary_usage_replicas AS r (replica_id, last_flush, flushed_at)
-        VALUES ($1, $2, statement_timestamp())
+
+def _write(stats: str) -> str:
+    """Writes the row, and records the flush if that has changed one; answers a row if it has."""
+    return f"""
+        WITH written AS (
+            {stats}
+            RETURNING s.replica_id
+        )
+        INSERT INTO boundary_usage_replicas (replica_id, last_flush, flushed_at)
+        SELECT replica_id, $2, statement_timestamp() FROM written
         ON CONFLICT (replica_id) DO UPDATE SET last_flush = excluded.last_flush, flushed_at = excluded.flushed_at
-            WHERE r.last_flush < excluded.last_flush
-        RETURNING replica_id
-    )
+        RETURNING replica_id"""
+
+
+_INSERT = _write("""
     INSERT INTO boundary_usage_stats AS s (
-        replica_id, unique_workspaces_count, unique_users_count, workspaces_sketch, users_sketch,
-        allowed_requests, denied_requests, window_start, updated_at
+        replica_id, allowed_requests, denied_requests, unique_workspaces_count, unique_users_count,
+        workspaces_sketch, users_sketch, window_start, updated_at
     )
-    SELECT replica_id, $3, $4, $5, $6, $11, $12, statement_timestamp(), statement_timestamp() FROM flushed
-    ON CONFLICT (replica_id) DO UPDATE SET
-        unique_workspaces_count = $7,
-        unique_users_count = $8,
-        workspaces_sketch = $9,
-        users_sketch = $10,
-        allowed_requests = s.allowed_requests + least($11, 9223372036854775807 - s.allowed_requests),
-        denied_requests = s.denied_requests + least($12, 9223372036854775807 - s.denied_requests),
+    SELECT $1, $3, $4, $5, $6, $7, $8, statement_timestamp(), statement_timestamp()
+    WHERE NOT EXISTS (SELECT FROM boundary_usage_replicas WHERE replica_id = $1 AND last_flush >= $2)
+    ON CONFLICT (replica_id) DO NOTHING""")
+
+_UPDATE = _write("""
+    UPDATE boundary_usage_stats AS s SET
+        allowed_requests = s.allowed_requests + least($3, 9223372036854775807 - s.allowed_requests),
+        denied_requests = s.denied_requests + least($4, 9223372036854775807 - s.denied_requests),
+        unique_workspaces_count = $5,
+        unique_users_count = $6,
+        workspaces_sketch = $7,
+        users_sketch = $8,
         updated_at = statement_timestamp()
-    RETURNING s.xmax = 0"""
-"""Answers no row when the flush is not newer than the last one. `xmax` is 0 in a row that was inserted."""
+    FROM boundary_usage_replicas AS r
+    WHERE s.replica_id = $1 AND r.replica_id = $1 AND r.last_flush < $2""")
+
+_UPDATE_REQUESTS = _write("""
+    UPDATE boundary_usage_stats AS s SET
+        allowed_requests = s.allowed_requests + least($3, 9223372036854775807 - s.allowed_requests),
+        denied_requests = s.denied_requests + least($4, 9223372036854775807 - s.denied_requests),
+        updated_at = statement_timestamp()
+    FROM boundary_usage_replicas AS r
+    WHERE s.replica_id = $1 AND r.replica_id = $1 AND r.last_flush < $2""")
 
 _UNCERTAIN = ("08", "57", "40003")
 """Errors that may come after a commit was done: a session that ends or is cancelled, a pooler that lost the server."""
@@ -232,16 +251,11 @@ class PostgresTransaction:
         """What is stored of a replica."""
         return rows.stored(self.fetch("reading the stored usage", rows.READ, replica))
 
-    def upsert(self, replica: UUID, update: Update) -> bool:
-        """Inserts or updates the replica's row; answers whether it is new."""
-        arguments: list[Any] = [replica, update.flush]
-        for uniques in (update.delta, update.cumulative):
-            workspaces, users = uniques.workspaces, uniques.users
-            arguments += [workspaces.count, users.count, workspaces.sketch, users.sketch]
-        row = self.fetch("writing usage", _UPSERT, *arguments, update.allowed, update.denied)
-        if row is None:
+    def upsert(self, replica: UUID, update: Update) -> None:
+        """Inserts or updates the replica's row."""
+        statement, arguments = rows.write(update, _INSERT, _UPDATE, _UPDATE_REQUESTS)
+        if self.fetch("writing usage", statement, replica, *arguments) is None:
             raise rows.old_flush(replica, update.flush)
-        return bool(row[0])
 
     def commit(self) -> None:
         """Commits. Only an ordinary error reply says for certain that nothing was applied."""

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from ..errors import ConflictError
-from ..usage import Stored, Uniques, UniqueSet
+from ..usage import Delta, Stored, Unchanged, Uniques, UniqueSet, Update
 
 READ = """
     SELECT r.last_flush, s.unique_workspaces_count, s.unique_users_count, s.workspaces_sketch, s.users_sketch
@@ -32,6 +32,16 @@ def stored(row: Sequence[Any]) -> Stored:
         return Stored(last_flush or 0, None)
     uniques = Uniques(UniqueSet(workspaces, bytes(workspaces_sketch)), UniqueSet(users, bytes(users_sketch)))
     return Stored(last_flush or 0, uniques)
+
+
+def write(update: Update, insert: str, change: str, change_requests: str) -> tuple[str, list[Any]]:
+    """Which of the statements writes an update, and its arguments behind the replica."""
+    arguments: list[Any] = [update.flush, update.allowed, update.denied]
+    if isinstance(update.uniques, Unchanged):
+        return change_requests, arguments
+    workspaces, users = update.uniques.uniques.workspaces, update.uniques.uniques.users
+    arguments += [workspaces.count, users.count, workspaces.sketch, users.sketch]
+    return insert if isinstance(update.uniques, Delta) else change, arguments
 
 
 def old_flush(replica: UUID, flush: int) -> ConflictError:

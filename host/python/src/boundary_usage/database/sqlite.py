@@ -14,7 +14,7 @@ from ..errors import (
     RefusedError,
     UnavailableError,
 )
-from ..usage import Stored, Uniques, Update
+from ..usage import Stored, Update
 from . import rows, schema
 
 BUSY_SECONDS = 5.0
@@ -35,32 +35,39 @@ _CREATE_MIGRATIONS = """
 
 _TABLE_EXISTS = "SELECT name FROM sqlite_master WHERE name = 'boundary_usage_migrations'"
 
-_UPSERT_REPLICA = """
-    INSERT INTO boundary_usage_replicas AS r (replica_id, last_flush, flushed_at)
-    VALUES (?1, ?2, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now'))
-    ON CONFLICT (replica_id) DO UPDATE SET last_flush = excluded.last_flush, flushed_at = excluded.flushed_at
-        WHERE r.last_flush < excluded.last_flush
-    RETURNING replica_id"""
-"""Answers no row when the flush is not newer than the last one."""
-
-_UPDATE_STATS = """
-    UPDATE boundary_usage_stats SET
-        unique_workspaces_count = ?2,
-        unique_users_count = ?3,
-        workspaces_sketch = ?4,
-        users_sketch = ?5,
-        allowed_requests = allowed_requests + min(?6, 9223372036854775807 - allowed_requests),
-        denied_requests = denied_requests + min(?7, 9223372036854775807 - denied_requests),
-        updated_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
-    WHERE replica_id = ?1
-    RETURNING replica_id"""
-"""SQLite does not tell whether an upsert inserted; so the update comes first, and the insert if it found no row."""
-
-_INSERT_STATS = """
+_INSERT = """
     INSERT INTO boundary_usage_stats (
-        replica_id, unique_workspaces_count, unique_users_count, workspaces_sketch, users_sketch,
-        allowed_requests, denied_requests
-    ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"""
+        replica_id, allowed_requests, denied_requests, unique_workspaces_count, unique_users_count,
+        workspaces_sketch, users_sketch
+    )
+    SELECT ?1, ?3, ?4, ?5, ?6, ?7, ?8
+    WHERE NOT EXISTS (SELECT 1 FROM boundary_usage_replicas WHERE replica_id = ?1 AND last_flush >= ?2)
+    ON CONFLICT (replica_id) DO NOTHING"""
+
+_UPDATE = """
+    UPDATE boundary_usage_stats SET
+        allowed_requests = allowed_requests + min(?3, 9223372036854775807 - allowed_requests),
+        denied_requests = denied_requests + min(?4, 9223372036854775807 - denied_requests),
+        unique_workspaces_count = ?5,
+        unique_users_count = ?6,
+        workspaces_sketch = ?7,
+        users_sketch = ?8,
+        updated_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
+    WHERE replica_id = ?1 AND (SELECT last_flush FROM boundary_usage_replicas WHERE replica_id = ?1) < ?2"""
+
+_UPDATE_REQUESTS = """
+    UPDATE boundary_usage_stats SET
+        allowed_requests = allowed_requests + min(?3, 9223372036854775807 - allowed_requests),
+        denied_requests = denied_requests + min(?4, 9223372036854775807 - denied_requests),
+        updated_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
+    WHERE replica_id = ?1 AND (SELECT last_flush FROM boundary_usage_replicas WHERE replica_id = ?1) < ?2"""
+
+_RECORD_FLUSH = """
+    INSERT INTO boundary_usage_replicas (replica_id, last_flush, flushed_at)
+    SELECT ?1, ?2, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now') WHERE changes() > 0
+    ON CONFLICT (replica_id) DO UPDATE SET last_flush = excluded.last_flush, flushed_at = excluded.flushed_at
+    RETURNING replica_id"""
+"""Comes after one of those above, and answers a row if that has changed one."""
 
 
 class Sqlite:
@@ -185,15 +192,12 @@ class SqliteTransaction:
         """What is stored of a replica."""
         return rows.stored(self._fetch("reading the stored usage", rows.READ, str(replica)))
 
-    def upsert(self, replica: UUID, update: Update) -> bool:
-        """Inserts or updates the replica's row; answers whether it is new."""
-        action = "writing usage"
-        if self._fetch(action, _UPSERT_REPLICA, str(replica), update.flush) is None:
+    def upsert(self, replica: UUID, update: Update) -> None:
+        """Inserts or updates the replica's row."""
+        statement, arguments = rows.write(update, _INSERT, _UPDATE, _UPDATE_REQUESTS)
+        self._fetch("writing usage", statement, str(replica), *arguments)
+        if self._fetch("writing usage", _RECORD_FLUSH, str(replica), update.flush) is None:
             raise rows.old_flush(replica, update.flush)
-        if self._fetch(action, _UPDATE_STATS, *_usage(replica, update, update.cumulative)) is not None:
-            return False
-        self._fetch(action, _INSERT_STATS, *_usage(replica, update, update.delta))
-        return True
 
     def commit(self) -> None:
         """Commits. A write that failed may have reached the log all the same, for the next process to find."""
@@ -220,12 +224,6 @@ class SqliteTransaction:
             return self._connection.execute(statement, arguments).fetchone()
         except sqlite3.Error as error:
             raise _failure(action, self._path, error) from error
-
-
-def _usage(replica: UUID, update: Update, uniques: Uniques) -> tuple[Any, ...]:
-    workspaces, users = uniques.workspaces, uniques.users
-    counts = (workspaces.count, users.count, workspaces.sketch, users.sketch)
-    return (str(replica), *counts, update.allowed, update.denied)
 
 
 def _path(url: str) -> Path:
