@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use boundary_usage::{Backend, Clock, Collection, Database, Lock, LockMode, Options, Purpose, Tracker, Update};
+use boundary_usage::{
+    Backend, Clock, Collection, Database, Lock, LockMode, Options, Purpose, Tracker, Uniques, UniquesUpdate, Update,
+};
 use boundary_usage_tests::accounts::tracker_by_hand;
 use boundary_usage_tests::plugin;
 use boundary_usage_tests::restartable_postgres::RestartablePostgres;
@@ -19,98 +21,141 @@ use crate::inputs::Input;
 use crate::rounds::median;
 use crate::start::{machine_bytes, peak_resident_bytes, resident_bytes};
 
-/// A flush through the component against the same SQL, sent by hand over the same driver: in turn, many times.
-pub(crate) struct FlushCost {
-    /// As the caller of `flush` waits, whose thread is not the tracker's.
-    pub(crate) across_threads_microseconds: f64,
-    /// Where the tracker has no thread of its own, so that flush and statements by hand run on the same one.
-    pub(crate) microseconds: f64,
-    /// In the same round trips as the flush.
-    pub(crate) sql_microseconds: f64,
-    /// One statement after the other, as who writes them by hand sends them first.
-    pub(crate) sql_by_statement_microseconds: f64,
-}
-
 /// How statements are sent by hand.
 #[derive(Clone, Copy)]
 enum ByHand {
-    /// Locks and read go out with the begin, as those of a flush do.
+    /// In the round trips of the flush: locks and read with the begin, and the write with the commit, where that is one.
     Together,
-    /// Each on its own.
+    /// Each on its own, as who writes them by hand sends them first.
     ByStatement,
     /// The same, with the cutover lock exclusive, as in the reference.
     Alone,
 }
 
-/// A flush of the hot input's 1,000 workspaces and 100 users, into a row that has them. All wait for the same activity
-/// first: what comes right after other database work finds caches warm and threads awake, and takes less. And who comes next
-/// is drawn by lot: always in the same order, the ratio came out a tenth better.
-pub(crate) async fn flush_cost(database: Database) -> Result<FlushCost> {
-    const ROUNDS: usize = 300;
-    let threaded = tracker_by_hand(1, &database).await?;
-    let options = Options { clock: Clock::manual().0, ..Options::default() };
-    let (local, running) = plugin().start_local(id(2), database.clone(), options).await?;
-    let backend = database.backend().as_ref();
-    let mut update = hot_update();
-    let measure = async {
-        let mut times = [const { Vec::new() }; 4];
-        let mut lot = StdRng::seed_from_u64(1);
-        for _ in 0..4 * ROUNDS {
-            let contender = lot.random_range(0..4);
-            update.flush += 1;
-            track_hot(if contender == 0 { &threaded } else { &local }).await?;
-            let start = Instant::now();
-            match contender {
-                0 => drop(threaded.flush().await?),
-                1 => drop(local.flush().await?),
-                2 => flush_by_hand(backend, id(3), &update, ByHand::Together).await?,
-                _ => flush_by_hand(backend, id(3), &update, ByHand::ByStatement).await?,
-            }
-            times[contender].push(start.elapsed().as_secs_f64());
-        }
-        threaded.shutdown().await?;
-        local.shutdown().await?;
-        anyhow::Ok(times.map(|times| median(times) * 1e6))
-    };
-    let (measured, ()) = tokio::join!(measure, running);
-    let [across_threads_microseconds, microseconds, sql_microseconds, sql_by_statement_microseconds] = measured?;
-    database.close().await;
-    Ok(FlushCost { across_threads_microseconds, microseconds, sql_microseconds, sql_by_statement_microseconds })
+/// Who takes part in [`flush_costs`].
+#[derive(Clone, Copy)]
+enum Contender {
+    /// A tracker with a thread of its own: its caller's thread has to wake that, and to be woken.
+    AcrossThreads,
+    /// A tracker on the caller's thread, where the statements by hand run, too.
+    Here,
+    /// A tracker that has a new workspace each time.
+    HereWithNewIds,
+    /// Statements without a component.
+    Sql(ByHand, Ids),
 }
 
-/// Tracks until every id has come, and waits until the component has them.
-async fn track_hot(tracker: &Tracker) -> Result<()> {
+/// Which statements: those of a flush whose ids the period has, or those of one that brings new ones.
+#[derive(Clone, Copy)]
+enum Ids {
+    Known,
+    New,
+}
+
+/// Flushes through the component, and the same SQL sent by hand over the same driver.
+const CONTENDERS: [(&str, Contender); 7] = [
+    ("flush", Contender::Here),
+    ("flush_across_threads", Contender::AcrossThreads),
+    ("sql", Contender::Sql(ByHand::Together, Ids::Known)),
+    ("sql_by_statement", Contender::Sql(ByHand::ByStatement, Ids::Known)),
+    ("flush_of_new_ids", Contender::HereWithNewIds),
+    ("sql_of_new_ids", Contender::Sql(ByHand::Together, Ids::New)),
+    ("sql_of_new_ids_by_statement", Contender::Sql(ByHand::ByStatement, Ids::New)),
+];
+
+/// Median microseconds of flushes of 1,000 workspaces and 100 users. All wait for the same activity first: what comes right
+/// after other database work finds caches warm and threads awake, and takes less. And who comes next is drawn by lot: always
+/// in the same order, ratios came out a tenth better.
+pub(crate) async fn flush_costs(database: Database) -> Result<[(&'static str, f64); CONTENDERS.len()]> {
+    const ROUNDS: usize = 300;
+    let across_threads = tracker_by_hand(1, &database).await?;
+    let options = Options { clock: Clock::manual().0, ..Options::default() };
+    let (here, running) = plugin().start_local(id(2), database.clone(), options.clone()).await?;
+    let (with_new_ids, running_too) = plugin().start_local(id(3), database.clone(), options).await?;
+    let backend = database.backend().as_ref();
+    let mut by_hand = Vec::new();
+    for (number, (_, contender)) in (10..).zip(CONTENDERS) {
+        let Contender::Sql(_, ids) = contender else { continue };
+        let mut update = begin_period(backend, id(number)).await?;
+        update.uniques = match ids {
+            Ids::Known => UniquesUpdate::Unchanged,
+            Ids::New => UniquesUpdate::Cumulative(hot_uniques()),
+        };
+        by_hand.push((id(number), update));
+    }
+    let measure = async {
+        let mut times = [const { Vec::new() }; CONTENDERS.len()];
+        let mut lot = StdRng::seed_from_u64(1);
+        for turn in 0..CONTENDERS.len() * ROUNDS {
+            let drawn = lot.random_range(0..CONTENDERS.len());
+            let contender = CONTENDERS[drawn].1;
+            let tracker = match contender {
+                Contender::AcrossThreads => &across_threads,
+                Contender::Here | Contender::Sql(..) => &here,
+                Contender::HereWithNewIds => &with_new_ids,
+            };
+            let new = matches!(contender, Contender::HereWithNewIds).then(|| id(1_000_000 + turn as u128));
+            track_hot(tracker, new).await?;
+            let sql = CONTENDERS[..drawn].iter().filter(|(_, before)| matches!(before, Contender::Sql(..))).count();
+            let start = Instant::now();
+            match contender {
+                Contender::Sql(sent, _) => {
+                    let (replica, update) = &mut by_hand[sql];
+                    update.flush += 1;
+                    flush_by_hand(backend, *replica, update, sent).await?;
+                }
+                _ => drop(tracker.flush().await?),
+            }
+            times[drawn].push(start.elapsed().as_secs_f64());
+        }
+        for tracker in [across_threads, here, with_new_ids] {
+            tracker.shutdown().await?;
+        }
+        anyhow::Ok(times)
+    };
+    let (times, (), ()) = tokio::join!(measure, running, running_too);
+    let mut times = times?.into_iter();
+    database.close().await;
+    Ok(CONTENDERS.map(|(name, _)| (name, median(times.next().unwrap_or_default()) * 1e6)))
+}
+
+/// Tracks until every id has come, and a new workspace too if there is one, and waits until the component has them.
+async fn track_hot(tracker: &Tracker, new: Option<Uuid>) -> Result<()> {
     for number in 0..10_000 {
         let (workspace, owner) = Input::Hot.ids(number);
-        tracker.try_track(workspace, owner, 1, 0)?;
+        tracker.try_track(if number == 0 { new.unwrap_or(workspace) } else { workspace }, owner, 1, 0)?;
     }
     until(|| tracker.status().waiting_activities == 0).await;
     Ok(())
 }
 
-/// What a flush of the hot input writes, but for its number.
-fn hot_update() -> Update {
-    let uniques = uniques(0..1_000, 0..100);
-    Update { flush: 0, delta: uniques.clone(), cumulative: uniques, allowed: 1, denied: 0 }
+fn hot_uniques() -> Uniques {
+    uniques(0..1_000, 0..100)
+}
+
+/// A replica's first flush of the period, and what its later ones are made of.
+async fn begin_period(backend: &dyn Backend, replica: Uuid) -> Result<Update> {
+    let first = Update { flush: 1, uniques: UniquesUpdate::Delta(hot_uniques()), allowed: 1, denied: 0 };
+    flush_by_hand(backend, replica, &first, ByHand::ByStatement).await?;
+    Ok(first)
 }
 
 /// The statements of a flush, without a component.
 async fn flush_by_hand(backend: &dyn Backend, replica: Uuid, update: &Update, by_hand: ByHand) -> Result<()> {
     let mut transaction = match by_hand {
-        ByHand::Together => backend.begin_flush(replica).await?.0,
-        ByHand::ByStatement => {
-            let mut transaction = begin_flush(backend, replica).await?;
-            transaction.read(replica).await?;
-            transaction
+        ByHand::Together => {
+            let (transaction, _) = backend.begin_flush(replica).await?;
+            return Ok(transaction.upsert_and_commit(replica, update).await?);
         }
+        ByHand::ByStatement => begin_flush(backend, replica).await?,
         ByHand::Alone => {
             let mut transaction = backend.begin(Purpose::Collection).await?;
             transaction.acquire(Lock::Cutover, LockMode::Exclusive).await?;
             transaction.acquire(Lock::Replica(replica), LockMode::Exclusive).await?;
-            transaction.read(replica).await?;
             transaction
         }
     };
+    transaction.read(replica).await?;
     transaction.upsert(replica, update).await?;
     Ok(transaction.commit().await?)
 }
@@ -121,10 +166,13 @@ pub(crate) async fn flushes_per_second(server: &RestartablePostgres) -> Result<[
     const FLUSHES: u64 = 5;
     const ROUNDS: u64 = 3;
     let mut databases = Vec::new();
-    for _ in 0..REPLICAS {
-        databases.push(Database::connect(&server.url()).await?);
+    let mut update = None;
+    for number in 0..REPLICAS {
+        let database = Database::connect(&server.url()).await?;
+        update = Some(begin_period(database.backend().as_ref(), id(100 + number)).await?);
+        databases.push(database);
     }
-    let hot = hot_update();
+    let later = Update { uniques: UniquesUpdate::Cumulative(hot_uniques()), ..update.context("there are replicas")? };
     let mut rates = [Vec::new(), Vec::new()];
     for round in 0..ROUNDS * 2 {
         let (by_hand, rates) = match round % 2 {
@@ -134,9 +182,9 @@ pub(crate) async fn flushes_per_second(server: &RestartablePostgres) -> Result<[
         let start = Instant::now();
         let mut replicas = JoinSet::new();
         for (number, database) in databases.iter().cloned().enumerate() {
-            let mut update = hot.clone();
+            let mut update = later.clone();
             replicas.spawn(async move {
-                for flush in round * FLUSHES + 1..=(round + 1) * FLUSHES {
+                for flush in round * FLUSHES + 2..(round + 1) * FLUSHES + 2 {
                     update.flush = flush;
                     flush_by_hand(database.backend().as_ref(), id(100 + number as u128), &update, by_hand).await?;
                 }

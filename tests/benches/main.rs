@@ -17,6 +17,7 @@ mod rivals;
 mod rounds;
 mod start;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -142,23 +143,28 @@ fn databases(runtime: &Runtime, _: &Path, report: &mut Report) -> Result<()> {
             ("postgres", Database::connect(&server.url()).await?),
         ];
         for (name, database) in databases {
-            let cost = databases::flush_cost(database).await?;
-            let figures = [
-                ("flush", cost.microseconds),
-                ("flush_across_threads", cost.across_threads_microseconds),
-                ("sql", cost.sql_microseconds),
-                ("sql_by_statement", cost.sql_by_statement_microseconds),
-            ];
-            for (figure, microseconds) in figures {
+            let costs = databases::flush_costs(database).await?;
+            for (figure, microseconds) in costs {
                 report.figure(&format!("{figure}_{name}_us"), "µs", microseconds);
-                if name != "none" && figure != "sql" {
-                    report.figure(&format!("{figure}_over_sql_{name}"), "×", microseconds / cost.sql_microseconds);
-                }
+            }
+            if name == "none" {
+                continue;
+            }
+            let costs = BTreeMap::from(costs);
+            let ratios = [
+                ("flush", "sql"),
+                ("flush", "sql_by_statement"),
+                ("flush_across_threads", "sql"),
+                ("flush_of_new_ids", "sql_of_new_ids"),
+                ("flush_of_new_ids", "sql_of_new_ids_by_statement"),
+            ];
+            for (flush, sql) in ratios {
+                report.figure(&format!("{flush}_over_{sql}_{name}"), "×", costs[flush] / costs[sql]);
             }
         }
-        // The first one also prepares the statement that writes.
-        let [_, .., round_trips] = round_trips_of_flushes(&server.url()).await?;
-        report.figure("round_trips_postgres", "", round_trips as f64);
+        let round_trips = round_trips_of_flushes(&server.url()).await?;
+        report.figure("round_trips_postgres", "", round_trips.known_ids as f64);
+        report.figure("round_trips_of_new_ids_postgres", "", round_trips.new_ids as f64);
         let [shared, exclusive] = databases::flushes_per_second(&server).await?;
         report.figure("flushes_per_second_200_replicas_shared_lock", "1/s", shared);
         report.figure("flushes_per_second_200_replicas_exclusive_lock", "1/s", exclusive);
