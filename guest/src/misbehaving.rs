@@ -102,20 +102,14 @@ pub(crate) async fn on_flush(replica: Uuid) -> Result<(), Error> {
             transaction.upsert(update()).await.map(drop)
         }
         27 => Transaction::commit(locked(replica).await?).await,
-        28 => {
-            let transaction = locked(replica).await?;
-            transaction.read().await?;
-            transaction.upsert(Update { allowed: u64::MAX, ..update() }).await.map(drop)
-        }
+        18 => upsert(replica, Update { uniques: UniquesUpdate::Unchanged, ..update() }).await,
+        19 => upsert(replica, Update { uniques: UniquesUpdate::Cumulative(uniques()), ..update() }).await,
+        28 => upsert(replica, Update { allowed: u64::MAX, ..update() }).await,
         29 => {
-            let transaction = locked(replica).await?;
-            transaction.read().await?;
             let mut damaged = uniques();
             damaged.users.sketch = vec![7; 64];
-            transaction.upsert(Update { uniques: UniquesUpdate::Delta(damaged), ..update() }).await.map(drop)
+            upsert(replica, Update { uniques: UniquesUpdate::Delta(damaged), ..update() }).await
         }
-        18 => of_no_row(replica, UniquesUpdate::Unchanged).await,
-        19 => of_no_row(replica, UniquesUpdate::Cumulative(uniques())).await,
         _ => Ok(()),
     }
 }
@@ -162,11 +156,11 @@ async fn locked(replica: Uuid) -> Result<Transaction, Error> {
     Ok(transaction)
 }
 
-/// Updates a row that is not there.
-async fn of_no_row(replica: Uuid, uniques: UniquesUpdate) -> Result<(), Error> {
+/// Upserts after all that has to come before it.
+async fn upsert(replica: Uuid, update: Update) -> Result<(), Error> {
     let transaction = locked(replica).await?;
     transaction.read().await?;
-    transaction.upsert(Update { uniques, ..update() }).await.map(drop)
+    transaction.upsert(update).await.map(drop)
 }
 
 /// An update of nobody, for a replica that has not flushed.

@@ -57,7 +57,8 @@ struct Hashes<'a> {
 }
 
 impl<'a> Hashes<'a> {
-    /// `None` when it is not a compact sketch in ascending order, made with this seed. The [compact form] has a preamble of one to three words, then the hashes, all little-endian.
+    /// `None` when it is not a compact sketch in ascending order, made with this seed. The [compact form] has a preamble of
+    /// one to three words, then the hashes, all little-endian.
     ///
     /// [compact form]: https://github.com/apache/datasketches-cpp/blob/master/theta/include/compact_theta_sketch_parser.hpp
     fn of(bytes: &'a [u8], seed_hash: u16) -> Option<Self> {
