@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use sqlx::Row;
 use sqlx::postgres::PgRow;
+use sqlx::query::Query;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{Encode, Row, Type};
 use uuid::Uuid;
 
 use super::{
     DatabaseStatus, Delivery, DeliveryStatus, OpenPeriod, PeriodStatus, ReplicaStatus, RowStatus, Stored, UniqueSet,
-    Uniques,
+    Uniques, UniquesUpdate, Update,
 };
 use crate::collection::{Summary, SummaryBuilder, TakenRow};
 use crate::error::Error;
@@ -289,6 +290,28 @@ pub(super) fn delivery_due(row: &impl Cells) -> Decoded<Option<Duration>> {
 /// What [`SELECT_KEY`] answers.
 pub(super) fn key(row: &impl Cells) -> Decoded<Vec<u8>> {
     row.bytes("hashing_key")?.ok_or_else(|| missing("hashing_key"))
+}
+
+/// Binds what an update writes, behind the replica: its number, the requests, and the sets if they change.
+pub(super) fn bind_update<'q, DB>(
+    statement: Query<'q, DB, DB::Arguments>,
+    update: &'q Update,
+) -> Query<'q, DB, DB::Arguments>
+where
+    DB: sqlx::Database,
+    i64: Encode<'q, DB> + Type<DB>,
+    &'q [u8]: Encode<'q, DB> + Type<DB>,
+{
+    let numbers = [update.flush, update.allowed, update.denied].map(bigint);
+    let statement = numbers.into_iter().fold(statement, Query::bind);
+    match &update.uniques {
+        UniquesUpdate::Delta(Uniques { workspaces, users })
+        | UniquesUpdate::Cumulative(Uniques { workspaces, users }) => {
+            let statement = statement.bind(bigint(workspaces.count)).bind(bigint(users.count));
+            statement.bind(&workspaces.sketch[..]).bind(&users.sketch[..])
+        }
+        UniquesUpdate::Unchanged => statement,
+    }
 }
 
 /// A flush that is not newer than the replica's last one, or whose row is not as the flush has read it.

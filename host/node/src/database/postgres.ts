@@ -69,6 +69,17 @@ function writing(stats: string): string {
     RETURNING replica_id`;
 }
 
+function updating(sets: string): string {
+  return writing(`
+    UPDATE boundary_usage_stats AS s SET
+      allowed_requests = s.allowed_requests + least($3::bigint, 9223372036854775807 - s.allowed_requests),
+      denied_requests = s.denied_requests + least($4::bigint, 9223372036854775807 - s.denied_requests),
+      ${sets}
+      updated_at = statement_timestamp()
+    FROM boundary_usage_replicas AS r
+    WHERE s.replica_id = $1::uuid AND r.replica_id = $1::uuid AND r.last_flush < $2::bigint`);
+}
+
 const WRITE = {
   delta: writing(`
     INSERT INTO boundary_usage_stats AS s (
@@ -79,24 +90,12 @@ const WRITE = {
       statement_timestamp(), statement_timestamp()
     WHERE NOT EXISTS (SELECT FROM boundary_usage_replicas WHERE replica_id = $1::uuid AND last_flush >= $2::bigint)
     ON CONFLICT (replica_id) DO NOTHING`),
-  cumulative: writing(`
-    UPDATE boundary_usage_stats AS s SET
-      allowed_requests = s.allowed_requests + least($3::bigint, 9223372036854775807 - s.allowed_requests),
-      denied_requests = s.denied_requests + least($4::bigint, 9223372036854775807 - s.denied_requests),
+  cumulative: updating(`
       unique_workspaces_count = $5,
       unique_users_count = $6,
       workspaces_sketch = $7,
-      users_sketch = $8,
-      updated_at = statement_timestamp()
-    FROM boundary_usage_replicas AS r
-    WHERE s.replica_id = $1::uuid AND r.replica_id = $1::uuid AND r.last_flush < $2::bigint`),
-  unchanged: writing(`
-    UPDATE boundary_usage_stats AS s SET
-      allowed_requests = s.allowed_requests + least($3::bigint, 9223372036854775807 - s.allowed_requests),
-      denied_requests = s.denied_requests + least($4::bigint, 9223372036854775807 - s.denied_requests),
-      updated_at = statement_timestamp()
-    FROM boundary_usage_replicas AS r
-    WHERE s.replica_id = $1::uuid AND r.replica_id = $1::uuid AND r.last_flush < $2::bigint`),
+      users_sketch = $8,`),
+  unchanged: updating(""),
 };
 
 /** A PostgreSQL database. */

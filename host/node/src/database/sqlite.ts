@@ -52,6 +52,16 @@ const READ = `
   LEFT JOIN boundary_usage_replicas AS r ON r.replica_id = asked.replica_id
   LEFT JOIN boundary_usage_stats AS s ON s.replica_id = asked.replica_id`;
 
+function updating(sets: string): string {
+  return `
+    UPDATE boundary_usage_stats SET
+      allowed_requests = allowed_requests + min(:allowed, 9223372036854775807 - allowed_requests),
+      denied_requests = denied_requests + min(:denied, 9223372036854775807 - denied_requests),
+      ${sets}
+      updated_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
+    WHERE replica_id = :replica AND (SELECT last_flush FROM boundary_usage_replicas WHERE replica_id = :replica) < :flush`;
+}
+
 /** Writes the row. */
 const WRITE = {
   delta: `
@@ -62,22 +72,12 @@ const WRITE = {
     SELECT :replica, :allowed, :denied, :workspaces, :users, :workspaces_sketch, :users_sketch
     WHERE NOT EXISTS (SELECT 1 FROM boundary_usage_replicas WHERE replica_id = :replica AND last_flush >= :flush)
     ON CONFLICT (replica_id) DO NOTHING`,
-  cumulative: `
-    UPDATE boundary_usage_stats SET
-      allowed_requests = allowed_requests + min(:allowed, 9223372036854775807 - allowed_requests),
-      denied_requests = denied_requests + min(:denied, 9223372036854775807 - denied_requests),
+  cumulative: updating(`
       unique_workspaces_count = :workspaces,
       unique_users_count = :users,
       workspaces_sketch = :workspaces_sketch,
-      users_sketch = :users_sketch,
-      updated_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
-    WHERE replica_id = :replica AND (SELECT last_flush FROM boundary_usage_replicas WHERE replica_id = :replica) < :flush`,
-  unchanged: `
-    UPDATE boundary_usage_stats SET
-      allowed_requests = allowed_requests + min(:allowed, 9223372036854775807 - allowed_requests),
-      denied_requests = denied_requests + min(:denied, 9223372036854775807 - denied_requests),
-      updated_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
-    WHERE replica_id = :replica AND (SELECT last_flush FROM boundary_usage_replicas WHERE replica_id = :replica) < :flush`,
+      users_sketch = :users_sketch,`),
+  unchanged: updating(""),
 };
 
 /** Comes after one of those, and answers a row if that has changed one. */

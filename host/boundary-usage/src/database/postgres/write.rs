@@ -8,13 +8,13 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Postgres};
 use uuid::Uuid;
 
-use crate::database::{Uniques, UniquesUpdate, Update, rows};
+use crate::database::{UniquesUpdate, Update, rows};
 
 macro_rules! write_statement {
-    ($stats:literal) => {
+    ($($stats:literal),+) => {
         concat!(
             "WITH written AS (",
-            $stats,
+            $($stats,)+
             "
                 RETURNING s.replica_id
             )
@@ -37,29 +37,31 @@ const INSERT: &str = write_statement!(
                 ON CONFLICT (replica_id) DO NOTHING"
 );
 
-const UPDATE: &str = write_statement!(
-    "
+macro_rules! update_statement {
+    ($sets:literal) => {
+        write_statement!(
+            "
                 UPDATE boundary_usage_stats AS s SET
                     allowed_requests = s.allowed_requests + least($3, 9223372036854775807 - s.allowed_requests),
-                    denied_requests = s.denied_requests + least($4, 9223372036854775807 - s.denied_requests),
+                    denied_requests = s.denied_requests + least($4, 9223372036854775807 - s.denied_requests),",
+            $sets,
+            "
+                    updated_at = statement_timestamp()
+                FROM boundary_usage_replicas AS r
+                WHERE s.replica_id = $1 AND r.replica_id = $1 AND r.last_flush < $2"
+        )
+    };
+}
+
+const UPDATE: &str = update_statement!(
+    "
                     unique_workspaces_count = $5,
                     unique_users_count = $6,
                     workspaces_sketch = $7,
-                    users_sketch = $8,
-                    updated_at = statement_timestamp()
-                FROM boundary_usage_replicas AS r
-                WHERE s.replica_id = $1 AND r.replica_id = $1 AND r.last_flush < $2"
+                    users_sketch = $8,"
 );
 
-const UPDATE_REQUESTS: &str = write_statement!(
-    "
-                UPDATE boundary_usage_stats AS s SET
-                    allowed_requests = s.allowed_requests + least($3, 9223372036854775807 - s.allowed_requests),
-                    denied_requests = s.denied_requests + least($4, 9223372036854775807 - s.denied_requests),
-                    updated_at = statement_timestamp()
-                FROM boundary_usage_replicas AS r
-                WHERE s.replica_id = $1 AND r.replica_id = $1 AND r.last_flush < $2"
-);
+const UPDATE_REQUESTS: &str = update_statement!("");
 
 /// The statement that writes an update.
 pub(super) fn statement(replica: Uuid, update: &Update) -> Query<'_, Postgres, PgArguments> {
@@ -68,16 +70,7 @@ pub(super) fn statement(replica: Uuid, update: &Update) -> Query<'_, Postgres, P
         UniquesUpdate::Cumulative(_) => UPDATE,
         UniquesUpdate::Unchanged => UPDATE_REQUESTS,
     };
-    let statement = sqlx::query(sql).bind(replica).bind(rows::bigint(update.flush));
-    let statement = statement.bind(rows::bigint(update.allowed)).bind(rows::bigint(update.denied));
-    match &update.uniques {
-        UniquesUpdate::Delta(Uniques { workspaces, users })
-        | UniquesUpdate::Cumulative(Uniques { workspaces, users }) => {
-            let statement = statement.bind(rows::bigint(workspaces.count)).bind(rows::bigint(users.count));
-            statement.bind(&workspaces.sketch[..]).bind(&users.sketch[..])
-        }
-        UniquesUpdate::Unchanged => statement,
-    }
+    rows::bind_update(sqlx::query(sql).bind(replica), update)
 }
 
 /// Prepares what [`requests_and_commit`] executes, for as long as the connection lasts.

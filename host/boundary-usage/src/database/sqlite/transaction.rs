@@ -14,7 +14,7 @@ use super::failure;
 use crate::collection::{Summary, TakenRow};
 use crate::database::connections::Lease;
 use crate::database::failure::unfinished;
-use crate::database::{Lock, LockMode, OpenPeriod, Stored, Transaction, Uniques, UniquesUpdate, Update, rows};
+use crate::database::{Lock, LockMode, OpenPeriod, Stored, Transaction, UniquesUpdate, Update, rows};
 use crate::error::Error;
 
 /// The statements that write a flush.
@@ -26,17 +26,30 @@ struct Write {
 /// Writes the row, and then, if that has changed one, records the flush; answers a row if it has. So a flush that is not newer
 /// than the last one, or finds a row where there should be none, or none where there should be one, writes nothing.
 macro_rules! write_statements {
-    ($stats:literal) => {
-        write_statements!(
-            $stats,
+    ($($stats:literal),+) => {
+        write_statements!(@ [$($stats,)+
             "; INSERT INTO boundary_usage_replicas (replica_id, last_flush, flushed_at)
             SELECT $1, $2, strftime('%Y-%m-%dT%H:%M:%f000Z', 'now') WHERE changes() > 0
             ON CONFLICT (replica_id) DO UPDATE SET last_flush = excluded.last_flush, flushed_at = excluded.flushed_at
             RETURNING replica_id"
-        )
+        ])
     };
-    ($stats:literal, $replica:literal) => {
-        Write { alone: concat!($stats, $replica), and_commit: concat!($stats, $replica, "; COMMIT") }
+    (@ [$($part:literal),+]) => {
+        Write { alone: concat!($($part),+), and_commit: concat!($($part,)+ "; COMMIT") }
+    };
+}
+
+macro_rules! update_statements {
+    ($sets:literal) => {
+        write_statements!(
+            "UPDATE boundary_usage_stats SET
+        allowed_requests = allowed_requests + min($3, 9223372036854775807 - allowed_requests),
+        denied_requests = denied_requests + min($4, 9223372036854775807 - denied_requests),",
+            $sets,
+            "
+        updated_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
+    WHERE replica_id = $1 AND (SELECT last_flush FROM boundary_usage_replicas WHERE replica_id = $1) < $2"
+        )
     };
 }
 
@@ -50,25 +63,15 @@ const INSERT: Write = write_statements!(
     ON CONFLICT (replica_id) DO NOTHING"
 );
 
-const UPDATE: Write = write_statements!(
-    "UPDATE boundary_usage_stats SET
-        allowed_requests = allowed_requests + min($3, 9223372036854775807 - allowed_requests),
-        denied_requests = denied_requests + min($4, 9223372036854775807 - denied_requests),
+const UPDATE: Write = update_statements!(
+    "
         unique_workspaces_count = $5,
         unique_users_count = $6,
         workspaces_sketch = $7,
-        users_sketch = $8,
-        updated_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
-    WHERE replica_id = $1 AND (SELECT last_flush FROM boundary_usage_replicas WHERE replica_id = $1) < $2"
+        users_sketch = $8,"
 );
 
-const UPDATE_REQUESTS: Write = write_statements!(
-    "UPDATE boundary_usage_stats SET
-        allowed_requests = allowed_requests + min($3, 9223372036854775807 - allowed_requests),
-        denied_requests = denied_requests + min($4, 9223372036854775807 - denied_requests),
-        updated_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
-    WHERE replica_id = $1 AND (SELECT last_flush FROM boundary_usage_replicas WHERE replica_id = $1) < $2"
-);
+const UPDATE_REQUESTS: Write = update_statements!("");
 
 const OPEN_PERIOD: &str = "
     SELECT strftime('%Y-%m-%dT%H:%M:%f000Z', 'now') AS now, coalesce(
@@ -226,14 +229,5 @@ fn write_of(update: &Update) -> Write {
 }
 
 fn bind<'q>(statement: &'static str, replica: Uuid, update: &'q Update) -> Statement<'q> {
-    let statement = sqlx::query(statement).bind(replica.hyphenated()).bind(rows::bigint(update.flush));
-    let statement = statement.bind(rows::bigint(update.allowed)).bind(rows::bigint(update.denied));
-    match &update.uniques {
-        UniquesUpdate::Delta(Uniques { workspaces, users })
-        | UniquesUpdate::Cumulative(Uniques { workspaces, users }) => {
-            let statement = statement.bind(rows::bigint(workspaces.count)).bind(rows::bigint(users.count));
-            statement.bind(&workspaces.sketch[..]).bind(&users.sketch[..])
-        }
-        UniquesUpdate::Unchanged => statement,
-    }
+    rows::bind_update(sqlx::query(statement).bind(replica.hyphenated()), update)
 }

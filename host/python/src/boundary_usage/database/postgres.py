@@ -80,25 +80,25 @@ _INSERT = _write("""
     WHERE NOT EXISTS (SELECT FROM boundary_usage_replicas WHERE replica_id = $1 AND last_flush >= $2)
     ON CONFLICT (replica_id) DO NOTHING""")
 
-_UPDATE = _write("""
+
+def _update(sets: str) -> str:
+    return _write(f"""
     UPDATE boundary_usage_stats AS s SET
         allowed_requests = s.allowed_requests + least($3, 9223372036854775807 - s.allowed_requests),
         denied_requests = s.denied_requests + least($4, 9223372036854775807 - s.denied_requests),
-        unique_workspaces_count = $5,
-        unique_users_count = $6,
-        workspaces_sketch = $7,
-        users_sketch = $8,
+        {sets}
         updated_at = statement_timestamp()
     FROM boundary_usage_replicas AS r
     WHERE s.replica_id = $1 AND r.replica_id = $1 AND r.last_flush < $2""")
 
-_UPDATE_REQUESTS = _write("""
-    UPDATE boundary_usage_stats AS s SET
-        allowed_requests = s.allowed_requests + least($3, 9223372036854775807 - s.allowed_requests),
-        denied_requests = s.denied_requests + least($4, 9223372036854775807 - s.denied_requests),
-        updated_at = statement_timestamp()
-    FROM boundary_usage_replicas AS r
-    WHERE s.replica_id = $1 AND r.replica_id = $1 AND r.last_flush < $2""")
+
+_UPDATE = _update("""
+        unique_workspaces_count = $5,
+        unique_users_count = $6,
+        workspaces_sketch = $7,
+        users_sketch = $8,""")
+
+_UPDATE_REQUESTS = _update("")
 
 _UNCERTAIN = ("08", "57", "40003")
 """Errors that may come after a commit was done: a session that ends or is cancelled, a pooler that lost the server."""

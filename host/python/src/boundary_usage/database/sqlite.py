@@ -44,23 +44,24 @@ _INSERT = """
     WHERE NOT EXISTS (SELECT 1 FROM boundary_usage_replicas WHERE replica_id = ?1 AND last_flush >= ?2)
     ON CONFLICT (replica_id) DO NOTHING"""
 
-_UPDATE = """
+
+def _update(sets: str) -> str:
+    return f"""
     UPDATE boundary_usage_stats SET
         allowed_requests = allowed_requests + min(?3, 9223372036854775807 - allowed_requests),
         denied_requests = denied_requests + min(?4, 9223372036854775807 - denied_requests),
-        unique_workspaces_count = ?5,
-        unique_users_count = ?6,
-        workspaces_sketch = ?7,
-        users_sketch = ?8,
+        {sets}
         updated_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
     WHERE replica_id = ?1 AND (SELECT last_flush FROM boundary_usage_replicas WHERE replica_id = ?1) < ?2"""
 
-_UPDATE_REQUESTS = """
-    UPDATE boundary_usage_stats SET
-        allowed_requests = allowed_requests + min(?3, 9223372036854775807 - allowed_requests),
-        denied_requests = denied_requests + min(?4, 9223372036854775807 - denied_requests),
-        updated_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
-    WHERE replica_id = ?1 AND (SELECT last_flush FROM boundary_usage_replicas WHERE replica_id = ?1) < ?2"""
+
+_UPDATE = _update("""
+        unique_workspaces_count = ?5,
+        unique_users_count = ?6,
+        workspaces_sketch = ?7,
+        users_sketch = ?8,""")
+
+_UPDATE_REQUESTS = _update("")
 
 _RECORD_FLUSH = """
     INSERT INTO boundary_usage_replicas (replica_id, last_flush, flushed_at)
