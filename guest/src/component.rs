@@ -11,38 +11,40 @@ mod blocking;
 #[cfg(not(feature = "blocking"))]
 pub(crate) mod concurrent;
 
-use std::cell::RefCell;
+mod runtime;
+
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use core::cell::RefCell;
 
 use crate::{
-    Activity, Flush, HashingKey, InDoubt, LeftOver, Outcome, Plan, SketchError, Snapshot, Stored, StoredSketch,
-    StoredUniques, Tracker, UniqueSketch, Uniques, UniquesUpdate, Update,
+    Activity, Flush, HashingKey, InDoubt, LeftOver, Outcome, Plan, SketchError, Snapshot, Stored, StoredUniques,
+    Tracker, UniqueSketch, Uniques, UniquesUpdate, Update,
 };
 
 #[cfg(feature = "blocking")]
 use blocking as world;
 #[cfg(not(feature = "blocking"))]
 use concurrent as world;
+pub(crate) use runtime::OneThread;
 use types::{Lock, Mode};
 use world::{Transaction, acquire, hashing_key, restore, types};
 
 /// What the bindings export.
 struct Component;
 
-thread_local! {
-    static TRACKER: RefCell<Option<Tracker>> = const { RefCell::new(None) };
-}
+static TRACKER: OneThread<RefCell<Option<Tracker>>> = OneThread(RefCell::new(None));
 
 /// Runs on the instance's tracker, which is made at first use because what it starts from comes from the host.
 fn with_tracker<T>(act: impl FnOnce(&mut Tracker) -> T) -> T {
-    TRACKER.with_borrow_mut(|tracker| {
-        act(tracker.get_or_insert_with(|| {
-            let (first, second) = hashing_key();
-            let Ok(left_over) = restore().try_into() else { unreachable!("a host hands back sketches of a tracker") };
-            #[cfg(feature = "misbehaving")]
-            let left_over = crate::mutations::on_restore((first, second), left_over);
-            Tracker::new(HashingKey(first, second), left_over)
-        }))
-    })
+    act(TRACKER.0.borrow_mut().get_or_insert_with(|| {
+        let (first, second) = hashing_key();
+        let Ok(left_over) = restore().try_into() else { unreachable!("a host hands back sketches of a tracker") };
+        #[cfg(feature = "misbehaving")]
+        let left_over = crate::mutations::on_restore((first, second), left_over);
+        Tracker::new(HashingKey(first, second), left_over)
+    }))
 }
 
 /// Exported as `track`.
@@ -130,10 +132,7 @@ impl From<types::Uuid> for u128 {
 
 impl From<types::Uniques> for StoredUniques {
     fn from(uniques: types::Uniques) -> Self {
-        Self {
-            workspaces: StoredSketch::new(uniques.workspaces.sketch),
-            users: StoredSketch::new(uniques.users.sketch),
-        }
+        Self { workspaces: uniques.workspaces.sketch, users: uniques.users.sketch }
     }
 }
 

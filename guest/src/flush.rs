@@ -11,10 +11,12 @@
 //! Flushes of a replica are numbered, and the database keeps the number of the last one applied. So a flush in doubt is
 //! resolved by one comparison, made under the replica's lock, when the transaction in doubt is certainly over (D3).
 
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
 use crate::recording::Recording;
-use crate::sketch::SketchError;
+use crate::sketch::{SketchError, UniqueSketch};
 use crate::snapshot::{Snapshot, Uniques};
-use crate::stored::StoredSketch;
 
 /// What the database holds of a replica.
 #[derive(Clone, Debug)]
@@ -25,13 +27,13 @@ pub struct Stored {
     pub uniques: Option<StoredUniques>,
 }
 
-/// The two sets, as the database holds them.
+/// The two sets, as the database holds them: serialized, and perhaps damaged.
 #[derive(Clone, Debug)]
 pub struct StoredUniques {
     /// The workspaces that were active.
-    pub workspaces: StoredSketch,
+    pub workspaces: Vec<u8>,
     /// The users who own them.
-    pub users: StoredSketch,
+    pub users: Vec<u8>,
 }
 
 /// What a flush writes.
@@ -107,18 +109,16 @@ pub struct Flush {
 }
 
 impl StoredUniques {
-    /// Whether these ids are certainly among them.
-    fn hold(&self, uniques: &Uniques) -> bool {
-        self.workspaces.holds_all(&uniques.workspaces) && self.users.holds_all(&uniques.users)
-    }
-
     /// Reads both.
     ///
     /// # Errors
     ///
-    /// As [`StoredSketch::read`].
+    /// As [`UniqueSketch::from_bytes`].
     pub fn read(&self) -> Result<Uniques, SketchError> {
-        Ok(Uniques { workspaces: self.workspaces.read()?, users: self.users.read()? })
+        Ok(Uniques {
+            workspaces: UniqueSketch::from_bytes(&self.workspaces)?,
+            users: UniqueSketch::from_bytes(&self.users)?,
+        })
     }
 }
 
@@ -147,9 +147,12 @@ impl Flush {
             unreachable!("what is not confirmed carries a delta, and has a number");
         };
         let uniques = match &stored.uniques {
-            None => UniquesUpdate::Delta(delta.uniques.ordered()),
-            Some(stored) if stored.hold(&delta.uniques) => UniquesUpdate::Unchanged,
-            Some(stored) => UniquesUpdate::Cumulative(stored.read()?.union(&delta.uniques)),
+            None => UniquesUpdate::Delta(delta.uniques.clone()),
+            Some(stored) => {
+                let stored = stored.read()?;
+                let cumulative = stored.union(&delta.uniques);
+                if cumulative == stored { UniquesUpdate::Unchanged } else { UniquesUpdate::Cumulative(cumulative) }
+            }
         };
         Ok(Plan::Write(Box::new(Update { flush, uniques, allowed: delta.allowed, denied: delta.denied })))
     }

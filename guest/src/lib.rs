@@ -10,17 +10,19 @@
 //! | `recording.rs` | what `track` counts (R1) |
 //! | `snapshot.rs` | what one flush carries; request counts that saturate |
 //! | `flush.rs` | the decisions of a flush: what to write (R5, D1), and whether a lost commit was applied (D3) |
-//! | `sketch.rs` | the unique set: keyed, mergeable, bounded (D1, D4); also used by the collection |
+//! | `sketch/` | the unique set: keyed, mergeable, bounded (D1, D4); also used by the collection |
 //! | `component.rs` | the order of one transaction (R4), WIT types to ours and back |
 //! | `component/` | what differs between the two worlds: how a call waits |
 
 #![deny(unsafe_code)]
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
 
 mod flush;
 mod recording;
 mod sketch;
 mod snapshot;
-mod stored;
 mod tracker;
 
 #[cfg(target_family = "wasm")]
@@ -32,7 +34,6 @@ mod mutations;
 
 pub use flush::{Flush, InDoubt, LeftOver, Outcome, Plan, Stored, StoredUniques, UniquesUpdate, Update};
 pub use recording::Activity;
-pub use sketch::{HashingKey, SKETCH_BYTES_MAX, SketchError, UniqueSet, UniqueSketch, UniqueUnion};
+pub use sketch::{HashingKey, SKETCH_BYTES_MAX, SketchError, UniqueSet, UniqueSketch};
 pub use snapshot::{REQUESTS_MAX, Snapshot, Uniques, saturating_requests};
-pub use stored::StoredSketch;
 pub use tracker::{AlreadyFlushing, Tracker};

@@ -3,9 +3,13 @@
 //! The cue is an activity whose workspace has [`CUE`] as its first half; the second half says what to do. The activity is
 //! recorded all the same: what a broken component had accepted must be counted too.
 
-use std::cell::Cell;
-use std::hint::black_box;
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::cell::Cell;
+use core::hint::black_box;
 
+use crate::component::OneThread;
 use crate::component::concurrent::types::{Error, Lock, Mode, UniqueSet, Uniques, UniquesUpdate, Update, Uuid};
 use crate::component::concurrent::{Transaction, acquire};
 use crate::{Activity, Stored, UniqueSketch};
@@ -13,12 +17,10 @@ use crate::{Activity, Stored, UniqueSketch};
 /// "misbehav".
 const CUE: u64 = 0x6d69_7362_6568_6176;
 
-thread_local! {
-    /// What to do at the next flush.
-    static AT_FLUSH: Cell<u64> = const { Cell::new(0) };
-    /// What to do at the next update, or after its commit.
-    static AT_WRITE: Cell<u64> = const { Cell::new(0) };
-}
+/// What to do at the next flush.
+static AT_FLUSH: OneThread<Cell<u64>> = OneThread(Cell::new(0));
+/// What to do at the next update, or after its commit.
+static AT_WRITE: OneThread<Cell<u64>> = OneThread(Cell::new(0));
 
 pub(crate) fn on_track(activity: &Activity) {
     if (activity.workspace >> 64) as u64 != CUE {
@@ -38,8 +40,8 @@ pub(crate) fn on_track(activity: &Activity) {
         4 => {
             black_box(overflow(1));
         }
-        cue @ 30.. => AT_WRITE.set(cue),
-        cue => AT_FLUSH.set(cue),
+        cue @ 30.. => AT_WRITE.0.set(cue),
+        cue => AT_FLUSH.0.set(cue),
     }
 }
 
@@ -50,7 +52,7 @@ fn overflow(depth: u64) -> u64 {
 
 /// Does what the cue says; a refusal of the host ends the flush.
 pub(crate) async fn on_flush(replica: Uuid) -> Result<(), Error> {
-    match AT_FLUSH.replace(0) {
+    match AT_FLUSH.0.replace(0) {
         10 => {
             let _transaction = Transaction::begin(replica).await?;
             panic!("on cue, in a transaction");
@@ -59,12 +61,12 @@ pub(crate) async fn on_flush(replica: Uuid) -> Result<(), Error> {
             Transaction::begin(replica).await?;
         },
         12 => {
-            std::mem::forget(committed(replica).await?);
+            core::mem::forget(committed(replica).await?);
             panic!("on cue, after the commit");
         }
         13 => {
             let _transaction = locked(replica).await?;
-            std::future::pending().await
+            core::future::pending().await
         }
         14 => {
             let transaction = locked(replica).await?;
@@ -80,7 +82,7 @@ pub(crate) async fn on_flush(replica: Uuid) -> Result<(), Error> {
         }
         16 => Transaction::commit(committed(replica).await?).await,
         17 => {
-            std::mem::forget(committed(replica).await?);
+            core::mem::forget(committed(replica).await?);
             Transaction::begin(replica).await.map(drop)
         }
         20 => Transaction::begin(Uuid { high: 1, low: 1 }).await.map(drop),
@@ -133,18 +135,18 @@ async fn committed(replica: Uuid) -> Result<Transaction, Error> {
 
 /// 30: numbers the update as if an earlier flush were sent again. 32: has it begin a row where there is one.
 pub(crate) fn on_update(mut update: Box<crate::Update>, stored: &Stored) -> Box<crate::Update> {
-    match (AT_WRITE.get(), &stored.uniques) {
+    match (AT_WRITE.0.get(), &stored.uniques) {
         (30, _) => update.flush = stored.last_flush,
         (32, Some(stored)) => update.uniques = crate::UniquesUpdate::Delta(crate::mutations::read(stored)),
         _ => return update,
     }
-    AT_WRITE.set(0);
+    AT_WRITE.0.set(0);
     update
 }
 
 /// Breaks when the commit has been answered and the caller has not.
 pub(crate) fn on_committed() {
-    if AT_WRITE.replace(0) == 31 {
+    if AT_WRITE.0.replace(0) == 31 {
         panic!("on cue, after the commit");
     }
 }

@@ -3,48 +3,49 @@
 //! Which one is broken is told by the hashing key, because a component asks for it before all else and its successors do
 //! too: [`SIGN`] as its first half, the mutation's number as its second. `tests/src/simulation/mutations.rs` lists them.
 
-use std::cell::{Cell, RefCell};
+use alloc::boxed::Box;
+use alloc::vec;
+use core::cell::{Cell, RefCell};
 
+use crate::component::OneThread;
 use crate::{Activity, Flush, LeftOver, Outcome, Stored, StoredUniques, Uniques, UniquesUpdate, Update};
 
 /// "mutation".
 const SIGN: u64 = 0x6d75_7461_7469_6f6e;
 
-thread_local! {
-    static MUTATION: Cell<u64> = const { Cell::new(0) };
-    static FLUSHING: Cell<bool> = const { Cell::new(false) };
-    static LEAKED: RefCell<Option<Uniques>> = const { RefCell::new(None) };
-}
+static MUTATION: OneThread<Cell<u64>> = OneThread(Cell::new(0));
+static FLUSHING: OneThread<Cell<bool>> = OneThread(Cell::new(false));
+static LEAKED: OneThread<RefCell<Option<Uniques>>> = OneThread(RefCell::new(None));
 
 fn is(mutation: u64) -> bool {
-    MUTATION.get() == mutation
+    MUTATION.0.get() == mutation
 }
 
 /// 1: what an earlier instance left over is forgotten.
 pub(crate) fn on_restore((first, second): (u64, u64), left_over: LeftOver) -> LeftOver {
     if first == SIGN {
-        MUTATION.set(second);
+        MUTATION.0.set(second);
     }
     if is(1) { LeftOver::default() } else { left_over }
 }
 
 /// Whether the activity is dropped. 2: while a flush runs. 3: when it adds no requests.
 pub(crate) fn on_track(activity: &Activity) -> bool {
-    (is(2) && FLUSHING.get()) || (is(3) && activity.allowed == 0 && activity.denied == 0)
+    (is(2) && FLUSHING.0.get()) || (is(3) && activity.allowed == 0 && activity.denied == 0)
 }
 
 /// 9: memory grows by a MiB at every flush.
 pub(crate) fn on_flush() {
-    FLUSHING.set(true);
+    FLUSHING.0.set(true);
     if is(9) {
-        std::mem::forget(std::hint::black_box(vec![1_u8; 1 << 20]));
+        core::mem::forget(core::hint::black_box(vec![1_u8; 1 << 20]));
     }
 }
 
 /// 4: a flush that failed is not put back. 5: a doubt is taken for a failure, and sent again. 6: a doubt is taken for a
 /// success, and dropped.
 pub(crate) fn on_flush_end(outcome: Outcome) -> Outcome {
-    FLUSHING.set(false);
+    FLUSHING.0.set(false);
     match outcome {
         Outcome::RolledBack if is(4) => Outcome::Committed,
         Outcome::Unknown if is(5) => Outcome::RolledBack,
@@ -60,14 +61,15 @@ pub(crate) fn on_update(mut update: Box<Update>, stored: &Stored, flush: &Flush)
     match &stored.uniques {
         Some(_) if is(7) => update.uniques = UniquesUpdate::Cumulative(delta.clone()),
         Some(_) if is(10) => update.uniques = UniquesUpdate::Unchanged,
-        stored if is(8) => LEAKED.with_borrow_mut(|leaked| {
+        stored if is(8) => {
+            let mut leaked = LEAKED.0.borrow_mut();
             let all = leaked.as_ref().map_or_else(|| delta.clone(), |leaked| leaked.union(delta));
             update.uniques = match stored {
                 Some(stored) => UniquesUpdate::Cumulative(read(stored).union(&all)),
-                None => UniquesUpdate::Delta(all.ordered()),
+                None => UniquesUpdate::Delta(all.clone()),
             };
             *leaked = Some(all);
-        }),
+        }
         _ => {}
     }
     update

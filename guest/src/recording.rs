@@ -38,7 +38,7 @@ impl Recording {
     /// What was recorded, to start again from nothing; `None` when there was nothing. Takes no time: what it costs to
     /// freeze sets is paid where they are needed frozen.
     pub(crate) fn take(&mut self) -> Option<Self> {
-        (!self.is_empty()).then(|| std::mem::take(self))
+        (!self.is_empty()).then(|| core::mem::take(self))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -47,7 +47,7 @@ impl Recording {
 
     pub(crate) fn freeze(self) -> Snapshot {
         Snapshot {
-            uniques: Uniques { workspaces: self.workspaces.freeze_unordered(), users: self.users.freeze_unordered() },
+            uniques: Uniques { workspaces: self.workspaces.freeze(), users: self.users.freeze() },
             allowed: self.allowed,
             denied: self.denied,
         }

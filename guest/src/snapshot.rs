@@ -11,7 +11,7 @@ pub fn saturating_requests(left: u64, right: u64) -> u64 {
 }
 
 /// The two sets that are counted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uniques {
     /// The workspaces that were active.
     pub workspaces: UniqueSketch,
@@ -23,11 +23,6 @@ impl Uniques {
     /// The ids of both.
     pub fn union(&self, other: &Self) -> Self {
         Self { workspaces: self.workspaces.union(&other.workspaces), users: self.users.union(&other.users) }
-    }
-
-    /// The same, in order: as they are stored.
-    pub(crate) fn ordered(&self) -> Self {
-        Self { workspaces: self.workspaces.ordered(), users: self.users.ordered() }
     }
 }
 

@@ -47,7 +47,7 @@ impl Tracker {
             return Ok(None);
         }
         self.flushing = true;
-        Ok(Some(Flush::new(self.recording.take(), std::mem::take(&mut self.left_over))))
+        Ok(Some(Flush::new(self.recording.take(), core::mem::take(&mut self.left_over))))
     }
 
     /// Whether there is anything to flush, or anything in doubt.
@@ -90,9 +90,7 @@ impl Tracker {
 mod tests {
     use super::*;
     use crate::flush::{Plan, Stored, StoredUniques, UniquesUpdate, Update};
-    use crate::sketch::UniqueSketch;
     use crate::snapshot::{REQUESTS_MAX, Uniques};
-    use crate::stored::StoredSketch;
 
     const NEVER_FLUSHED: Stored = Stored { last_flush: 0, uniques: None };
 
@@ -119,8 +117,7 @@ mod tests {
     }
 
     fn stored(uniques: &Uniques) -> StoredUniques {
-        let stored = |sketch: &UniqueSketch| StoredSketch::new(sketch.to_bytes());
-        StoredUniques { workspaces: stored(&uniques.workspaces), users: stored(&uniques.users) }
+        StoredUniques { workspaces: uniques.workspaces.to_bytes(), users: uniques.users.to_bytes() }
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! The imports get the async faces of the other world here, and never wait for anything; so a flush is over when it has
 //! been polled once.
 
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use alloc::vec::Vec;
+use core::pin::pin;
+use core::task::{Context, Poll, Waker};
 
 use super::Component;
 

@@ -1,5 +1,7 @@
 //! The world `tracker`: imports and `flush` are async, so that the host calls `track` while a flush waits.
 
+use alloc::vec::Vec;
+
 use super::Component;
 
 /// Generated code only. It is the ABI itself: raw pointers in and out of linear memory.

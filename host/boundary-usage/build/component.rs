@@ -62,7 +62,7 @@ fn build_module(workspace: &Path, target: &Path, features: &str) -> Result<PathB
         cargo.env("RUSTC", &rustc);
     } else if has_library_source(Path::new(DEBIAN_RUSTC)) {
         cargo.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
-        cargo.arg("-Zbuild-std=std,panic_abort");
+        cargo.arg("-Zbuild-std=core,alloc");
         let linker = sysroot(&rustc)?.join("lib/rustlib").join(variable("HOST")?).join("bin/rust-lld");
         if linker.exists() {
             cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);

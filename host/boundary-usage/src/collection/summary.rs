@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use boundary_usage_tracker::{UniqueSketch, UniqueUnion};
+use boundary_usage_tracker::UniqueSketch;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -65,8 +65,8 @@ pub struct Summary {
 pub(crate) struct SummaryBuilder {
     period: OpenPeriod,
     max_staleness: Option<Duration>,
-    workspaces: UniqueUnion,
-    users: UniqueUnion,
+    workspaces: UniqueSketch,
+    users: UniqueSketch,
     summary: Summary,
 }
 
@@ -80,7 +80,7 @@ impl SummaryBuilder {
             period_duration_ms: u64::try_from(duration).unwrap_or(0),
             ..Summary::default()
         };
-        Self { period, max_staleness, workspaces: UniqueUnion::new(), users: UniqueUnion::new(), summary }
+        Self { period, max_staleness, workspaces: UniqueSketch::empty(), users: UniqueSketch::empty(), summary }
     }
 
     /// Adds a row, or counts it as stale.
@@ -99,8 +99,8 @@ impl SummaryBuilder {
         let Uniques { workspaces, users } = &row.uniques;
         // Both are read before one is added: of a damaged row, nothing counts.
         let sketches = (sketch(row.replica, "workspaces", workspaces)?, sketch(row.replica, "users", users)?);
-        self.workspaces.add(&sketches.0);
-        self.users.add(&sketches.1);
+        self.workspaces = self.workspaces.union(&sketches.0);
+        self.users = self.users.union(&sketches.1);
         summary.replicas += 1;
         add(&mut summary.replica_workspaces_sum, workspaces.count);
         add(&mut summary.replica_users_sum, users.count);
@@ -111,7 +111,7 @@ impl SummaryBuilder {
 
     /// The summary; the id of its period is not known yet.
     pub(crate) fn finish(self) -> Summary {
-        let (unique_workspaces, unique_users) = (self.workspaces.finish().count(), self.users.finish().count());
+        let (unique_workspaces, unique_users) = (self.workspaces.count(), self.users.count());
         Summary { unique_workspaces, unique_users, ..self.summary }
     }
 }

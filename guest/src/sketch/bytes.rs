@@ -1,0 +1,195 @@
+//! The [compact form] of DataSketches, in which sketches are stored: a preamble of one to three words, then the hashes, all
+//! little-endian.
+//!
+//! | word | bytes |
+//! | --- | --- |
+//! | 1 | words of the preamble, serial version, family, two unused, flags, hash of the seed (two) |
+//! | 2 | how many hashes (four), unused (four); left out when there is exactly one |
+//! | 3 | theta; left out when nothing was dropped |
+//!
+//! [compact form]: https://github.com/apache/datasketches-cpp/blob/master/theta/include/compact_theta_sketch_parser.hpp
+
+use alloc::vec::Vec;
+
+use super::hash::SEED_HASH;
+use super::{RETAINED_MAX, THETA_MAX, UniqueSketch};
+
+/// The longest serialized sketch, in bytes: a preamble of three words, then a word for each hash kept.
+pub const SKETCH_BYTES_MAX: usize = 8 * (3 + RETAINED_MAX);
+
+/// Only this version is read: the other one in use packs bits, which would be a third of the component.
+const SERIAL_VERSION: u8 = 3;
+
+/// The number of the Theta sketches among the families of sketches.
+const FAMILY: u8 = 3;
+
+// Flags.
+const READ_ONLY: u8 = 1 << 1;
+const EMPTY: u8 = 1 << 2;
+const COMPACT: u8 = 1 << 3;
+const ORDERED: u8 = 1 << 4;
+
+/// The sketch without ids has no seed.
+const EMPTY_SKETCH: [u8; 8] = [1, SERIAL_VERSION, FAMILY, 0, 0, READ_ONLY | EMPTY | COMPACT | ORDERED, 0, 0];
+
+/// A sketch from outside that cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SketchError {
+    /// Longer than any sketch that a tracker writes.
+    #[error("a sketch is at most {SKETCH_BYTES_MAX} bytes long, and this one longer")]
+    TooLong,
+    /// Serialized in another form than the compact one of serial version 3.
+    #[error("not a compact Theta sketch of serial version {SERIAL_VERSION}")]
+    Form,
+    /// Hashed under another seed.
+    #[error("a Theta sketch with another seed than the default")]
+    Seed,
+    /// Cut off, or with bytes behind its end.
+    #[error("a Theta sketch with another length than its preamble says")]
+    Length,
+    /// Keeps more hashes than `lg_k = 14` allows.
+    #[error("a Theta sketch with more than {RETAINED_MAX} hashes, which lg_k = 14 allows")]
+    TooLarge,
+    /// Its hashes are not as a tracker writes them: in ascending order, above 0 and below theta.
+    #[error("a Theta sketch with hashes that are out of order, or out of range")]
+    Hashes,
+}
+
+impl UniqueSketch {
+    /// Reads a stored sketch, and trusts nothing in it.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not a compact sketch as [`UniqueSketch::to_bytes`] writes it.
+    #[inline(never)] // one copy
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, SketchError> {
+        if bytes.len() > SKETCH_BYTES_MAX {
+            return Err(SketchError::TooLong);
+        }
+        let (words, rest) = bytes.as_chunks::<8>();
+        let [[preamble, SERIAL_VERSION, FAMILY, _, _, flags, seed @ ..], words @ ..] = words else {
+            return Err(SketchError::Form);
+        };
+        if flags & COMPACT == 0 {
+            return Err(SketchError::Form);
+        }
+        if flags & EMPTY != 0 {
+            return Ok(Self::empty());
+        }
+        if u16::from_le_bytes(*seed) != SEED_HASH {
+            return Err(SketchError::Seed);
+        }
+        let number = |word: &[u8; 8]| u64::from_le_bytes(*word);
+        let (count, theta, hashes) = match (preamble, words) {
+            (1, hashes) => (1, THETA_MAX, hashes),
+            (2, [count, hashes @ ..]) => (number(count), THETA_MAX, hashes),
+            (3, [count, theta, hashes @ ..]) => (number(count), number(theta), hashes),
+            _ => return Err(SketchError::Form),
+        };
+        // The upper half of the count's word is not used.
+        let count = count as u32 as usize;
+        if count > RETAINED_MAX {
+            return Err(SketchError::TooLarge);
+        }
+        if count != hashes.len() || !rest.is_empty() {
+            return Err(SketchError::Length);
+        }
+        let hashes: Vec<u64> = hashes.iter().map(number).collect();
+        let mut last = 0;
+        for hash in hashes.iter().chain([&theta]) {
+            if *hash <= last {
+                return Err(SketchError::Hashes);
+            }
+            last = *hash;
+        }
+        if theta > THETA_MAX {
+            return Err(SketchError::Hashes);
+        }
+        Ok(Self { hashes, theta })
+    }
+
+    /// The standard compact form, which other DataSketches tools read too.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        if self.is_empty() {
+            return EMPTY_SKETCH.to_vec();
+        }
+        let preamble = match (self.hashes.len(), self.theta) {
+            (1, THETA_MAX) => 1,
+            (_, THETA_MAX) => 2,
+            _ => 3,
+        };
+        let mut bytes = Vec::with_capacity(8 * (preamble + self.hashes.len()));
+        bytes.extend([preamble as u8, SERIAL_VERSION, FAMILY, 0, 0, READ_ONLY | COMPACT | ORDERED]);
+        bytes.extend(SEED_HASH.to_le_bytes());
+        for word in [self.hashes.len() as u64, self.theta].iter().take(preamble - 1).chain(&self.hashes) {
+            bytes.extend(word.to_le_bytes());
+        }
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{HashingKey, UniqueSet};
+    use super::*;
+
+    fn sketch_of(ids: impl IntoIterator<Item = u128>) -> UniqueSketch {
+        let mut set = UniqueSet::new();
+        ids.into_iter().for_each(|id| set.insert(HashingKey(1, 2), id));
+        set.freeze()
+    }
+
+    #[test]
+    fn a_stored_sketch_reads_back_the_same_and_never_exceeds_its_bound() {
+        for ids in [0, 1, 2, 16_384, 16_385, 30_000, 1_000_000] {
+            let sketch = sketch_of(1..=ids);
+            let bytes = sketch.to_bytes();
+            assert!(bytes.len() <= SKETCH_BYTES_MAX, "{ids} ids take {} bytes", bytes.len());
+            let read = UniqueSketch::from_bytes(&bytes).expect("what was written can be read");
+            assert_eq!(read, sketch);
+            assert_eq!(read.to_bytes(), bytes);
+        }
+    }
+
+    #[test]
+    fn damaged_sketches_are_errors_and_never_panics() {
+        for ids in [1_u128, 2, 100, 20_000] {
+            let bytes = sketch_of(1..=ids).to_bytes();
+            for length in (0..bytes.len()).step_by(if ids > 100 { 1_001 } else { 1 }) {
+                assert!(UniqueSketch::from_bytes(&bytes[..length]).is_err(), "{ids} ids, cut at {length}");
+            }
+            let longer = [&bytes[..], &[0]].concat();
+            assert!(UniqueSketch::from_bytes(&longer).is_err(), "{ids} ids, and a byte");
+            for position in (0..64.min(bytes.len())).chain((64..bytes.len()).step_by(1_001)) {
+                for bit in 0..8 {
+                    let mut damaged = bytes.clone();
+                    damaged[position] ^= 1 << bit;
+                    // A flipped bit may give another valid sketch; what matters is that it stays usable or is refused.
+                    if let Ok(sketch) = UniqueSketch::from_bytes(&damaged) {
+                        assert!(sketch.union(&sketch_of(1..=ids)).to_bytes().len() <= SKETCH_BYTES_MAX);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_damage_is_told() {
+        let error = |change: fn(&mut Vec<u8>)| {
+            let mut bytes = sketch_of(1..=3).to_bytes();
+            change(&mut bytes);
+            UniqueSketch::from_bytes(&bytes).expect_err("it is damaged")
+        };
+        assert_eq!(error(|bytes| bytes.resize(SKETCH_BYTES_MAX + 1, 0)), SketchError::TooLong);
+        assert_eq!(error(|bytes| bytes.clear()), SketchError::Form);
+        assert_eq!(error(|bytes| bytes[1] = 4), SketchError::Form);
+        assert_eq!(error(|bytes| bytes[5] &= !COMPACT), SketchError::Form);
+        assert_eq!(error(|bytes| bytes[6] ^= 1), SketchError::Seed);
+        assert_eq!(error(|bytes| bytes.truncate(24)), SketchError::Length);
+        assert_eq!(error(|bytes| bytes.push(0)), SketchError::Length);
+        assert_eq!(error(|bytes| bytes[9] = 0x80), SketchError::TooLarge);
+        assert_eq!(error(|bytes| bytes.copy_within(16..24, 24)), SketchError::Hashes);
+        assert_eq!(error(|bytes| bytes[39] |= 0x80), SketchError::Hashes);
+        assert_eq!(error(|bytes| bytes[16..24].fill(0)), SketchError::Hashes);
+    }
+}
