@@ -148,11 +148,10 @@ impl Flush {
         };
         let uniques = match &stored.uniques {
             None => UniquesUpdate::Delta(delta.uniques.clone()),
-            Some(stored) => {
-                let stored = stored.read()?;
-                let cumulative = stored.union(&delta.uniques);
-                if cumulative == stored { UniquesUpdate::Unchanged } else { UniquesUpdate::Cumulative(cumulative) }
-            }
+            Some(stored) => match stored.read()? {
+                stored if stored.hold_all(&delta.uniques) => UniquesUpdate::Unchanged,
+                stored => UniquesUpdate::Cumulative(stored.union(&delta.uniques)),
+            },
         };
         Ok(Plan::Write(Box::new(Update { flush, uniques, allowed: delta.allowed, denied: delta.denied })))
     }

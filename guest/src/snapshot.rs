@@ -11,7 +11,7 @@ pub fn saturating_requests(left: u64, right: u64) -> u64 {
 }
 
 /// The two sets that are counted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Uniques {
     /// The workspaces that were active.
     pub workspaces: UniqueSketch,
@@ -20,6 +20,11 @@ pub struct Uniques {
 }
 
 impl Uniques {
+    /// Whether these ids are among them already.
+    pub(crate) fn hold_all(&self, other: &Self) -> bool {
+        self.workspaces.holds_all(&other.workspaces) && self.users.holds_all(&other.users)
+    }
+
     /// The ids of both.
     pub fn union(&self, other: &Self) -> Self {
         Self { workspaces: self.workspaces.union(&other.workspaces), users: self.users.union(&other.users) }

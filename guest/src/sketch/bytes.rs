@@ -95,14 +95,9 @@ impl UniqueSketch {
             return Err(SketchError::Length);
         }
         let hashes: Vec<u64> = hashes.iter().map(number).collect();
-        let mut last = 0;
-        for hash in hashes.iter().chain([&theta]) {
-            if *hash <= last {
-                return Err(SketchError::Hashes);
-            }
-            last = *hash;
-        }
-        if theta > THETA_MAX {
+        let in_order = hashes.is_sorted_by(|one, next| one < next);
+        let in_range = hashes.first() != Some(&0) && hashes.last().is_none_or(|last| *last < theta);
+        if !in_order || !in_range || !(1..=THETA_MAX).contains(&theta) {
             return Err(SketchError::Hashes);
         }
         Ok(Self { hashes, theta })

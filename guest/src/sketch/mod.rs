@@ -17,6 +17,7 @@ mod hash;
 mod table;
 
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 
 pub use bytes::{SKETCH_BYTES_MAX, SketchError};
 pub use hash::HashingKey;
@@ -79,27 +80,42 @@ impl UniqueSketch {
         (kept / (self.theta as f64 / THETA_MAX as f64) + 0.5) as u64
     }
 
+    /// Whether the union with another one is this one itself: it keeps every hash that the other one keeps below its theta.
+    pub fn holds_all(&self, other: &Self) -> bool {
+        let mut kept = self.hashes.iter();
+        let mut below = other.hashes.iter().take_while(|hash| **hash < self.theta);
+        self.theta <= other.theta && below.all(|hash| kept.find(|kept| *kept >= hash) == Some(hash))
+    }
+
     /// The ids of both sets.
     pub fn union(&self, other: &Self) -> Self {
         let mut theta = self.theta.min(other.theta);
-        let mut hashes = Vec::with_capacity((self.hashes.len() + other.hashes.len()).min(RETAINED_MAX + 1));
-        let (mut left, mut right) = (0, 0);
-        while hashes.len() <= RETAINED_MAX {
-            let next_left = self.hashes.get(left).copied().unwrap_or(theta);
-            let next_right = other.hashes.get(right).copied().unwrap_or(theta);
-            let next = next_left.min(next_right);
-            if next >= theta {
-                break;
-            }
-            hashes.push(next);
-            left += usize::from(next_left == next);
-            right += usize::from(next_right == next);
+        let (mut left, mut right) = (self.hashes_below(theta), other.hashes_below(theta));
+        let mut hashes = Vec::with_capacity(left.len() + right.len());
+        while let ([first_left, rest_left @ ..], [first_right, rest_right @ ..]) = (left, right) {
+            hashes.push(*first_left.min(first_right));
+            (left, right) = match first_left.cmp(first_right) {
+                Ordering::Less => (rest_left, right),
+                Ordering::Equal => (rest_left, rest_right),
+                Ordering::Greater => (left, rest_right),
+            };
         }
-        if hashes.len() > RETAINED_MAX {
-            theta = hashes.pop().unwrap_or(theta);
-        }
+        hashes.extend_from_slice(left);
+        hashes.extend_from_slice(right);
+        theta = shrink(&mut hashes, theta);
         Self { hashes, theta }
     }
+
+    fn hashes_below(&self, theta: u64) -> &[u64] {
+        &self.hashes[..self.hashes.partition_point(|hash| *hash < theta)]
+    }
+}
+
+/// Drops what is beyond what a sketch keeps of hashes in ascending order; answers theta then.
+fn shrink(hashes: &mut Vec<u64>, theta: u64) -> u64 {
+    let Some(first_dropped) = hashes.get(RETAINED_MAX).copied() else { return theta };
+    hashes.truncate(RETAINED_MAX);
+    first_dropped
 }
 
 #[cfg(test)]
@@ -147,6 +163,8 @@ mod tests {
                 let library = library.to_sketch(true);
                 assert_eq!(union.to_bytes(), library.serialize(), "{one:?} and {other:?}");
                 assert_eq!(union.count(), library.estimate().round() as u64, "{one:?} and {other:?}");
+                let held = sketch_of(one.clone()).holds_all(&sketch_of(other.clone()));
+                assert_eq!(held, union == sketch_of(one.clone()), "{one:?} and {other:?}");
             }
         }
     }

@@ -8,7 +8,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{RETAINED_MAX, THETA_MAX};
+use super::{RETAINED_MAX, THETA_MAX, shrink};
 
 /// Hashes from 1 up to, not including, a bound that falls as they get too many.
 #[derive(Default)]
@@ -46,7 +46,7 @@ impl Theta {
     }
 
     fn home(&self, hash: u64) -> usize {
-        ((hash >> self.shift) * self.scale >> 32) as usize
+        (((hash >> self.shift) * self.scale) >> 32) as usize
     }
 }
 
@@ -136,14 +136,6 @@ impl Table {
         let bound = shrink(&mut hashes, self.theta.bound);
         (hashes, bound)
     }
-}
-
-/// Drops what is beyond what a sketch keeps; answers the bound then.
-fn shrink(hashes: &mut Vec<u64>, bound: u64) -> u64 {
-    let Some(first_dropped) = hashes.get(RETAINED_MAX) else { return bound };
-    let bound = *first_dropped;
-    hashes.truncate(RETAINED_MAX);
-    bound
 }
 
 #[cfg(test)]
