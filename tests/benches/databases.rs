@@ -32,103 +32,100 @@ enum ByHand {
     Alone,
 }
 
-/// Who takes part in [`flush_costs`].
-#[derive(Clone, Copy)]
-enum Contender {
-    /// A tracker with a thread of its own: its caller's thread has to wake that, and to be woken.
-    AcrossThreads,
-    /// A tracker on the caller's thread, where the statements by hand run, too.
-    Here,
-    /// A tracker that has a new workspace each time.
-    HereWithNewIds,
-    /// Statements without a component.
-    Sql(ByHand, Ids),
+/// A tracker whose flushes are measured beside the same SQL sent by hand over the same driver.
+pub(crate) struct Contest {
+    pub(crate) name: &'static str,
+    runs: Runs,
+    ids: Ids,
 }
 
-/// Which statements: those of a flush whose ids the period has, or those of one that brings new ones.
+#[derive(Clone, Copy)]
+enum Runs {
+    /// On the caller's thread, where the statements by hand run, too.
+    Here,
+    /// On a thread of its own: its caller's thread has to wake that, and to be woken.
+    AcrossThreads,
+}
+
 #[derive(Clone, Copy)]
 enum Ids {
+    /// The period has them all.
     Known,
+    /// There is a new workspace each time.
     New,
 }
 
-/// Flushes through the component, and the same SQL sent by hand over the same driver.
-const CONTENDERS: [(&str, Contender); 7] = [
-    ("flush", Contender::Here),
-    ("flush_across_threads", Contender::AcrossThreads),
-    ("sql", Contender::Sql(ByHand::Together, Ids::Known)),
-    ("sql_by_statement", Contender::Sql(ByHand::ByStatement, Ids::Known)),
-    ("flush_of_new_ids", Contender::HereWithNewIds),
-    ("sql_of_new_ids", Contender::Sql(ByHand::Together, Ids::New)),
-    ("sql_of_new_ids_by_statement", Contender::Sql(ByHand::ByStatement, Ids::New)),
+pub(crate) const CONTESTS: [Contest; 3] = [
+    Contest { name: "flush", runs: Runs::Here, ids: Ids::Known },
+    Contest { name: "flush_of_new_ids", runs: Runs::Here, ids: Ids::New },
+    Contest { name: "flush_across_threads", runs: Runs::AcrossThreads, ids: Ids::Known },
 ];
 
-/// Median microseconds of flushes of 1,000 workspaces and 100 users. Whatever comes next waits for the same first: that all
-/// trackers have the same activity. What comes right after other database work finds caches warm and threads awake, and takes
-/// less. And who comes next is drawn by lot: always in the same order, ratios came out a tenth better.
-pub(crate) async fn flush_costs(database: Database) -> Result<[(&'static str, f64); CONTENDERS.len()]> {
-    const ROUNDS: usize = 300;
-    let across_threads = tracker_by_hand(1, &database).await?;
-    let options = Options { clock: Clock::manual().0, ..Options::default() };
-    let (here, running) = plugin().start_local(id(2), database.clone(), options.clone()).await?;
-    let (with_new_ids, running_too) = plugin().start_local(id(3), database.clone(), options).await?;
-    // Tasks of their own: joined, each wake-up of one would look at all of them.
-    let local = LocalSet::new();
-    let trackers = [local.spawn_local(running), local.spawn_local(running_too)];
-    let backend = database.backend().as_ref();
-    let mut by_hand = Vec::new();
-    for (number, (_, contender)) in (10..).zip(CONTENDERS) {
-        begin_period(backend, id(number)).await?;
-        let uniques = match contender {
-            // As many as the tracker with new ids has half way.
-            Contender::Sql(_, Ids::New) => UniquesUpdate::Cumulative(uniques(0..1_000 + ROUNDS as u128 / 2, 0..100)),
-            _ => UniquesUpdate::Unchanged,
-        };
-        by_hand.push((id(number), Update { flush: 1, uniques, allowed: 1, denied: 0 }));
-    }
-    let measure = async {
-        let mut times = [const { Vec::new() }; CONTENDERS.len()];
-        let mut lot = StdRng::seed_from_u64(1);
-        for turn in 0..CONTENDERS.len() * ROUNDS {
-            let drawn = lot.random_range(0..CONTENDERS.len());
-            let contender = CONTENDERS[drawn].1;
-            let new = matches!(contender, Contender::HereWithNewIds).then(|| id(1_000_000 + turn as u128));
-            track_hot([(&across_threads, None), (&here, None), (&with_new_ids, new)]).await?;
-            let start = Instant::now();
-            match contender {
-                Contender::AcrossThreads => drop(across_threads.flush().await?),
-                Contender::Here => drop(here.flush().await?),
-                Contender::HereWithNewIds => drop(with_new_ids.flush().await?),
-                Contender::Sql(sent, _) => {
-                    let (replica, update) = &mut by_hand[drawn];
-                    update.flush += 1;
-                    flush_by_hand(backend, *replica, update, sent).await?;
-                }
-            }
-            times[drawn].push(start.elapsed().as_secs_f64());
-        }
-        for tracker in [across_threads, here, with_new_ids] {
-            tracker.shutdown().await?;
-        }
-        anyhow::Ok(times)
-    };
-    let mut times = local.run_until(measure).await?.into_iter();
-    for tracker in trackers {
-        local.run_until(tracker).await?;
-    }
-    database.close().await;
-    Ok(CONTENDERS.map(|(name, _)| (name, median(times.next().unwrap_or_default()) * 1e6)))
+/// Median microseconds.
+pub(crate) struct FlushCosts {
+    pub(crate) flush: f64,
+    pub(crate) sql: f64,
+    pub(crate) sql_by_statement: f64,
 }
 
-/// Tracks until every id has come, and a new workspace too where there is one, and waits until the components have them.
-async fn track_hot(trackers: [(&Tracker, Option<Uuid>); 3]) -> Result<()> {
-    for (tracker, new) in trackers {
-        for number in 0..10_000 {
-            let (workspace, owner) = Input::Hot.ids(number);
-            tracker.try_track(if number == 0 { new.unwrap_or(workspace) } else { workspace }, owner, 1, 0)?;
+/// How often each contender is measured, about.
+const ROUNDS: u128 = 250;
+
+/// Measures flushes of 1,000 workspaces and 100 users. Whatever comes next waits for the same first: that the tracker has the
+/// activity. What comes right after other database work finds caches warm and threads awake, and takes less. And who comes
+/// next is drawn by lot: always in the same order, ratios came out a tenth better.
+pub(crate) async fn flush_costs(database: &Database, contest: &Contest) -> Result<FlushCosts> {
+    let (replica, by_hand, by_statement) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
+    // A task of its own: joined, each wake-up of one side would look at the other.
+    let local = LocalSet::new();
+    let tracker = match contest.runs {
+        Runs::AcrossThreads => tracker_by_hand(replica.as_u128(), database).await?,
+        Runs::Here => {
+            let options = Options { clock: Clock::manual().0, ..Options::default() };
+            let (tracker, running) = plugin().start_local(replica, database.clone(), options).await?;
+            local.spawn_local(running);
+            tracker
         }
+    };
+    let backend = database.backend().as_ref();
+    begin_period(backend, by_hand).await?;
+    begin_period(backend, by_statement).await?;
+    let uniques = match contest.ids {
+        Ids::Known => UniquesUpdate::Unchanged,
+        // As many as the tracker has half way.
+        Ids::New => UniquesUpdate::Cumulative(uniques(0..1_000 + ROUNDS / 2, 0..100)),
+    };
+    let mut update = Update { flush: 1, uniques, allowed: 1, denied: 0 };
+    let measure = async {
+        let mut times = [const { Vec::new() }; 3];
+        let mut lot = StdRng::seed_from_u64(1);
+        for turn in 0..3 * ROUNDS {
+            let drawn = lot.random_range(0..times.len());
+            let new = (drawn == 0 && matches!(contest.ids, Ids::New)).then(|| id(1_000_000 + turn));
+            track_hot(&tracker, new).await?;
+            update.flush += 1;
+            let start = Instant::now();
+            match drawn {
+                0 => drop(tracker.flush().await?),
+                1 => flush_by_hand(backend, by_hand, &update, ByHand::Together).await?,
+                _ => flush_by_hand(backend, by_statement, &update, ByHand::ByStatement).await?,
+            }
+            times[drawn].push(start.elapsed().as_secs_f64() * 1e6);
+        }
+        tracker.shutdown().await?;
+        anyhow::Ok(times)
+    };
+    let [flush, sql, sql_by_statement] = local.run_until(measure).await?.map(median);
+    Ok(FlushCosts { flush, sql, sql_by_statement })
+}
+
+/// Tracks until every id has come, and a new workspace too if there is one, and waits until the component has them.
+async fn track_hot(tracker: &Tracker, new: Option<Uuid>) -> Result<()> {
+    for number in 0..10_000 {
+        let (workspace, owner) = Input::Hot.ids(number);
+        tracker.try_track(if number == 0 { new.unwrap_or(workspace) } else { workspace }, owner, 1, 0)?;
     }
-    until(|| trackers.iter().all(|(tracker, _)| tracker.status().waiting_activities == 0)).await;
+    until(|| tracker.status().waiting_activities == 0).await;
     Ok(())
 }
 

@@ -17,7 +17,6 @@ mod rivals;
 mod rounds;
 mod start;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,6 +29,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::bare::Bare;
+use crate::databases::FlushCosts;
 use crate::inputs::Input;
 use crate::ours::Ours;
 use crate::report::{Contest, Report};
@@ -143,24 +143,18 @@ fn databases(runtime: &Runtime, _: &Path, report: &mut Report) -> Result<()> {
             ("postgres", Database::connect(&server.url()).await?),
         ];
         for (name, database) in databases {
-            let costs = databases::flush_costs(database).await?;
-            for (figure, microseconds) in costs {
-                report.figure(&format!("{figure}_{name}_us"), "µs", microseconds);
+            for contest in &databases::CONTESTS {
+                let FlushCosts { flush, sql, sql_by_statement } = databases::flush_costs(&database, contest).await?;
+                let contest = contest.name;
+                report.figure(&format!("{contest}_{name}_us"), "µs", flush);
+                report.figure(&format!("{contest}_sql_{name}_us"), "µs", sql);
+                report.figure(&format!("{contest}_sql_by_statement_{name}_us"), "µs", sql_by_statement);
+                if name != "none" {
+                    report.figure(&format!("{contest}_over_sql_{name}"), "×", flush / sql);
+                    report.figure(&format!("{contest}_over_sql_by_statement_{name}"), "×", flush / sql_by_statement);
+                }
             }
-            if name == "none" {
-                continue;
-            }
-            let costs = BTreeMap::from(costs);
-            let ratios = [
-                ("flush", "sql"),
-                ("flush", "sql_by_statement"),
-                ("flush_across_threads", "sql"),
-                ("flush_of_new_ids", "sql_of_new_ids"),
-                ("flush_of_new_ids", "sql_of_new_ids_by_statement"),
-            ];
-            for (flush, sql) in ratios {
-                report.figure(&format!("{flush}_over_{sql}_{name}"), "×", costs[flush] / costs[sql]);
-            }
+            database.close().await;
         }
         let round_trips = round_trips_of_flushes(&server.url()).await?;
         report.figure("round_trips_postgres", "", round_trips.known_ids as f64);
