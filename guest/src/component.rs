@@ -13,7 +13,6 @@ pub(crate) mod concurrent;
 
 mod runtime;
 
-use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::cell::RefCell;
@@ -83,6 +82,9 @@ async fn flush(replica: types::Uuid) -> Result<types::Flushed, types::Error> {
     result
 }
 
+/// Not formatted: the code for that is a thirtieth of the component.
+const STORED_SKETCH_IS_DAMAGED: &str = "the stored sketch of this replica is damaged: ";
+
 /// One transaction: the locks, then what is stored, then the upsert. To return early drops the transaction, which rolls
 /// it back (R4).
 async fn write(flush: &mut Flush, replica: types::Uuid) -> Result<types::Flushed, types::Error> {
@@ -97,7 +99,7 @@ async fn write(flush: &mut Flush, replica: types::Uuid) -> Result<types::Flushed
     let stored = Stored { last_flush: stored.last_flush, uniques: stored.uniques.map(Into::into) };
     let plan = flush
         .plan(&stored)
-        .map_err(|error| types::Error::Refused(format!("the stored sketch of this replica is damaged: {error}")));
+        .map_err(|error| types::Error::Refused(STORED_SKETCH_IS_DAMAGED.to_string() + &error.to_string()));
     match plan? {
         Plan::Confirmed(number) => Ok(types::Flushed::Confirmed(number)),
         Plan::Write(update) => {

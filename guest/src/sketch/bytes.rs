@@ -9,6 +9,7 @@
 //!
 //! [compact form]: https://github.com/apache/datasketches-cpp/blob/master/theta/include/compact_theta_sketch_parser.hpp
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use super::hash::SEED_HASH;
@@ -32,14 +33,14 @@ const ORDERED: u8 = 1 << 4;
 /// The sketch without ids has no seed.
 const EMPTY_SKETCH: [u8; 8] = [1, SERIAL_VERSION, FAMILY, 0, 0, READ_ONLY | EMPTY | COMPACT | ORDERED, 0, 0];
 
-/// A sketch from outside that cannot be used.
+/// A sketch from outside that cannot be used. The texts hold no numbers: to write one would be a twentieth of the component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SketchError {
     /// Longer than any sketch that a tracker writes.
-    #[error("a sketch is at most {SKETCH_BYTES_MAX} bytes long, and this one longer")]
+    #[error("a sketch longer than any that a tracker writes")]
     TooLong,
     /// Serialized in another form than the compact one of serial version 3.
-    #[error("not a compact Theta sketch of serial version {SERIAL_VERSION}")]
+    #[error("not a compact Theta sketch of serial version 3")]
     Form,
     /// Hashed under another seed.
     #[error("a Theta sketch with another seed than the default")]
@@ -48,7 +49,7 @@ pub enum SketchError {
     #[error("a Theta sketch with another length than its preamble says")]
     Length,
     /// Keeps more hashes than `lg_k = 14` allows.
-    #[error("a Theta sketch with more than {RETAINED_MAX} hashes, which lg_k = 14 allows")]
+    #[error("a Theta sketch with more hashes than lg_k = 14 allows")]
     TooLarge,
     /// Its hashes are not as a tracker writes them: in ascending order, above 0 and below theta.
     #[error("a Theta sketch with hashes that are out of order, or out of range")]
@@ -113,11 +114,16 @@ impl UniqueSketch {
             (_, THETA_MAX) => 2,
             _ => 3,
         };
-        let mut bytes = Vec::with_capacity(8 * (preamble + self.hashes.len()));
-        bytes.extend([preamble as u8, SERIAL_VERSION, FAMILY, 0, 0, READ_ONLY | COMPACT | ORDERED]);
-        bytes.extend(SEED_HASH.to_le_bytes());
-        for word in [self.hashes.len() as u64, self.theta].iter().take(preamble - 1).chain(&self.hashes) {
-            bytes.extend(word.to_le_bytes());
+        let mut bytes = vec![0; 8 * (preamble + self.hashes.len())];
+        let (words, _) = bytes.as_chunks_mut::<8>();
+        let [seed, seed_too] = SEED_HASH.to_le_bytes();
+        let flags = READ_ONLY | COMPACT | ORDERED;
+        words[0] = [preamble as u8, SERIAL_VERSION, FAMILY, 0, 0, flags, seed, seed_too];
+        for (word, number) in words[1..preamble].iter_mut().zip([self.hashes.len() as u64, self.theta]) {
+            *word = number.to_le_bytes();
+        }
+        for (word, hash) in words[preamble..].iter_mut().zip(&self.hashes) {
+            *word = hash.to_le_bytes();
         }
         bytes
     }
