@@ -27,6 +27,14 @@ fn r9_the_blocking_component_does_too_and_nothing_in_it_is_async() {
     assert_eq!(exports, ["flush: func", "track: func"]);
 }
 
+/// A part of the standard library that comes in again, formatting for example, is noticed here.
+#[test]
+fn the_components_are_at_most_64_kib_large() {
+    for bytes in [Plugin::embedded_bytes(), Plugin::embedded_blocking_bytes()] {
+        assert!(bytes.len() <= 64 << 10, "{} bytes", bytes.len());
+    }
+}
+
 /// What a component imports, and what it exports with the kind of function. Types that the world uses appear among its
 /// imports; a type is no capability.
 fn interface(bytes: &[u8]) -> (Vec<String>, Vec<String>) {
