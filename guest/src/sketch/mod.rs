@@ -16,8 +16,8 @@ mod bytes;
 mod hash;
 mod table;
 
+use alloc::vec;
 use alloc::vec::Vec;
-use core::cmp::Ordering;
 
 pub use bytes::{SKETCH_BYTES_MAX, SketchError};
 pub use hash::HashingKey;
@@ -82,24 +82,25 @@ impl UniqueSketch {
 
     /// Whether the union with another one is this one itself: it keeps every hash that the other one keeps below its theta.
     pub fn holds_all(&self, other: &Self) -> bool {
-        let mut kept = self.hashes.iter();
-        let mut below = other.hashes.iter().take_while(|hash| **hash < self.theta);
-        self.theta <= other.theta && below.all(|hash| kept.find(|kept| *kept >= hash) == Some(hash))
+        let below = other.hashes_below(self.theta);
+        // Without a branch on hashes, which no processor can predict. Both are in order: what is passed by does not come again.
+        let held = self.hashes.iter().fold(0, |held, hash| held + usize::from(below.get(held) == Some(hash)));
+        self.theta <= other.theta && held == below.len()
     }
 
     /// The ids of both sets.
     pub fn union(&self, other: &Self) -> Self {
         let mut theta = self.theta.min(other.theta);
         let (mut left, mut right) = (self.hashes_below(theta), other.hashes_below(theta));
-        let mut hashes = Vec::with_capacity(left.len() + right.len());
-        while let ([first_left, rest_left @ ..], [first_right, rest_right @ ..]) = (left, right) {
-            hashes.push(*first_left.min(first_right));
-            (left, right) = match first_left.cmp(first_right) {
-                Ordering::Less => (rest_left, right),
-                Ordering::Equal => (rest_left, rest_right),
-                Ordering::Greater => (left, rest_right),
-            };
+        let mut hashes = vec![0; left.len() + right.len()];
+        let mut len = 0;
+        while let ([first_left, ..], [first_right, ..]) = (left, right) {
+            hashes[len] = *first_left.min(first_right);
+            len += 1;
+            let (past_left, past_right) = (first_left <= first_right, first_right <= first_left);
+            (left, right) = (&left[usize::from(past_left)..], &right[usize::from(past_right)..]);
         }
+        hashes.truncate(len);
         hashes.extend_from_slice(left);
         hashes.extend_from_slice(right);
         theta = shrink(&mut hashes, theta);
