@@ -33,7 +33,8 @@ const ORDERED: u8 = 1 << 4;
 /// The sketch without ids has no seed.
 const EMPTY_SKETCH: [u8; 8] = [1, SERIAL_VERSION, FAMILY, 0, 0, READ_ONLY | EMPTY | COMPACT | ORDERED, 0, 0];
 
-/// A sketch from outside that cannot be used. The texts hold no numbers: to write one would be a twentieth of the component.
+/// A sketch from outside that cannot be used. The texts hold no numbers: the code that writes one would be a
+/// thirtieth of the component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SketchError {
     /// Longer than any sketch that a tracker writes.
