@@ -12,7 +12,7 @@
 //! | `flush.rs` | the decisions of a flush: what to write (R5, D1), and whether a lost commit was applied (D3) |
 //! | `sketch/` | the unique set: keyed, mergeable, bounded (D1, D4); also used by the collection |
 //! | `component.rs` | the order of one transaction (R4), WIT types to ours and back |
-//! | `component/` | what differs between the two worlds: how a call waits |
+//! | `component/` | what differs between the two worlds: how a call waits; what stands in for a standard library |
 
 #![deny(unsafe_code)]
 #![cfg_attr(not(test), no_std)]

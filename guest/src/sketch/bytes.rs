@@ -63,7 +63,7 @@ impl UniqueSketch {
     /// # Errors
     ///
     /// When the bytes are not a compact sketch as [`UniqueSketch::to_bytes`] writes it.
-    #[inline(never)] // one copy
+    #[inline(never)] // One copy: a smaller component.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, SketchError> {
         if bytes.len() > SKETCH_BYTES_MAX {
             return Err(SketchError::TooLong);
