@@ -142,10 +142,7 @@ impl TryFrom<types::Uniques> for Uniques {
     type Error = SketchError;
 
     fn try_from(uniques: types::Uniques) -> Result<Self, SketchError> {
-        Ok(Self {
-            workspaces: UniqueSketch::from_bytes(&uniques.workspaces.sketch)?,
-            users: UniqueSketch::from_bytes(&uniques.users.sketch)?,
-        })
+        StoredUniques::from(uniques).read()
     }
 }
 
