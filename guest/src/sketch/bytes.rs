@@ -132,14 +132,8 @@ impl UniqueSketch {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{HashingKey, UniqueSet};
+    use super::super::tests::sketch_of;
     use super::*;
-
-    fn sketch_of(ids: impl IntoIterator<Item = u128>) -> UniqueSketch {
-        let mut set = UniqueSet::new();
-        ids.into_iter().for_each(|id| set.insert(HashingKey(1, 2), id));
-        set.freeze()
-    }
 
     #[test]
     fn a_stored_sketch_reads_back_the_same_and_never_exceeds_its_bound() {

@@ -128,7 +128,7 @@ mod tests {
 
     const KEY: HashingKey = HashingKey(1, 2);
 
-    fn sketch_of(ids: impl IntoIterator<Item = u128>) -> UniqueSketch {
+    pub(super) fn sketch_of(ids: impl IntoIterator<Item = u128>) -> UniqueSketch {
         let mut set = UniqueSet::new();
         ids.into_iter().for_each(|id| set.insert(KEY, id));
         set.freeze()
