@@ -81,7 +81,7 @@ impl UniqueSketch {
     }
 
     /// Whether the union with another one is this one itself: it keeps every hash that the other one keeps below its theta.
-    pub fn holds_all(&self, other: &Self) -> bool {
+    pub(crate) fn holds_all(&self, other: &Self) -> bool {
         let below = other.hashes_below(self.theta);
         // Without a branch on hashes, which no processor can predict. Both are in order: what is passed by does not come again.
         let held = self.hashes.iter().fold(0, |held, hash| held + usize::from(below.get(held) == Some(hash)));
