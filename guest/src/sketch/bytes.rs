@@ -13,7 +13,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::hash::SEED_HASH;
-use super::{RETAINED_MAX, THETA_MAX, UniqueSketch};
+use super::{RETAINED_MAX, THETA_MAX, UniqueSketch, for_each};
 
 /// The longest serialized sketch, in bytes: a preamble of three words, then a word for each hash kept.
 pub const SKETCH_BYTES_MAX: usize = 8 * (3 + RETAINED_MAX);
@@ -96,13 +96,17 @@ impl UniqueSketch {
         if count != hashes.len() || !rest.is_empty() {
             return Err(SketchError::Length);
         }
-        let hashes: Vec<u64> = hashes.iter().map(number).collect();
-        let in_order = hashes.is_sorted_by(|one, next| one < next);
-        let in_range = hashes.first() != Some(&0) && hashes.last().is_none_or(|last| *last < theta);
-        if !in_order || !in_range || !(1..=THETA_MAX).contains(&theta) {
+        let mut read = vec![0; count];
+        let (mut last, mut in_order) = (0, true);
+        for_each(read.iter_mut().zip(hashes), |(hash, word)| {
+            *hash = number(word);
+            in_order &= last < *hash;
+            last = *hash;
+        });
+        if !in_order || last >= theta || !(1..=THETA_MAX).contains(&theta) {
             return Err(SketchError::Hashes);
         }
-        Ok(Self { hashes, theta })
+        Ok(Self { hashes: read, theta })
     }
 
     /// The standard compact form, which other DataSketches tools read too.
@@ -123,9 +127,7 @@ impl UniqueSketch {
         for (word, number) in words[1..preamble].iter_mut().zip([self.hashes.len() as u64, self.theta]) {
             *word = number.to_le_bytes();
         }
-        for (word, hash) in words[preamble..].iter_mut().zip(&self.hashes) {
-            *word = hash.to_le_bytes();
-        }
+        for_each(words[preamble..].iter_mut().zip(&self.hashes), |(word, hash)| *word = hash.to_le_bytes());
         bytes
     }
 }

@@ -84,7 +84,8 @@ impl UniqueSketch {
     pub(crate) fn holds_all(&self, other: &Self) -> bool {
         let below = other.hashes_below(self.theta);
         // Without a branch on hashes, which no processor can predict. Both are in order: what is passed by does not come again.
-        let held = self.hashes.iter().fold(0, |held, hash| held + usize::from(below.get(held) == Some(hash)));
+        let mut held = 0;
+        for_each(self.hashes.iter(), |hash| held += usize::from(below.get(held) == Some(hash)));
         self.theta <= other.theta && held == below.len()
     }
 
@@ -94,11 +95,17 @@ impl UniqueSketch {
         let (mut left, mut right) = (self.hashes_below(theta), other.hashes_below(theta));
         let mut hashes = vec![0; left.len() + right.len()];
         let mut len = 0;
-        while let ([first_left, ..], [first_right, ..]) = (left, right) {
-            hashes[len] = *first_left.min(first_right);
-            len += 1;
-            let (past_left, past_right) = (first_left <= first_right, first_right <= first_left);
-            (left, right) = (&left[usize::from(past_left)..], &right[usize::from(past_right)..]);
+        // As many as that come before the end of either.
+        while let certain @ 1.. = left.len().min(right.len()) {
+            let (mut next_left, mut next_right) = (0, 0);
+            for_each(hashes[len..len + certain].iter_mut(), |next| {
+                let (first_left, first_right) = (left[next_left], right[next_right]);
+                *next = first_left.min(first_right);
+                next_left += usize::from(first_left <= first_right);
+                next_right += usize::from(first_right <= first_left);
+            });
+            (left, right) = (&left[next_left..], &right[next_right..]);
+            len += certain;
         }
         hashes.truncate(len);
         hashes.extend_from_slice(left);
@@ -110,6 +117,14 @@ impl UniqueSketch {
     fn hashes_below(&self, theta: u64) -> &[u64] {
         &self.hashes[..self.hashes.partition_point(|hash| *hash < theta)]
     }
+}
+
+/// Acts on each item, eight of them for each time that the loop goes back: there, compiled WebAssembly looks whether its time
+/// is over, which takes longer than what is done with an item.
+#[inline(always)]
+fn for_each<I: Iterator>(mut items: I, mut act: impl FnMut(I::Item)) {
+    let mut step = || items.next().map(&mut act).is_some();
+    while step() && step() && step() && step() && step() && step() && step() && step() {}
 }
 
 /// Drops what is beyond what a sketch keeps of hashes in ascending order; answers theta then.

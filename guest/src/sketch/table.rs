@@ -8,7 +8,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{RETAINED_MAX, THETA_MAX, shrink};
+use super::{RETAINED_MAX, THETA_MAX, for_each, shrink};
 
 /// Hashes from 1 up to, not including, a bound that falls as they get too many.
 #[derive(Default)]
@@ -128,10 +128,10 @@ impl Table {
         // Without a branch on slots, which no processor can predict: each is copied, and stays unless it is free.
         let mut hashes = vec![0; self.len + 1];
         let mut len = 0;
-        for hash in &self.slots {
+        for_each(self.slots.iter(), |hash| {
             hashes[len] = *hash;
             len += usize::from(*hash != 0);
-        }
+        });
         hashes.truncate(self.len);
         hashes
     }
