@@ -90,20 +90,23 @@ pub(crate) async fn flush_costs(database: &Database, contest: &Contest) -> Resul
     let backend = database.backend().as_ref();
     begin_period(backend, by_hand).await?;
     begin_period(backend, by_statement).await?;
-    let uniques = match contest.ids {
-        Ids::Known => UniquesUpdate::Unchanged,
-        // As many as the tracker has half way.
-        Ids::New => UniquesUpdate::Cumulative(uniques(0..1_000 + ROUNDS / 2, 0..100)),
-    };
-    let mut update = Update { flush: 1, uniques, allowed: 1, denied: 0 };
     let measure = async {
-        let mut times = [const { Vec::new() }; 3];
+        let mut times: [Vec<f64>; 3] = Default::default();
         let mut lot = StdRng::seed_from_u64(1);
         for turn in 0..3 * ROUNDS {
             let drawn = lot.random_range(0..times.len());
-            let new = (drawn == 0 && matches!(contest.ids, Ids::New)).then(|| id(1_000_000 + turn));
+            let count = times[drawn].len() as u64 + 1;
+            let (new, uniques) = match contest.ids {
+                Ids::Known => (None, UniquesUpdate::Unchanged),
+                // By hand as by the tracker, a row has one id more each time: SQLite writes only what changes in a row
+                // that stays as long as it was.
+                Ids::New => {
+                    let cumulative = uniques(0..1_000 + u128::from(count), 0..100);
+                    ((drawn == 0).then(|| id(1_000_000 + turn)), UniquesUpdate::Cumulative(cumulative))
+                }
+            };
+            let update = Update { flush: count + 1, uniques, allowed: 1, denied: 0 };
             track_hot(&tracker, new).await?;
-            update.flush += 1;
             let start = Instant::now();
             match drawn {
                 0 => drop(tracker.flush().await?),
