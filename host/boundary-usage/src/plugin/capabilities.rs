@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use boundary_usage_tracker::{HashingKey, InDoubt, LeftOver, Outcome, REQUESTS_MAX, Snapshot, UniqueSketch};
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 use wasmtime::component::{Accessor, HasSelf, Resource, ResourceTable};
 use wasmtime::{Result as Trap, StoreLimits};
@@ -30,8 +30,8 @@ pub(super) struct Capabilities {
     /// The transaction of a flush that has just been called, until the component begins it.
     pub(super) beginning: Option<Beginning>,
     pub(super) transaction_open: bool,
-    /// Told when the component has taken the snapshot of a flush.
-    pub(super) snapshot_taken: watch::Sender<bool>,
+    /// Told when the component has taken the snapshot of the flush that was called.
+    pub(super) snapshot_taken: Option<oneshot::Sender<()>>,
 }
 
 /// What all instances of one tracker are granted.
@@ -110,7 +110,10 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
             if !capabilities.grants.ledger().flush_begins() {
                 return Err(refused("there is nothing to flush, or this flush has sent its commit"));
             }
-            capabilities.snapshot_taken.send_replace(true);
+            if let Some(snapshot_taken) = capabilities.snapshot_taken.take() {
+                // Whoever waited for it may have gone on without.
+                let _ = snapshot_taken.send(());
+            }
             capabilities.transaction_open = true;
             Ok(capabilities.beginning.take().unwrap_or_else(|| capabilities.grants.begin()))
         });

@@ -4,13 +4,15 @@
 //! `track` is called beside it, on the same instance. A trap ends `run_concurrent` and with it the instance, every call
 //! under way included; a new instance is then made from the same compiled component.
 
+use std::cell::Cell;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
-use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use wasmtime::component::{Accessor, ResourceTable};
 use wasmtime::{Store, StoreLimitsBuilder, UpdateDeadline};
@@ -39,10 +41,6 @@ pub(crate) struct Instance {
     tracker: Tracker,
     meter: Meter,
     grants: Arc<Grants>,
-    snapshot_taken: watch::Sender<bool>,
-    /// When the flush that runs must be over. Watched from outside the store: inside, a component that computes would
-    /// keep the watch from being looked at.
-    flush_deadline: watch::Sender<Option<Instant>>,
 }
 
 /// Tells when the component last began to compute.
@@ -75,7 +73,6 @@ impl Instance {
             .instances(8)
             .trap_on_grow_failure(true)
             .build();
-        let snapshot_taken = watch::Sender::new(false);
         let state = Capabilities {
             limits,
             table,
@@ -84,7 +81,7 @@ impl Instance {
             entered: entered.clone(),
             beginning: None,
             transaction_open: false,
-            snapshot_taken: snapshot_taken.clone(),
+            snapshot_taken: None,
         };
         let mut store = Store::new(&engine.engine, state);
         store.limiter(|state| &mut state.limits);
@@ -93,49 +90,55 @@ impl Instance {
         let meter = Meter { entered, ticks: engine.ticks.clone() };
         meter.enter();
         let tracker = component.instantiate_async(&mut store).await.map_err(broken)?;
-        Ok(Self { store, tracker, meter, grants, snapshot_taken, flush_deadline: watch::Sender::new(None) })
+        Ok(Self { store, tracker, meter, grants })
     }
 
     /// Runs `act` with this instance, until it ends or the component breaks. `act` must be polled for the instance to
     /// make progress. The instance is gone after that, and so is what it held, a transaction for example.
     pub(crate) async fn run<R>(self, act: impl AsyncFnOnce(&Calls<'_>) -> Result<R, Error>) -> Result<R, Error> {
-        let Self { mut store, tracker, meter, grants, snapshot_taken, flush_deadline } = self;
+        let Self { mut store, tracker, meter, grants } = self;
+        let flush_deadline = FlushDeadline::default();
         let calls = async |accessor: &Accessor<_>| {
-            let (tracker, meter, grants) = (&tracker, &meter, &grants);
-            let (snapshot_taken, flush_deadline) = (&snapshot_taken, &flush_deadline);
-            act(&Calls { accessor, tracker, meter, grants, snapshot_taken, flush_deadline }).await
+            let (tracker, meter, grants, flush_deadline) = (&tracker, &meter, &grants, &flush_deadline);
+            act(&Calls { accessor, tracker, meter, grants, flush_deadline }).await
         };
-        let running = store.run_concurrent(calls);
-        let mut running = pin!(running);
+        let mut running = pin!(store.run_concurrent(calls));
+        let mut timer = pin!(sleep_until(Instant::now()));
         let ran = poll_fn(|context| {
-            meter.enter();
-            running.as_mut().poll(context)
-        });
-        tokio::select! {
             // The deadline first: a component that asks for one thing after the other uses up what Tokio lets a task do
             // in one go, and a timer that is polled after that answers that it is not over.
-            biased;
-            () = passed(flush_deadline.subscribe()) => Err(broken(wasmtime::Error::msg("its flush does not end"))),
-            ran = ran => ran.map_err(broken)?,
-        }
+            if flush_deadline.has_passed(timer.as_mut(), context) {
+                return Poll::Ready(Err(wasmtime::Error::msg("its flush does not end")));
+            }
+            meter.enter();
+            let ran = running.as_mut().poll(context);
+            // It may have been set just now.
+            if ran.is_pending() && flush_deadline.has_passed(timer.as_mut(), context) {
+                return Poll::Ready(Err(wasmtime::Error::msg("its flush does not end")));
+            }
+            ran
+        });
+        ran.await.map_err(broken)?
     }
 }
 
-/// Waits until a deadline is set and passes.
-async fn passed(mut deadline: watch::Receiver<Option<Instant>>) {
-    loop {
-        let set = *deadline.borrow_and_update();
-        let passes = async {
-            match set {
-                Some(set) => tokio::time::sleep_until(set).await,
-                None => std::future::pending().await,
+/// When the flush that runs must be over. Looked at from outside the store: inside, a component that computes would keep it
+/// from being looked at.
+#[derive(Default)]
+struct FlushDeadline(Cell<Option<Instant>>);
+
+impl FlushDeadline {
+    /// Sees to it that the timer wakes the task in time. Deadlines only get later, so that a timer that was set for an earlier
+    /// one is set anew when it is over, and not at each flush.
+    fn has_passed(&self, mut timer: Pin<&mut Sleep>, context: &mut Context<'_>) -> bool {
+        let Some(deadline) = self.0.get() else { return false };
+        while timer.as_mut().poll(context).is_ready() {
+            if deadline <= Instant::now() {
+                return true;
             }
-        };
-        tokio::select! {
-            biased;
-            () = passes => return,
-            changed = deadline.changed() => changed.expect("the instance that runs holds the sender"),
+            timer.as_mut().reset(deadline);
         }
+        false
     }
 }
 
@@ -145,8 +148,7 @@ pub(crate) struct Calls<'a> {
     tracker: &'a Tracker,
     meter: &'a Meter,
     grants: &'a Grants,
-    snapshot_taken: &'a watch::Sender<bool>,
-    flush_deadline: &'a watch::Sender<Option<Instant>>,
+    flush_deadline: &'a FlushDeadline,
 }
 
 impl Calls<'_> {
@@ -157,29 +159,29 @@ impl Calls<'_> {
         self.tracker.call_track(self.accessor, activities).await.map_err(broken)
     }
 
-    /// Has the component flush, and waits for the end of all that it does for that.
-    pub(crate) async fn flush(&self) -> Result<Flushed, Error> {
+    /// Has the component flush, and waits for the end of all that it does for that. `snapshot_taken` is told when the component
+    /// has taken the flush's snapshot, and dropped if it does not. Only then may `track` be called again: so the ledger and
+    /// the component draw the line between this flush and the next at the same activity.
+    pub(crate) async fn flush(&self, snapshot_taken: oneshot::Sender<()>) -> Result<Flushed, Error> {
         self.meter.enter();
-        self.snapshot_taken.send_replace(false);
-        self.flush_deadline.send_replace(Some(Instant::now() + self.grants.flush_timeout * FLUSH_LIMITS));
+        self.flush_deadline.0.set(Some(Instant::now() + self.grants.flush_timeout * FLUSH_LIMITS));
         // Where there is nothing to flush, no transaction is opened.
         let beginning = self.grants.ledger().has_to_flush().then(|| self.grants.begin());
-        self.accessor.with(|mut access| access.data_mut().beginning = beginning);
+        self.accessor.with(|mut access| {
+            let capabilities = access.data_mut();
+            (capabilities.beginning, capabilities.snapshot_taken) = (beginning, Some(snapshot_taken));
+        });
         let replica = uuid(self.grants.replica);
         let flushed = self.tracker.call_flush(self.accessor, replica).await.map_err(broken)?;
         poll_fn(|context| self.accessor.poll_no_interesting_tasks(context)).await;
-        self.flush_deadline.send_replace(None);
+        self.flush_deadline.0.set(None);
         // Of a component that did not begin it.
-        self.accessor.with(|mut access| access.data_mut().beginning = None);
+        self.accessor.with(|mut access| {
+            let capabilities = access.data_mut();
+            (capabilities.beginning, capabilities.snapshot_taken) = (None, None);
+        });
         self.grants.ledger().flush_ends();
         flushed.map(Into::into).map_err(from_component)
-    }
-
-    /// Waits until the flush that has been called has taken its snapshot. Only then may `track` be called again: so the
-    /// ledger and the component draw the line between this flush and the next at the same activity.
-    pub(crate) async fn snapshot_taken(&self) {
-        let mut taken = self.snapshot_taken.subscribe();
-        taken.wait_for(|taken| *taken).await.expect("the instance that runs holds the sender");
     }
 }
 

@@ -120,6 +120,8 @@ impl Owner {
                     if stop {
                         return Ok(End::Stopped);
                     }
+                    // On one thread, whoever asked goes on first.
+                    tokio::task::yield_now().await;
                 }
                 () = self.shared.intake.filled() => {
                     self.drain(calls, &mut buffer).await?;
@@ -145,15 +147,16 @@ impl Owner {
         calls: &Calls<'_>,
         buffer: &mut Vec<Activity>,
     ) -> Result<Result<Flushed, Error>, Error> {
-        let mut flush = pin!(calls.flush());
-        let mut snapshot_taken = false;
+        let (tell_taken, mut snapshot_taken) = oneshot::channel();
+        let mut flush = pin!(calls.flush(tell_taken));
+        let mut may_track = false;
         let flushed = loop {
             tokio::select! {
                 biased;
                 flushed = &mut flush => break flushed,
-                () = calls.snapshot_taken(), if !snapshot_taken => snapshot_taken = true,
+                Ok(()) = &mut snapshot_taken, if !may_track => may_track = true,
                 // Nothing that was taken from the intake may be dropped half way: once begun, a drain is finished.
-                () = self.shared.intake.filled(), if snapshot_taken => self.drain(calls, buffer).await?,
+                () = self.shared.intake.filled(), if may_track => self.drain(calls, buffer).await?,
             }
         };
         match flushed {
