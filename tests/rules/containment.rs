@@ -91,6 +91,23 @@ async fn a_flush_that_never_ends_is_given_up_and_loses_nothing() {
     breaks_and_is_replaced(11, "does not end").await;
 }
 
+/// The timer of the first flush is still set then, for an earlier moment.
+#[tokio::test]
+async fn a_flush_that_never_ends_after_one_that_did_is_given_up_too() {
+    let model = ModelDatabase::default();
+    let tracker = start(&model).await;
+    tracker.track(Uuid::from_u128(1), Uuid::from_u128(9), 1, 2).unwrap();
+    assert_eq!(tracker.flush().await.unwrap(), Flushed::Written { flush: 1, new_period: true });
+    for workspace in [cue(11), Uuid::from_u128(2)] {
+        tracker.track(workspace, Uuid::from_u128(9), 1, 2).unwrap();
+    }
+    tracker.flush().await.unwrap_err();
+    flush_to_success(&tracker).await;
+    assert_all_counted(&model);
+    let why = tracker.status().last_restart.unwrap();
+    assert!(why.contains("does not end"), "{why}");
+}
+
 #[tokio::test]
 async fn a_transaction_held_for_ever_is_ended_and_loses_nothing() {
     breaks_and_is_replaced(13, "unreachable").await;
