@@ -228,3 +228,27 @@ impl From<types::Flushed> for Flushed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_was_set_for_an_earlier_deadline_is_set_anew_for_this_one() {
+        let deadline = FlushDeadline::default();
+        let mut timer = pin!(sleep_until(Instant::now()));
+        deadline.0.set(Some(Instant::now() + Duration::from_secs(1)));
+        assert!(!poll_fn(|context| Poll::Ready(deadline.has_passed(timer.as_mut(), context))).await);
+        let later = Instant::now() + Duration::from_secs(2);
+        deadline.0.set(Some(later));
+        let passed = poll_fn(|context| {
+            let passed = deadline.has_passed(timer.as_mut(), context);
+            if passed { Poll::Ready(()) } else { Poll::Pending }
+        });
+        // Whatever wakes the task also lets it see the deadline: this would, too late.
+        tokio::time::timeout(Duration::from_secs(60), passed).await.expect("by then it has passed");
+        assert_eq!(Instant::now(), later);
+    }
+}
