@@ -104,19 +104,22 @@ impl Instance {
         };
         let mut running = pin!(store.run_concurrent(calls));
         let mut timer = pin!(sleep_until(Instant::now()));
+        let mut overdue = |context: &mut Context<'_>| {
+            let passed = flush_deadline.has_passed(timer.as_mut(), context);
+            passed.then(|| Poll::Ready(Err(wasmtime::Error::msg("its flush does not end"))))
+        };
         let ran = poll_fn(|context| {
             // The deadline first: a component that asks for one thing after the other uses up what Tokio lets a task do
             // in one go, and a timer that is polled after that answers that it is not over.
-            if flush_deadline.has_passed(timer.as_mut(), context) {
-                return Poll::Ready(Err(wasmtime::Error::msg("its flush does not end")));
+            if let Some(ended) = overdue(context) {
+                return ended;
             }
             meter.enter();
-            let ran = running.as_mut().poll(context);
-            // It may have been set just now.
-            if ran.is_pending() && flush_deadline.has_passed(timer.as_mut(), context) {
-                return Poll::Ready(Err(wasmtime::Error::msg("its flush does not end")));
+            match running.as_mut().poll(context) {
+                // It may have been set just now.
+                Poll::Pending => overdue(context).unwrap_or(Poll::Pending),
+                ran => ran,
             }
-            ran
         });
         ran.await.map_err(broken)?
     }
@@ -160,7 +163,7 @@ impl Calls<'_> {
     }
 
     /// Has the component flush, and waits for the end of all that it does for that. `snapshot_taken` is told when the component
-    /// has taken the flush's snapshot, and dropped if it does not. Only then may `track` be called again: so the ledger and
+    /// has taken the flush's snapshot. Only then may `track` be called again: so the ledger and
     /// the component draw the line between this flush and the next at the same activity.
     pub(crate) async fn flush(&self, snapshot_taken: oneshot::Sender<()>) -> Result<Flushed, Error> {
         self.meter.enter();
@@ -176,10 +179,7 @@ impl Calls<'_> {
         poll_fn(|context| self.accessor.poll_no_interesting_tasks(context)).await;
         self.flush_deadline.0.set(None);
         // Of a component that did not begin it.
-        self.accessor.with(|mut access| {
-            let capabilities = access.data_mut();
-            (capabilities.beginning, capabilities.snapshot_taken) = (None, None);
-        });
+        self.accessor.with(|mut access| access.data_mut().beginning = None);
         self.grants.ledger().flush_ends();
         flushed.map(Into::into).map_err(from_component)
     }
