@@ -83,6 +83,11 @@ pub enum Command {
 #[error("{0}")]
 pub struct WrongUse(pub String);
 
+/// A failure whose message has several lines. Pieces of others in it must be [printable](crate::printable).
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Failure(pub String);
+
 /// Reads a duration that something can be repeated after.
 ///
 /// # Errors

@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use crate::audit_socket::{Socket, SocketGroup};
 use crate::cli::WrongUse;
+use crate::printable::{self, printable};
 
 /// A unix socket's path has room for 108 bytes, the closing zero included.
 const MAX_PATH_BYTES: usize = 107;
@@ -44,10 +45,10 @@ pub struct Configuration {
 /// When it cannot be read, and as wrong use when something is wrong in it.
 pub fn read(file: &Path) -> Result<Configuration> {
     let text = std::fs::read_to_string(file)
-        .with_context(|| format!("cannot read the configuration file {}", file.display()))?;
+        .with_context(|| format!("cannot read the configuration file {}", printable::path(file)))?;
     parse(&text).map_err(|faults| {
         let faults: String = faults.iter().map(|fault| format!("\n  - {fault}")).collect();
-        WrongUse(format!("the configuration file {} is not valid:{faults}", file.display())).into()
+        WrongUse(format!("the configuration file {} is not valid:{faults}", printable::path(file))).into()
     })
 }
 
@@ -60,6 +61,7 @@ pub fn parse(text: &str) -> Result<Configuration, Vec<String>> {
     let table: Table = text.parse().map_err(|error: toml::de::Error| vec![error.to_string().trim_end().to_owned()])?;
     let mut faults = Vec::new();
     for key in table.keys().filter(|key| !["socket", "group", "listen"].contains(&key.as_str())) {
+        let key = printable(key);
         faults.push(format!("unknown key `{key}`, expected `[[socket]]`, `group` and `listen`"));
     }
     let listen = parse_listen(&table, &mut faults);
@@ -87,7 +89,7 @@ pub fn path_fault(path: &Path) -> Option<String> {
         1..=MAX_PATH_BYTES => None,
         _ => Some(format!(
             "the socket path {} has {length} bytes, at most {MAX_PATH_BYTES} are possible",
-            path.display()
+            printable::path(path)
         )),
     }
 }
@@ -110,7 +112,7 @@ pub fn parse_id(text: &str) -> Result<Uuid, String> {
     match Uuid::try_parse(text) {
         Ok(id) if id.is_nil() => Err("the nil UUID names nobody".into()),
         Ok(id) => Ok(id),
-        Err(error) => Err(format!("not a UUID: {error}")),
+        Err(error) => Err(format!("not a UUID: {}", printable(error))),
     }
 }
 
@@ -125,7 +127,7 @@ fn parse_sockets(tables: &[Value], faults: &mut Vec<String>) -> Vec<Socket> {
         };
         let Some(socket) = parse_socket(number, table, faults) else { continue };
         if let Some(first) = paths.insert(absolute(&socket.path), number) {
-            faults.push(format!("sockets {first} and {number} have the same path {}", socket.path.display()));
+            faults.push(format!("sockets {first} and {number} have the same path {}", printable::path(&socket.path)));
         }
         let (first, owner) = *owners.entry(socket.workspace).or_insert((number, socket.owner));
         if owner != socket.owner {
@@ -139,6 +141,7 @@ fn parse_sockets(tables: &[Value], faults: &mut Vec<String>) -> Vec<Socket> {
 
 fn parse_socket(number: usize, table: &Table, faults: &mut Vec<String>) -> Option<Socket> {
     for key in table.keys().filter(|key| !["path", "workspace", "owner", "group"].contains(&key.as_str())) {
+        let key = printable(key);
         faults.push(format!("socket {number}: unknown key `{key}`, expected `path`, `workspace`, `owner` and `group`"));
     }
     let group = parse_group(&format!("socket {number}: "), table, faults);
@@ -157,7 +160,7 @@ fn parse_socket(number: usize, table: &Table, faults: &mut Vec<String>) -> Optio
     let mut id = |key: &str, text: Option<&str>| match parse_id(text?) {
         Ok(id) => Some(id),
         Err(fault) => {
-            faults.push(format!("socket {number}: `{key}` is `{}`: {fault}", text.unwrap_or_default()));
+            faults.push(format!("socket {number}: `{key}` is `{}`: {fault}", printable(text.unwrap_or_default())));
             None
         }
     };
@@ -174,7 +177,7 @@ fn parse_listen(table: &Table, faults: &mut Vec<String>) -> Option<SocketAddr> {
     let fault = match table.get("listen")? {
         Value::String(text) => match parse_address(text) {
             Ok(address) => return Some(address),
-            Err(fault) => format!("`listen` is `{text}`: {fault}"),
+            Err(fault) => format!("`listen` is `{}`: {fault}", printable(text)),
         },
         _ => "`listen` must be a string".to_owned(),
     };

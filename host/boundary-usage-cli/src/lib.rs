@@ -8,10 +8,12 @@
 //! - [`cli`]: what can be asked; [`commands`]: what is done, a file for each.
 //! - [`audit_socket`]: the wire protocol of the boundary client, its server, and a client.
 //! - [`service`]: sockets in front of a tracker: one serving replica; [`state`]: what it keeps for its next start.
+//! - [`signals`]: those that stop a command in order.
 //! - [`http`]: what is known of all this, for operators and their monitoring.
 //! - [`configuration`]: the file that names the sockets; [`recording`]: the files that `replay` reads.
 //! - [`delivery`]: sends the summaries of closed periods to whoever wants them.
-//! - [`output`]: answers, on stdout; [`logging`]: logs, on stderr; with the feature `opentelemetry`, `telemetry`: traces.
+//! - [`output`]: results, on stdout; [`logging`]: logs, on stderr; with the feature `opentelemetry`, `telemetry`: traces.
+//! - [`printable`]: untrusted text, made fit for both.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
@@ -24,8 +26,10 @@ pub mod delivery;
 pub mod http;
 pub mod logging;
 pub mod output;
+pub mod printable;
 pub mod recording;
 pub mod service;
+pub mod signals;
 pub mod state;
 #[cfg(feature = "opentelemetry")]
 pub mod telemetry;
@@ -45,10 +49,14 @@ const LEFTOVERS: Duration = Duration::from_millis(100);
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return output::print_parsed(error),
+    };
+    match run(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            output::print_error(&format!("error: {}", output::explain(&error)));
             ExitCode::from(if is_wrong_use(&error) { 2 } else { 1 })
         }
     }

@@ -1,6 +1,6 @@
 //! Logs, to stderr: stdout is for answers. With the feature `opentelemetry`, traces too, to wherever the environment says.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
 use tokio::runtime::Handle;
@@ -9,6 +9,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::cli::Command;
+use crate::printable;
 #[cfg(feature = "opentelemetry")]
 use crate::telemetry::Traces;
 
@@ -27,7 +28,7 @@ impl Logging {
     /// When the environment names a place for traces that cannot be used.
     pub fn start(command: &Command, verbosity: u8, runtime: &Handle) -> Result<Self> {
         let stderr = tracing_subscriber::fmt::layer()
-            .with_writer(io::stderr)
+            .with_writer(|| Records)
             .with_ansi(io::stderr().is_terminal())
             .with_target(false)
             .with_filter(filter(command, verbosity));
@@ -50,6 +51,21 @@ impl Logging {
     pub fn end(self) {
         #[cfg(feature = "opentelemetry")]
         self.traces.iter().for_each(Traces::end);
+    }
+}
+
+/// Writes records to stderr. Each comes as a whole, and leaves as one line without foreign control characters.
+struct Records;
+
+impl Write for Records {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        // A log that cannot be written is lost: the program's work does not depend on it.
+        let _ = io::stderr().write_all(&printable::log_record(record));
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -1,13 +1,20 @@
-//! What a command answers, on stdout: tables and sentences for people, one line of JSON for programs.
+//! What a command prints: its result on stdout, as text for people or one line of JSON for programs; errors on stderr.
+//!
+//! Everything that passes here is free of control characters: see [`printable`](crate::printable).
 
 use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, SecondsFormat, Utc};
+use clap::error::ContextValue;
 use comfy_table::{Cell, CellAlignment, Row, Table, presets};
 use serde::Serialize;
 
-/// For whom the output is.
+use crate::cli::{Failure, WrongUse};
+use crate::printable;
+
+/// Output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// For people.
@@ -18,35 +25,100 @@ pub enum Format {
 }
 
 impl Format {
-    /// Prints an answer in this format.
+    /// Prints a result that can be asked for again. A reader that has gone away, as in `… | head -1`, is no failure.
     ///
     /// # Errors
     ///
-    /// When stdout cannot be written to.
-    pub fn print(self, answer: &impl Serialize, human: impl FnOnce() -> String) -> Result<()> {
-        match self {
-            Self::Human => print(&human()),
-            Self::Json => print(&serde_json::to_string(answer).context("cannot write the answer as JSON")?),
-        }
+    /// If stdout cannot be written.
+    pub fn print(self, result: &impl Serialize, human: impl FnOnce() -> String) -> Result<()> {
+        print_bytes(self.render(result, human)?.as_bytes())
     }
-}
 
-/// Prints a line.
-fn print(text: &str) -> Result<()> {
-    print_bytes(format!("{text}\n").as_bytes())
+    /// Prints the result of a change. `done` says what was changed, and how to see the result again: the caller of a
+    /// command that fails must not believe that nothing happened.
+    ///
+    /// # Errors
+    ///
+    /// If stdout cannot be written, also if its reader has gone away.
+    pub fn print_change(
+        self,
+        result: &impl Serialize,
+        human: impl FnOnce() -> String,
+        done: impl FnOnce() -> String,
+    ) -> Result<()> {
+        let text = self.render(result, human)?;
+        write_to_stdout(text.as_bytes()).with_context(|| format!("cannot write to stdout, but {}", done()))
+    }
+
+    fn render(self, result: &impl Serialize, human: impl FnOnce() -> String) -> Result<String> {
+        let text = match self {
+            Self::Human => printable::lines(&human()),
+            Self::Json => printable::json(&serde_json::to_string(result).context("cannot write the result as JSON")?),
+        };
+        Ok(text + "\n")
+    }
 }
 
 /// Prints a file's content as it is. A reader that has gone away, as in `… | head -1`, is no failure.
 ///
 /// # Errors
 ///
-/// When stdout cannot be written to.
+/// If stdout cannot be written.
 pub fn print_bytes(bytes: &[u8]) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+    match write_to_stdout(bytes) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to stdout"),
         _ => Ok(()),
     }
+}
+
+fn write_to_stdout(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes).and_then(|()| stdout.flush())
+}
+
+/// Prints a message to stderr. If stderr cannot be written, the message is lost: there is no other place for it.
+pub fn print_error(message: &str) {
+    // One write, so that messages of several processes do not mix.
+    let _ = io::stderr().write_all(format!("{}\n", printable::lines(message)).as_bytes());
+}
+
+/// An error with its causes, as one message. Only our own errors of several lines keep their newlines.
+pub fn explain(error: &anyhow::Error) -> String {
+    let causes = error.chain().map(|cause| {
+        let text = cause.to_string();
+        let is_of_lines = cause.is::<WrongUse>() || cause.is::<Failure>();
+        if is_of_lines { printable::lines(&text) } else { printable::line(&text) }
+    });
+    causes.collect::<Vec<_>>().join(": ")
+}
+
+/// Prints what the parser of the command line has to say: help and version on stdout, errors on stderr.
+pub fn print_parsed(mut error: clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let printed = error.print().and_then(|()| io::stdout().flush());
+        return match printed {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                print_error(&format!("error: cannot write to stdout: {error}"));
+                ExitCode::FAILURE
+            }
+            _ => ExitCode::SUCCESS,
+        };
+    }
+    let quoted = error.context().filter_map(|(kind, value)| match value {
+        ContextValue::String(text) => Some((kind, ContextValue::String(printable::printable(text)))),
+        _ => None,
+    });
+    for (kind, text) in quoted.collect::<Vec<_>>() {
+        error.insert(kind, text);
+    }
+    let plain = error.to_string();
+    if printable::lines(&plain) == plain {
+        // With colours, if stderr is a terminal.
+        let _ = error.print();
+    } else {
+        print_error(plain.trim_end());
+    }
+    ExitCode::from(2)
 }
 
 /// A table; the columns from the second on are set to the right when `numbers` is.
@@ -67,7 +139,11 @@ pub fn table<const COLUMNS: usize>(
 fn row<T: ToString>(cells: impl IntoIterator<Item = T>, numbers: bool) -> Row {
     let cells = cells.into_iter().enumerate().map(|(column, text)| {
         let right = numbers && column > 0;
-        Cell::new(text.to_string()).set_alignment(if right { CellAlignment::Right } else { CellAlignment::Left })
+        Cell::new(printable::printable(text.to_string())).set_alignment(if right {
+            CellAlignment::Right
+        } else {
+            CellAlignment::Left
+        })
     });
     Row::from(cells.collect::<Vec<_>>())
 }
@@ -85,6 +161,21 @@ mod tests {
     fn a_table_sets_numbers_to_the_right() {
         let shown = table(["", "sent"], [["users".into(), "3".into()]], true);
         assert!(shown.contains("│ users ┆    3 │"), "{shown}");
+    }
+
+    #[test]
+    fn a_cell_is_one_line_without_control_characters() {
+        let shown = table(["", ""], [["a\nb".into(), "\x1b[31m\u{202e}".into()]], false);
+        assert!(shown.contains(r"a\nb") && shown.contains(r"\u{1b}[31m\u{202e}"), "{shown}");
+    }
+
+    #[test]
+    fn causes_are_one_line_and_our_own_lists_keep_their_lines() {
+        let cause = io::Error::other("ERROR: first\nDETAIL: \x1b[2Jsecond");
+        let error = anyhow::Error::new(cause).context("cannot read a\nb");
+        assert_eq!(explain(&error), r"cannot read a\nb: ERROR: first\nDETAIL: \u{1b}[2Jsecond");
+        assert_eq!(explain(&Failure("stopped\nat line 3".into()).into()), "stopped\nat line 3");
+        assert_eq!(explain(&WrongUse("faults:\n  - \x1b".into()).into()), "faults:\n  - \\u{1b}");
     }
 
     #[test]

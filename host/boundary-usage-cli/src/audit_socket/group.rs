@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::printable::printable;
+
 /// A group of this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketGroup(pub(super) u32);
@@ -17,7 +19,9 @@ impl FromStr for SocketGroup {
             let number = text.parse().ok().filter(|number| *number != u32::MAX);
             return number.map(Self).ok_or_else(|| format!("{text} is too large for the number of a group"));
         }
-        match nix::unistd::Group::from_name(text) {
+        let found = nix::unistd::Group::from_name(text);
+        let text = printable(text);
+        match found {
             Ok(Some(group)) => Ok(Self(group.gid.as_raw())),
             Ok(None) => Err(format!("there is no group `{text}`; create it, or give another name or a number")),
             Err(error) => Err(format!("cannot look up the group `{text}`: {error}")),
