@@ -2,7 +2,7 @@
 //! before a commit, instead of one, or between a commit and its reply.
 //!
 //! Cuts are queued and strike one after the other, as faults do in `faults`. There no database is needed; here the
-//! driver, the server and their sockets are real.
+//! driver, the server and their sockets are real. The program `postgres-proxy` offers this to tests in other languages.
 
 use std::collections::VecDeque;
 use std::io;
@@ -37,6 +37,21 @@ pub enum Cut {
     Reply,
     /// As `Reply`, but the connection stays open and silent.
     Silence,
+    /// At the request of this number, counted from 1 when the cut is at the head of the queue. The server does not get the
+    /// request. A request is a message that the client waits on: a simple query, or a `Sync`.
+    Request(u64),
+    /// As `Request`, but the connection stays open and silent.
+    SilentRequest(u64),
+}
+
+/// How a connection ends at a cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// An orderly end of the stream.
+    #[default]
+    Fin,
+    /// A reset: what is on its way is discarded.
+    Reset,
 }
 
 /// The proxy. It ends with the runtime that it was made on.
@@ -48,10 +63,12 @@ pub struct PostgresProxy {
 
 struct Wire {
     server: Address,
-    cuts: Mutex<VecDeque<Cut>>,
+    cuts: Mutex<VecDeque<(Cut, Ending)>>,
     commits: watch::Sender<u64>,
     round_trips: AtomicU64,
     deliver: Notify,
+    /// New connections are closed at once.
+    refuses: AtomicBool,
 }
 
 enum Address {
@@ -80,6 +97,7 @@ impl PostgresProxy {
             commits: watch::Sender::new(0),
             round_trips: AtomicU64::new(0),
             deliver: Notify::new(),
+            refuses: AtomicBool::new(false),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let SocketAddr::V4(address) = listener.local_addr()? else { unreachable!("it was bound to an IPv4 address") };
@@ -91,7 +109,17 @@ impl PostgresProxy {
 
     /// Queues a cut.
     pub fn cut(&self, cut: Cut) {
-        self.wire.cuts().push_back(cut);
+        self.cut_with(cut, Ending::Fin);
+    }
+
+    /// Queues a cut that ends the connection in this way.
+    pub fn cut_with(&self, cut: Cut, ending: Ending) {
+        self.wire.cuts().push_back((cut, ending));
+    }
+
+    /// Sets whether new connections are closed at once, as if the server refused them.
+    pub fn refuse(&self, refuses: bool) {
+        self.wire.refuses.store(refuses, Ordering::Relaxed);
     }
 
     /// Cuts that have not struck yet.
@@ -153,14 +181,21 @@ pub async fn round_trips_of_flushes(url: &str) -> Result<RoundTrips> {
 }
 
 impl Wire {
-    fn cuts(&self) -> MutexGuard<'_, VecDeque<Cut>> {
+    fn cuts(&self) -> MutexGuard<'_, VecDeque<(Cut, Ending)>> {
         self.cuts.lock().expect("no holder of this lock panics")
     }
 
     /// The cut that strikes at this message, if one does.
-    fn strikes(&self, message: &Message) -> Option<Cut> {
+    fn strikes(&self, message: &Message) -> Option<(Cut, Ending)> {
         let mut cuts = self.cuts();
-        let strikes = if *cuts.front()? == Cut::Write { message.writes } else { message.commits };
+        let strikes = match &mut cuts.front_mut()?.0 {
+            Cut::Write => message.writes,
+            Cut::Request(number) | Cut::SilentRequest(number) => {
+                *number -= u64::from(message.requests);
+                *number == 0
+            }
+            _ => message.commits,
+        };
         if strikes { cuts.pop_front() } else { None }
     }
 
@@ -187,7 +222,11 @@ impl Wire {
         let (from_client, to_client) = client.into_split();
         let answers = Answers { to_client: to_client.into(), muted: false.into(), committed: Notify::new() };
         tokio::select! {
-            ended = self.forward(Messages::of(from_client), to_server, &answers) => ended,
+            ended = self.forward(Messages::of(from_client), to_server, &answers) => match ended? {
+                Ending::Fin => Ok(()),
+                // Closing a socket that does not linger sends a reset.
+                Ending::Reset => answers.to_client.lock().await.as_ref().set_zero_linger(),
+            },
             ended = answers.forward(from_server) => ended,
         }
     }
@@ -198,30 +237,32 @@ impl Wire {
         mut messages: Messages,
         mut to_server: impl AsyncWrite + Unpin,
         answers: &Answers,
-    ) -> io::Result<()> {
+    ) -> io::Result<Ending> {
         loop {
             let (message, bytes) = messages.next().await?;
             if message.commits {
                 self.commits.send_modify(|commits| *commits += 1);
             }
-            if messages.started && matches!(bytes[0], b'Q' | b'S') {
+            if message.requests {
                 self.round_trips.fetch_add(1, Ordering::Relaxed);
             }
-            let cut = self.strikes(&message);
+            let Some((cut, ending)) = self.strikes(&message) else {
+                to_server.write_all(&bytes).await?;
+                continue;
+            };
             match cut {
-                None => to_server.write_all(&bytes).await?,
-                Some(Cut::Write | Cut::Commit) => return Ok(()),
-                Some(Cut::CommitDelayed | Cut::Reply | Cut::Silence) => {
+                Cut::Write | Cut::Commit | Cut::Request(_) => return Ok(ending),
+                Cut::SilentRequest(_) => messages.end().await?,
+                Cut::CommitDelayed | Cut::Reply | Cut::Silence => {
                     answers.muted.store(true, Ordering::Relaxed);
-                    if cut == Some(Cut::CommitDelayed) {
+                    if cut == Cut::CommitDelayed {
                         answers.to_client.lock().await.shutdown().await?;
                         self.deliver.notified().await;
                     }
                     to_server.write_all(&bytes).await?;
                     answers.committed.notified().await;
-                    match cut {
-                        Some(Cut::Silence) => {}
-                        _ => return Ok(()),
+                    if cut != Cut::Silence {
+                        return Ok(ending);
                     }
                 }
             }
@@ -263,6 +304,8 @@ struct Message {
     /// Usage is to be written: the statement is executed, not only prepared.
     writes: bool,
     commits: bool,
+    /// The client waits for a reply.
+    requests: bool,
 }
 
 /// A client's messages, read one by one: a type (not in the first ones), a length that counts itself, a body.
@@ -272,6 +315,9 @@ struct Messages {
     /// The names under which statements that write usage were prepared.
     writing: Vec<Vec<u8>>,
 }
+
+/// What tells a statement that writes usage from one that reads it.
+const WRITES: [&str; 2] = ["INSERT INTO boundary_usage_stats AS s", "UPDATE boundary_usage_stats AS s"];
 
 /// The code of the message that starts a session: the version of the protocol, 3.0.
 const START: &[u8] = &[0, 3, 0, 0];
@@ -293,18 +339,27 @@ impl Messages {
         Ok((message, bytes))
     }
 
+    /// Returns when the client closes the connection.
+    async fn end(&mut self) -> io::Result<()> {
+        tokio::io::copy(&mut self.from_client, &mut tokio::io::sink()).await.map(drop)
+    }
+
     fn recognise(&mut self, kind: u8, body: &[u8]) -> Message {
         let mut texts = body.split(|byte| *byte == 0);
         let (first, second) = (texts.next().unwrap_or_default(), texts.next().unwrap_or_default());
-        let mut message = Message::default();
+        let mut message = Message { requests: matches!(kind, b'Q' | b'S'), ..Message::default() };
         match kind {
             0 => self.started = body.starts_with(START),
             b'Q' => {
                 message.commits = first.ends_with(b"COMMIT");
                 message.writes = first.starts_with(b"EXECUTE boundary_usage_write");
             }
-            b'P' if String::from_utf8_lossy(second).contains("boundary_usage_stats AS s") => {
-                self.writing.push(first.to_vec());
+            // A driver that prepares nothing under a name uses the empty name again and again.
+            b'P' => {
+                self.writing.retain(|name| name != first);
+                if WRITES.iter().any(|write| String::from_utf8_lossy(second).contains(write)) {
+                    self.writing.push(first.to_vec());
+                }
             }
             b'B' => message.writes = self.writing.iter().any(|name| name == second),
             _ => {}
@@ -315,6 +370,9 @@ impl Messages {
 
 async fn accept(listener: TcpListener, wire: Arc<Wire>) {
     while let Ok((client, _)) = listener.accept().await {
+        if wire.refuses.load(Ordering::Relaxed) {
+            continue;
+        }
         let wire = wire.clone();
         // An error is an end like any other: the client sees its connection closed.
         tokio::spawn(async move { wire.carry(client).await });

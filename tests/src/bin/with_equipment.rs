@@ -1,6 +1,7 @@
-//! Runs a command with what the tests of the hosts in other languages need: a PostgreSQL server, and the program.
+//! Runs a command with what the tests of the hosts in other languages need: a PostgreSQL server, the program, and a proxy
+//! that cuts connections (`postgres-proxy`).
 //!
-//! The command finds both in its environment. The server is gone when the command has ended.
+//! The command finds them in its environment. The server is gone when the command has ended.
 
 #![forbid(unsafe_code)]
 
@@ -13,11 +14,12 @@ fn main() -> Result<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
     let command = arguments.next().context("which command? Usage: with_equipment COMMAND [ARGUMENT…]")?;
     let server = PostgresServer::running()?;
-    let program = std::env::current_exe()?.with_file_name("program-under-test");
+    let built = std::env::current_exe()?;
     let status = Command::new(&command)
         .args(arguments)
         .env("BOUNDARY_USAGE_TEST_POSTGRES", server.url("postgres", "postgres"))
-        .env("BOUNDARY_USAGE_TEST_PROGRAM", program)
+        .env("BOUNDARY_USAGE_TEST_PROGRAM", built.with_file_name("program-under-test"))
+        .env("BOUNDARY_USAGE_TEST_POSTGRES_PROXY", built.with_file_name("postgres-proxy"))
         .status()
         .with_context(|| format!("cannot run {}", command.display()))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
