@@ -221,14 +221,17 @@ impl Wire {
     ) -> io::Result<()> {
         let (from_client, to_client) = client.into_split();
         let answers = Answers { to_client: to_client.into(), muted: false.into(), committed: Notify::new() };
-        tokio::select! {
-            ended = self.forward(Messages::of(from_client), to_server, &answers) => match ended? {
-                Ending::Fin => Ok(()),
-                // Closing a socket that does not linger sends a reset.
-                Ending::Reset => answers.to_client.lock().await.as_ref().set_zero_linger(),
-            },
-            ended = answers.forward(from_server) => ended,
+        let ending = tokio::select! {
+            ended = self.forward(Messages::of(from_client), to_server, &answers) => ended?,
+            ended = answers.forward(from_server) => ended.map(|()| Ending::Fin)?,
+        };
+        if ending == Ending::Reset {
+            let to_client = answers.to_client.into_inner();
+            to_client.as_ref().set_zero_linger()?;
+            // Dropping it would send an orderly end before the reset.
+            to_client.forget();
         }
+        Ok(())
     }
 
     /// Hands the server what the client says. The connection is cut when this ends.
