@@ -4,6 +4,7 @@
  * A component is not trusted. Nothing here knows the component's runtime; `component` translates.
  */
 
+import type { Account } from "./account.ts";
 import type { Database, Transaction } from "./database/index.ts";
 import { BoundaryUsageError } from "./errors.ts";
 import { REQUESTS_MAX, type Stored, type UniqueSet, type Update } from "./usage.ts";
@@ -15,21 +16,39 @@ const SKETCH_BYTES_MAX = 131_096;
 export class Capabilities {
   readonly #replica: string;
   readonly #database: Database;
-  #opening = false;
+  readonly #account: Account;
+  #flushing = false;
+  #opening: Promise<Transaction> | undefined;
   #transaction: Transaction | undefined;
   #ending: Promise<void> = Promise.resolve();
   #granted = new Set<string>();
-  #hasRow = false;
+  #stored: Stored | undefined;
+  #number = 0n;
   #commitSent = false;
 
-  constructor(replica: string, database: Database) {
+  constructor(replica: string, database: Database, account: Account) {
     this.#replica = replica;
     this.#database = database;
+    this.#account = account;
   }
 
   /** One commit for each flush that the host asks for. */
   flushBegins(): void {
+    this.#flushing = true;
     this.#commitSent = false;
+  }
+
+  /**
+   * Rolls back what the component has left open, and refuses transactions until the next flush. Returns whether the
+   * component has broken the contract: it must end its transaction before its flush ends.
+   */
+  async flushEnds(): Promise<boolean> {
+    this.#flushing = false;
+    const isOpen = this.#opening !== undefined || this.#transaction !== undefined;
+    // One that is being opened must not stay open when it is.
+    await this.#opening?.catch(() => undefined);
+    await this.rollBack();
+    return isOpen;
   }
 
   /** Opens the transaction. */
@@ -37,19 +56,22 @@ export class Capabilities {
     if (replica !== this.#replica) {
       throw refused(`replica ${replica} is not the component's own`);
     }
-    if (this.#opening || this.#transaction !== undefined) {
+    if (!this.#flushing) {
+      throw refused("no flush is running");
+    }
+    if (this.#opening !== undefined || this.#transaction !== undefined) {
       throw refused("the component has a transaction open");
     }
     if (this.#commitSent) {
       throw refused("this flush has sent its commit");
     }
     this.#granted = new Set();
-    this.#opening = true;
+    this.#stored = undefined;
+    this.#opening = this.#ending.then(() => this.#database.begin());
     try {
-      await this.#ending;
-      this.#transaction = await this.#database.begin();
+      this.#transaction = await this.#opening;
     } finally {
-      this.#opening = false;
+      this.#opening = undefined;
     }
   }
 
@@ -61,7 +83,8 @@ export class Capabilities {
     } else if (lock === "replica" && mode === "exclusive") {
       await transaction.acquireReplica(this.#replica);
     } else {
-      const rule = lock === "cutover" ? "only a collection holds the cutover lock alone" : "a replica's lock is exclusive";
+      const rule =
+        lock === "cutover" ? "only a collection holds the cutover lock alone" : "a replica's lock is exclusive";
       throw refused(rule);
     }
     this.#granted.add(lock);
@@ -73,9 +96,10 @@ export class Capabilities {
     if (!this.#granted.has("replica")) {
       throw refused("to read needs the replica's lock");
     }
-    const stored = await transaction.read(this.#replica);
+    const stored = checkStored(await transaction.read(this.#replica));
     this.#granted.add("read");
-    this.#hasRow = stored.uniques !== undefined;
+    this.#stored = stored;
+    this.#account.lastFlushRead(this.#replica, stored.lastFlush);
     return stored;
   }
 
@@ -89,12 +113,19 @@ export class Capabilities {
       throw refused("the transaction has an upsert already");
     }
     check(update);
+    const stored = this.#stored;
     const newPeriod = update.uniques.tag === "delta";
-    if (newPeriod === this.#hasRow) {
+    if (stored === undefined || newPeriod === (stored.uniques !== undefined)) {
       throw refused("the update does not fit what was read: a delta begins a row, and all else needs one");
+    }
+    if (update.flush !== stored.lastFlush + 1n) {
+      throw refused(
+        `the component numbers its flush ${update.flush}, and the number after the last one is ${stored.lastFlush + 1n}`,
+      );
     }
     await transaction.upsert(this.#replica, update);
     this.#granted.add("upserted");
+    this.#number = update.flush;
     return newPeriod;
   }
 
@@ -108,6 +139,7 @@ export class Capabilities {
     this.#transaction = undefined;
     this.#commitSent = true;
     await transaction.commit();
+    this.#account.committed(this.#number);
   }
 
   /** Ends the transaction, if one is open, without its update. */
@@ -132,13 +164,33 @@ function refused(message: string): BoundaryUsageError {
   return new BoundaryUsageError("refused", message);
 }
 
+/** What a database returns must fit the contract: a value that does not would break the component. */
+function checkStored({ lastFlush, uniques }: Stored): Stored {
+  const isCount = (count: unknown) => typeof count === "bigint" && count >= 0n && count <= REQUESTS_MAX;
+  const sets = uniques === undefined ? [] : [uniques.workspaces, uniques.users];
+  const isSet = ({ count, sketch }: UniqueSet) => {
+    return isCount(count) && sketch instanceof Uint8Array && sketch.length <= SKETCH_BYTES_MAX;
+  };
+  if (!isCount(lastFlush) || !sets.every(isSet)) {
+    throw refused("the database's rows of this replica are damaged: a count or a sketch is out of range; repair them");
+  }
+  return uniques === undefined ? { lastFlush } : { lastFlush, uniques };
+}
+
 /** A component's numbers are untrusted; its sketches are read by the next one that merges them. */
 function check(update: Update): void {
   const { uniques } = update;
   const sets = uniques.tag === "unchanged" ? [] : [uniques.val.workspaces, uniques.val.users];
   sets.forEach(checkSketch);
-  const numbers = { "flush number": update.flush, "allowed requests": update.allowed, "denied requests": update.denied };
-  for (const [name, number] of [...Object.entries(numbers), ...sets.map(({ count }) => ["unique ids", count] as const)]) {
+  const numbers = {
+    "flush number": update.flush,
+    "allowed requests": update.allowed,
+    "denied requests": update.denied,
+  };
+  for (const [name, number] of [
+    ...Object.entries(numbers),
+    ...sets.map(({ count }) => ["unique ids", count] as const),
+  ]) {
     if (number > REQUESTS_MAX) {
       throw refused(`the component's ${name}: ${number} is beyond 2^63 - 1`);
     }
@@ -148,7 +200,8 @@ function check(update: Update): void {
 /** The start of a compact Theta sketch: preamble length, version, family. Those who merge it check the rest. */
 function checkSketch({ sketch }: UniqueSet): void {
   const [preamble = 0, version, family] = sketch;
-  const isTheta = sketch.length >= 8 && (preamble & 0x3f) >= 1 && (preamble & 0x3f) <= 3 && version === 3 && family === 3;
+  const isTheta =
+    sketch.length >= 8 && (preamble & 0x3f) >= 1 && (preamble & 0x3f) <= 3 && version === 3 && family === 3;
   if (!isTheta || sketch.length > SKETCH_BYTES_MAX) {
     throw refused("the component's sketch is not a compact Theta sketch");
   }

@@ -9,9 +9,10 @@ import { readFile } from "node:fs/promises";
 
 import { instantiate, type Root } from "../dist/component/tracker.js";
 
+import type { Account } from "./account.ts";
 import { Capabilities } from "./capabilities.ts";
 import type { Database } from "./database/index.ts";
-import { BoundaryUsageError, type ErrorKind, messageOf } from "./errors.ts";
+import { BoundaryUsageError, type ErrorKind, messageOf, printable } from "./errors.ts";
 import { type Flushed, type Halves, halves, hyphenated, type Stored, type Update } from "./usage.ts";
 
 /** What one batch of requests adds. */
@@ -30,7 +31,9 @@ const modules = new Map<string, Promise<WebAssembly.Module>>();
 function compiled(name: string): Promise<WebAssembly.Module> {
   let module = modules.get(name);
   if (module === undefined) {
-    module = readFile(new URL(`../dist/component/${name}`, import.meta.url)).then((bytes) => WebAssembly.compile(bytes));
+    module = readFile(new URL(`../dist/component/${name}`, import.meta.url)).then((bytes) =>
+      WebAssembly.compile(bytes),
+    );
     modules.set(name, module);
   }
   return module;
@@ -41,16 +44,19 @@ export class Instance {
   readonly #replica: Halves;
   readonly #capabilities: Capabilities;
   readonly #root: Root;
+  readonly #broken = Promise.withResolvers<never>();
 
   private constructor(replica: Halves, capabilities: Capabilities, root: Root) {
     this.#replica = replica;
     this.#capabilities = capabilities;
     this.#root = root;
+    // It is looked at only while a flush runs.
+    this.#broken.promise.catch(() => undefined);
   }
 
   /** Instantiates the component for this replica on this database. */
-  static async start(replica: string, database: Database, key: Uint8Array): Promise<Instance> {
-    const capabilities = new Capabilities(hyphenated(halves(replica, "replica id")), database);
+  static async start(replica: string, database: Database, key: Uint8Array, account: Account): Promise<Instance> {
+    const capabilities = new Capabilities(hyphenated(halves(replica, "replica id")), database, account);
     try {
       const root = await instantiate(compiled, imports(capabilities, key));
       return new Instance(halves(replica, "replica id"), capabilities, root);
@@ -64,13 +70,28 @@ export class Instance {
     try {
       this.#root.track(activities);
     } catch (error) {
-      throw broke(error);
+      const broken = broke(error);
+      this.#broken.reject(broken);
+      throw broken;
     }
   }
 
-  /** Writes what was tracked since the last flush; throws what the component answered. */
+  /** Writes what was tracked since the last flush; throws the error that the component returned. */
   async flush(): Promise<Flushed> {
     this.#capabilities.flushBegins();
+    // A call of an instance that breaks meanwhile may never return.
+    const flush = Promise.race([this.#flush(), this.#broken.promise]);
+    const error = await flush.then(
+      () => undefined,
+      (error: BoundaryUsageError) => error,
+    );
+    if ((await this.#capabilities.flushEnds()) && error?.kind !== "component") {
+      throw broke("it ended its flush and left its transaction open");
+    }
+    return flush;
+  }
+
+  async #flush(): Promise<Flushed> {
     try {
       const flushed = await this.#root.flush(this.#replica);
       switch (flushed.tag) {
@@ -83,9 +104,6 @@ export class Instance {
       }
     } catch (error) {
       throw answered(error) ?? broke(error);
-    } finally {
-      // A component that dropped its transaction has not waited for its end; one that broke has not dropped it.
-      await this.#capabilities.rollBack();
     }
   }
 }
@@ -99,7 +117,7 @@ function imports(capabilities: Capabilities, key: Uint8Array): any {
       return new Transaction();
     }
     static commit(_transaction: Transaction): Promise<void> {
-      return answering(capabilities.commit());
+      return answering(capabilities.commit(), "commit-unknown");
     }
     read(): Promise<Stored> {
       return answering(capabilities.read());
@@ -125,21 +143,24 @@ function imports(capabilities: Capabilities, key: Uint8Array): any {
   };
 }
 
-/** Turns a failure into the answer of the contract. One that is none of ours is a refusal: nothing was applied. */
-async function answering<T>(call: Promise<T>): Promise<T> {
+/**
+ * Turns a failure into an error of the contract. One of another kind has applied nothing and counts as `otherwise`; if the
+ * commit may have been sent, the outcome is unknown.
+ */
+async function answering<T>(call: Promise<T>, otherwise: ErrorKind = "refused"): Promise<T> {
   try {
     return await call;
   } catch (error) {
     const isAnswer = error instanceof BoundaryUsageError && ANSWERS.includes(error.kind);
     // What is thrown without a payload would break the component.
-    throw { payload: { tag: isAnswer ? error.kind : "refused", val: messageOf(error) } };
+    throw { payload: { tag: isAnswer ? error.kind : otherwise, val: printable(messageOf(error)) } };
   }
 }
 
-/** The error that the component answered, if it did. */
+/** The error that the component returned, if it did. */
 function answered(error: unknown): BoundaryUsageError | undefined {
-  const { tag = "", val = "" } = error as { tag?: string; val?: string };
-  return ANSWERS.includes(tag) ? new BoundaryUsageError(tag as ErrorKind, val) : undefined;
+  const { tag, val } = (error ?? {}) as { tag?: unknown; val?: unknown };
+  return ANSWERS.includes(String(tag)) ? new BoundaryUsageError(tag as ErrorKind, String(val ?? "")) : undefined;
 }
 
 function broke(error: unknown): BoundaryUsageError {

@@ -2,11 +2,14 @@
  * The handle that a proxy holds: hands activity to the component, and flushes it.
  */
 
+import { setTimeout as sleep } from "node:timers/promises";
+
+import { Account } from "./account.ts";
 import { type Activity, Instance } from "./component.ts";
 import type { Database } from "./database/index.ts";
-import { BoundaryUsageError } from "./errors.ts";
+import { BoundaryUsageError, messageOf, printable } from "./errors.ts";
 import { Schedule } from "./schedule.ts";
-import { type Flushed, halves, REQUESTS_MAX } from "./usage.ts";
+import { type Flushed, halves, requests } from "./usage.ts";
 
 /** Settings of a tracker. */
 export interface TrackerOptions {
@@ -20,14 +23,21 @@ export interface TrackerOptions {
   onError?: (error: BoundaryUsageError) => void;
 }
 
+/** The type of this package's process warnings. */
+const WARNING = "BoundaryUsageWarning";
+
 /** How many activities are handed over in one call, at most. */
 const BATCH = 256;
 
 /** How many activities wait while a component that broke is being replaced, at most. */
 const WAITING_MAX = 65_536;
 
-/** The longest wait that a timer knows. */
+/** The longest wait that a timer of Node.js can do, in milliseconds: about 24 days. */
 const TIMER_MAX = 2 ** 31 - 1;
+
+/** The first wait between two attempts of the last flush, in milliseconds; it doubles up to the longest. */
+const SHUTDOWN_RETRY_MIN = 50;
+const SHUTDOWN_RETRY_MAX = 1_000;
 
 /**
  * A running tracker of one replica.
@@ -41,6 +51,7 @@ export class Tracker {
   readonly #key: Uint8Array;
   readonly #options: Required<TrackerOptions>;
   readonly #schedule: Schedule;
+  readonly #account: Account;
   #instance: Instance | undefined;
   #starting: Promise<Instance> | undefined;
   #batch: Activity[] = [];
@@ -54,18 +65,12 @@ export class Tracker {
     this.#key = key;
     this.#options = options;
     this.#schedule = new Schedule(options.flushInterval, options.flushJitter);
+    this.#account = new Account((error) => this.#tell(error));
   }
 
   /** Starts a tracker for this replica, which is a UUID, on this database. */
   static async start(replica: string, database: Database, options: TrackerOptions = {}): Promise<Tracker> {
-    const onError = (error: BoundaryUsageError) => process.emitWarning(error.message, "BoundaryUsageWarning");
-    const settings = { flushInterval: 60_000, flushJitter: 0.1, shutdownTimeout: 10_000, onError, ...options };
-    if (!(settings.flushInterval >= 1)) {
-      throw new BoundaryUsageError("configuration", `flushInterval is ${settings.flushInterval}, must be at least 1`);
-    }
-    if (!(settings.flushJitter >= 0 && settings.flushJitter <= 1)) {
-      throw new BoundaryUsageError("configuration", `flushJitter is ${settings.flushJitter}, must be from 0 to 1`);
-    }
+    const settings = checked(options);
     halves(replica, "replica id");
     const tracker = new Tracker(replica, database, await database.hashingKey(), settings);
     await tracker.#running();
@@ -85,8 +90,8 @@ export class Tracker {
     this.#batch.push({
       workspace: halves(workspace, "workspace"),
       owner: halves(owner, "owner"),
-      allowed: count(allowed),
-      denied: count(denied),
+      allowed: requests(allowed, "number of allowed requests"),
+      denied: requests(denied, "number of denied requests"),
     });
     if (this.#batch.length >= BATCH) {
       this.#handOver();
@@ -104,23 +109,34 @@ export class Tracker {
   }
 
   /**
-   * Accepts nothing more, flushes once more and stops.
+   * Accepts nothing more, writes what is left and stops.
    *
-   * Throws when that flush failed, or took longer than `shutdownTimeout`: what was tracked since the last flush that
-   * succeeded is lost then.
+   * A flush that fails is tried again until `shutdownTimeout`, unless trying again cannot help. Throws the last error then,
+   * or one of the kind `timed-out`: what was tracked since the last flush that succeeded is lost, or its fate is unknown.
    */
   async shutdown(): Promise<Flushed> {
     this.#mustRun();
     this.#stopped = true;
     clearTimeout(this.#timer);
     const limit = this.#options.shutdownTimeout;
+    const ends = performance.now() + limit;
     let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<never>((_, reject) => {
-      const error = new BoundaryUsageError("timed-out", `the last flush took longer than ${limit} ms`);
-      timer = setTimeout(reject, limit, error);
-    });
+    const late = new Promise<never>((_, reject) => (timer = setTimeout(() => reject(tooLate(limit)), limit)));
+    late.catch(() => undefined);
     try {
-      return await Promise.race([this.#flushNext(), late]);
+      for (let wait = SHUTDOWN_RETRY_MIN; ; wait = Math.min(2 * wait, SHUTDOWN_RETRY_MAX)) {
+        try {
+          return await Promise.race([this.#flushNext(), late]);
+        } catch (error) {
+          const left = ends - performance.now();
+          const { kind } = error as BoundaryUsageError;
+          if (left < SHUTDOWN_RETRY_MIN || kind === "refused" || kind === "timed-out") {
+            throw kind === "commit-unknown" ? tooLate(limit, error) : error;
+          }
+          // Nearer and nearer to the end, so that the last attempt comes shortly before it.
+          await sleep(Math.min(wait, left / 2));
+        }
+      }
     } finally {
       clearTimeout(timer);
     }
@@ -140,40 +156,58 @@ export class Tracker {
   }
 
   async #flushOnce(): Promise<Flushed> {
+    let instance: Instance | undefined;
     try {
       this.#handOver();
-      const instance = await this.#running();
+      instance = await this.#running();
       const flushed = await instance.flush();
       this.#flushIn(this.#schedule.afterSuccess(Math.random()));
       return flushed;
     } catch (error) {
-      this.#failed(error as BoundaryUsageError);
+      this.#failed(error as BoundaryUsageError, instance);
       this.#flushIn(this.#schedule.afterFailure(Math.random()));
       throw error;
     }
   }
 
-  /** Hands the batch to the component, if one runs. What goes to one that breaks is lost. */
+  /** Hands the batch to the component, if one runs. */
   #handOver(): void {
-    if (this.#instance !== undefined && this.#batch.length > 0) {
+    const instance = this.#instance;
+    if (instance !== undefined && this.#batch.length > 0) {
       const batch = this.#batch;
       this.#batch = [];
       try {
-        this.#instance.track(batch);
+        instance.track(batch);
       } catch (error) {
-        this.#failed(error as BoundaryUsageError);
+        this.#failed(error as BoundaryUsageError, instance);
       }
     }
   }
 
-  /** A component that broke cannot be called again, and what it held is gone with it. */
-  #failed(error: BoundaryUsageError): void {
-    if (error.kind === "component") {
+  /** A component that broke cannot be called again. An error of one that was replaced says nothing about its successor. */
+  #failed(error: BoundaryUsageError, instance: Instance | undefined): void {
+    if (error.kind === "component" && instance !== undefined && this.#instance === instance) {
       this.#instance = undefined;
-      // The next flush tries again, and says so when that fails.
+      // The next flush tries again, and reports it if that fails.
       void this.#running().catch(() => undefined);
     }
-    this.#options.onError(error);
+    this.#tell(error);
+  }
+
+  /** Calls `onError`. What that throws, or a promise of it that is rejected, must not end the flush loop or the process. */
+  #tell(error: BoundaryUsageError): void {
+    const warn = (thrown: unknown) => {
+      process.emitWarning(
+        printable(`onError failed: ${messageOf(thrown)}; it was called with: ${error.message}`),
+        WARNING,
+      );
+    };
+    try {
+      const returned: unknown = this.#options.onError(error);
+      Promise.resolve(returned).catch(warn);
+    } catch (thrown) {
+      warn(thrown);
+    }
   }
 
   /** The component that runs; a new one is started if none does. */
@@ -181,10 +215,14 @@ export class Tracker {
     if (this.#instance !== undefined) {
       return this.#instance;
     }
-    this.#starting ??= Instance.start(this.#replica, this.#database, this.#key).finally(() => {
+    this.#starting ??= this.#start().finally(() => {
       this.#starting = undefined;
     });
-    const instance = await this.#starting;
+    return this.#starting;
+  }
+
+  async #start(): Promise<Instance> {
+    const instance = await Instance.start(this.#replica, this.#database, this.#key, this.#account);
     this.#instance = instance;
     this.#handOver();
     return instance;
@@ -200,10 +238,35 @@ export class Tracker {
   }
 }
 
-function count(requests: number | bigint): bigint {
-  if (requests < 0 || (typeof requests === "number" && !Number.isSafeInteger(requests))) {
-    throw new BoundaryUsageError("configuration", `${requests} requests: a count is a whole number, and never negative`);
+/** The error of a shutdown that does not know what became of its last flush. */
+function tooLate(limit: number, cause?: unknown): BoundaryUsageError {
+  const what = `the last flush has not ended within ${limit} ms, and it is unknown whether it was applied`;
+  const hint = "`boundary-usage status` shows the time and number of each replica's last flush";
+  const kind = cause === undefined ? "timed-out" : "commit-unknown";
+  return new BoundaryUsageError(kind, `${what}; ${hint}`, { cause });
+}
+
+/** The default of `onError`. */
+function warn(error: BoundaryUsageError): void {
+  process.emitWarning(error.message, WARNING);
+}
+
+/** Fills in what is not set, and refuses what makes no sense. Callers in JavaScript can pass any value. */
+function checked(options: TrackerOptions): Required<TrackerOptions> {
+  const { flushInterval = 60_000, flushJitter = 0.1, shutdownTimeout = 10_000, onError = warn } = options;
+  const between = (name: string, value: unknown, least: number, most: number) => {
+    if (typeof value !== "number" || !(value >= least && value <= most)) {
+      const range = `must be a number from ${least} to ${most}`;
+      throw new BoundaryUsageError("configuration", `${name} is ${printable(messageOf(value))}, ${range}`);
+    }
+  };
+  if (flushInterval !== Number.POSITIVE_INFINITY) {
+    between("flushInterval", flushInterval, 1, TIMER_MAX);
   }
-  const whole = BigInt(requests);
-  return whole < REQUESTS_MAX ? whole : REQUESTS_MAX;
+  between("flushJitter", flushJitter, 0, 1);
+  between("shutdownTimeout", shutdownTimeout, 0, TIMER_MAX);
+  if (typeof onError !== "function") {
+    throw new BoundaryUsageError("configuration", "onError is not a function");
+  }
+  return { flushInterval, flushJitter, shutdownTimeout, onError };
 }

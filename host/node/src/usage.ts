@@ -62,10 +62,11 @@ export interface Halves {
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
-/** Reads a UUID that names someone. `what` is for the message. */
+/** Reads a UUID that is not nil. `what` is for the message. Callers in JavaScript can pass any value. */
 export function halves(uuid: string, what: string): Halves {
-  if (!UUID.test(uuid)) {
-    throw new BoundaryUsageError("configuration", `the ${what} ${JSON.stringify(uuid)} is not a UUID`);
+  if (typeof uuid !== "string" || !UUID.test(uuid)) {
+    const hint = "write it as xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+    throw new BoundaryUsageError("configuration", `the ${what} ${shown(uuid)} is not a UUID; ${hint}`);
   }
   const digits = uuid.replaceAll("-", "");
   const read = { high: BigInt(`0x${digits.slice(0, 16)}`), low: BigInt(`0x${digits.slice(16)}`) };
@@ -79,4 +80,38 @@ export function halves(uuid: string, what: string): Halves {
 export function hyphenated({ high, low }: Halves): string {
   const digits = high.toString(16).padStart(16, "0") + low.toString(16).padStart(16, "0");
   return digits.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}
+
+/** Reads a count of requests: a whole number that is not negative. Counts beyond 2^63 - 1 are taken for that. */
+export function requests(count: number | bigint, what: string): bigint {
+  const isCount = typeof count === "bigint" || (typeof count === "number" && Number.isSafeInteger(count));
+  if (!isCount || count < 0) {
+    const rule = "a count is a whole number and never negative; pass a bigint beyond 2^53";
+    throw new BoundaryUsageError("configuration", `the ${what} ${shown(count)} is not a count of requests; ${rule}`);
+  }
+  return least(BigInt(count), REQUESTS_MAX);
+}
+
+/** Adds two counts, up to 2^63 - 1. */
+export function sum(left: bigint, right: bigint): bigint {
+  return least(left + right, REQUESTS_MAX);
+}
+
+function least(left: bigint, right: bigint): bigint {
+  return left < right ? left : right;
+}
+
+/** A value for a message: a short text in quotes, a number, or only the type. */
+function shown(value: unknown): string {
+  switch (typeof value) {
+    case "string":
+      return JSON.stringify(value.length > 80 ? `${value.slice(0, 80)}…` : value);
+    case "number":
+    case "bigint":
+    case "boolean":
+    case "undefined":
+      return String(value);
+    default:
+      return value === null ? "null" : `of the type ${typeof value}`;
+  }
 }

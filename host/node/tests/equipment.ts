@@ -8,6 +8,9 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { DatabaseSync } from "node:sqlite";
+import type { Writable } from "node:stream";
 import test, { after } from "node:test";
 
 import pg from "pg";
@@ -60,6 +63,40 @@ export class Program {
   }
 }
 
+/** A proxy in front of a PostgreSQL database, which cuts connections: the commands are in `tests/src/bin/postgres-proxy.rs`. */
+export class CuttingProxy {
+  readonly url: string;
+  readonly #input: Writable;
+  readonly #lines: AsyncIterator<string>;
+
+  private constructor(url: string, input: Writable, lines: AsyncIterator<string>) {
+    this.url = url;
+    this.#input = input;
+    this.#lines = lines;
+  }
+
+  static async inFrontOf(url: string): Promise<CuttingProxy> {
+    // It ends with its standard input, which this process holds.
+    const child = spawn(equipment("BOUNDARY_USAGE_TEST_POSTGRES_PROXY"), [url], { stdio: ["pipe", "pipe", "inherit"] });
+    const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
+    return new CuttingProxy(await line(lines), child.stdin, lines);
+  }
+
+  /** Runs a command, and returns what it prints. One at a time. */
+  ask(command: string): Promise<string> {
+    this.#input.write(`${command}\n`);
+    return line(this.#lines);
+  }
+}
+
+async function line(lines: AsyncIterator<string>): Promise<string> {
+  const { done, value } = await lines.next();
+  if (done) {
+    throw new Error("the proxy has ended");
+  }
+  return value;
+}
+
 /** A folder that is removed with the tests. */
 export async function newFolder(): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), "boundary-usage-"));
@@ -89,6 +126,19 @@ export async function sql(url: string, statement: string): Promise<any[]> {
     return (await client.query(statement)).rows;
   } finally {
     await client.end();
+  }
+}
+
+/** Reads a database of either kind behind the library's back. */
+export async function rows(url: string, query: string): Promise<any[]> {
+  if (!url.startsWith("sqlite")) {
+    return sql(url, query);
+  }
+  const database = new DatabaseSync(url.slice("sqlite:".length));
+  try {
+    return database.prepare(query).all();
+  } finally {
+    database.close();
   }
 }
 

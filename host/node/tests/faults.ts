@@ -73,7 +73,10 @@ function faulty(faults: Faults, inner: Transaction): Transaction {
       return inner.upsert(replica, update);
     },
     async commit() {
-      for (const [step, kind] of [["commit", "unavailable"], ["commit-lost", "commit-unknown"]] as const) {
+      for (const [step, kind] of [
+        ["commit", "unavailable"],
+        ["commit-lost", "commit-unknown"],
+      ] as const) {
         if (faults.strikes(step)) {
           await inner.rollback();
           throw injected(kind);

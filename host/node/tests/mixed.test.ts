@@ -93,7 +93,10 @@ onEachDatabase("a replica can move from one host to the other", async (url) => {
     }
   }
   const { replicas } = await program.json("status");
-  assert.deepEqual(replicas.map((one: { last_flush: number }) => one.last_flush), [3]);
+  assert.deepEqual(
+    replicas.map((one: { last_flush: number }) => one.last_flush),
+    [3],
+  );
   assert.deepEqual(await program.totals(), [3, 1, 3, 0]);
   await database.close();
 });

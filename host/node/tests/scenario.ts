@@ -63,7 +63,10 @@ class World {
         return;
       case "collect": {
         const totals = await this.#program.totals();
-        assert.deepEqual(totals.map((total, index) => `${"WUAD"[index]}${total}`), rest);
+        assert.deepEqual(
+          totals.map((total, index) => `${"WUAD"[index]}${total}`),
+          rest,
+        );
         return;
       }
       case "rows":

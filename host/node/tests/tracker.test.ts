@@ -6,6 +6,7 @@ import test from "node:test";
 import { BoundaryUsageError, connect, Tracker } from "boundary-usage";
 import pg from "pg";
 
+import { Account } from "../src/account.ts";
 import { Capabilities } from "../src/capabilities.ts";
 import { lockKey } from "../src/database/postgres.ts";
 import { Schedule } from "../src/schedule.ts";
@@ -60,7 +61,10 @@ test("R7: the loop flushes by itself and goes on after a failure", async () => {
   await written;
   clearInterval(alive);
   await tracker.shutdown();
-  assert.deepEqual(errors.map(({ kind }) => kind), ["unavailable"]);
+  assert.deepEqual(
+    errors.map(({ kind }) => kind),
+    ["unavailable"],
+  );
   assert.ok(faults.begun >= 2);
   assert.deepEqual(await new Program(url).totals(), [1, 1, 1, 1]);
 });
@@ -90,7 +94,11 @@ test("counts saturate; ids that name nobody and counts that are none are refused
     await tracker.flush();
   }
   const nil = numbered(0);
-  for (const [workspace, owner, allowed] of [[nil, uuid("u1"), 0], [uuid("w1"), nil, 0], ["w1", uuid("u1"), 0]] as const) {
+  for (const [workspace, owner, allowed] of [
+    [nil, uuid("u1"), 0],
+    [uuid("w1"), nil, 0],
+    ["w1", uuid("u1"), 0],
+  ] as const) {
     assert.throws(() => tracker.track(workspace, owner, allowed), { kind: "configuration" });
   }
   for (const allowed of [-1, 0.5, Number.NaN, -1n]) {
@@ -133,6 +141,31 @@ test("trackers in one process flush at once", async () => {
   await database.close();
 });
 
+onEachDatabase("a transaction that the component forgets, or that opens too late, is rolled back", async (url) => {
+  const [database, other] = [await connect(url), await connect(url)];
+  const capabilities = new Capabilities(uuid("r1"), database, new Account(() => {}));
+  const lock = async () => {
+    await capabilities.acquire("cutover", "shared");
+    await capabilities.acquire("replica", "exclusive");
+  };
+  capabilities.flushBegins();
+  await capabilities.begin(uuid("r1"));
+  await lock();
+  assert.equal(await capabilities.flushEnds(), true);
+  // Opened, and not waited for.
+  capabilities.flushBegins();
+  const opening = capabilities.begin(uuid("r1"));
+  assert.equal(await capabilities.flushEnds(), true);
+  await opening;
+  await assert.rejects(() => capabilities.read(), { kind: "refused", message: /no transaction open/ });
+  // Nothing holds a lock: another one gets them at once.
+  const transaction = await other.begin();
+  await transaction.acquireCutover();
+  await transaction.acquireReplica(uuid("r1"));
+  await transaction.rollback();
+  await Promise.all([database.close(), other.close()]);
+});
+
 test("a failure that is none of the database's is answered, and loses nothing", async () => {
   const { faults, tracker, errors } = await started(await newSqlite());
   tracker.track(uuid("w1"), uuid("u1"), 1, 1);
@@ -145,33 +178,65 @@ test("a failure that is none of the database's is answered, and loses nothing", 
   await tracker.shutdown();
 });
 
-test("a component that breaks is replaced", async () => {
-  const { faults, tracker, errors } = await started(await newSqlite());
-  // A number that is none cannot cross the border, and breaks the call in its middle.
+test("an unexpected failure of a commit leaves its outcome unknown, and the next flush finds out", async () => {
+  const url = await newSqlite();
+  const { faults, tracker } = await started(url);
   const { begin } = faults;
-  faults.begin = async () => {
-    const transaction = await begin.call(faults);
-    transaction.read = () => Promise.resolve({ lastFlush: "odd" as unknown as bigint });
-    return transaction;
-  };
-  tracker.track(uuid("w1"), uuid("u1"), 1, 1);
-  await assert.rejects(() => tracker.flush(), { kind: "component" });
+  // One without a message, one that is not even an error, and one whose text cannot be made.
+  for (const thrown of [new RangeError(), undefined, Object.create(null)]) {
+    faults.begin = async () => {
+      const transaction = await begin.call(faults);
+      const commit = transaction.commit;
+      transaction.commit = async () => {
+        await commit();
+        throw thrown;
+      };
+      return transaction;
+    };
+    tracker.track(uuid("w1"), uuid("u1"), 1, 1);
+    await assert.rejects(() => tracker.flush(), { kind: "commit-unknown" });
+    assert.equal((await tracker.flush()).outcome, "confirmed");
+  }
   faults.begin = begin;
-  tracker.track(uuid("w2"), uuid("u2"), 1, 1);
-  assert.deepEqual(await tracker.flush(), { outcome: "written", flush: 1n, newPeriod: true });
-  assert.deepEqual(errors.map(({ kind }) => kind), ["component"]);
   await tracker.shutdown();
+  assert.deepEqual(await new Program(url).totals(), [1, 1, 3, 3]);
+});
+
+test("what a database returns is checked before it reaches the component, and nothing is lost", async () => {
+  const url = await newSqlite();
+  const { faults, tracker } = await started(url);
+  const { begin } = faults;
+  const none = { count: 0n, sketch: new Uint8Array() };
+  const uniques = { workspaces: none, users: none };
+  const odd: unknown[] = [
+    { lastFlush: "odd" },
+    { lastFlush: -1n },
+    { lastFlush: 2n ** 64n },
+    { lastFlush: 1n, uniques: { ...uniques, users: { count: 1n, sketch: new Uint8Array(200_000) } } },
+    { lastFlush: 1n, uniques: { ...uniques, users: { count: 1.5, sketch: new Uint8Array() } } },
+  ];
+  tracker.track(uuid("w1"), uuid("u1"), 1, 1);
+  for (const read of odd) {
+    faults.begin = async () => Object.assign(await begin.call(faults), { read: async () => read });
+    await assert.rejects(() => tracker.flush(), { kind: "refused", message: /damaged/ });
+  }
+  faults.begin = begin;
+  assert.deepEqual(await tracker.flush(), { outcome: "written", flush: 1n, newPeriod: true });
+  await tracker.shutdown();
+  assert.deepEqual(await new Program(url).totals(), [1, 1, 1, 1]);
 });
 
 onEachDatabase("R9: the component is kept to its own replica and to the order of the contract", async (url) => {
   const database = await connect(url);
-  const capabilities = new Capabilities(uuid("r1"), database);
+  const capabilities = new Capabilities(uuid("r1"), database, new Account(() => {}));
   const refused = (call: Promise<unknown>, message: RegExp) => assert.rejects(call, { kind: "refused", message });
   const empty = { count: 0n, sketch: Uint8Array.from([1, 3, 3, 0, 0, 0, 0, 0]) };
   const none = { workspaces: empty, users: empty };
   const delta = { tag: "delta" as const, val: none };
   const update = { flush: 1n, uniques: delta, allowed: 0n, denied: 0n };
 
+  await refused(capabilities.begin(uuid("r1")), /no flush is running/);
+  capabilities.flushBegins();
   await refused(capabilities.read(), /no transaction open/);
   await refused(capabilities.begin(uuid("r2")), /not the component's own/);
   await capabilities.begin(uuid("r1"));
@@ -189,6 +254,9 @@ onEachDatabase("R9: the component is kept to its own replica and to the order of
     await refused(capabilities.upsert({ ...update, uniques }), /does not fit what was read/);
   }
   await refused(capabilities.upsert({ ...update, allowed: 2n ** 63n }), /beyond 2\^63 - 1/);
+  for (const flush of [0n, 2n, 2n ** 63n - 1n]) {
+    await refused(capabilities.upsert({ ...update, flush }), /the number after the last one is 1/);
+  }
   assert.equal(await capabilities.upsert(update), true);
   await refused(capabilities.upsert(update), /an upsert already/);
   await capabilities.commit();
@@ -196,6 +264,7 @@ onEachDatabase("R9: the component is kept to its own replica and to the order of
   capabilities.flushBegins();
   await capabilities.begin(uuid("r1"));
   await refused(capabilities.commit(), /nothing to commit/);
+  assert.equal(await capabilities.flushEnds(), false);
   await database.close();
 });
 
@@ -214,10 +283,7 @@ test("D6: locks of others hold a flush up, and a limit ends that", async () => {
     await faults.close();
   };
   // At once, because the limit is 5 s.
-  await Promise.all([
-    holdUp("9", /cutover lock/),
-    holdUp(`9, ${lockKey(uuid("r1"))}`, /another flush of replica/),
-  ]);
+  await Promise.all([holdUp("9", /cutover lock/), holdUp(`9, ${lockKey(uuid("r1"))}`, /another flush of replica/)]);
 });
 
 test("connections that died while idle are replaced", async () => {
@@ -225,7 +291,8 @@ test("connections that died while idle are replaced", async () => {
   const { faults, tracker } = await started(url);
   tracker.track(uuid("w1"), uuid("u1"), 1, 1);
   await tracker.flush();
-  const end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+  const end =
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
   await sql(url, end);
   tracker.track(uuid("w2"), uuid("u2"), 1, 1);
   assert.deepEqual(await tracker.flush(), { outcome: "written", flush: 2n, newPeriod: false });
