@@ -2,7 +2,7 @@
  * What both kinds of database read and say in the same way.
  */
 
-import { BoundaryUsageError } from "../errors.ts";
+import { BoundaryUsageError, messageOf } from "../errors.ts";
 import type { Stored } from "../usage.ts";
 
 /** Reads the hashing key. */
@@ -35,4 +35,19 @@ export function stored(row: StoredRow): Stored {
 export function oldFlush(replica: string, flush: bigint): BoundaryUsageError {
   const what = `flush ${flush} of replica ${replica} was written before, or a later one was`;
   return new BoundaryUsageError("conflict", `${what}; make sure that no second process runs under this id`);
+}
+
+/** A database whose hashing key is not the one that the tracker hashes under: its sketches cannot be merged. */
+export function otherKey(): BoundaryUsageError {
+  const what = "the database is not the one of the start: its hashing key differs";
+  return new BoundaryUsageError(
+    "refused",
+    `${what}; put the first database back, or restart the process to use this one`,
+  );
+}
+
+/** A commit without a reply. */
+export function commitUnknown(error: unknown): BoundaryUsageError {
+  const what = `the commit brought no reply (${messageOf(error)}): it is unknown whether the flush was applied`;
+  return new BoundaryUsageError("commit-unknown", `${what}; the next flush finds out`, { cause: error });
 }

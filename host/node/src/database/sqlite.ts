@@ -5,16 +5,18 @@
  * The driver blocks the thread, so nothing waits inside it: another writer's lock is asked for again until it is granted.
  */
 
-import { existsSync } from "node:fs";
-import { dirname } from "node:path";
+import { realpathSync, statSync } from "node:fs";
+import { resolve } from "node:path";
 import { DatabaseSync, type SQLInputValue } from "node:sqlite";
 import { setTimeout as sleep } from "node:timers/promises";
+import { pathToFileURL } from "node:url";
 
 import { BoundaryUsageError, type ErrorKind, messageOf } from "../errors.ts";
 import type { Stored, Uniques, Update } from "../usage.ts";
 import type { Database, Transaction } from "./index.ts";
-import { oldFlush, SELECT_APPLIED, SELECT_KEY, stored, type StoredRow } from "./rows.ts";
+import { commitUnknown, oldFlush, otherKey, SELECT_APPLIED, SELECT_KEY, stored, type StoredRow } from "./rows.ts";
 import { type Applied, checkedKey, migrations, missing, randomKey } from "./schema.ts";
+import { type SqliteFile, sqliteFile } from "./url.ts";
 
 /** How long to wait for another writer, and how often to ask, in milliseconds. */
 const BUSY_LIMIT = 5_000;
@@ -93,10 +95,37 @@ type Arguments = Record<string, SQLInputValue>;
 class Connection {
   readonly path: string;
   readonly #driver: DatabaseSync;
+  readonly #file: string | undefined;
+  readonly #log: string;
+  #logFile: string | undefined;
 
-  constructor(path: string) {
+  constructor(path: string, create: boolean) {
     this.path = path;
-    this.#driver = guarded("opening the database file", path, () => new DatabaseSync(path, { timeout: 0 }));
+    const action = "opening the database file";
+    const before = identity(path);
+    if (before === undefined && !create) {
+      throw new BoundaryUsageError("unavailable", `there is no database file \`${path}\`, and mode=rw creates none`);
+    }
+    const file = pathToFileURL(path);
+    file.search = create ? "mode=rwc" : "mode=rw";
+    this.#driver = guarded(action, path, () => new DatabaseSync(file, { timeout: 0 }));
+    this.#file = identity(path);
+    if (this.#file === undefined || (before !== undefined && before !== this.#file)) {
+      this.close();
+      throw replaced(path);
+    }
+    this.#log = `${realpathSync(path)}-wal`;
+  }
+
+  /**
+   * Fails if the file or its write-ahead log is no longer the one that is open: whatever is written to a deleted file is
+   * lost. To be called while a transaction holds the file, because only then the log is sure to exist.
+   */
+  checkFile(): void {
+    this.#logFile ??= identity(this.#log);
+    if (identity(this.path) !== this.#file || identity(this.#log) !== this.#logFile) {
+      throw replaced(this.path);
+    }
   }
 
   execute(action: string, sql: string): void {
@@ -139,39 +168,36 @@ class Connection {
 /** A SQLite file. */
 export class Sqlite implements Database {
   readonly #path: string;
+  readonly #create: boolean;
   readonly #idle: Connection[] = [];
+  #key: Uint8Array | undefined;
 
-  private constructor(path: string) {
-    this.#path = path;
+  private constructor({ path, create }: SqliteFile) {
+    this.#path = resolve(path);
+    this.#create = create;
   }
 
   /** Opens the file or creates it, and brings the schema up to date. */
   static async connect(url: string): Promise<Sqlite> {
-    const database = new Sqlite(pathOf(url));
-    const connection = await database.#take();
-    try {
-      await bringUpToDate(connection);
-    } catch (error) {
-      connection.close();
-      throw error;
-    }
-    database.#idle.push(connection);
+    const database = new Sqlite(sqliteFile(url));
+    database.#idle.push(await database.#open());
     return database;
   }
 
   async hashingKey(): Promise<Uint8Array> {
-    const connection = await this.#take();
-    const row = connection.row("reading the hashing key", SELECT_KEY);
-    this.#idle.push(connection);
-    return checkedKey(row?.["hashing_key"] as Uint8Array | undefined);
+    this.#key ??= await this.#readKey();
+    return this.#key;
   }
 
   async begin(): Promise<Transaction> {
-    const connection = await this.#take();
+    const connection = this.#idle.pop() ?? (await this.#open());
     try {
       await connection.whenFree("opening a transaction", "BEGIN IMMEDIATE");
+      connection.checkFile();
     } catch (error) {
       connection.close();
+      // The others may have the same fault.
+      await this.close();
       throw error;
     }
     return new SqliteTransaction(connection, this.#idle);
@@ -181,15 +207,26 @@ export class Sqlite implements Database {
     this.#idle.splice(0).forEach((connection) => connection.close());
   }
 
-  async #take(): Promise<Connection> {
-    const idle = this.#idle.pop();
-    if (idle !== undefined) {
-      return idle;
-    }
-    const connection = new Connection(this.#path);
+  async #readKey(): Promise<Uint8Array> {
+    const connection = this.#idle.pop() ?? (await this.#open());
+    const key = keyOf(connection);
+    this.#idle.push(connection);
+    return key;
+  }
+
+  /**
+   * Opens the file. One that has come in the place of another must have the same hashing key, and one that is missing is
+   * created with it: so no activity is lost that comes after.
+   */
+  async #open(): Promise<Connection> {
+    const connection = new Connection(this.#path, this.#create);
     try {
       // To turn the write-ahead log on takes the file for oneself, too.
       await connection.whenFree("opening the database file", "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
+      await bringUpToDate(connection, this.#key);
+      if (this.#key !== undefined && !Buffer.from(keyOf(connection)).equals(this.#key)) {
+        throw otherKey();
+      }
     } catch (error) {
       connection.close();
       throw error;
@@ -198,7 +235,23 @@ export class Sqlite implements Database {
   }
 }
 
-async function bringUpToDate(connection: Connection): Promise<void> {
+function keyOf(connection: Connection): Uint8Array {
+  return checkedKey(connection.row("reading the hashing key", SELECT_KEY)?.["hashing_key"] as Uint8Array | undefined);
+}
+
+/** What tells a file from another one of the same name; none if there is no file. */
+function identity(path: string): string | undefined {
+  const found = statSync(path, { bigint: true, throwIfNoEntry: false });
+  return found && `${found.dev}:${found.ino}`;
+}
+
+function replaced(path: string): BoundaryUsageError {
+  const hint = "the next flush opens what is there; to restore a backup, stop all processes that use the file first";
+  const message = `the database file \`${path}\` or its log was deleted or replaced while it was open; ${hint}`;
+  return new BoundaryUsageError("unavailable", message);
+}
+
+async function bringUpToDate(connection: Connection, key = randomKey()): Promise<void> {
   const action = "bringing the schema up to date";
   const known = await migrations("sqlite");
   if (missing(known, applied(connection)).length === 0) {
@@ -211,7 +264,7 @@ async function bringUpToDate(connection: Connection): Promise<void> {
     connection.execute(action, sql);
     connection.row(action, INSERT_APPLIED, { version, name, checksum });
   }
-  connection.row(action, INSERT_KEY, { key: randomKey() });
+  connection.row(action, INSERT_KEY, { key });
   connection.execute(action, "COMMIT");
 }
 
@@ -256,12 +309,19 @@ class SqliteTransaction implements Transaction {
 
   async commit(): Promise<void> {
     try {
+      this.#connection.checkFile();
+    } catch (error) {
+      // This rolls back.
+      this.#connection.close();
+      throw error;
+    }
+    try {
       this.#connection.execute("committing", "COMMIT");
     } catch (error) {
       this.#connection.close();
       // A write that failed may have reached the log all the same, for the next process to find.
       const code = codeOf((error as Error).cause);
-      throw code === undefined || code === IO ? new BoundaryUsageError("commit-unknown", messageOf(error)) : error;
+      throw code === undefined || code === IO ? commitUnknown(error) : error;
     }
     this.#idle.push(this.#connection);
   }
@@ -279,22 +339,6 @@ class SqliteTransaction implements Transaction {
 function cells({ workspaces, users }: Uniques): Arguments {
   const sketches = { workspaces_sketch: workspaces.sketch, users_sketch: users.sketch };
   return { workspaces: workspaces.count, users: users.count, ...sketches };
-}
-
-function pathOf(url: string): string {
-  const wrong = (message: string) => new BoundaryUsageError("configuration", `${message}; expected \`sqlite:PATH\``);
-  const rest = url.slice("sqlite:".length);
-  if (/^\/\/[^/]*@/.test(rest)) {
-    throw wrong("a SQLite URL has no user, password or host");
-  }
-  const path = rest.replace(/^\/\//, "");
-  if (path === "" || path.startsWith(":memory:") || path.startsWith("file:") || path.includes("?")) {
-    throw wrong("a SQLite database must be a file, and takes no parameters");
-  }
-  if (!existsSync(dirname(path))) {
-    throw wrong(`there is no directory \`${dirname(path)}\`; create it, or correct the path`);
-  }
-  return path;
 }
 
 /** The primary result code; none when the driver itself has failed. */
