@@ -25,8 +25,16 @@ test("SQLite has the same tables whichever host makes them", async () => {
   await new Program(theirs).json("collect");
   const tables = (url: string) =>
     inSqlite(url, (database) => {
-      const found = database.prepare("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").all();
-      const texts = found.map(({ type, name, sql }) => [type, name, String(sql).replace(/\s+/g, " ").replace(/ ?([()]) ?/g, "$1")]);
+      const found = database
+        .prepare("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name")
+        .all();
+      const texts = found.map(({ type, name, sql }) => [
+        type,
+        name,
+        String(sql)
+          .replace(/\s+/g, " ")
+          .replace(/ ?([()]) ?/g, "$1"),
+      ]);
       return [texts, database.prepare(MIGRATIONS).all()];
     });
   assert.deepEqual(tables(ours), tables(theirs));
@@ -47,7 +55,11 @@ test("PostgreSQL has the same tables whichever host makes them", async () => {
 });
 
 const changes: [string, string, RegExp][] = [
-  ["a newer schema", "UPDATE boundary_usage_migrations SET version = 99 WHERE version = 2", /version 99.*newer release/],
+  [
+    "a newer schema",
+    "UPDATE boundary_usage_migrations SET version = 99 WHERE version = 2",
+    /version 99.*newer release/,
+  ],
   ["a different schema", "UPDATE boundary_usage_migrations SET checksum = '' WHERE version = 1", /different release/],
   ["a schema without its key", "DELETE FROM boundary_usage_deployment", /no key of 16 bytes/],
 ];

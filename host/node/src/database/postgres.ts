@@ -6,15 +6,16 @@
  * server's.
  */
 
-import { isIPv4 } from "node:net";
+import type { Pool, PoolClient, PoolConfig, QueryResult } from "pg";
 
-import type { ClientBase, Pool, PoolClient, PoolConfig } from "pg";
-
-import { BoundaryUsageError, messageOf } from "../errors.ts";
+import { BoundaryUsageError } from "../errors.ts";
 import type { Stored, Update } from "../usage.ts";
 import type { Database, Transaction } from "./index.ts";
-import { oldFlush, SELECT_APPLIED, SELECT_KEY, stored, type StoredRow } from "./rows.ts";
-import { type Applied, checkedKey, migrations, missing, randomKey } from "./schema.ts";
+import { cannotConnect, failure, needsOtherEncryption, replyOf } from "./postgres_errors.ts";
+import { begin, bringUpToDate, readOnly } from "./postgres_schema.ts";
+import { type Target, targetOf } from "./postgres_url.ts";
+import { commitUnknown, oldFlush, otherKey, SELECT_KEY, stored, type StoredRow } from "./rows.ts";
+import { checkedKey } from "./schema.ts";
 
 /** How many connections are open at once, at most: one for each tracker that flushes. */
 const CONNECTIONS_MAX = 10;
@@ -25,33 +26,9 @@ const CONNECT_LIMIT = 5_000;
 /** How long to wait for any reply, in milliseconds: longer than the server's own limits, for when it is silent. */
 const REPLY_LIMIT = 15_000;
 
-const BEGIN =
-  "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s'; " +
-  "SET LOCAL statement_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '15s'";
-
-/** The cutover lock, alone: one process makes the schema, and no flush runs meanwhile. */
-const LOCK_SCHEMA = "BEGIN; SET LOCAL lock_timeout = '10s'; SELECT pg_advisory_xact_lock(9)";
-
-const CREATE_MIGRATIONS = `
-  CREATE TABLE IF NOT EXISTS boundary_usage_migrations (
-    version BIGINT PRIMARY KEY,
-    description TEXT NOT NULL,
-    installed_on TIMESTAMPTZ NOT NULL DEFAULT now(),
-    success BOOLEAN NOT NULL,
-    checksum BYTEA NOT NULL,
-    execution_time BIGINT NOT NULL
-  )`;
-
-const INSERT_APPLIED = `
-  INSERT INTO boundary_usage_migrations (version, description, success, checksum, execution_time)
-  VALUES ($1, $2, TRUE, $3, -1)`;
-
-const INSERT_KEY = "INSERT INTO boundary_usage_deployment (hashing_key) VALUES ($1) ON CONFLICT DO NOTHING";
-
-const TABLE_EXISTS = "SELECT to_regclass('boundary_usage_migrations') IS NOT NULL AS present";
-
 const READ = `
-  SELECT r.last_flush, s.unique_workspaces_count, s.unique_users_count, s.workspaces_sketch, s.users_sketch
+  SELECT r.last_flush, s.unique_workspaces_count, s.unique_users_count, s.workspaces_sketch, s.users_sketch,
+    (SELECT hashing_key FROM boundary_usage_deployment) AS hashing_key
   FROM (SELECT $1::uuid AS replica_id) AS asked
   LEFT JOIN boundary_usage_replicas AS r ON r.replica_id = asked.replica_id
   LEFT JOIN boundary_usage_stats AS s ON s.replica_id = asked.replica_id`;
@@ -101,48 +78,67 @@ const WRITE = {
 /** A PostgreSQL database. */
 export class Postgres implements Database {
   readonly #pool: Pool;
+  readonly #target: Target;
+  #schema = "";
+  #key: Uint8Array | undefined;
 
-  private constructor(pool: Pool) {
+  private constructor(pool: Pool, target: Target) {
     this.#pool = pool;
+    this.#target = target;
   }
 
   /** Connects, and brings the schema up to date. */
   static async connect(url: string): Promise<Postgres> {
-    const configuration = configured(url);
+    const target = targetOf(url);
     const driver = await import("pg").catch((cause: unknown) => {
       throw new BoundaryUsageError("configuration", "PostgreSQL needs the package pg; npm install pg", { cause });
     });
-    const pool = new driver.default.Pool(configuration);
-    // A connection that dies while it is idle is no failure: the pool lets go of it.
-    pool.on("error", () => {});
-    const database = new Postgres(pool);
-    try {
-      await bringUpToDate(pool);
-    } catch (error) {
-      await pool.end();
-      throw failure("bringing the database's schema up to date", error);
+    // Which kinds of encryption to try, one after the other.
+    for (const [attempt, tls] of target.tls.entries()) {
+      const pool = new driver.default.Pool(configured(target, tls));
+      // A connection that breaks while it is idle is no failure: the pool lets go of it.
+      pool.on("error", () => {});
+      // One that breaks while it is in use fails the statement that waits for it; without a listener it ends the process.
+      // The driver's defaults are the application's: replies are in text here, whatever those say.
+      pool.on("connect", (client) =>
+        Object.assign(
+          client.on("error", () => {}),
+          { binary: false },
+        ),
+      );
+      const database = new Postgres(pool, target);
+      try {
+        await database.#bringUpToDate();
+        return database;
+      } catch (error) {
+        await pool.end();
+        if (attempt + 1 === target.tls.length || !needsOtherEncryption(error)) {
+          throw error;
+        }
+      }
     }
-    return database;
+    throw new Error("there is at least one kind of encryption to try");
   }
 
   async hashingKey(): Promise<Uint8Array> {
-    const { rows } = await this.#pool.query(SELECT_KEY).catch((error: unknown) => {
-      throw failure("reading the hashing key", error);
+    this.#key ??= await this.#using("reading the hashing key", async (client) => {
+      const [row] = await readOnly(client, this.#schema, SELECT_KEY);
+      return checkedKey(row?.hashing_key);
     });
-    return checkedKey(rows[0]?.hashing_key);
+    return this.#key;
   }
 
   /** An idle connection may have died unnoticed: then the next one is tried, at last a new one. */
   async begin(): Promise<Transaction> {
     for (let idle = this.#pool.idleCount; ; idle -= 1) {
-      let client: PoolClient | undefined;
+      const client = await this.#client();
       try {
-        client = await this.#pool.connect();
-        await client.query(BEGIN);
-        return new PostgresTransaction(client);
+        await client.query(begin("READ WRITE", this.#schema));
+        return new PostgresTransaction(client, this.#key);
       } catch (error) {
-        client?.release(true);
-        if (client === undefined || idle <= 0) {
+        client.release(true);
+        // A server that is silent is as silent on the next connection.
+        if (idle <= 0 || /timeout/.test((error as Error).message)) {
           throw failure("opening a transaction", error);
         }
       }
@@ -152,71 +148,72 @@ export class Postgres implements Database {
   async close(): Promise<void> {
     await this.#pool.end();
   }
-}
 
-/** What the URL says, and what it leaves open. Nothing of it is shown: a mistyped URL can hold a password anywhere. */
-function configured(url: string): PoolConfig {
-  const expected = "expected `postgres://USER:PASSWORD@HOST:PORT/DATABASE`";
-  if (!URL.canParse(url) || !/^\w+:\/\//.test(url)) {
-    throw new BoundaryUsageError("configuration", `the PostgreSQL URL is not valid; ${expected}`);
+  async #bringUpToDate(): Promise<void> {
+    this.#schema = await this.#using("bringing the database's schema up to date", bringUpToDate);
   }
-  const { hostname, searchParams } = new URL(url);
-  const configuration: PoolConfig = {
-    application_name: "boundary-usage",
-    connectionString: url,
-    connectionTimeoutMillis: CONNECT_LIMIT,
-    max: CONNECTIONS_MAX,
-    query_timeout: REPLY_LIMIT,
-  };
-  if (!isThisMachine(searchParams.get("host") ?? hostname) && !searchParams.has("sslmode")) {
-    // A remote host is verified unless the URL says otherwise, as in the Rust host.
-    configuration.ssl = { rejectUnauthorized: true };
-  }
-  return configuration;
-}
 
-function isThisMachine(host: string): boolean {
-  const isLoopback = isIPv4(host) ? host.startsWith("127.") : ["[::1]", "::1", "localhost", ""].includes(host);
-  return isLoopback || host.startsWith("/");
-}
-
-async function bringUpToDate(pool: Pool): Promise<void> {
-  const known = await migrations("postgres");
-  const client = await pool.connect();
-  try {
-    if (missing(known, await applied(client)).length > 0) {
-      await client.query(LOCK_SCHEMA);
-      await client.query(CREATE_MIGRATIONS);
-      // Looked up again: another process may have migrated since.
-      for (const { version, name, checksum, sql } of missing(known, await applied(client))) {
-        await client.query(sql);
-        await client.query(INSERT_APPLIED, [version, name, checksum]);
-      }
-      await client.query(INSERT_KEY, [randomKey()]);
-      await client.query("COMMIT");
+  /** Does something with a connection, which is closed if that fails. */
+  async #using<T>(action: string, act: (client: PoolClient) => Promise<T>): Promise<T> {
+    const client = await this.#client();
+    try {
+      const result = await act(client);
+      client.release();
+      return result;
+    } catch (error) {
+      client.release(true);
+      throw failure(action, error);
     }
-    client.release();
-  } catch (error) {
-    client.release(true);
-    throw error;
+  }
+
+  async #client(): Promise<PoolClient> {
+    try {
+      return await this.#pool.connect();
+    } catch (error) {
+      throw cannotConnect(this.#target.address, error);
+    }
   }
 }
 
-async function applied(client: ClientBase): Promise<Applied[]> {
-  const { rows: found } = await client.query(TABLE_EXISTS);
-  if (found[0]?.present !== true) {
-    return [];
+/** The settings of the driver. Each is given, because what it takes from the environment itself differs from libpq. */
+function configured(target: Target, tls: Target["tls"][number]): PoolConfig {
+  return {
+    application_name: target.applicationName,
+    connectionTimeoutMillis: target.connectLimit ?? CONNECT_LIMIT,
+    database: target.database,
+    host: target.host,
+    max: CONNECTIONS_MAX,
+    options: target.options,
+    password: target.password,
+    port: target.port,
+    query_timeout: REPLY_LIMIT,
+    ssl: tls,
+    // The application may have changed what the driver makes of a type.
+    types: { getTypeParser: (type: number) => (type === BYTEA ? bytea : (text: string) => text) },
+    user: target.user,
+  } as PoolConfig;
+}
+
+/** The number of the type `bytea`. */
+const BYTEA = 17;
+
+/** Reads bytes in either of the forms that `bytea_output` can ask for. */
+function bytea(text: string): Buffer {
+  if (text.startsWith("\\x")) {
+    return Buffer.from(text.slice(2), "hex");
   }
-  const { rows } = await client.query(SELECT_APPLIED);
-  return rows.map(({ version, checksum }) => ({ version: Number(version), checksum }));
+  const byte = (_: string, escaped: string) => (escaped === "\\" ? escaped : String.fromCharCode(parseInt(escaped, 8)));
+  return Buffer.from(text.replace(/\\(\\|[0-7]{3})/g, byte), "latin1");
 }
 
 /** An open transaction, and the connection that it runs on. */
 class PostgresTransaction implements Transaction {
   readonly #client: PoolClient;
+  readonly #key: Uint8Array | undefined;
 
-  constructor(client: PoolClient) {
+  constructor(client: PoolClient, key: Uint8Array | undefined) {
     this.#client = client;
+    this.#key = key;
   }
 
   async acquireCutover(): Promise<void> {
@@ -232,7 +229,11 @@ class PostgresTransaction implements Transaction {
   }
 
   async read(replica: string): Promise<Stored> {
-    return stored((await this.#row("reading the stored usage", READ, [replica])) as StoredRow);
+    const row = (await this.#row("reading the stored usage", READ, [replica])) as StoredRow & { hashing_key: Buffer };
+    if (this.#key !== undefined && !row.hashing_key?.equals(this.#key)) {
+      throw otherKey();
+    }
+    return stored(row);
   }
 
   async upsert(replica: string, update: Update): Promise<void> {
@@ -249,16 +250,21 @@ class PostgresTransaction implements Transaction {
 
   /** Only an ordinary error reply says for certain that nothing was applied. */
   async commit(): Promise<void> {
+    let reply: QueryResult;
     try {
-      await this.#client.query("COMMIT");
+      reply = await this.#client.query("COMMIT");
     } catch (error) {
       this.#client.release(true);
       const { code, severity } = replyOf(error);
       // A session that ends or is cancelled, and a pooler that lost the server, may say so after the commit was done.
       const isCertain = severity === "ERROR" && !/^(08|57|40003)/.test(code);
-      throw isCertain ? failure("committing", error) : new BoundaryUsageError("commit-unknown", messageOf(error));
+      throw isCertain ? failure("committing", error) : commitUnknown(error);
     }
     this.#client.release();
+    if (reply.command !== "COMMIT") {
+      const message = "committing failed: a statement of the transaction had failed, and the server rolled it back";
+      throw new BoundaryUsageError("unavailable", message);
+    }
   }
 
   async rollback(): Promise<void> {
@@ -292,31 +298,4 @@ class PostgresTransaction implements Transaction {
 export function lockKey(replica: string): number {
   const words = replica.replaceAll("-", "").match(/.{8}/g) ?? [];
   return words.reduce((key, word) => key ^ Number.parseInt(word, 16), 0);
-}
-
-/** What the server replied; nothing when the error is the driver's. */
-function replyOf(error: unknown): { code: string; severity: string } {
-  const { code, severity } = error as { code?: unknown; severity?: unknown };
-  const isReply = typeof code === "string" && typeof severity === "string";
-  return isReply ? { code, severity } : { code: "", severity: "" };
-}
-
-/** The error of a statement: nothing is applied. Classes are those of the manual's appendix of error codes. */
-function failure(action: string, error: unknown): BoundaryUsageError {
-  if (error instanceof BoundaryUsageError) {
-    return error;
-  }
-  const { code } = replyOf(error);
-  const what = `${action} failed: ${messageOf(error)}`;
-  const answer = { cause: error };
-  if (["55P03", "40P01", "40001"].includes(code)) {
-    return new BoundaryUsageError("conflict", `${what}: another transaction was in the way; it is tried again`, answer);
-  }
-  if (code === "42501") {
-    return new BoundaryUsageError("refused", `${what}; grant the role boundary_usage_replica`, answer);
-  }
-  // A statement's time limit, a standby, a session ended because it was idle: these pass.
-  const passes = ["57014", "25006", "25P03", "25P04"].includes(code);
-  const isRefusal = !passes && /^(22|23|25|42)/.test(code);
-  return new BoundaryUsageError(isRefusal ? "refused" : "unavailable", isRefusal ? `${what} (${code})` : what, answer);
 }
