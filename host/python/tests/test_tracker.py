@@ -140,7 +140,7 @@ def test_a_component_that_breaks_is_replaced(sqlite_url: str, monkeypatch: pytes
 
 def test_r9_the_component_is_kept_to_its_own_replica_and_to_the_order_of_the_contract(url: str) -> None:
     capabilities = Capabilities(uuid("r1"), connect(url))
-    empty = UniqueSet(0, bytes.fromhex("0103030000000000"))
+    empty = UniqueSet(0, bytes.fromhex("01030300001e0000"))
     update = Update(1, Delta(Uniques(empty, empty)), 0, 0)
 
     def refused(told: str, call: object, *arguments: object) -> None:

@@ -3,32 +3,52 @@
 A component is not trusted. Nothing here knows the component's runtime; `component` translates.
 """
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
+from .account import Account
 from .database import Database, Transaction
-from .errors import RefusedError
-from .usage import REQUESTS_MAX, Delta, Stored, Unchanged, UniqueSet, Update
+from .errors import BoundaryUsageError, CommitUnknownError, RefusedError, UnavailableError
+from .usage import REQUESTS_MAX, Delta, Stored, Unchanged, Update
 
-SKETCH_BYTES_MAX = 131_096
-"""The longest sketch of the contract."""
+_log = logging.getLogger("boundary_usage")
 
 
 class Capabilities:
-    """The functions behind one instance of the component. At most one transaction is open."""
+    """The functions behind the instances of one tracker's component. At most one transaction is open."""
 
     def __init__(self, replica: UUID, database: Database) -> None:
+        self.account = Account(replica)
         self._replica = replica
         self._database = database
         # Read once: a component that is replaced must not need the database for it.
         self._key = database.hashing_key()
         self._transaction: Transaction | None = None
         self._granted: set[str] = set()
-        self._has_row = False
+        self._stored = Stored(0, None)
+        self._update: Update | None = None
         self._commit_sent = False
 
     def flush_begins(self) -> None:
         """One commit for each flush that the host asks for."""
         self._commit_sent = False
+
+    def flush_ends(self) -> bool:
+        """Rolls back what the component left open; returns whether there was something."""
+        is_open = self._transaction is not None
+        self.roll_back()
+        return is_open
+
+    def resolve_doubt(self) -> None:
+        """Finds out whether the flush in doubt was applied, for the successor of a component that broke."""
+        try:
+            self.begin(self._replica)
+            self.acquire("replica", "exclusive")
+            self.read()
+        finally:
+            self.roll_back()
 
     def hashing_key(self) -> tuple[int, int]:
         """The key under which ids are hashed."""
@@ -43,15 +63,19 @@ class Capabilities:
         if self._commit_sent:
             raise RefusedError("this flush has sent its commit")
         self._granted = set()
-        self._transaction = self._database.begin()
+        self._update = None
+        with _expected("opening a transaction"):
+            self._transaction = self._database.begin()
 
     def acquire(self, lock: str, mode: str) -> None:
         """Takes a lock for the transaction."""
         transaction = self._open()
         if (lock, mode) == ("cutover", "shared"):
-            transaction.acquire_cutover()
+            with _expected("taking the cutover lock"):
+                transaction.acquire_cutover()
         elif (lock, mode) == ("replica", "exclusive"):
-            transaction.acquire_replica(self._replica)
+            with _expected("taking the replica's lock"):
+                transaction.acquire_replica(self._replica)
         elif lock == "cutover":
             raise RefusedError("only a collection holds the cutover lock alone")
         else:
@@ -63,41 +87,66 @@ class Capabilities:
         transaction = self._open()
         if "replica" not in self._granted:
             raise RefusedError("to read needs the replica's lock")
-        stored = transaction.read(self._replica)
+        with _expected("reading the stored usage"):
+            stored = transaction.read(self._replica)
         self._granted.add("read")
-        self._has_row = stored.uniques is not None
+        self._stored = stored
+        self.account.last_flush_read(stored.last_flush)
         return stored
 
     def upsert(self, update: Update) -> bool:
-        """Writes the replica's row; answers whether it is new."""
+        """Writes the replica's row; returns whether it is new."""
         transaction = self._open()
         if not {"cutover", "replica", "read"} <= self._granted:
             raise RefusedError("to upsert needs the cutover lock, the replica's lock, and a read")
-        if "upserted" in self._granted:
+        if self._update is not None:
             raise RefusedError("the transaction has an upsert already")
-        _check(update)
+        _check_range(update)
         new_period = isinstance(update.uniques, Delta)
-        if new_period == self._has_row:
+        if new_period == (self._stored.uniques is not None):
             raise RefusedError("the update does not fit what was read: a delta begins a row, and all else needs one")
-        transaction.upsert(self._replica, update)
-        self._granted.add("upserted")
+        self.account.check(update, self._stored)
+        with _expected("writing usage"):
+            transaction.upsert(self._replica, update)
+        self._update = update
         return new_period
 
     def commit(self) -> None:
         """Ends the transaction and makes its update last."""
         transaction = self._open()
-        if "upserted" not in self._granted:
+        if self._update is None:
             self.roll_back()
             raise RefusedError("there is nothing to commit")
         self._transaction = None
         self._commit_sent = True
-        transaction.commit()
+        number = self._update.flush
+        self.account.commit_sent(number)
+        try:
+            transaction.commit()
+        except CommitUnknownError as error:
+            raise self._unknown(number, str(error)) from error
+        except BoundaryUsageError:
+            self.account.not_committed()
+            raise
+        except Exception as error:
+            _log.exception("committing failed unexpectedly")
+            raise self._unknown(number, _unexpected(error)) from error
+        self.account.committed()
 
     def roll_back(self) -> None:
         """Ends the transaction, if one is open, without its update."""
         transaction, self._transaction = self._transaction, None
         if transaction is not None:
-            transaction.rollback()
+            try:
+                transaction.rollback()
+            except Exception:
+                _log.exception("rolling back failed unexpectedly")
+
+    def _unknown(self, number: int, cause: str) -> CommitUnknownError:
+        return CommitUnknownError(
+            f"the commit of flush {number} of replica {self._replica} brought no reply, so its outcome is unknown: "
+            f"{cause}; the next flush finds out, and `boundary-usage status` shows the replica's last flush"
+        )
 
     def _open(self) -> Transaction:
         if self._transaction is None:
@@ -105,8 +154,24 @@ class Capabilities:
         return self._transaction
 
 
-def _check(update: Update) -> None:
-    """A component's numbers are untrusted; its sketches are read by the next one that merges them."""
+@contextmanager
+def _expected(action: str) -> Iterator[None]:
+    """Makes an error of the contract of any failure: an exception that is none would trap the component."""
+    try:
+        yield
+    except BoundaryUsageError:
+        raise
+    except Exception as error:
+        _log.exception("%s failed unexpectedly", action)
+        raise UnavailableError(f"{action} failed: {_unexpected(error)}") from error
+
+
+def _unexpected(error: Exception) -> str:
+    return f"unexpected {type(error).__name__}: {error}"
+
+
+def _check_range(update: Update) -> None:
+    """The database has no larger numbers."""
     numbers = {
         "flush number": update.flush,
         "count of allowed requests": update.allowed,
@@ -114,17 +179,7 @@ def _check(update: Update) -> None:
     }
     if not isinstance(update.uniques, Unchanged):
         uniques = update.uniques.uniques
-        for unique_set in (uniques.workspaces, uniques.users):
-            _check_sketch(unique_set)
-            numbers["count of unique ids"] = max(unique_set.count, numbers.get("count of unique ids", 0))
+        numbers["count of unique ids"] = max(uniques.workspaces.count, uniques.users.count)
     for name, number in numbers.items():
         if number > REQUESTS_MAX:
             raise RefusedError(f"the component's {name} is {number}, beyond 2^63 - 1")
-
-
-def _check_sketch(unique_set: UniqueSet) -> None:
-    """The start of a compact Theta sketch: preamble length, version, family. Those who merge it check the rest."""
-    sketch = unique_set.sketch
-    is_theta = len(sketch) >= 8 and 1 <= sketch[0] & 0x3F <= 3 and sketch[1:3] == b"\x03\x03"
-    if not is_theta or len(sketch) > SKETCH_BYTES_MAX:
-        raise RefusedError("the component's sketch is not a compact Theta sketch")

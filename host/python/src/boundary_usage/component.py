@@ -23,13 +23,13 @@ from .errors import (
     RefusedError,
     UnavailableError,
 )
-from .intake import Pairs
 from .usage import (
     Confirmed,
     Cumulative,
     Delta,
     Flushed,
     Idle,
+    Pairs,
     Unchanged,
     Uniques,
     UniqueSet,
@@ -101,15 +101,21 @@ class Instance:
             self._call(self._track, activities[start : start + BATCH])
 
     def flush(self) -> Flushed:
-        """Writes what was tracked since the last flush; raises what the component answered."""
+        """Writes what was tracked since the last flush; raises what the component returned as an error.
+
+        A component that breaks the contract raises a `ComponentError`, like one that traps.
+        """
         self._capabilities.flush_begins()
         try:
             flushed = self._call(self._flush, _uuid(self._replica))
         finally:
-            # A component that broke has not dropped it.
-            self._capabilities.roll_back()
+            has_forgotten = self._capabilities.flush_ends()
+        if has_forgotten:
+            raise ComponentError("the component ended its flush with a transaction open; it was rolled back")
         if isinstance(flushed, Variant):
-            raise _ERRORS[flushed.tag](flushed.payload)
+            raise _ERRORS[flushed.tag](str(flushed.payload))
+        if not self._capabilities.account.is_empty:
+            raise ComponentError("the component reported a flush that it has not committed")
         if flushed is None:
             return Idle()
         if isinstance(flushed, int):
@@ -120,7 +126,7 @@ class Instance:
         try:
             return function(self._store, *arguments)
         except Exception as error:
-            # Also what an import raised that is no answer: it went through the component, which can't be entered again.
+            # The component cannot be entered again.
             raise ComponentError(f"the component broke: {error}") from error
 
     @staticmethod
@@ -148,7 +154,7 @@ class Instance:
 
     @staticmethod
     def _answer(interface: LinkerInstance, name: str, function: Callable[..., Any]) -> None:
-        """Defines a function whose errors are answers; any other exception is a trap."""
+        """Defines a function that returns its errors; any other exception is a trap."""
 
         def answer(store: Any, *arguments: Any) -> Any:
             try:

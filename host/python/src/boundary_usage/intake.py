@@ -9,10 +9,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 from .errors import StoppedError
-from .usage import REQUESTS_MAX
-
-Pairs = dict[tuple[UUID, UUID], tuple[int, int]]
-"""Requests allowed and denied, of each workspace and owner."""
+from .usage import REQUESTS_MAX, Pairs
 
 
 class Intake:
@@ -22,19 +19,19 @@ class Intake:
         self._capacity = capacity
         self._on_filling = on_filling
         self._pairs: Pairs = {}
-        self._closed = False
+        self._closed: str | None = None
         self._room = threading.Condition()
 
     def put(self, workspace: UUID, owner: UUID, allowed: int, denied: int, *, wait: bool) -> bool:
         """Adds an activity; answers whether there was room, for which it waits if told to."""
         pair = (workspace, owner)
         with self._room:
-            while not self._closed and len(self._pairs) >= self._capacity and pair not in self._pairs:
+            while self._closed is None and len(self._pairs) >= self._capacity and pair not in self._pairs:
                 if not wait:
                     return False
                 self._room.wait()
-            if self._closed:
-                raise StoppedError("the tracker is stopped")
+            if self._closed is not None:
+                raise StoppedError(self._closed)
             known = self._pairs.get(pair)
             if known is None:
                 self._pairs[pair] = (allowed, denied)
@@ -53,8 +50,8 @@ class Intake:
             self._room.notify_all()
         return pairs
 
-    def close(self) -> None:
-        """Accepts nothing more; what waits can still be taken."""
+    def close(self, why: str) -> None:
+        """Accepts nothing more, for this reason; what waits can still be taken. The first reason stays."""
         with self._room:
-            self._closed = True
+            self._closed = self._closed or why
             self._room.notify_all()

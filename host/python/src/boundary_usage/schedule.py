@@ -4,6 +4,15 @@ RETRY_SECONDS_MIN = 1.0
 """The first wait after a failure; it doubles with every further one, up to the interval."""
 
 
+LAST_RETRY_SECONDS_MIN, LAST_RETRY_SECONDS_MAX = 0.05, 0.5
+"""The waits between the attempts of the last flush, which has little time."""
+
+
+def retry_of_the_last_flush(attempt: int) -> float:
+    """How long to wait after an attempt of the last flush, counted from 0."""
+    return min(LAST_RETRY_SECONDS_MIN * (1 << min(attempt, 10)), LAST_RETRY_SECONDS_MAX)
+
+
 class Schedule:
     """The waits of one flush loop. `random` is from 0 to 1 and picks the point within the jitter."""
 

@@ -1,9 +1,14 @@
 """The words that the tracker, its database and its callers share."""
 
 from dataclasses import dataclass
+from uuid import UUID
 
 REQUESTS_MAX = 2**63 - 1
 """The largest count that a database holds; sums stop there."""
+
+
+Pairs = dict[tuple[UUID, UUID], tuple[int, int]]
+"""Requests allowed and denied, of each workspace and owner."""
 
 
 @dataclass(frozen=True)
