@@ -14,6 +14,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from boundary_usage import connect
+
 _numbers = itertools.count()
 
 
@@ -51,6 +53,44 @@ def new_postgres() -> str:
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
     return server.rpartition("/")[0] + "/" + name
+
+
+class Proxy:
+    """A wire to PostgreSQL that breaks on cue: the program `postgres-proxy`, in front of a database."""
+
+    def __init__(self, url: str) -> None:
+        command = [equipment("BOUNDARY_USAGE_TEST_POSTGRES_PROXY"), url]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.url = self._line()
+        self.behind = url
+
+    def run(self, command: str) -> str:
+        """Runs a command of the program; returns what it prints."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(command + "\n")
+        self._process.stdin.flush()
+        return self._line()
+
+    def close(self) -> None:
+        """Ends it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+
+@pytest.fixture
+def proxy(postgres_url: str) -> Iterator[Proxy]:
+    """A proxy in front of an empty PostgreSQL database."""
+    connect(postgres_url).close()
+    proxy = Proxy(postgres_url)
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -9,8 +9,7 @@ from uuid import UUID
 
 from ..errors import ConfigurationError
 from ..usage import Stored, Update
-
-_EXPECTED = "expected `sqlite:PATH` or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`"
+from .url import EXPECTED
 
 
 class Transaction(Protocol):
@@ -70,4 +69,4 @@ def connect(url: str) -> Database:
             raise ConfigurationError("PostgreSQL needs psycopg; install boundary-usage[postgres]") from error
         return Postgres(url)
     # Not shown: anything else could be a password.
-    raise ConfigurationError(f"the database URL names no kind of database; {_EXPECTED}")
+    raise ConfigurationError(f"the database URL names no kind of database; {EXPECTED}")

@@ -5,32 +5,33 @@ the transaction, under the keys of the Rust host, so they end with it and hold a
 server's.
 """
 
+import logging
 import os
 import re
 import socket
-import threading
 from contextlib import suppress
-from functools import reduce
-from ipaddress import ip_address
+from functools import partial, reduce
 from operator import xor
 from typing import Any
 from uuid import UUID
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
 
 from ..errors import (
     BoundaryUsageError,
     CommitUnknownError,
-    ConfigurationError,
     ConflictError,
     RefusedError,
     UnavailableError,
 )
 from ..usage import Stored, Update
-from . import rows, schema
+from . import postgres_schema, rows, schema
+from . import url as urls
+from .watchdog import Watchdog
 
-CONNECT_SECONDS = 5
+_log = logging.getLogger("boundary_usage")
 
 TRANSACTION_SECONDS = 30.0
 """The longest that a transaction may take. The server's own limits are shorter; this is for when it is silent."""
@@ -40,22 +41,11 @@ _BEGIN = (
     "SET LOCAL statement_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '15s'"
 )
 
-_LOCK_SCHEMA = (
-    "BEGIN; SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = '300s'; SELECT pg_advisory_xact_lock(9)"
-)
-"""The cutover lock, alone: one process makes the schema, and no flush runs meanwhile."""
+LOOK_SECONDS, MIGRATE_SECONDS = 10.0, 400.0
+"""The longest that it may take to see whether the schema is up to date, and to bring it there."""
 
-_CREATE_MIGRATIONS = """
-    CREATE TABLE IF NOT EXISTS boundary_usage_migrations (
-        version BIGINT PRIMARY KEY,
-        description TEXT NOT NULL,
-        installed_on TIMESTAMPTZ NOT NULL DEFAULT now(),
-        success BOOLEAN NOT NULL,
-        checksum BYTEA NOT NULL,
-        execution_time BIGINT NOT NULL
-    )"""
-
-_TABLE_EXISTS = "SELECT to_regclass('boundary_usage_migrations') IS NOT NULL"
+SLOW_SECONDS = 2.0
+"""When a log line says that connecting takes long."""
 
 
 def _write(stats: str) -> str:
@@ -111,15 +101,23 @@ class Postgres:
 
     def __init__(self, url: str) -> None:
         self._parameters = _parameters(url)
+        self._address = urls.address(self._parameters, os.environ)
+        self._process = os.getpid()
         self._idle: list[Connection] = []
-        connection = self._open()
+        self._key: bytes | None = None
+        self._watchdog = Watchdog()
         try:
-            _bring_up_to_date(connection)
-        except psycopg.Error as error:
-            connection.close()
-            raise _failure("bringing the database's schema up to date", error) from error
-        except BoundaryUsageError:
-            connection.close()
+            connection = self._open()
+            try:
+                self._settings = self._prepare(connection)
+            except psycopg.Error as error:
+                connection.close()
+                raise _failure(f"bringing the schema up to date on {self._address}", error) from error
+            except BaseException:
+                connection.close()
+                raise
+        except BaseException:
+            self._watchdog.close()
             raise
         self._idle.append(connection)
 
@@ -127,108 +125,105 @@ class Postgres:
         """The 16 bytes under which ids are hashed."""
         transaction = self.begin()
         try:
-            row = transaction.fetch("reading the hashing key", rows.SELECT_KEY)
+            self._key = transaction.hashing_key()
         finally:
             transaction.rollback()
-        return schema.checked_key(row and row[0])
+        return self._key
 
     def begin(self) -> "PostgresTransaction":
         """Opens a transaction. An idle connection may have died unnoticed: the next one is tried, at last a new one."""
+        if os.getpid() != self._process:
+            raise RefusedError(
+                f"process {self._process} connected to the database, and this is a fork; connect after the fork"
+            )
         while True:
             try:
                 connection, is_reused = self._idle.pop(), True
             except IndexError:
                 connection, is_reused = self._open(), False
-            transaction = PostgresTransaction(connection, self._idle)
+            transaction = PostgresTransaction(connection, self._idle, self._watchdog)
             try:
-                connection.execute(_BEGIN)
+                connection.execute(f"{_BEGIN}; {self._settings}".encode())
+                # The component has hashed its ids under this key; under another one they would count twice.
+                if not is_reused and self._key is not None and transaction.hashing_key() != self._key:
+                    what = "the database was replaced by one with another hashing key"
+                    raise RefusedError(f"{what}; connect to the right one, or start again")
                 return transaction
             except psycopg.Error as error:
                 transaction.abandon()
                 if not is_reused:
-                    raise _failure("opening a transaction", error) from error
+                    raise _failure(f"opening a transaction on {self._address}", error) from error
+            except BaseException:
+                transaction.abandon()
+                raise
 
     def close(self) -> None:
         """Closes all connections."""
         while self._idle:
             self._idle.pop().close()
+        self._watchdog.close()
 
     def _open(self) -> Connection:
+        slow = partial(_log.warning, "connecting to %s takes more than %s s", self._address, SLOW_SECONDS)
         try:
-            return psycopg.connect(**self._parameters, autocommit=True, cursor_factory=psycopg.RawCursor)
+            with self._watchdog.limit(SLOW_SECONDS, slow):
+                return psycopg.connect(
+                    **self._parameters,
+                    autocommit=True,
+                    cursor_factory=psycopg.RawCursor,
+                    # A pooler may lend another session to each transaction, without what this one prepared.
+                    prepare_threshold=None,
+                )
         except psycopg.Error as error:
-            if re.search(r"\binvalid \w+ (value|number)", str(error)):
+            if error.sqlstate is None and re.search(r"\binvalid \w+ (value|number)", str(error)):
                 # The library quotes the value of a parameter that it cannot use.
-                raise _invalid() from None
-            raise _failure("connecting", error) from error
+                raise urls.invalid("the value of a parameter, or of a variable PG…, is not valid") from None
+            raise _failure(f"connecting to {self._address}", error) from error
+
+    def _prepare(self, connection: Connection) -> str:
+        """Brings the schema up to date. Returns the settings of each later transaction."""
+        hang_up = partial(_hang_up, connection)
+        slow = partial(_log.warning, "%s does not reply for more than %s s", self._address, SLOW_SECONDS)
+        with self._watchdog.limit(LOOK_SECONDS, hang_up), self._watchdog.limit(SLOW_SECONDS, slow):
+            connection.execute(_BEGIN)
+            settings, missing = postgres_schema.look(connection)
+            connection.execute("ROLLBACK")
+        if missing:
+            with self._watchdog.limit(MIGRATE_SECONDS, hang_up):
+                postgres_schema.migrate(connection, settings)
+        return settings
 
 
 def _parameters(url: str) -> dict[str, Any]:
-    """What the URL says, and what it leaves open. Not shown: a mistyped URL can hold a password anywhere."""
+    """What the URL says, and what it leaves open."""
+    urls.check_syntax(url)
     try:
-        parameters: dict[str, Any] = dict(conninfo_to_dict(url))
+        given = conninfo_to_dict(url)
     except psycopg.Error:
-        raise _invalid() from None
-    if not str(parameters.get("port", 5432)).replace(",", "0").isdigit():
-        raise _invalid()
-    parameters.setdefault("application_name", "boundary-usage")
-    parameters.setdefault("connect_timeout", CONNECT_SECONDS)
-    host = parameters.get("hostaddr") or parameters.get("host") or os.environ.get("PGHOST") or "localhost"
-    if not _is_this_machine(str(host)) and "sslmode" not in parameters and "PGSSLMODE" not in os.environ:
-        # A remote host is verified unless the URL says otherwise, as in the Rust host.
-        parameters["sslmode"] = "verify-full"
-        if "sslrootcert" not in parameters and "PGSSLROOTCERT" not in os.environ:
-            parameters["sslrootcert"] = "system"
+        # Not shown: a mistyped URL can hold a password anywhere.
+        raise urls.invalid("it cannot be parsed, or has an unknown parameter") from None
+    parameters = urls.settle(given, os.environ)
+    for option in Conninfo.get_defaults():
+        # An empty variable counts as not set, and libpq takes some of them for a value.
+        variable, default = option.envvar, option.compiled
+        if variable and default and os.environ.get(variable.decode()) == "":
+            parameters.setdefault(option.keyword.decode(), default.decode())
     return parameters
-
-
-def _invalid() -> ConfigurationError:
-    expected = "expected `postgres://USER:PASSWORD@HOST:PORT/DATABASE`"
-    return ConfigurationError(f"the PostgreSQL URL is not valid; {expected}")
-
-
-def _is_this_machine(host: str) -> bool:
-    if host.startswith("/") or host.lower() == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _bring_up_to_date(connection: Connection) -> None:
-    known = schema.migrations("postgres")
-    if not schema.missing(known, _applied(connection)):
-        return
-    try:
-        connection.execute(_LOCK_SCHEMA)
-        connection.execute(_CREATE_MIGRATIONS)
-        # Looked up again: another process may have migrated since.
-        for migration in schema.missing(known, _applied(connection)):
-            connection.execute(migration.sql.encode())
-            connection.execute(rows.INSERT_APPLIED, (migration.version, migration.name, migration.checksum))
-        connection.execute(rows.INSERT_KEY, (schema.random_key(),))
-        connection.execute("COMMIT")
-    except psycopg.errors.InsufficientPrivilege as error:
-        what = "the database's schema is not up to date, and this role may not change it"
-        raise RefusedError(f"{what}; connect once as the owner of the database, then run roles.sql") from error
-
-
-def _applied(connection: Connection) -> list[tuple[int, bytes]]:
-    if connection.execute(_TABLE_EXISTS).fetchone() == (True,):
-        return connection.execute(rows.SELECT_APPLIED).fetchall()
-    return []
 
 
 class PostgresTransaction:
     """An open transaction, the connection that it runs on, and the clock that it runs against."""
 
-    def __init__(self, connection: Connection, idle: list[Connection]) -> None:
+    def __init__(self, connection: Connection, idle: list[Connection], watchdog: Watchdog) -> None:
         self._connection = connection
         self._idle = idle
-        self._limit = threading.Timer(TRANSACTION_SECONDS, _hang_up, [connection])
-        self._limit.daemon = True
-        self._limit.start()
+        self._watchdog = watchdog
+        self._limit = watchdog.after(TRANSACTION_SECONDS, partial(_hang_up, connection))
+
+    def hashing_key(self) -> bytes:
+        """The 16 bytes under which ids are hashed."""
+        row = self.fetch("reading the hashing key", rows.SELECT_KEY)
+        return schema.checked_key(row and row[0])
 
     def acquire_cutover(self) -> None:
         """Waits until no collection runs, and keeps the next one from starting."""
@@ -280,7 +275,7 @@ class PostgresTransaction:
 
     def abandon(self) -> None:
         """Closes the connection: its state is not known."""
-        self._limit.cancel()
+        self._watchdog.call_off(self._limit)
         self._connection.close()
 
     def fetch(self, action: str, statement: str, *arguments: Any) -> Any:
@@ -299,7 +294,7 @@ class PostgresTransaction:
             raise _failure("taking a lock", error) from error
 
     def _give_back(self) -> None:
-        self._limit.cancel()
+        self._watchdog.call_off(self._limit)
         self._idle.append(self._connection)
 
 

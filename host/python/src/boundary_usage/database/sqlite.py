@@ -1,5 +1,6 @@
 """SQLite: embedded, for the processes of one machine. A transaction has the file to itself from its beginning."""
 
+import os
 import sqlite3
 import time
 from pathlib import Path
@@ -9,13 +10,13 @@ from uuid import UUID
 from ..errors import (
     BoundaryUsageError,
     CommitUnknownError,
-    ConfigurationError,
     ConflictError,
     RefusedError,
     UnavailableError,
 )
 from ..usage import Stored, Update
 from . import rows, schema
+from . import url as urls
 
 BUSY_SECONDS = 5.0
 """How long to wait for another writer."""
@@ -75,59 +76,93 @@ class Sqlite:
     """A SQLite file."""
 
     def __init__(self, url: str) -> None:
-        self._path = _path(url)
-        self._idle: list[sqlite3.Connection] = []
-        connection = self._first_connection()
-        try:
-            self._bring_up_to_date(connection)
-        except sqlite3.Error as error:
-            raise _failure("bringing the schema up to date", self._path, error) from error
-        self._idle.append(connection)
+        named = urls.sqlite(url)
+        self._path, self._creates = named.path, named.creates
+        self._process = os.getpid()
+        self._idle: list[OpenFile] = []
+        self._key: bytes | None = None
+        self._idle.append(self._first_connection())
 
     def hashing_key(self) -> bytes:
         """The 16 bytes under which ids are hashed."""
-        connection = self._take()
+        file = self._take()
         try:
-            row = connection.execute(rows.SELECT_KEY).fetchone()
-        except sqlite3.Error as error:
-            raise _failure("reading the hashing key", self._path, error) from error
-        self._idle.append(connection)
-        return schema.checked_key(row and row[0])
+            self._key = self._read_key(file)
+        except BaseException:
+            file.connection.close()
+            raise
+        self._idle.append(file)
+        return self._key
 
     def begin(self) -> "SqliteTransaction":
         """Opens a transaction; waits for other writers."""
-        connection = self._take()
+        file = self._take()
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            file.connection.execute("BEGIN IMMEDIATE")
+            file.check()
         except sqlite3.Error as error:
-            connection.close()
+            file.connection.close()
             raise _failure("opening a transaction", self._path, error) from error
-        return SqliteTransaction(connection, self._path, self._idle)
+        except BaseException:
+            file.connection.close()
+            raise
+        return SqliteTransaction(file, self._idle)
 
     def close(self) -> None:
         """Closes all connections."""
         while self._idle:
-            self._idle.pop().close()
+            self._idle.pop().connection.close()
 
-    def _take(self) -> sqlite3.Connection:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return self._open()
+    def _take(self) -> "OpenFile":
+        if os.getpid() != self._process:
+            raise RefusedError(
+                f"process {self._process} opened the database, and this is a fork; connect after the fork"
+            )
+        while self._idle:
+            file = self._idle.pop()
+            try:
+                file.check()
+            except UnavailableError:
+                # The file that is there now is opened by the next flush.
+                file.connection.close()
+                raise
+            return file
+        return self._first_connection()
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> "OpenFile":
+        mode = "rwc" if self._creates else "rw"
+        if not self._creates and not self._path.exists():
+            raise UnavailableError(f"there is no file `{self._path}`, and `mode=rw` does not create one")
+        connection: sqlite3.Connection | None = None
+        before = _identity(self._path)
         try:
             # A tracker's thread is not the one that connects; no two threads use a connection at once.
             connection = sqlite3.connect(
-                self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                f"{self._path.as_uri()}?mode={mode}",
+                uri=True,
+                timeout=BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
             )
             connection.execute("PRAGMA journal_mode = WAL").fetchone()
             connection.execute("PRAGMA synchronous = FULL")
+            file = OpenFile(connection, self._path, before)
+            self._bring_up_to_date(connection)
+            # The component has hashed its ids under this key; under another one they would count twice.
+            if self._key is not None and self._read_key(file) != self._key:
+                what = f"`{self._path}` was replaced by a database with another hashing key"
+                raise RefusedError(f"{what}; put the right file back, or start again")
         except sqlite3.Error as error:
+            if connection is not None:
+                connection.close()
             raise _failure("opening the database file", self._path, error) from error
-        return connection
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            raise
+        return file
 
-    def _first_connection(self) -> sqlite3.Connection:
+    def _first_connection(self) -> "OpenFile":
         """To turn the write-ahead log on takes the file for oneself, and SQLite does not wait for that by itself."""
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
@@ -138,24 +173,59 @@ class Sqlite:
                     raise
                 time.sleep(_SET_UP_RETRY_SECONDS)
 
+    def _read_key(self, file: "OpenFile") -> bytes:
+        try:
+            row = file.connection.execute(rows.SELECT_KEY).fetchone()
+        except sqlite3.Error as error:
+            raise _failure("reading the hashing key", self._path, error) from error
+        return schema.checked_key(row and row[0])
+
     def _bring_up_to_date(self, connection: sqlite3.Connection) -> None:
         known = schema.migrations("sqlite")
         if not schema.missing(known, _applied(connection)):
             return
         connection.execute("BEGIN IMMEDIATE")
-        try:
-            connection.execute(_CREATE_MIGRATIONS)
-            # Looked up again: another process may have migrated since.
-            for migration in schema.missing(known, _applied(connection)):
-                for statement in _statements(migration.sql):
-                    connection.execute(statement)
-                applied = (migration.version, migration.name, migration.checksum)
-                connection.execute(rows.INSERT_APPLIED, applied)
-            connection.execute(rows.INSERT_KEY, (schema.random_key(),))
-            connection.execute("COMMIT")
-        except BaseException:
-            connection.close()
-            raise
+        connection.execute(_CREATE_MIGRATIONS)
+        # Looked up again: another process may have migrated since.
+        for migration in schema.missing(known, _applied(connection)):
+            for statement in _statements(migration.sql):
+                connection.execute(statement)
+            connection.execute(rows.INSERT_APPLIED, (migration.version, migration.name, migration.checksum))
+        # A file that was deleted is created again with its key.
+        connection.execute(rows.INSERT_KEY, (self._key or schema.random_key(),))
+        connection.execute("COMMIT")
+
+
+class OpenFile:
+    """A connection, and which file it has open: the path may lead to another one later."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, before: tuple[int, int] | None) -> None:
+        self.connection = connection
+        self.path = path
+        self._file = _identity(path)
+        if self._file is None or before not in (None, self._file):
+            raise UnavailableError(f"`{path}` was deleted or replaced while it was opened")
+
+    def check(self) -> None:
+        """Raises if the path leads to another file, or to none: what is written would be lost."""
+        found = _identity(self.path)
+        if found != self._file:
+            what = "deleted" if found is None else "replaced"
+            raise UnavailableError(
+                f"`{self.path}` was {what} while it was open; usage is kept, and the next flush opens the file that is "
+                "there then"
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode. The file is not opened: closing it would drop SQLite's locks."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UnavailableError(f"cannot see whether `{path}` is still the file that is open: {error}") from error
+    return status.st_dev, status.st_ino
 
 
 def _applied(connection: sqlite3.Connection) -> list[tuple[int, bytes]]:
@@ -178,9 +248,10 @@ def _statements(script: str) -> list[str]:
 class SqliteTransaction:
     """An open transaction, and the connection that it runs on."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, idle: list[sqlite3.Connection]) -> None:
-        self._connection = connection
-        self._path = path
+    def __init__(self, file: OpenFile, idle: list[OpenFile]) -> None:
+        self._file = file
+        self._connection = file.connection
+        self._path = file.path
         self._idle = idle
 
     def acquire_cutover(self) -> None:
@@ -203,13 +274,18 @@ class SqliteTransaction:
     def commit(self) -> None:
         """Commits. A write that failed may have reached the log all the same, for the next process to find."""
         try:
+            self._file.check()
+        except UnavailableError:
+            self._connection.close()
+            raise
+        try:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._connection.close()
             if _code(error) in (None, sqlite3.SQLITE_IOERR):
                 raise CommitUnknownError(f"`{self._path}`: {error}") from error
             raise _failure("committing", self._path, error) from error
-        self._idle.append(self._connection)
+        self._idle.append(self._file)
 
     def rollback(self) -> None:
         """Rolls back; a connection that cannot is closed."""
@@ -218,26 +294,13 @@ class SqliteTransaction:
         except sqlite3.Error:
             self._connection.close()
         else:
-            self._idle.append(self._connection)
+            self._idle.append(self._file)
 
     def _fetch(self, action: str, statement: str, *arguments: Any) -> Any:
         try:
             return self._connection.execute(statement, arguments).fetchone()
         except sqlite3.Error as error:
             raise _failure(action, self._path, error) from error
-
-
-def _path(url: str) -> Path:
-    rest = url.removeprefix("sqlite:")
-    if rest.startswith("//") and "@" in rest[2:].partition("/")[0]:
-        raise ConfigurationError("a SQLite URL has no user, password or host; expected `sqlite:PATH`")
-    rest = rest.removeprefix("//")
-    if not rest or rest.startswith((":memory:", "file:")) or "?" in rest:
-        raise ConfigurationError("a SQLite database must be a file, and takes no parameters; expected `sqlite:PATH`")
-    path = Path(rest)
-    if not path.parent.is_dir():
-        raise ConfigurationError(f"there is no directory `{path.parent}`; create it, or correct the path")
-    return path
 
 
 def _code(error: sqlite3.Error) -> int | None:

@@ -1,0 +1,148 @@
+"""Database URLs, by the rules of `docs/operating.md` ("Database URLs"), which are the same in every host. Pure.
+
+A URL can contain a password, and a mistyped one anywhere. So no message here shows more of a PostgreSQL URL than the
+name of a parameter that is known.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from ..errors import ConfigurationError
+
+EXPECTED = "expected `sqlite:PATH` or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`"
+
+CONNECT_SECONDS = 5
+CONNECT_SECONDS_MAX = 600
+
+_ONE_HOST = "name one host, or an address in front of all of them"
+_SERVICE = "write what the service says into the URL, or set PGHOST and the other variables"
+
+_REFUSED = {
+    "service": ("PGSERVICE", _SERVICE),
+    "passfile": (None, "name the file in the environment variable PGPASSFILE"),
+    "replication": (None, "usage is not written through a replication connection; leave it out"),
+}
+"""Parameters and variables of libpq that ask for what no host of this project does, and the alternative."""
+
+_ONLY = {
+    "target_session_attrs": ("PGTARGETSESSIONATTRS", ("any", "read-write", "primary"), "usage is written to a primary"),
+    "load_balance_hosts": ("PGLOADBALANCEHOSTS", ("disable",), "one host is used; leave it out"),
+}
+
+
+@dataclass(frozen=True)
+class SqliteUrl:
+    """A SQLite file, and whether it is created if it is missing."""
+
+    path: Path
+    creates: bool
+
+
+def sqlite(url: str) -> SqliteUrl:
+    """The file that a SQLite URL names."""
+    rest = url.removeprefix("sqlite:")
+    if rest.startswith("//"):
+        rest = rest[2:]
+        if "@" in rest.partition("?")[0].partition("/")[0]:
+            raise ConfigurationError("a SQLite URL has no user, password or host; expected `sqlite:PATH`")
+    encoded, question_mark, parameters = rest.partition("?")
+    try:
+        name = unquote_to_bytes(encoded).decode()
+    except UnicodeError:
+        raise ConfigurationError("the path of the SQLite URL is not UTF-8; expected `sqlite:PATH`") from None
+    if not name or "\0" in name or name == ":memory:" or name.startswith("file:") or "memory" in parameters:
+        raise ConfigurationError("a SQLite database must be a file; expected `sqlite:PATH`, or `sqlite:./file:NAME`")
+    if question_mark and parameters not in ("", "mode=rw", "mode=rwc"):
+        raise ConfigurationError(f"`sqlite:{name}`: the only parameters are `mode=rwc` (the default) and `mode=rw`")
+    # Absolute: the working directory may change before the file is opened again.
+    path = Path(name).absolute()
+    if path.is_dir():
+        raise ConfigurationError(f"`{path}` is a directory; name a file in it")
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"there is no directory `{path.parent}`; create it, or correct the path")
+    return SqliteUrl(path, creates=parameters != "mode=rw")
+
+
+def check_syntax(url: str) -> None:
+    """Refuses what other parsers would take for something else: an unencoded character in a password."""
+    after_scheme = url.partition("//")[2]
+    end = min((place for place in map(after_scheme.find, "/?#") if place >= 0), default=len(after_scheme))
+    if "@" in after_scheme[end:].partition("?")[0]:
+        encode = "percent-encode the characters `/ ? # @` in user and password (`/` is %2F)"
+        raise ConfigurationError(f"the PostgreSQL URL has an `@` behind its host; {encode}")
+
+
+def settle(given: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """The parameters of a connection: what the URL says, and what it leaves open. An empty one counts as not set."""
+    parameters = {name: str(value) for name, value in given.items() if value not in (None, "")}
+
+    def setting(name: str, variable: str | None) -> str | None:
+        return parameters.get(name) or (environment.get(variable) if variable else None) or None
+
+    def refuse(name: str, variable: str | None, reason: str) -> None:
+        where = f"the parameter `{name}` of the PostgreSQL URL" if name in parameters else f"the variable {variable}"
+        raise ConfigurationError(f"{where} is not supported with this value: {reason}")
+
+    for name, (variable, reason) in _REFUSED.items():
+        if setting(name, variable):
+            refuse(name, variable, reason)
+    if environment.get("PGSERVICE") == "":
+        raise ConfigurationError("the variable PGSERVICE is set and empty, which libpq takes for a name; unset it")
+    for name, (variable, allowed, reason) in _ONLY.items():
+        value = setting(name, variable)
+        if value and value not in allowed:
+            refuse(name, variable, f"{reason}; known are {', '.join(allowed)}")
+    for name, variable in (("host", "PGHOST"), ("hostaddr", "PGHOSTADDR"), ("port", "PGPORT")):
+        if "," in (setting(name, variable) or ""):
+            refuse(name, variable, _ONE_HOST)
+    port = setting("port", "PGPORT")
+    if port is not None and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+        refuse("port", "PGPORT", "a port is a number from 1 to 65535")
+    limit = setting("connect_timeout", "PGCONNECT_TIMEOUT") or str(CONNECT_SECONDS)
+    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= CONNECT_SECONDS_MAX):
+        refuse("connect_timeout", "PGCONNECT_TIMEOUT", f"it is a number of seconds from 1 to {CONNECT_SECONDS_MAX}")
+    parameters["connect_timeout"] = limit
+    if not environment.get("PGAPPNAME"):
+        parameters.setdefault("application_name", "boundary-usage")
+    parameters["client_encoding"] = "UTF8"
+    # The address that is connected to decides, wherever it was set.
+    host = setting("hostaddr", "PGHOSTADDR") or setting("host", "PGHOST")
+    if host is not None and not _is_this_machine(host) and not setting("sslmode", "PGSSLMODE"):
+        # A remote host is verified unless something else is asked for, as in the Rust host.
+        parameters["sslmode"] = "verify-full"
+        if not setting("sslrootcert", "PGSSLROOTCERT"):
+            parameters["sslrootcert"] = "system"
+    return parameters
+
+
+def address(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> str:
+    """Where a connection goes to, for messages."""
+    host = (
+        parameters.get("host")
+        or environment.get("PGHOST")
+        or parameters.get("hostaddr")
+        or environment.get("PGHOSTADDR")
+    )
+    port = parameters.get("port") or environment.get("PGPORT") or "5432"
+    return f"the server on {host or 'the local socket'}, port {port}"
+
+
+def invalid(reason: str) -> ConfigurationError:
+    """A PostgreSQL URL that cannot be used."""
+    return ConfigurationError(
+        f"the PostgreSQL URL is not valid: {reason}; expected `postgres://USER:PASSWORD@HOST:PORT/DATABASE`"
+    )
+
+
+def _is_this_machine(host: str) -> bool:
+    # A path is the directory of a socket, and an `@` begins the name of an abstract one.
+    if host.startswith(("/", "@")) or host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,69 @@
+"""Time limits for calls that cannot be given one: one thread for each database, started when connecting.
+
+A thread for each transaction could not be started where threads are limited, or while the interpreter shuts down.
+"""
+
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_log = logging.getLogger("boundary_usage")
+
+
+class Watchdog:
+    """Runs actions when their time is over, unless they are called off before."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._numbers = itertools.count()
+        self._due: list[tuple[float, int]] = []
+        self._actions: dict[int, Callable[[], None]] = {}
+        self._closed = False
+        threading.Thread(target=self._run, name="boundary-usage-watchdog", daemon=True).start()
+
+    def after(self, seconds: float, action: Callable[[], None]) -> int:
+        """Runs an action after this time; returns the number to call it off by."""
+        with self._changed:
+            number = next(self._numbers)
+            self._actions[number] = action
+            heapq.heappush(self._due, (time.monotonic() + seconds, number))
+            self._changed.notify()
+        return number
+
+    def call_off(self, number: int) -> None:
+        """Does not run the action any more. When this returns, it does not run either."""
+        with self._changed:
+            self._actions.pop(number, None)
+
+    @contextmanager
+    def limit(self, seconds: float, action: Callable[[], None]) -> Iterator[None]:
+        """Runs the action if the block takes longer."""
+        number = self.after(seconds, action)
+        try:
+            yield
+        finally:
+            self.call_off(number)
+
+    def close(self) -> None:
+        """Ends the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def _run(self) -> None:
+        with self._changed:
+            while not self._closed:
+                now = time.monotonic()
+                while self._due and self._due[0][0] <= now:
+                    action = self._actions.pop(heapq.heappop(self._due)[1], None)
+                    if action is not None:
+                        try:
+                            action()
+                        except Exception:
+                            _log.exception("ending a call whose time is over failed unexpectedly")
+                # What was called off stays in the queue until its time, which is short.
+                self._changed.wait(self._due[0][0] - now if self._due else None)

@@ -1,0 +1,386 @@
+"""PostgreSQL: what its settings, its URLs and broken connections do to usage, and what they must not."""
+
+import getpass
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from conftest import Program, Proxy, equipment
+from scenario import uuid
+
+from boundary_usage import (
+    CommitUnknownError,
+    ConfigurationError,
+    Idle,
+    RefusedError,
+    Tracker,
+    UnavailableError,
+    Written,
+    connect,
+)
+from boundary_usage.database import postgres
+from boundary_usage.database import url as urls
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The environment says nothing about PostgreSQL."""
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        monkeypatch.delenv(name)
+    yield
+
+
+def administer(url: str, *statements: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+def name_of(url: str) -> str:
+    return urlsplit(url).path[1:]
+
+
+def totals(url: str) -> tuple[int, int, int]:
+    summary = Program(url).json("collect")
+    return summary["unique_workspaces"], summary["allowed_requests"], summary["denied_requests"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("bytea_output", "escape"),
+        ("synchronous_commit", "off"),
+        ("default_transaction_read_only", "on"),
+        ("default_transaction_isolation", "serializable"),
+        ("standard_conforming_strings", "off"),
+        ("client_encoding", "SQL_ASCII"),
+        ("client_min_messages", "debug5"),
+        ("datestyle", "'German, YMD'"),
+        ("transform_null_equals", "on"),
+        ("lock_timeout", "1"),
+        ("statement_timeout", "0"),
+        ("search_path", "public, pg_catalog"),
+    ],
+)
+def test_settings_of_the_database_change_nothing(postgres_url: str, setting: str, value: str) -> None:
+    connect(postgres_url).close()
+    server = equipment("BOUNDARY_USAGE_TEST_POSTGRES")
+    administer(server, f"ALTER DATABASE {name_of(postgres_url)} SET {setting} = {value}")
+    with Tracker(uuid("r1"), connect(postgres_url), flush_interval=None) as tracker:
+        for number in range(1, 4):
+            tracker.track(uuid(f"w{number}"), uuid("u1"), 10, 1)
+            assert tracker.flush() == Written(flush=number, new_period=number == 1)
+    administer(server, f"ALTER DATABASE {name_of(postgres_url)} RESET {setting}")
+    assert totals(postgres_url) == (3, 30, 3)
+
+
+def test_a_flush_is_durable_whatever_the_database_sets(postgres_url: str) -> None:
+    administer(postgres_url, f"ALTER DATABASE {name_of(postgres_url)} SET synchronous_commit = off")
+    database = connect(postgres_url)
+    transaction = database.begin()
+    assert transaction.fetch("reading", "SHOW synchronous_commit") == ("on",)  # type: ignore[attr-defined]
+    transaction.rollback()
+    database.close()
+
+
+def test_a_flush_number_that_went_back_is_logged(postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    with Tracker(uuid("r1"), connect(postgres_url), flush_interval=None) as tracker:
+        for _ in range(3):
+            tracker.track(uuid("w1"), uuid("u1"), 1, 0)
+            tracker.flush()
+        # As after a failover to a standby that lagged.
+        administer(postgres_url, "UPDATE boundary_usage_replicas SET last_flush = 1")
+        tracker.track(uuid("w1"), uuid("u1"), 1, 0)
+        assert tracker.flush() == Written(flush=2, new_period=False)
+        tracker.track(uuid("w1"), uuid("u1"), 1, 0)
+        tracker.flush()
+    warnings = [message for message in caplog.messages if "was confirmed before" in message]
+    assert len(warnings) == 1
+    assert "has flush 1 of replica" in warnings[0]
+    assert "flush 3 was confirmed" in warnings[0]
+
+
+@pytest.mark.parametrize("ending", ["", " reset"])
+def test_a_connection_cut_at_any_request_of_a_flush_loses_and_doubles_nothing(proxy: Proxy, ending: str) -> None:
+    tracker = Tracker(uuid("r1"), connect(proxy.url), flush_interval=None)
+    tracker.track(uuid("w1"), uuid("u1"), 1, 1)
+    tracker.flush()
+    tracked, struck = 1, 0
+    for number in range(1, 20):
+        tracked += 1
+        tracker.track(uuid(f"w{tracked}"), uuid("u1"), 1, 1)
+        proxy.run(f"cut request:{number}{ending}")
+        try:
+            tracker.flush()
+        except (UnavailableError, CommitUnknownError):
+            struck += 1
+        # At the first request another connection is taken, and the flush succeeds.
+        if proxy.run("pending") == "1":
+            break
+    assert struck >= 4
+    tracker.shutdown()
+    assert totals(proxy.behind) == (tracked, tracked, tracked)
+
+
+@pytest.mark.parametrize("point", ["commit", "reply"])
+@pytest.mark.parametrize("ending", ["", " reset"])
+def test_a_commit_that_is_cut_is_unknown_and_counts_once(proxy: Proxy, point: str, ending: str) -> None:
+    with Tracker(uuid("r1"), connect(proxy.url), flush_interval=None) as tracker:
+        tracker.track(uuid("w1"), uuid("u1"), 1, 1)
+        proxy.run(f"cut {point}{ending}")
+        with pytest.raises(CommitUnknownError, match="its outcome is unknown.*boundary-usage status"):
+            tracker.flush()
+        tracker.track(uuid("w2"), uuid("u1"), 1, 1)
+        tracker.flush()
+    assert totals(proxy.behind) == (2, 2, 2)
+
+
+def test_a_server_that_falls_silent_at_a_commit_is_given_up_and_the_flush_counts_once(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Tracker(uuid("r1"), connect(proxy.url), flush_interval=None) as tracker:
+        tracker.track(uuid("w1"), uuid("u1"), 1, 1)
+        proxy.run("cut silence")
+        with monkeypatch.context() as patch:
+            patch.setattr(postgres, "TRANSACTION_SECONDS", 0.5)
+            with pytest.raises(CommitUnknownError):
+                tracker.flush()
+        assert tracker.flush() != Idle()
+    assert totals(proxy.behind) == (1, 1, 1)
+
+
+def test_a_shutdown_tries_again_until_the_database_is_back(proxy: Proxy) -> None:
+    tracker = Tracker(uuid("r1"), connect(proxy.url), flush_interval=None, shutdown_timeout=60)
+    tracker.track(uuid("w1"), uuid("u1"), 4, 2)
+    proxy.run("cut request:1")
+    proxy.run("refuse")
+    with pytest.raises(UnavailableError):
+        tracker.flush()
+    stopped: list[object] = []
+    stopping = threading.Thread(target=lambda: stopped.append(tracker.shutdown()))
+    with_a_failure = Failures()
+    with with_a_failure:
+        stopping.start()
+        assert with_a_failure.seen.wait(60)
+        proxy.run("accept")
+        stopping.join()
+    assert stopped == [Written(flush=1, new_period=True)]
+    assert totals(proxy.behind) == (1, 4, 2)
+
+
+def test_a_shutdown_resolves_an_unknown_commit(proxy: Proxy) -> None:
+    tracker = Tracker(uuid("r1"), connect(proxy.url), flush_interval=None, shutdown_timeout=60)
+    tracker.track(uuid("w1"), uuid("u1"), 4, 2)
+    proxy.run("cut reply")
+    tracker.shutdown()
+    assert totals(proxy.behind) == (1, 4, 2)
+
+
+def test_a_shutdown_that_cannot_resolve_an_unknown_commit_says_so(proxy: Proxy) -> None:
+    tracker = Tracker(uuid("r1"), connect(proxy.url), flush_interval=None, shutdown_timeout=0.5)
+    tracker.track(uuid("w1"), uuid("u1"), 4, 2)
+    proxy.run("cut reply")
+    with pytest.raises(CommitUnknownError):
+        tracker.flush()
+    proxy.run("refuse")
+    with pytest.raises(CommitUnknownError, match="whether flush 1 of replica .* was applied is unknown"):
+        tracker.shutdown()
+    proxy.run("accept")
+
+
+class Failures(logging.Handler):
+    """Notices when a flush fails."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.seen = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Is called for each warning."""
+        self.seen.set()
+
+    def __enter__(self) -> "Failures":
+        logging.getLogger("boundary_usage").addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("boundary_usage").removeHandler(self)
+
+
+def test_a_server_that_says_nothing_after_the_login_is_given_up_with_a_log_line(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(postgres, "LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(postgres, "SLOW_SECONDS", 0.1)
+    proxy.run("cut silent-request:1")
+    with pytest.raises(UnavailableError, match=r"the server on 127\.0\.0\.1, port \d+ failed"):
+        connect(proxy.url)
+    assert "does not reply for more than 0.1 s" in caplog.text
+
+
+def test_a_server_that_accepts_and_says_nothing_is_given_up_with_a_log_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(postgres, "SLOW_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        started = time.monotonic()
+        with pytest.raises(UnavailableError, match=rf"connecting to the server on 127\.0\.0\.1, port {port} failed"):
+            connect(f"postgres://u@127.0.0.1:{port}/d?connect_timeout=2")
+        assert time.monotonic() - started < 20
+    assert f"connecting to the server on 127.0.0.1, port {port} takes more than" in caplog.text
+
+
+def test_a_refused_connection_names_the_address_in_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(UnavailableError) as refused:
+        connect(f"postgres://u:hunter2@127.0.0.1:{port}/d")
+    assert f"the server on 127.0.0.1, port {port}" in str(refused.value)
+    assert str(refused.value).isprintable()
+    assert "hunter2" not in str(refused.value)
+
+
+def test_without_a_user_the_operating_systems_is_taken(postgres_url: str) -> None:
+    parts = urlsplit(postgres_url)
+    with pytest.raises(UnavailableError, match='role ".+" does not exist') as refused:
+        connect(f"postgres://{parts.hostname}:{parts.port}{parts.path}")
+    assert f'role "{getpass.getuser()}"' in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "postgres://postgres@{host}:{port}/{name}",
+        "postgresql://postgres@{host}:{port}/{name}?connect_timeout=30",
+        "postgres:///{name}?host={host}&port={port}&user=postgres",
+        "postgres://postgres@/{name}?host={host}&port={port}",
+        "postgres://nonexistent/{name}?host={host}&port={port}&user=postgres",
+        "postgres://postgres@{host}:{port}/{name}?channel_binding=prefer",
+        "postgres://postgres@{host}:{port}/{name}?application_name=proxy",
+        "postgres://postgres@{host}:{port}/{name}?sslmode=",
+    ],
+)
+def test_urls_mean_what_libpq_means(postgres_url: str, form: str) -> None:
+    parts = urlsplit(postgres_url)
+    connect(form.format(host=parts.hostname, port=parts.port, name=name_of(postgres_url))).close()
+
+
+def test_what_the_url_leaves_open_comes_from_the_environment(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = urlsplit(postgres_url)
+    for name, value in {"PGHOST": parts.hostname, "PGPORT": str(parts.port), "PGUSER": "postgres"}.items():
+        monkeypatch.setenv(name, str(value))
+    for name in ("PGSSLMODE", "PGOPTIONS", "PGAPPNAME", "PGTARGETSESSIONATTRS"):
+        # An empty one counts as not set.
+        monkeypatch.setenv(name, "")
+    connect(f"postgres:///{name_of(postgres_url)}").close()
+
+
+@pytest.mark.parametrize(
+    ("url", "variables", "told"),
+    [
+        ("postgres://u@a,b/d", {}, "host.*name one host"),
+        ("postgres:///d", {"PGHOST": "a,b"}, "PGHOST.*name one host"),
+        ("postgres:///d?service=s", {}, "service.*into the URL"),
+        ("postgres:///d", {"PGSERVICE": "s"}, "PGSERVICE.*into the URL"),
+        ("postgres:///d", {"PGSERVICE": ""}, "PGSERVICE is set and empty.*unset it"),
+        ("postgres://u@h/d", {"PGPORT": "x"}, "PGPORT.*a port is a number"),
+        ("postgres://u@h/d", {"PGCONNECT_TIMEOUT": "soon"}, "PGCONNECT_TIMEOUT.*from 1 to 600"),
+        ("postgres://u@h/d?connect_timeout=0", {}, "connect_timeout.*from 1 to 600"),
+        ("postgres://u@h/d?target_session_attrs=standby", {}, "target_session_attrs.*primary"),
+        ("postgres://u:pa/ss@h/d", {}, "percent-encode"),
+    ],
+)
+def test_what_is_not_supported_is_refused_with_the_alternative(
+    url: str, variables: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=told):
+        connect(url)
+
+
+@pytest.mark.parametrize(
+    ("given", "variables", "is_verified"),
+    [
+        ({"host": "db.example"}, {}, True),
+        ({}, {"PGHOST": "db.example"}, True),
+        ({}, {"PGHOSTADDR": "192.0.2.1"}, True),
+        ({"host": "localhost"}, {"PGHOSTADDR": "192.0.2.1"}, True),
+        ({"host": "localhost", "hostaddr": "192.0.2.1"}, {}, True),
+        ({"host": "db.example", "sslmode": ""}, {"PGSSLMODE": ""}, True),
+        ({"host": "db.example", "sslmode": "disable"}, {}, False),
+        ({"host": "db.example"}, {"PGSSLMODE": "disable"}, False),
+        ({"host": "localhost"}, {"PGHOST": "db.example"}, False),
+        ({"host": "127.0.0.5"}, {}, False),
+        ({"host": "::1"}, {}, False),
+        ({"host": "/run/postgresql"}, {}, False),
+        ({}, {}, False),
+    ],
+)
+def test_the_address_that_is_connected_to_decides_about_tls(
+    given: dict[str, str], variables: dict[str, str], is_verified: bool
+) -> None:
+    assert (urls.settle(given, variables).get("sslmode") == "verify-full") == is_verified
+
+
+def test_tables_in_another_schema_are_not_made_a_second_time(postgres_url: str) -> None:
+    owner, other = f"owner_{name_of(postgres_url)}", f"other_{name_of(postgres_url)}"
+    administer(
+        postgres_url,
+        f"CREATE ROLE {owner} LOGIN",
+        f"CREATE ROLE {other} LOGIN",
+        f"CREATE SCHEMA {owner} AUTHORIZATION {owner}",
+        f"GRANT CREATE ON SCHEMA public TO {other}",
+    )
+    as_owner, as_other = (postgres_url.replace("postgres@", f"{role}@") for role in (owner, other))
+    connect(as_owner).close()
+    with pytest.raises(RefusedError, match=f"the tables are in the schema {owner}.*set search_path"):
+        connect(as_other)
+    # A search path that is set on purpose makes a second set.
+    administer(postgres_url, f"ALTER ROLE {other} SET search_path = public")
+    connect(as_other).close()
+    administer(postgres_url, f"ALTER ROLE {owner} SET search_path = {owner}, public")
+    with pytest.raises(RefusedError, match="several sets of tables"):
+        connect(as_owner)
+
+
+def test_tables_that_appear_earlier_on_the_search_path_do_not_catch_usage(postgres_url: str) -> None:
+    database = connect(postgres_url)
+    with Tracker(uuid("r1"), database, flush_interval=None) as tracker:
+        tracker.track(uuid("w1"), uuid("u1"), 1, 0)
+        administer(
+            postgres_url,
+            "CREATE SCHEMA postgres",
+            "CREATE TABLE postgres.boundary_usage_stats (LIKE boundary_usage_stats INCLUDING ALL)",
+        )
+        tracker.flush()
+    with psycopg.connect(postgres_url) as connection:
+        assert connection.execute("SELECT count(*) FROM public.boundary_usage_stats").fetchone() == (1,)
+    database.close()
+
+
+def test_a_database_with_another_key_is_refused(postgres_url: str) -> None:
+    database = connect(postgres_url)
+    with Tracker(uuid("r1"), database, flush_interval=None) as tracker:
+        tracker.track(uuid("w1"), uuid("u1"), 1, 0)
+        key = database.hashing_key()
+        administer(
+            postgres_url,
+            "UPDATE boundary_usage_deployment SET hashing_key = decode(repeat('00', 16), 'hex')",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'boundary-usage'"
+            " AND datname = current_database()",
+        )
+        with pytest.raises(RefusedError, match="another hashing key"):
+            tracker.flush()
+        with psycopg.connect(postgres_url) as connection:
+            connection.execute("UPDATE boundary_usage_deployment SET hashing_key = %s", [key])
+        assert tracker.flush() == Written(flush=1, new_period=True)
