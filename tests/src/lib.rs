@@ -30,6 +30,9 @@ pub fn plugin() -> &'static Plugin {
     PLUGIN.get_or_init(|| Plugin::embedded().expect("the embedded component can be compiled"))
 }
 
+/// The file of the component that misbehaves on cue.
+pub const MISBEHAVING_COMPONENT: &str = concat!(env!("OUT_DIR"), "/misbehaving.wasm");
+
 /// The component that misbehaves on cue, compiled once for all tests of a process.
 pub fn misbehaving_plugin() -> &'static Plugin {
     static PLUGIN: OnceLock<Plugin> = OnceLock::new();

@@ -1,5 +1,5 @@
-//! Runs a command with what the tests of the hosts in other languages need: a PostgreSQL server, the program, and a proxy
-//! that cuts connections (`postgres-proxy`).
+//! Runs a command with what the tests of the hosts in other languages need: a PostgreSQL server, the program, a proxy
+//! that cuts connections (`postgres-proxy`), and the component that misbehaves on cue.
 //!
 //! The command finds them in its environment. The server is gone when the command has ended.
 
@@ -8,6 +8,7 @@
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
+use boundary_usage_tests::MISBEHAVING_COMPONENT;
 use boundary_usage_tests::postgres_server::PostgresServer;
 
 fn main() -> Result<ExitCode> {
@@ -20,6 +21,7 @@ fn main() -> Result<ExitCode> {
         .env("BOUNDARY_USAGE_TEST_POSTGRES", server.url("postgres", "postgres"))
         .env("BOUNDARY_USAGE_TEST_PROGRAM", built.with_file_name("program-under-test"))
         .env("BOUNDARY_USAGE_TEST_POSTGRES_PROXY", built.with_file_name("postgres-proxy"))
+        .env("BOUNDARY_USAGE_TEST_MISBEHAVING", MISBEHAVING_COMPONENT)
         .status()
         .with_context(|| format!("cannot run {}", command.display()))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
