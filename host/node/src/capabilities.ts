@@ -6,7 +6,7 @@
 
 import type { Account } from "./account.ts";
 import type { Database, Transaction } from "./database/index.ts";
-import { BoundaryUsageError } from "./errors.ts";
+import { BoundaryUsageError, isAnswer } from "./errors.ts";
 import { REQUESTS_MAX, type Stored, type UniqueSet, type Update } from "./usage.ts";
 
 /** The longest sketch of the contract, in bytes. */
@@ -18,12 +18,12 @@ export class Capabilities {
   readonly #database: Database;
   readonly #account: Account;
   #flushing = false;
+  #awaitsSnapshot = false;
   #opening: Promise<Transaction> | undefined;
   #transaction: Transaction | undefined;
   #ending: Promise<void> = Promise.resolve();
   #granted = new Set<string>();
   #stored: Stored | undefined;
-  #number = 0n;
   #commitSent = false;
 
   constructor(replica: string, database: Database, account: Account) {
@@ -35,7 +35,13 @@ export class Capabilities {
   /** One commit for each flush that the host asks for. */
   flushBegins(): void {
     this.#flushing = true;
+    this.#awaitsSnapshot = true;
     this.#commitSent = false;
+  }
+
+  /** Whether a flush has been called and has not taken its snapshot: that it has when it begins a transaction. */
+  get awaitsSnapshot(): boolean {
+    return this.#awaitsSnapshot;
   }
 
   /**
@@ -44,10 +50,12 @@ export class Capabilities {
    */
   async flushEnds(): Promise<boolean> {
     this.#flushing = false;
+    this.#awaitsSnapshot = false;
     const isOpen = this.#opening !== undefined || this.#transaction !== undefined;
     // One that is being opened must not stay open when it is.
     await this.#opening?.catch(() => undefined);
     await this.rollBack();
+    this.#account.flushEnds();
     return isOpen;
   }
 
@@ -65,6 +73,10 @@ export class Capabilities {
     if (this.#commitSent) {
       throw refused("this flush has sent its commit");
     }
+    if (!this.#account.flushBegins()) {
+      throw refused("there is nothing to flush");
+    }
+    this.#awaitsSnapshot = false;
     this.#granted = new Set();
     this.#stored = undefined;
     this.#opening = this.#ending.then(() => this.#database.begin());
@@ -112,20 +124,17 @@ export class Capabilities {
     if (this.#granted.has("upserted")) {
       throw refused("the transaction has an upsert already");
     }
-    check(update);
-    const stored = this.#stored;
+    if (this.#stored === undefined) {
+      throw refused("to upsert needs a read");
+    }
+    const expected = this.#account.update(this.#stored);
+    if (expected === undefined) {
+      throw refused("the stored sketch of this replica is damaged");
+    }
+    compare(update, expected);
     const newPeriod = update.uniques.tag === "delta";
-    if (stored === undefined || newPeriod === (stored.uniques !== undefined)) {
-      throw refused("the update does not fit what was read: a delta begins a row, and all else needs one");
-    }
-    if (update.flush !== stored.lastFlush + 1n) {
-      throw refused(
-        `the component numbers its flush ${update.flush}, and the number after the last one is ${stored.lastFlush + 1n}`,
-      );
-    }
     await transaction.upsert(this.#replica, update);
     this.#granted.add("upserted");
-    this.#number = update.flush;
     return newPeriod;
   }
 
@@ -138,8 +147,16 @@ export class Capabilities {
     }
     this.#transaction = undefined;
     this.#commitSent = true;
-    await transaction.commit();
-    this.#account.committed(this.#number);
+    this.#account.commitSent();
+    try {
+      await transaction.commit();
+    } catch (error) {
+      if (isAnswer(error) && error.kind !== "commit-unknown") {
+        this.#account.commitAnswered("rolled-back");
+      }
+      throw error;
+    }
+    this.#account.commitAnswered("committed");
   }
 
   /** Ends the transaction, if one is open, without its update. */
@@ -177,32 +194,33 @@ function checkStored({ lastFlush, uniques }: Stored): Stored {
   return uniques === undefined ? { lastFlush } : { lastFlush, uniques };
 }
 
-/** A component's numbers are untrusted; its sketches are read by the next one that merges them. */
-function check(update: Update): void {
-  const { uniques } = update;
-  const sets = uniques.tag === "unchanged" ? [] : [uniques.val.workspaces, uniques.val.users];
-  sets.forEach(checkSketch);
-  const numbers = {
-    "flush number": update.flush,
-    "allowed requests": update.allowed,
-    "denied requests": update.denied,
+/** A component is not trusted: what it writes must be what the host's own account says. Sketches are merged by all. */
+function compare(update: Update, expected: Update): void {
+  const differs = (what: string, its: unknown, own: unknown) => {
+    return refused(`the component's ${what} is ${its}, and the host's own account says ${own}`);
   };
-  for (const [name, number] of [
-    ...Object.entries(numbers),
-    ...sets.map(({ count }) => ["unique ids", count] as const),
-  ]) {
-    if (number > REQUESTS_MAX) {
-      throw refused(`the component's ${name}: ${number} is beyond 2^63 - 1`);
+  const numbers = {
+    "flush number": "flush",
+    "count of allowed requests": "allowed",
+    "count of denied requests": "denied",
+  };
+  for (const [what, name] of Object.entries(numbers) as [string, "flush" | "allowed" | "denied"][]) {
+    if (update[name] !== expected[name]) {
+      throw differs(what, update[name], expected[name]);
     }
   }
-}
-
-/** The start of a compact Theta sketch: preamble length, version, family. Those who merge it check the rest. */
-function checkSketch({ sketch }: UniqueSet): void {
-  const [preamble = 0, version, family] = sketch;
-  const isTheta =
-    sketch.length >= 8 && (preamble & 0x3f) >= 1 && (preamble & 0x3f) <= 3 && version === 3 && family === 3;
-  if (!isTheta || sketch.length > SKETCH_BYTES_MAX) {
-    throw refused("the component's sketch is not a compact Theta sketch");
+  if (update.uniques.tag !== expected.uniques.tag) {
+    throw differs("update of the unique ids", update.uniques.tag, expected.uniques.tag);
+  }
+  if (update.uniques.tag !== "unchanged" && expected.uniques.tag !== "unchanged") {
+    for (const name of ["workspaces", "users"] as const) {
+      const [its, own] = [update.uniques.val[name], expected.uniques.val[name]];
+      if (its.count !== own.count) {
+        throw differs(`count of unique ${name}`, its.count, own.count);
+      }
+      if (!Buffer.from(its.sketch).equals(own.sketch)) {
+        throw differs(`sketch of ${name}`, `${its.sketch.length} bytes`, `${own.sketch.length} other bytes`);
+      }
+    }
   }
 }

@@ -9,22 +9,11 @@ import { readFile } from "node:fs/promises";
 
 import { instantiate, type Root } from "../dist/component/tracker.js";
 
-import type { Account } from "./account.ts";
+import type { Account, LeftOver } from "./account.ts";
 import { Capabilities } from "./capabilities.ts";
 import type { Database } from "./database/index.ts";
-import { BoundaryUsageError, type ErrorKind, messageOf, printable } from "./errors.ts";
-import { type Flushed, type Halves, halves, hyphenated, type Stored, type Update } from "./usage.ts";
-
-/** What one batch of requests adds. */
-export interface Activity {
-  workspace: Halves;
-  owner: Halves;
-  allowed: bigint;
-  denied: bigint;
-}
-
-/** The errors that cross the border, with one text each. */
-const ANSWERS: readonly string[] = ["unavailable", "conflict", "commit-unknown", "refused"];
+import { BoundaryUsageError, type ErrorKind, isAnswer, isAnswerKind, messageOf, printable } from "./errors.ts";
+import { type Activity, type Flushed, type Halves, halves, hyphenated, type Stored, type Update } from "./usage.ts";
 
 const modules = new Map<string, Promise<WebAssembly.Module>>();
 
@@ -39,34 +28,52 @@ function compiled(name: string): Promise<WebAssembly.Module> {
   return module;
 }
 
-/** A running component. `track` may be called while `flush` waits. */
+/** A running component. `track` may be called while `flush` waits, but not before it has taken its snapshot. */
 export class Instance {
   readonly #replica: Halves;
   readonly #capabilities: Capabilities;
+  readonly #account: Account;
   readonly #root: Root;
   readonly #broken = Promise.withResolvers<never>();
+  #settled: Promise<unknown> = Promise.resolve();
 
-  private constructor(replica: Halves, capabilities: Capabilities, root: Root) {
+  private constructor(replica: Halves, capabilities: Capabilities, account: Account, root: Root) {
     this.#replica = replica;
     this.#capabilities = capabilities;
+    this.#account = account;
     this.#root = root;
     // It is looked at only while a flush runs.
     this.#broken.promise.catch(() => undefined);
   }
 
-  /** Instantiates the component for this replica on this database. */
+  /** Instantiates the component for this replica on this database. It starts from what the account holds. */
   static async start(replica: string, database: Database, key: Uint8Array, account: Account): Promise<Instance> {
-    const capabilities = new Capabilities(hyphenated(halves(replica, "replica id")), database, account);
+    const own = halves(replica, "replica id");
+    const capabilities = new Capabilities(hyphenated(own), database, account);
     try {
-      const root = await instantiate(compiled, imports(capabilities, key));
-      return new Instance(halves(replica, "replica id"), capabilities, root);
+      const root = await instantiate(compiled, imports(capabilities, key, account.leftOver()));
+      return new Instance(own, capabilities, account, root);
     } catch (error) {
       throw new BoundaryUsageError("component", `cannot load the component: ${messageOf(error)}`, { cause: error });
     }
   }
 
-  /** Hands activities to the component. After an error of the kind `component` the instance is of no use. */
+  /** Whether activities can be handed over: not while a flush has been called and has not taken its snapshot. */
+  get takesActivities(): boolean {
+    return !this.#capabilities.awaitsSnapshot;
+  }
+
+  /** Resolves when no flush of this instance runs. */
+  settled(): Promise<unknown> {
+    return this.#settled;
+  }
+
+  /**
+   * Hands activities to the component, and to the account first. After an error of the kind `component` the instance is
+   * of no use, and its successor has the activities from the account.
+   */
   track(activities: Activity[]): void {
+    this.#account.record(activities);
     try {
       this.#root.track(activities);
     } catch (error) {
@@ -77,7 +84,13 @@ export class Instance {
   }
 
   /** Writes what was tracked since the last flush; throws the error that the component returned. */
-  async flush(): Promise<Flushed> {
+  flush(): Promise<Flushed> {
+    const flushed = this.#flushed();
+    this.#settled = flushed.catch(() => undefined);
+    return flushed;
+  }
+
+  async #flushed(): Promise<Flushed> {
     this.#capabilities.flushBegins();
     // A call of an instance that breaks meanwhile may never return.
     const flush = Promise.race([this.#flush(), this.#broken.promise]);
@@ -108,7 +121,7 @@ export class Instance {
   }
 }
 
-function imports(capabilities: Capabilities, key: Uint8Array): any {
+function imports(capabilities: Capabilities, key: Uint8Array, leftOver: LeftOver): any {
   const view = new DataView(key.buffer, key.byteOffset, key.byteLength);
 
   class Transaction {
@@ -137,30 +150,29 @@ function imports(capabilities: Capabilities, key: Uint8Array): any {
     },
     "boundary:usage/transactions": {
       hashingKey: () => [view.getBigUint64(0), view.getBigUint64(8)],
-      restore: () => ({}),
+      restore: () => leftOver,
       Transaction,
     },
   };
 }
 
 /**
- * Turns a failure into an error of the contract. One of another kind has applied nothing and counts as `otherwise`; if the
- * commit may have been sent, the outcome is unknown.
+ * Turns a failure into an error of the contract. One of another kind has applied nothing and counts as `otherwise`; if
+ * the commit may have been sent, the outcome is unknown.
  */
 async function answering<T>(call: Promise<T>, otherwise: ErrorKind = "refused"): Promise<T> {
   try {
     return await call;
   } catch (error) {
-    const isAnswer = error instanceof BoundaryUsageError && ANSWERS.includes(error.kind);
     // What is thrown without a payload would break the component.
-    throw { payload: { tag: isAnswer ? error.kind : otherwise, val: printable(messageOf(error)) } };
+    throw { payload: { tag: isAnswer(error) ? error.kind : otherwise, val: printable(messageOf(error)) } };
   }
 }
 
 /** The error that the component returned, if it did. */
 function answered(error: unknown): BoundaryUsageError | undefined {
   const { tag, val } = (error ?? {}) as { tag?: unknown; val?: unknown };
-  return ANSWERS.includes(String(tag)) ? new BoundaryUsageError(tag as ErrorKind, String(val ?? "")) : undefined;
+  return isAnswerKind(tag) ? new BoundaryUsageError(tag, String(val ?? "")) : undefined;
 }
 
 function broke(error: unknown): BoundaryUsageError {

@@ -24,6 +24,9 @@ export type ErrorKind =
   | "stopped"
   | "timed-out";
 
+/** The kinds that a component is told, and tells. */
+const ANSWERS: readonly unknown[] = ["unavailable", "conflict", "commit-unknown", "refused"] satisfies ErrorKind[];
+
 /** The longest message, in characters. A server, a component or a caller wrote parts of it. */
 const MESSAGE_MAX = 1_000;
 
@@ -39,6 +42,16 @@ export class BoundaryUsageError extends Error {
     this.name = "BoundaryUsageError";
     this.kind = kind;
   }
+}
+
+/** Whether an error is one of the contract with the component. */
+export function isAnswer(error: unknown): error is BoundaryUsageError {
+  return error instanceof BoundaryUsageError && isAnswerKind(error.kind);
+}
+
+/** Whether a kind is one of the contract with the component. */
+export function isAnswerKind(kind: unknown): kind is ErrorKind {
+  return ANSWERS.includes(kind);
 }
 
 /** Escapes what a terminal would act on, and shortens what is too long for a log. */

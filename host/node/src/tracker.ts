@@ -5,11 +5,11 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { Account } from "./account.ts";
-import { type Activity, Instance } from "./component.ts";
+import { Instance } from "./component.ts";
 import type { Database } from "./database/index.ts";
 import { BoundaryUsageError, messageOf, printable } from "./errors.ts";
 import { Schedule } from "./schedule.ts";
-import { type Flushed, halves, requests } from "./usage.ts";
+import { type Activity, type Flushed, halves, requests } from "./usage.ts";
 
 /** Settings of a tracker. */
 export interface TrackerOptions {
@@ -65,7 +65,7 @@ export class Tracker {
     this.#key = key;
     this.#options = options;
     this.#schedule = new Schedule(options.flushInterval, options.flushJitter);
-    this.#account = new Account((error) => this.#tell(error));
+    this.#account = new Account(key, (error) => this.#tell(error));
   }
 
   /** Starts a tracker for this replica, which is a UUID, on this database. */
@@ -79,8 +79,8 @@ export class Tracker {
   }
 
   /**
-   * Records activity: both ids, which are UUIDs, as active, and both counts added; counts of 0 still record the ids. Waits
-   * for nothing.
+   * Records activity: both ids, which are UUIDs, as active, and both counts added; counts of 0 still record the ids.
+   * Waits for nothing.
    */
   track(workspace: string, owner: string, allowed: number | bigint = 0, denied: number | bigint = 0): void {
     this.#mustRun();
@@ -111,8 +111,9 @@ export class Tracker {
   /**
    * Accepts nothing more, writes what is left and stops.
    *
-   * A flush that fails is tried again until `shutdownTimeout`, unless trying again cannot help. Throws the last error then,
-   * or one of the kind `timed-out`: what was tracked since the last flush that succeeded is lost, or its fate is unknown.
+   * A flush that fails is tried again until `shutdownTimeout`, unless trying again cannot help. Throws the last error
+   * then, or one of the kind `timed-out`: what was tracked since the last flush that succeeded is lost, or its fate is
+   * unknown.
    */
   async shutdown(): Promise<Flushed> {
     this.#mustRun();
@@ -173,7 +174,7 @@ export class Tracker {
   /** Hands the batch to the component, if one runs. */
   #handOver(): void {
     const instance = this.#instance;
-    if (instance !== undefined && this.#batch.length > 0) {
+    if (instance?.takesActivities && this.#batch.length > 0) {
       const batch = this.#batch;
       this.#batch = [];
       try {
@@ -184,17 +185,21 @@ export class Tracker {
     }
   }
 
-  /** A component that broke cannot be called again. An error of one that was replaced says nothing about its successor. */
+  /**
+   * A component that broke cannot be called again. An error of one that was replaced says nothing about its successor.
+   */
   #failed(error: BoundaryUsageError, instance: Instance | undefined): void {
     if (error.kind === "component" && instance !== undefined && this.#instance === instance) {
       this.#instance = undefined;
       // The next flush tries again, and reports it if that fails.
-      void this.#running().catch(() => undefined);
+      void this.#running(instance).catch(() => undefined);
     }
     this.#tell(error);
   }
 
-  /** Calls `onError`. What that throws, or a promise of it that is rejected, must not end the flush loop or the process. */
+  /**
+   * Calls `onError`. What that throws, or a promise of it that is rejected, must not end the flush loop or the process.
+   */
   #tell(error: BoundaryUsageError): void {
     const warn = (thrown: unknown) => {
       process.emitWarning(
@@ -211,17 +216,19 @@ export class Tracker {
   }
 
   /** The component that runs; a new one is started if none does. */
-  async #running(): Promise<Instance> {
+  async #running(previous?: Instance): Promise<Instance> {
     if (this.#instance !== undefined) {
       return this.#instance;
     }
-    this.#starting ??= this.#start().finally(() => {
+    this.#starting ??= this.#start(previous).finally(() => {
       this.#starting = undefined;
     });
     return this.#starting;
   }
 
-  async #start(): Promise<Instance> {
+  async #start(previous: Instance | undefined): Promise<Instance> {
+    // What a flush of the one that broke carried is back in the account when that has ended.
+    await previous?.settled();
     const instance = await Instance.start(this.#replica, this.#database, this.#key, this.#account);
     this.#instance = instance;
     this.#handOver();

@@ -60,6 +60,14 @@ export interface Halves {
   low: bigint;
 }
 
+/** What one batch of requests adds. */
+export interface Activity {
+  workspace: Halves;
+  owner: Halves;
+  allowed: bigint;
+  denied: bigint;
+}
+
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 /** Reads a UUID that is not nil. `what` is for the message. Callers in JavaScript can pass any value. */

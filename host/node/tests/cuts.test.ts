@@ -22,7 +22,7 @@ async function behindProxy(options = {}) {
 }
 
 for (const how of ["", " reset"]) {
-  test(`a connection that breaks at any request of a flush loses and doubles nothing (${how || "orderly end"})`, async () => {
+  test(`a connection cut at any request of a flush loses and doubles nothing (${how || "orderly end"})`, async () => {
     const { url, proxy, database, tracker } = await behindProxy();
     const points = Array.from({ length: REQUESTS }, (_, index) => `request:${index + 1}`);
     let tracked = 0;

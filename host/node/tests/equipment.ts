@@ -17,7 +17,7 @@ import pg from "pg";
 
 let databases = 0;
 
-function equipment(name: string): string {
+export function equipment(name: string): string {
   const value = process.env[name];
   if (value === undefined) {
     throw new Error(`${name} is not set; run \`make test-node\`, which starts what the tests need`);
@@ -63,7 +63,10 @@ export class Program {
   }
 }
 
-/** A proxy in front of a PostgreSQL database, which cuts connections: the commands are in `tests/src/bin/postgres-proxy.rs`. */
+/**
+ * A proxy in front of a PostgreSQL database, which cuts connections: the commands are in
+ * `tests/src/bin/postgres-proxy.rs`.
+ */
 export class CuttingProxy {
   readonly url: string;
   readonly #input: Writable;

@@ -91,7 +91,7 @@ test("a server that has forgotten confirmed flushes is reported, and gets all th
     errors.map(({ kind }) => kind),
     ["lost"],
   );
-  assert.match(errors[0]?.message ?? "", /is 1, and flush 3 was confirmed: a failover/);
+  assert.match(errors[0]?.message ?? "", /is 1, and 3 was confirmed: a failover/);
   await tracker.shutdown();
   assert.deepEqual(await new Program(url).totals(), [1, 1, 2, 0]);
   await database.close();

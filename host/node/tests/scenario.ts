@@ -1,8 +1,8 @@
 /**
  * Runs the scenarios in the project's `tests/scenarios`: the lines that every host reads.
  *
- * The table of lines is in `tests/src/scenario.rs`. Flushes and their faults are this host's; `collect` and `rows` ask the
- * program of the Rust host, on the same database. Threads are loops that take turns: this host has one thread.
+ * The table of lines is in `tests/src/scenario.rs`. Flushes and their faults are this host's; `collect` and `rows` ask
+ * the program of the Rust host, on the same database. Threads are loops that take turns: this host has one thread.
  */
 
 import assert from "node:assert/strict";

@@ -3,13 +3,15 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { BoundaryUsageError, connect, Tracker } from "boundary-usage";
+import { BoundaryUsageError, connect, type Database, Tracker, type Update } from "boundary-usage";
 import pg from "pg";
 
 import { Account } from "../src/account.ts";
 import { Capabilities } from "../src/capabilities.ts";
 import { lockKey } from "../src/database/postgres.ts";
 import { Schedule } from "../src/schedule.ts";
+import { Sketch } from "../src/sketch.ts";
+import { type Activity, halves } from "../src/usage.ts";
 import { newPostgres, newSqlite, onEachDatabase, Program, sql } from "./equipment.ts";
 import { Faults } from "./faults.ts";
 import { numbered, uuid } from "./scenario.ts";
@@ -22,6 +24,16 @@ async function started(url: string, options = {}) {
   const onError = (error: BoundaryUsageError) => errors.push(error);
   const tracker = await Tracker.start(uuid("r1"), faults, { flushInterval: NEVER, onError, ...options });
   return { faults, tracker, errors };
+}
+
+async function accountOf(database: Database): Promise<Account> {
+  const account = new Account(await database.hashingKey(), () => {});
+  account.record([activity("w1", 1n)]);
+  return account;
+}
+
+function activity(workspace: string, allowed: bigint): Activity {
+  return { workspace: halves(uuid(workspace), ""), owner: halves(uuid("u1"), ""), allowed, denied: 0n };
 }
 
 /** Holds every upsert up until `open` is called; `reached` tells when one is held. */
@@ -143,7 +155,7 @@ test("trackers in one process flush at once", async () => {
 
 onEachDatabase("a transaction that the component forgets, or that opens too late, is rolled back", async (url) => {
   const [database, other] = [await connect(url), await connect(url)];
-  const capabilities = new Capabilities(uuid("r1"), database, new Account(() => {}));
+  const capabilities = new Capabilities(uuid("r1"), database, await accountOf(database));
   const lock = async () => {
     await capabilities.acquire("cutover", "shared");
     await capabilities.acquire("replica", "exclusive");
@@ -228,15 +240,14 @@ test("what a database returns is checked before it reaches the component, and no
 
 onEachDatabase("R9: the component is kept to its own replica and to the order of the contract", async (url) => {
   const database = await connect(url);
-  const capabilities = new Capabilities(uuid("r1"), database, new Account(() => {}));
+  const account = new Account(await database.hashingKey(), () => {});
+  const capabilities = new Capabilities(uuid("r1"), database, account);
   const refused = (call: Promise<unknown>, message: RegExp) => assert.rejects(call, { kind: "refused", message });
-  const empty = { count: 0n, sketch: Uint8Array.from([1, 3, 3, 0, 0, 0, 0, 0]) };
-  const none = { workspaces: empty, users: empty };
-  const delta = { tag: "delta" as const, val: none };
-  const update = { flush: 1n, uniques: delta, allowed: 0n, denied: 0n };
 
   await refused(capabilities.begin(uuid("r1")), /no flush is running/);
   capabilities.flushBegins();
+  await refused(capabilities.begin(uuid("r1")), /nothing to flush/);
+  account.record([activity("w1", 3n), activity("w2", 4n)]);
   await refused(capabilities.read(), /no transaction open/);
   await refused(capabilities.begin(uuid("r2")), /not the component's own/);
   await capabilities.begin(uuid("r1"));
@@ -246,26 +257,69 @@ onEachDatabase("R9: the component is kept to its own replica and to the order of
   await refused(capabilities.acquire("replica", "shared"), /is exclusive/);
   await capabilities.acquire("cutover", "shared");
   await capabilities.acquire("replica", "exclusive");
-  await refused(capabilities.upsert(update), /and a read/);
-  await capabilities.read();
-  const damaged = { workspaces: { count: 1n, sketch: new Uint8Array(64) }, users: empty };
-  await refused(capabilities.upsert({ ...update, uniques: { ...delta, val: damaged } }), /not a compact Theta sketch/);
-  for (const uniques of [{ tag: "unchanged" as const }, { tag: "cumulative" as const, val: none }]) {
-    await refused(capabilities.upsert({ ...update, uniques }), /does not fit what was read/);
-  }
-  await refused(capabilities.upsert({ ...update, allowed: 2n ** 63n }), /beyond 2\^63 - 1/);
+  await refused(capabilities.upsert({} as Update), /and a read/);
+  const update = account.update(await capabilities.read());
+  assert.equal(update?.uniques.tag, "delta");
+  const val = update.uniques.val;
+  // A component that writes anything but its own activity would falsify the numbers of all replicas.
   for (const flush of [0n, 2n, 2n ** 63n - 1n]) {
-    await refused(capabilities.upsert({ ...update, flush }), /the number after the last one is 1/);
+    await refused(capabilities.upsert({ ...update, flush }), /flush number is \d+, and the host's own account says 1/);
+  }
+  for (const count of [6n, 8n, 0n, 2n ** 63n]) {
+    await refused(capabilities.upsert({ ...update, allowed: count }), /count of allowed requests is/);
+    await refused(capabilities.upsert({ ...update, denied: count + 1n }), /count of denied requests is/);
+  }
+  for (const tag of ["unchanged", "cumulative"] as const) {
+    await refused(capabilities.upsert({ ...update, uniques: { tag, val } }), /account says delta/);
+  }
+  const { workspaces, users } = val;
+  // Without hashes and with theta 1, as if all ids had been dropped; and with one hash and theta 2.
+  const sketch = (...words: bigint[]) => {
+    const start = Uint8Array.of(3, 3, 3, 0, 0, 26, 0xcc, 0x93);
+    return Buffer.concat([start, Buffer.from(BigUint64Array.from(words).buffer)]);
+  };
+  const damaged = [
+    { ...workspaces, count: 3n },
+    { count: 0n, sketch: sketch(0n, 1n) },
+    { ...workspaces, sketch: sketch(0n, 1n) },
+    { ...workspaces, sketch: sketch(1n, 2n, 1n) },
+    { ...workspaces, sketch: new Uint8Array(64) },
+    { ...workspaces, sketch: users.sketch },
+  ];
+  for (const set of damaged) {
+    const uniques = { tag: "delta" as const, val: { workspaces: set, users } };
+    await refused(capabilities.upsert({ ...update, uniques }), /(count|sketch) of (unique )?workspaces is/);
   }
   assert.equal(await capabilities.upsert(update), true);
   await refused(capabilities.upsert(update), /an upsert already/);
   await capabilities.commit();
   await refused(capabilities.begin(uuid("r1")), /has sent its commit/);
+  assert.equal(await capabilities.flushEnds(), false);
+  account.record([activity("w1", 0n)]);
   capabilities.flushBegins();
   await capabilities.begin(uuid("r1"));
   await refused(capabilities.commit(), /nothing to commit/);
   assert.equal(await capabilities.flushEnds(), false);
+  assert.deepEqual(await new Program(url).totals(), [2, 1, 7, 0]);
   await database.close();
+});
+
+test("a sketch reads back as it was written, and damage is noticed", () => {
+  const key = new Uint8Array(16);
+  for (const ids of [0, 1, 2, 16_384, 16_385, 40_000]) {
+    const bytes = Sketch.of(
+      Array.from({ length: ids }, (_, id) => BigInt(id)),
+      key,
+    ).toBytes();
+    assert.deepEqual(Sketch.fromBytes(bytes)?.toBytes(), bytes, `${ids}`);
+    assert.equal(Sketch.fromBytes(Buffer.concat([bytes, new Uint8Array(1)])), undefined);
+    assert.equal(Sketch.fromBytes(bytes.subarray(0, -8)), undefined);
+    for (let position = 0; ids > 1 && position < 3; position += 1) {
+      const damaged = Uint8Array.from(bytes);
+      damaged[position] = 9;
+      assert.equal(Sketch.fromBytes(damaged), undefined, `${ids} ids, byte ${position}`);
+    }
+  }
 });
 
 test("D6: locks of others hold a flush up, and a limit ends that", async () => {
@@ -292,7 +346,8 @@ test("connections that died while idle are replaced", async () => {
   tracker.track(uuid("w1"), uuid("u1"), 1, 1);
   await tracker.flush();
   const end =
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity " +
+    "WHERE datname = current_database() AND pid <> pg_backend_pid()";
   await sql(url, end);
   tracker.track(uuid("w2"), uuid("u2"), 1, 1);
   assert.deepEqual(await tracker.flush(), { outcome: "written", flush: 2n, newPeriod: false });

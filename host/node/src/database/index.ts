@@ -1,8 +1,8 @@
 /**
- * The database, in the words of the domain. The SQL is in `sqlite` and `postgres` and nowhere else.
+ * The database, in the words of the domain. The SQL is in this folder and nowhere else.
  *
- * Both keep to the schema and to the locks of the Rust host, so that replicas of either can share a database. Collections
- * are not here: they need authority that a proxy does not have.
+ * Both keep to the schema and to the locks of the Rust host, so that replicas of either can share a database.
+ * Collections are not here: they need authority that a proxy does not have.
  */
 
 import { BoundaryUsageError } from "../errors.ts";
@@ -17,9 +17,9 @@ export interface Transaction {
   /** What is stored of a replica. */
   read(replica: string): Promise<Stored>;
   /**
-   * Inserts or updates the replica's row, as the update says, and records the flush as its last. The error `conflict`, and
-   * nothing written, when the flush is not newer than the last one, or when a row to insert is there already, or one to update
-   * is not.
+   * Inserts or updates the replica's row, as the update says, and records the flush as its last. The error `conflict`,
+   * and nothing written, when the flush is not newer than the last one, or when a row to insert is there already, or
+   * one to update is not.
    */
   upsert(replica: string, update: Update): Promise<void>;
   /** Commits. The error `commit-unknown` when no reply came; after any other error nothing is applied. */

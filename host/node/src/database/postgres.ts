@@ -1,8 +1,8 @@
 /**
  * PostgreSQL: for several replicas, on any number of machines.
  *
- * A flush shares the cutover lock with other flushes and holds a lock of its replica's own. Both are advisory locks of the
- * transaction, under the keys of the Rust host, so they end with it and hold against its collections. Times are the
+ * A flush shares the cutover lock with other flushes and holds a lock of its replica's own. Both are advisory locks of
+ * the transaction, under the keys of the Rust host, so they end with it and hold against its collections. Times are the
  * server's.
  */
 
@@ -98,7 +98,8 @@ export class Postgres implements Database {
       const pool = new driver.default.Pool(configured(target, tls));
       // A connection that breaks while it is idle is no failure: the pool lets go of it.
       pool.on("error", () => {});
-      // One that breaks while it is in use fails the statement that waits for it; without a listener it ends the process.
+      // One that breaks while it is in use fails the statement that waits for it; without a listener it ends the
+      // process.
       // The driver's defaults are the application's: replies are in text here, whatever those say.
       pool.on("connect", (client) =>
         Object.assign(

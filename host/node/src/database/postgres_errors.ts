@@ -57,7 +57,9 @@ export function cannotConnect(address: string, error: unknown): BoundaryUsageErr
   return new BoundaryUsageError("unavailable", message, { cause: error });
 }
 
-/** Whether another kind of encryption may succeed: the server has no TLS, or its rules refuse a connection of this kind. */
+/**
+ * Whether another kind of encryption may succeed: the server has no TLS, or its rules refuse a connection of this kind.
+ */
 export function needsOtherEncryption(error: unknown): boolean {
   const cause = error instanceof BoundaryUsageError ? error.cause : error;
   return NO_TLS.test(messageOf(cause)) || replyOf(cause).code === "28000";

@@ -9,8 +9,9 @@ import { SELECT_APPLIED } from "./rows.ts";
 import { type Applied, migrations, missing, randomKey } from "./schema.ts";
 
 /**
- * Opens a transaction in which nothing depends on settings of the server, the database or the role: not its isolation, its
- * time limits, its form of replies, nor where tables are looked for. What is committed survives a crash of the server.
+ * Opens a transaction in which nothing depends on settings of the server, the database or the role: not its isolation,
+ * its time limits, its form of replies, nor where tables are looked for. What is committed survives a crash of the
+ * server.
  */
 export function begin(access: "READ ONLY" | "READ WRITE", schema?: string): string {
   const settings = {
@@ -84,8 +85,8 @@ export async function bringUpToDate(client: ClientBase): Promise<string> {
 }
 
 /**
- * Finds the schema that has the tables; none if no schema has them. Refuses tables where the search path does not lead to
- * them, or that exist twice on it: part of the usage would go to another set of tables.
+ * Finds the schema that has the tables; none if no schema has them. Refuses tables where the search path does not lead
+ * to them, or that exist twice on it: part of the usage would go to another set of tables.
  */
 async function findSchema(client: ClientBase): Promise<string | undefined> {
   const { rows } = await client.query(FIND_SCHEMA);

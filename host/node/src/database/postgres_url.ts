@@ -1,8 +1,9 @@
 /**
  * PostgreSQL URLs, and the environment variables of libpq that fill in what a URL leaves open.
  *
- * A setting that this host cannot keep is refused with the reason. The driver gets every value from here: its own reading of
- * URLs and of the environment differs from libpq's. A mistyped URL can hold a password anywhere, so no message quotes one.
+ * A setting that this host cannot keep is refused with the reason. The driver gets every value from here: its own
+ * reading of URLs and of the environment differs from libpq's. A mistyped URL can hold a password anywhere, so no
+ * message quotes one.
  */
 
 import { existsSync, readFileSync } from "node:fs";
@@ -224,7 +225,10 @@ function defaultHost(port: number): string {
   return SOCKET_DIRECTORIES.find((directory) => existsSync(`${directory}/.s.PGSQL.${port}`)) ?? "localhost";
 }
 
-/** The kinds of encryption to try. `host` is the address that is connected to, `name` the one that a certificate must hold. */
+/**
+ * The kinds of encryption to try. `host` is the address that is connected to, `name` the one that a certificate must
+ * hold.
+ */
 function encryption(host: string, name: string, settings: Environment): readonly (ConnectionOptions | false)[] {
   const { sslmode, sslrootcert, sslcert, sslkey } = settings;
   if (sslmode && !MODES.includes(sslmode)) {

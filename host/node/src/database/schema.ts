@@ -1,8 +1,8 @@
 /**
  * The schema: which migrations there are, and which a database lacks.
  *
- * The scripts are those of the Rust host, and they are recorded as it records them: whoever comes first makes the schema,
- * for all. A database of a version that is not known here is refused.
+ * The scripts are those of the Rust host, and they are recorded as it records them: whoever comes first makes the
+ * schema, for all. A database of a version that is not known here is refused.
  */
 
 import { createHash, randomBytes } from "node:crypto";

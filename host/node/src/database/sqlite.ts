@@ -2,7 +2,8 @@
  * SQLite, as Node.js has it: embedded, for the processes of one machine. A transaction has the file to itself from its
  * beginning.
  *
- * The driver blocks the thread, so nothing waits inside it: another writer's lock is asked for again until it is granted.
+ * The driver blocks the thread, so nothing waits inside it: another writer's lock is asked for again until it is
+ * granted.
  */
 
 import { realpathSync, statSync } from "node:fs";
@@ -61,7 +62,8 @@ function updating(sets: string): string {
       denied_requests = denied_requests + min(:denied, 9223372036854775807 - denied_requests),
       ${sets}
       updated_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
-    WHERE replica_id = :replica AND (SELECT last_flush FROM boundary_usage_replicas WHERE replica_id = :replica) < :flush`;
+    WHERE replica_id = :replica
+      AND (SELECT last_flush FROM boundary_usage_replicas WHERE replica_id = :replica) < :flush`;
 }
 
 /** Writes the row. */
@@ -118,8 +120,8 @@ class Connection {
   }
 
   /**
-   * Fails if the file or its write-ahead log is no longer the one that is open: whatever is written to a deleted file is
-   * lost. To be called while a transaction holds the file, because only then the log is sure to exist.
+   * Fails if the file or its write-ahead log is no longer the one that is open: whatever is written to a deleted file
+   * is lost. To be called while a transaction holds the file, because only then the log is sure to exist.
    */
   checkFile(): void {
     this.#logFile ??= identity(this.#log);
@@ -147,12 +149,12 @@ class Connection {
 
   /** Asks again while another writer has the file. */
   async whenFree(action: string, sql: string): Promise<void> {
-    for (let waited = 0; ; waited += BUSY_RETRY) {
+    for (const ends = performance.now() + BUSY_LIMIT; ;) {
       try {
         this.execute(action, sql);
         return;
       } catch (error) {
-        if (!(error instanceof BoundaryUsageError) || error.kind !== "conflict" || waited >= BUSY_LIMIT) {
+        if (!(error instanceof BoundaryUsageError) || error.kind !== "conflict" || performance.now() >= ends) {
           throw error;
         }
         await sleep(BUSY_RETRY);
@@ -215,8 +217,8 @@ export class Sqlite implements Database {
   }
 
   /**
-   * Opens the file. One that has come in the place of another must have the same hashing key, and one that is missing is
-   * created with it: so no activity is lost that comes after.
+   * Opens the file. One that has come in the place of another must have the same hashing key, and one that is missing
+   * is created with it: so no activity is lost that comes after.
    */
   async #open(): Promise<Connection> {
     const connection = new Connection(this.#path, this.#create);

@@ -1,8 +1,8 @@
 /**
  * Database URLs: the kind of database, and the file of SQLite.
  *
- * The rule is the same in all hosts; docs/operating.md has it. A mistyped URL can hold a password anywhere, so messages show
- * nothing of a URL but the path of a SQLite file.
+ * The rule is the same in all hosts; docs/operating.md has it. A mistyped URL can hold a password anywhere, so messages
+ * show nothing of a URL but the path of a SQLite file.
  */
 
 import { statSync } from "node:fs";
