@@ -34,7 +34,8 @@ export class Instance {
   readonly #capabilities: Capabilities;
   readonly #account: Account;
   readonly #root: Root;
-  readonly #broken = Promise.withResolvers<never>();
+  /** Ends the flush that runs. */
+  #breakFlush: (broken: BoundaryUsageError) => void = () => {};
   #settled: Promise<unknown> = Promise.resolve();
 
   private constructor(replica: Halves, capabilities: Capabilities, account: Account, root: Root) {
@@ -42,8 +43,6 @@ export class Instance {
     this.#capabilities = capabilities;
     this.#account = account;
     this.#root = root;
-    // It is looked at only while a flush runs.
-    this.#broken.promise.catch(() => undefined);
   }
 
   /** Instantiates the component for this replica on this database. It starts from what the account holds. */
@@ -78,7 +77,7 @@ export class Instance {
       this.#root.track(activities);
     } catch (error) {
       const broken = broke(error);
-      this.#broken.reject(broken);
+      this.#breakFlush(broken);
       throw broken;
     }
   }
@@ -93,15 +92,17 @@ export class Instance {
   async #flushed(): Promise<Flushed> {
     this.#capabilities.flushBegins();
     // A call of an instance that breaks meanwhile may never return.
-    const flush = Promise.race([this.#flush(), this.#broken.promise]);
-    const error = await flush.then(
+    const { promise, resolve, reject } = Promise.withResolvers<Flushed>();
+    this.#breakFlush = reject;
+    this.#flush().then(resolve, reject);
+    const error = await promise.then(
       () => undefined,
       (error: BoundaryUsageError) => error,
     );
     if ((await this.#capabilities.flushEnds()) && error?.kind !== "component") {
       throw broke("it ended its flush and left its transaction open");
     }
-    return flush;
+    return promise;
   }
 
   async #flush(): Promise<Flushed> {

@@ -38,7 +38,7 @@ export class BoundaryUsageError extends Error {
   readonly kind: ErrorKind;
 
   constructor(kind: ErrorKind, message: string, options?: ErrorOptions) {
-    super(printable(message), options);
+    super(printable(message), isPrintable(options?.cause) ? options : undefined);
     this.name = "BoundaryUsageError";
     this.kind = kind;
   }
@@ -52,6 +52,12 @@ export function isAnswer(error: unknown): error is BoundaryUsageError {
 /** Whether a kind is one of the contract with the component. */
 export function isAnswerKind(kind: unknown): kind is ErrorKind {
   return ANSWERS.includes(kind);
+}
+
+/** Whether an error can be shown whole. Node.js prints the causes of an error that is logged, and escapes nothing. */
+function isPrintable(cause: unknown): boolean {
+  const text = messageOf(cause);
+  return printable(text) === text;
 }
 
 /** Escapes what a terminal would act on, and shortens what is too long for a log. */

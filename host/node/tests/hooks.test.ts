@@ -169,6 +169,14 @@ for (const [how, hook] of hooks) {
   });
 }
 
+test("an error that is logged shows no cause that a terminal acts on", () => {
+  for (const text of ["\u001b[31mred", "x".repeat(5_000)]) {
+    assert.equal(new BoundaryUsageError("refused", "failed", { cause: new Error(text) }).cause, undefined);
+  }
+  const cause = new Error("the reason");
+  assert.equal(new BoundaryUsageError("refused", "failed", { cause }).cause, cause);
+});
+
 test("a message holds nothing that a terminal acts on, and is short", () => {
   const { message } = new BoundaryUsageError("refused", `a\u001b]0;x\u0007\r\n\u009b1m\u202e${"z".repeat(5_000)}`);
   assert.match(message, /^a\\u\{1b\}\]0;x\\u\{7\}\\u\{d\}\\u\{a\}\\u\{9b\}1m\\u\{202e\}z+… \(\d+ characters\)$/);
