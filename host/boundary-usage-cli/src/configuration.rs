@@ -15,7 +15,9 @@
 //! workspace cannot be mended later; what is contradictory is therefore refused.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -126,8 +128,13 @@ fn parse_sockets(tables: &[Value], faults: &mut Vec<String>) -> Vec<Socket> {
             continue;
         };
         let Some(socket) = parse_socket(number, table, faults) else { continue };
-        if let Some(first) = paths.insert(absolute(&socket.path), number) {
-            faults.push(format!("sockets {first} and {number} have the same path {}", printable::path(&socket.path)));
+        if let Some((first, path)) = paths.insert(Place::of(&socket.path), (number, socket.path.clone())) {
+            let (one, other) = (printable::path(&path), printable::path(&socket.path));
+            faults.push(if absolute(&path) == absolute(&socket.path) {
+                format!("sockets {first} and {number} have the same path {other}")
+            } else {
+                format!("sockets {first} and {number} are one socket: {one} and {other} lead to the same file")
+            });
         }
         let (first, owner) = *owners.entry(socket.workspace).or_insert((number, socket.owner));
         if owner != socket.owner {
@@ -195,7 +202,29 @@ fn parse_group(place: &str, table: &Table, faults: &mut Vec<String>) -> Option<S
     parsed.map_err(|fault: String| faults.push(format!("{place}`group`: {fault}"))).ok()
 }
 
-/// So that `a.sock` and `./a.sock` are seen to be the same.
+/// The same for two paths exactly if they lead to the same file, which need not exist.
+#[derive(PartialEq, Eq, Hash)]
+enum Place {
+    /// Device and inode of the directory, and the name in it.
+    InDirectory(u64, u64, Option<OsString>),
+    /// The directory cannot be seen.
+    Unknown(PathBuf),
+}
+
+impl Place {
+    fn of(path: &Path) -> Self {
+        // Follows a link at the end of the path, too.
+        let path = std::fs::canonicalize(path).unwrap_or_else(|_| absolute(path));
+        match path.parent().and_then(|parent| std::fs::metadata(parent).ok()) {
+            Some(directory) => {
+                Self::InDirectory(directory.dev(), directory.ino(), path.file_name().map(ToOwned::to_owned))
+            }
+            None => Self::Unknown(path),
+        }
+    }
+}
+
+/// `a.sock` and `./a.sock` are the same path.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
@@ -284,6 +313,31 @@ mod tests {
     fn the_same_path_twice_is_refused_however_it_is_spelt() {
         let text = socket("a.sock", WORKSPACE, OWNER) + &socket("./a.sock", OWNER, OWNER);
         assert_eq!(faults(&text), ["sockets 1 and 2 have the same path ./a.sock"]);
+    }
+
+    #[test]
+    fn two_paths_of_one_socket_are_refused_as_such() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+        std::fs::create_dir(path("real")).unwrap();
+        std::os::unix::fs::symlink(path("real"), path("link")).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(path("real/old.sock")).unwrap());
+        std::os::unix::fs::symlink(path("real/old.sock"), path("old.sock")).unwrap();
+        for (one, other) in [
+            ("real/a.sock", "link/a.sock"),
+            ("real/a.sock", "link/../real/a.sock"),
+            ("real/../link/a.sock", "real/./a.sock"),
+            ("real/old.sock", "old.sock"),
+        ] {
+            let (one, other) = (path(one), path(other));
+            let text = socket(&one, WORKSPACE, OWNER) + &socket(&other, OWNER, OWNER);
+            assert_eq!(
+                faults(&text),
+                [format!("sockets 1 and 2 are one socket: {one} and {other} lead to the same file")]
+            );
+        }
+        let text = socket(&path("real/a.sock"), WORKSPACE, OWNER) + &socket(&path("link/b.sock"), OWNER, OWNER);
+        assert_eq!(parse(&text).unwrap().sockets.len(), 2);
     }
 
     #[test]
