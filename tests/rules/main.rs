@@ -85,6 +85,18 @@ mod deploy;
 /// The audit socket, with a boundary client's bytes.
 mod audit_socket;
 
+/// What a stop of the audit sockets leaves: nothing unread, and the socket files.
+mod audit_stop;
+
+/// Sockets that a supervisor passes on.
+mod socket_activation;
+
+/// Socket files that are removed or replaced while `serve` runs.
+mod socket_files;
+
+/// How much clients can hold and how much they can log: descriptors, idle connections, repeated warnings.
+mod client_limits;
+
 /// Several replicas in several processes: D4, D6, R8.
 mod processes;
 

@@ -80,6 +80,26 @@ impl Workplace {
         command
     }
 
+    /// The program, started by a shell that runs `script` first. The shell becomes the program, so that its id stays.
+    pub(crate) fn command_after<S: AsRef<OsStr>>(
+        &self,
+        script: &str,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Command {
+        let program = self.command(arguments);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!(r#"{script} && exec "$0" "$@""#)]).arg(program.get_program());
+        shell.args(program.get_args()).current_dir(self.directory.path());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        shell
+    }
+
     /// Runs the program to its end.
     pub(crate) fn run<const N: usize>(&self, arguments: [&str; N]) -> Ended {
         self.command(arguments).output().unwrap().into()

@@ -6,9 +6,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use boundary_usage::{Checkpoint, Database};
-use boundary_usage_cli::audit_socket::{FrameCodec, MAX_DATA_BYTES, MAX_LOGS_PER_BATCH, Received, receive};
+use boundary_usage_cli::audit_socket::{
+    BoundaryLog, BoundaryMessage, Frame, FrameCodec, MAX_DATA_BYTES, MAX_LOGS_PER_BATCH, Message, Received,
+    ReportBoundaryLogsRequest, Tag, receive,
+};
 use boundary_usage_cli::recording::Recording;
 use boundary_usage_tracker::{SKETCH_BYTES_MAX, UniqueSketch};
+use prost::Message as _;
 use sha2::{Digest, Sha256};
 use tokio_util::bytes::BytesMut;
 use tokio_util::codec::Decoder;
@@ -42,6 +46,7 @@ fn decode(pieces: &[&[u8]]) -> Vec<Option<Received>> {
             match FrameCodec.decode(&mut buffer) {
                 Ok(Some(frame)) => {
                     let message = receive(&frame).ok();
+                    assert_as_another_decoder(&frame, message);
                     if let Some(Received::Batch { allowed, denied, skipped }) = message {
                         assert!(allowed + denied + skipped <= MAX_LOGS_PER_BATCH as u64);
                     }
@@ -55,6 +60,36 @@ fn decode(pieces: &[&[u8]]) -> Vec<Option<Received>> {
         assert!(buffer.len() <= 4 + MAX_DATA_BYTES, "an incomplete frame is no longer than a frame");
     }
     received
+}
+
+/// Whatever prost decodes, the server decodes to the same. Prost refuses more: fields of a wrong wire type.
+fn assert_as_another_decoder(frame: &Frame, received: Option<Received>) {
+    let data = frame.data.clone();
+    let message = match frame.tag {
+        Tag::Logs => ReportBoundaryLogsRequest::decode(data).map(|logs| Some(Message::Logs(logs))),
+        Tag::Message => BoundaryMessage::decode(data).map(|envelope| envelope.message),
+    };
+    let expected = match message {
+        Err(_) => return,
+        Ok(None) => Received::Unknown,
+        Ok(Some(Message::Status(status))) => Received::Dropped {
+            channel_full: status.dropped_channel_full.max(0).unsigned_abs(),
+            batch_full: status.dropped_batch_full.max(0).unsigned_abs(),
+        },
+        Ok(Some(Message::Logs(request))) if request.logs.len() > MAX_LOGS_PER_BATCH => {
+            Received::Refused { logs: request.logs.len() }
+        }
+        Ok(Some(Message::Logs(request))) => {
+            let count =
+                |condition: fn(&BoundaryLog) -> bool| request.logs.iter().filter(|log| condition(log)).count() as u64;
+            Received::Batch {
+                allowed: count(|log| log.resource.is_some() && log.allowed),
+                denied: count(|log| log.resource.is_some() && !log.allowed),
+                skipped: count(|log| log.resource.is_none()),
+            }
+        }
+    };
+    assert_eq!(received, Some(expected));
 }
 
 /// A recording. Its lines add up to it, whatever is in them.

@@ -11,6 +11,7 @@
 //! - [`signals`]: those that stop a command in order.
 //! - [`http`]: what is known of all this, for operators and their monitoring.
 //! - [`configuration`]: the file that names the sockets; [`recording`]: the files that `replay` reads.
+//! - [`descriptors`]: how many sockets and clients there may be; `slots`: places for clients; `log_limit`: lines about them.
 //! - [`delivery`]: sends the summaries of closed periods to whoever wants them.
 //! - [`output`]: results, on stdout; [`logging`]: logs, on stderr; with the feature `opentelemetry`, `telemetry`: traces.
 //! - [`printable`]: untrusted text, made fit for both.
@@ -23,13 +24,16 @@ pub mod cli;
 pub mod commands;
 pub mod configuration;
 pub mod delivery;
+pub mod descriptors;
 pub mod http;
+mod log_limit;
 pub mod logging;
 pub mod output;
 pub mod printable;
 pub mod recording;
 pub mod service;
 pub mod signals;
+mod slots;
 pub mod state;
 #[cfg(feature = "opentelemetry")]
 pub mod telemetry;

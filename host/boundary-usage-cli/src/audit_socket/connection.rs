@@ -1,199 +1,268 @@
 //! One client's connection: frames in, activity out.
 //!
 //! Nothing that a client sends can harm another: a malformed frame ends this connection alone, and a full intake makes
-//! this connection wait, which the client feels as a socket that takes no more.
+//! this connection wait, which the client sees as a socket that accepts no more bytes.
+//!
+//! A connection that the server ends loses nothing. First its reading side is shut down, so that each further write of
+//! the client fails, and the client sends that batch again over its next connection. Then everything is read that was
+//! written before. A frame whose write succeeded is therefore counted, and a cut one is not.
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::{self, ErrorKind, Read};
+use std::net::Shutdown;
+use std::sync::Arc;
 use std::time::Duration;
 
 use boundary_usage::{TrackError, Tracker};
-use futures_util::StreamExt;
-use serde::Serialize;
+use socket2::SockRef;
 use tokio::net::UnixStream;
-use tokio_util::codec::FramedRead;
+use tokio_util::bytes::BytesMut;
+use tokio_util::codec::Decoder;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
-use uuid::Uuid;
+use tracing::{debug, warn};
 
 use super::codec::{Frame, FrameCodec, FrameError};
-use super::message::{MAX_LOGS_PER_BATCH, Received, receive};
+use super::decode::{MAX_LOGS_PER_BATCH, Received, receive};
+use super::report::{Endpoint, Notice};
+use crate::slots::{Slot, Slots};
 
-/// What came in over one socket since its start.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct SocketReport {
-    /// The socket file.
-    pub path: PathBuf,
-    /// The workspace that it serves.
-    pub workspace: Uuid,
-    /// The workspace's owner.
-    pub owner: Uuid,
-    /// Connections accepted.
-    pub connections: u64,
-    /// Batches tracked.
-    pub batches: u64,
-    /// Requests let through.
-    pub allowed: u64,
-    /// Requests blocked.
-    pub denied: u64,
-    /// Logs not counted, because their resource was missing or unknown.
-    pub skipped_logs: u64,
-    /// Batches not counted, because they held too many logs.
-    pub refused_batches: u64,
-    /// Connections closed because of a malformed frame.
-    pub malformed_frames: u64,
-    /// Logs that clients said they had to drop for want of room in their queue.
-    pub dropped_channel_full: u64,
-    /// Logs that clients said they had to drop for want of a connection.
-    pub dropped_batch_full: u64,
-}
+/// Room for one read: many frames of a busy client.
+const READ_BYTES: usize = 8 * 1024;
 
-/// What the connections of one socket share.
-#[derive(Debug)]
-pub(super) struct Endpoint {
-    report: Mutex<SocketReport>,
-    pub(super) path: PathBuf,
-    workspace: Uuid,
-    owner: Uuid,
-}
+/// After this time without a byte a connection is ended. A client that still lives connects again.
+const IDLE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
-impl Endpoint {
-    pub(super) fn new(path: PathBuf, workspace: Uuid, owner: Uuid) -> Self {
-        let report = SocketReport { path: path.clone(), workspace, owner, ..SocketReport::default() };
-        Self { report: Mutex::new(report), path, workspace, owner }
-    }
+/// Time between two attempts to track while the intake is full. The tracker empties it a hundred times a second.
+const FULL_PAUSE: Duration = Duration::from_millis(5);
 
-    pub(super) fn report(&self) -> SocketReport {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn count(&self, change: impl FnOnce(&mut SocketReport)) {
-        change(&mut self.report.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
-/// Tells connections when to end.
+/// Ends all connections.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stop {
-    /// Read what has been sent already, then end.
+    /// Read what has been written, then end.
     pub(super) drain: CancellationToken,
-    /// End now.
+    /// Wait for the tracker no longer.
     pub(super) give_up: CancellationToken,
-    /// How long nothing must come for a draining connection to count as read.
-    pub(super) quiet: Duration,
 }
 
 /// A connection, from its accept to its end.
 pub(super) struct Connection {
     endpoint: Arc<Endpoint>,
-    frames: FramedRead<UnixStream, FrameCodec>,
+    stream: UnixStream,
+    buffer: BytesMut,
     tracker: Tracker,
     stop: Stop,
+    /// Its place among the clients of its socket, and of all sockets. A server that stops gives none.
+    slots: Vec<Slot>,
+    /// Cancelled once another client needs one of these places.
+    close: CancellationToken,
     /// The client's process id, for the log.
     peer: i32,
+    frames: u64,
+    /// Whether the client can write no more.
+    is_ending: bool,
 }
 
 impl Connection {
     pub(super) fn new(stream: UnixStream, endpoint: Arc<Endpoint>, tracker: Tracker, stop: Stop) -> Self {
         let peer = stream.peer_cred().ok().and_then(|credentials| credentials.pid()).unwrap_or_default();
         endpoint.count(|report| report.connections += 1);
-        Self { endpoint, frames: FramedRead::new(stream, FrameCodec), tracker, stop, peer }
+        let (buffer, slots, close) = (BytesMut::new(), Vec::new(), CancellationToken::new());
+        Self { endpoint, stream, buffer, tracker, stop, slots, close, peer, frames: 0, is_ending: false }
     }
 
-    /// Tracks what the client sends until it hangs up, sends a malformed frame, or the server stops.
+    /// Gives the connection its place among the clients of its socket; waits for one among those of all.
+    pub(super) async fn run_in(mut self, own: Slot, close: CancellationToken, all: Arc<Slots>) {
+        own.is_active();
+        let stop = self.stop.drain.clone();
+        self.slots = std::iter::once(own).chain(stop.run_until_cancelled(all.take(&close)).await).collect();
+        self.close = close;
+        self.run().await;
+    }
+
+    /// Tracks what the client sends until it hangs up, sends a malformed frame, or the connection is ended.
     pub(super) async fn run(mut self) {
         debug!(socket = %self.endpoint.path.display(), peer = self.peer, "connected");
-        while let Some(frame) = self.next().await {
-            let received =
-                match frame.map_err(Malformed::Frame).and_then(|frame| receive(&frame).map_err(Malformed::from)) {
-                    Ok(received) => received,
-                    Err(malformed) => return self.hang_up(&malformed),
-                };
-            if let Err(error) = self.count(received).await {
-                warn!(socket = %self.endpoint.path.display(), peer = self.peer, %error, "activity not accepted; hanging up");
-                return;
-            }
+        match self.read_frames().await {
+            Ok(()) => debug!(socket = %self.endpoint.path.display(), peer = self.peer, "disconnected"),
+            Err(error) => self.report_end(&error),
         }
-        debug!(socket = %self.endpoint.path.display(), peer = self.peer, "disconnected");
+        if self.frames == 0 {
+            self.endpoint.ended_without_frame(self.peer);
+        }
     }
 
-    async fn next(&mut self) -> Option<Result<Frame, FrameError>> {
-        if !self.stop.drain.is_cancelled() {
-            tokio::select! {
-                biased;
-                frame = self.frames.next() => return frame,
-                () = self.stop.drain.cancelled() => {}
+    async fn read_frames(&mut self) -> Result<(), FrameError> {
+        loop {
+            while let Some(frame) = FrameCodec.decode(&mut self.buffer)? {
+                self.frames += 1;
+                self.count(&frame).await;
+            }
+            if !self.read().await? {
+                return FrameCodec.decode_eof(&mut self.buffer).map(drop);
             }
         }
-        // What the client sent before now is in the kernel's buffer, and is read without a wait: silence is the end of it.
-        let drained = tokio::time::timeout(self.stop.quiet, self.frames.next());
-        self.stop.give_up.run_until_cancelled(drained).await?.ok()?
     }
 
-    async fn count(&self, received: Received) -> Result<(), TrackError> {
-        let (socket, peer) = (self.endpoint.path.display(), self.peer);
-        match received {
-            Received::Batch { allowed, denied, skipped } => {
-                if skipped > 0 {
-                    warn!(%socket, peer, skipped, "logs whose resource is missing or unknown are not counted");
+    /// Reads more bytes. Returns false at the end of the stream.
+    async fn read(&mut self) -> io::Result<bool> {
+        while !self.is_ending && !self.stop.drain.is_cancelled() && !self.close.is_cancelled() {
+            self.buffer.reserve(READ_BYTES);
+            match self.stream.try_read_buf(&mut self.buffer) {
+                Ok(read) => {
+                    self.slots.iter().for_each(Slot::is_active);
+                    // A client that writes without a pause leaves time to others.
+                    tokio::task::consume_budget().await;
+                    return Ok(read > 0);
                 }
-                if allowed > 0 || denied > 0 {
-                    self.track(allowed, denied).await?;
-                    self.endpoint.count(|report| report.batches += 1);
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if self.buffer.is_empty() {
+                        // An idle connection holds no buffer.
+                        self.buffer = BytesMut::new();
+                    }
+                    self.wait().await?;
                 }
-                self.endpoint.count(|report| {
-                    report.allowed += allowed;
-                    report.denied += denied;
-                    report.skipped_logs += skipped;
-                });
+                Err(error) => return Err(error),
             }
-            Received::Refused { logs } => {
-                warn!(%socket, peer, logs, limit = MAX_LOGS_PER_BATCH, "a batch with too many logs is not counted");
-                self.endpoint.count(|report| report.refused_batches += 1);
+        }
+        self.read_rest()
+    }
+
+    /// Waits until there is something to read, or a reason to end the connection.
+    async fn wait(&mut self) -> io::Result<()> {
+        tokio::select! {
+            ready = self.stream.readable() => return ready,
+            () = self.stop.drain.cancelled() => {}
+            () = self.close.cancelled() => debug!(peer = self.peer, "ending an idle connection: another client needs its place"),
+            () = tokio::time::sleep(IDLE_LIMIT) => debug!(peer = self.peer, limit = ?IDLE_LIMIT, "ending an idle connection"),
+        }
+        self.end()
+    }
+
+    /// Lets the client write no more.
+    fn end(&mut self) -> io::Result<()> {
+        if !std::mem::replace(&mut self.is_ending, true) {
+            match SockRef::from(&self.stream).shutdown(Shutdown::Read) {
+                // The client has hung up already.
+                Err(error) if error.kind() == ErrorKind::NotConnected => {}
+                result => result?,
             }
-            Received::Dropped { channel_full, batch_full } => {
-                info!(%socket, peer, channel_full, batch_full, "the client had to drop logs");
-                self.endpoint.count(|report| {
-                    report.dropped_channel_full = report.dropped_channel_full.saturating_add(channel_full);
-                    report.dropped_batch_full = report.dropped_batch_full.saturating_add(batch_full);
-                });
-            }
-            Received::Unknown => debug!(%socket, peer, "a message of an unknown kind is passed over"),
         }
         Ok(())
     }
 
-    /// Hands the batch to the tracker; waits, and with it the client, while the intake is full.
-    async fn track(&self, allowed: u64, denied: u64) -> Result<(), TrackError> {
+    /// Reads what was written before the client's writes began to fail; that is bounded by the system's buffer.
+    fn read_rest(&mut self) -> io::Result<bool> {
+        self.end()?;
+        let mut bytes = [0; READ_BYTES];
+        // Not through the runtime, which would first wait for an event.
+        let socket = SockRef::from(&self.stream);
+        loop {
+            match (&*socket).read(&mut bytes) {
+                Ok(read) => {
+                    self.buffer.extend_from_slice(&bytes[..read]);
+                    return Ok(read > 0);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Counts a frame, and tracks its requests.
+    async fn count(&mut self, frame: &Frame) {
+        let (socket, peer) = (self.endpoint.path.display(), self.peer);
+        match receive(frame) {
+            Ok(Received::Batch { allowed, denied, skipped }) => {
+                if skipped > 0 {
+                    self.endpoint.count(|report| report.skipped_logs += skipped);
+                    self.warn(Notice::Skipped, format_args!("{skipped} logs"));
+                }
+                if allowed > 0 || denied > 0 {
+                    self.track(allowed, denied).await;
+                }
+            }
+            Ok(Received::Refused { logs }) => {
+                self.endpoint.count(|report| report.refused_batches += 1);
+                self.warn(Notice::Refused, format_args!("{logs} logs, at most {MAX_LOGS_PER_BATCH} are allowed"));
+            }
+            Ok(Received::Dropped { channel_full, batch_full }) => {
+                self.endpoint.count(|report| {
+                    report.dropped_channel_full = report.dropped_channel_full.saturating_add(channel_full);
+                    report.dropped_batch_full = report.dropped_batch_full.saturating_add(batch_full);
+                });
+                if channel_full > 0 || batch_full > 0 {
+                    self.warn(
+                        Notice::Dropped,
+                        format_args!("{channel_full} with a full queue, {batch_full} without a connection"),
+                    );
+                }
+            }
+            Ok(Received::Unknown) => debug!(%socket, peer, "a message of an unknown kind is skipped"),
+            Err(error) => {
+                self.endpoint.count(|report| report.undecodable_frames += 1);
+                self.warn(Notice::Undecodable, format_args!("{error}"));
+            }
+        }
+    }
+
+    /// Passes a batch to the tracker; waits, and with it the client, while the intake is full.
+    async fn track(&mut self, allowed: u64, denied: u64) {
         let (workspace, owner) = (self.endpoint.workspace, self.endpoint.owner);
-        match self.tracker.try_track(workspace, owner, allowed, denied) {
-            Err(TrackError::Full { .. }) => {
-                let tracker = self.tracker.clone();
-                let waiting = tokio::task::spawn_blocking(move || tracker.track(workspace, owner, allowed, denied));
-                waiting.await.unwrap_or(Err(TrackError::Stopped))
+        loop {
+            match self.tracker.try_track(workspace, owner, allowed, denied) {
+                Ok(()) => {
+                    return self.endpoint.count(|report| {
+                        report.batches += 1;
+                        report.allowed += allowed;
+                        report.denied += denied;
+                    });
+                }
+                Err(TrackError::Full { .. }) => {
+                    let pause = tokio::time::sleep(FULL_PAUSE);
+                    if self.stop.give_up.run_until_cancelled(pause).await.is_none() {
+                        return self.leave(allowed + denied, format_args!("the intake is full and the server stops"));
+                    }
+                }
+                Err(error) => {
+                    self.leave(allowed + denied, format_args!("{error}"));
+                    // Further batches stay with the client.
+                    if let Err(error) = self.end() {
+                        debug!(peer = self.peer, %error, "cannot end a connection");
+                    }
+                    return;
+                }
             }
-            done => done,
         }
     }
 
-    fn hang_up(&self, malformed: &Malformed) {
-        let (socket, workspace) = (self.endpoint.path.display(), self.endpoint.workspace);
-        match malformed {
-            // The client went away in the middle; it sends the batch again when it is back.
-            Malformed::Frame(FrameError::Io(error)) => debug!(%socket, peer = self.peer, %error, "connection lost"),
+    /// Counts a batch that was received and cannot be tracked.
+    fn leave(&self, requests: u64, reason: std::fmt::Arguments<'_>) {
+        self.endpoint.count(|report| {
+            report.left_batches += 1;
+            report.left_requests += requests;
+        });
+        self.warn(Notice::Left, reason);
+    }
+
+    /// Logs an event, unless lines of its kind are too many.
+    fn warn(&self, notice: Notice, detail: std::fmt::Arguments<'_>) {
+        if self.endpoint.permits(notice) {
+            let (socket, workspace) = (self.endpoint.path.display(), self.endpoint.workspace);
+            warn!(%socket, %workspace, peer = self.peer, "{}: {detail}", notice.text());
+        }
+    }
+
+    fn report_end(&self, error: &FrameError) {
+        let (socket, peer) = (self.endpoint.path.display(), self.peer);
+        match error {
+            // The client went away; it sends the batch again when it is back.
+            FrameError::Io(error) => debug!(%socket, peer, %error, "connection lost"),
+            // The client sends this batch again, because its write failed.
+            FrameError::CutOff(_) if self.is_ending => debug!(%socket, peer, "ended inside a frame"),
             malformed => {
-                warn!(%socket, %workspace, peer = self.peer, "malformed frame: {malformed}; hanging up");
                 self.endpoint.count(|report| report.malformed_frames += 1);
+                self.warn(Notice::Malformed, format_args!("{malformed}"));
             }
         }
     }
-}
-
-/// Why a connection cannot be read on.
-#[derive(Debug, thiserror::Error)]
-enum Malformed {
-    #[error("{0}")]
-    Frame(FrameError),
-    #[error("its data is not the protobuf message that its tag promises: {0}")]
-    Message(#[from] prost::DecodeError),
 }

@@ -1,39 +1,35 @@
-//! The socket file: private from its creation, replaced when stale, removed at the end.
+//! A listening audit socket and its file: from its start, through the loss of its file, to its end.
 //!
-//! Whoever can connect reports usage in a workspace's name, so the file's mode is 0600 whatever the umask, or 0660
-//! for a group: it is set between `bind`, which makes the file, and `listen`, before which every connect is refused.
-//!
-//! A file that nobody listens on was left behind by a process that crashed, and is replaced. To ask and to replace are
-//! two steps; a lock on the directory keeps two servers from taking them at the same time, one deleting the socket that
-//! the other has just made. The lock leaves no file behind.
+//! The file stays at the end, on purpose. The boundary's client looks for it once, when it starts: without the file it
+//! never reports, and with a file on which no process listens it tries again.
 
-use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::fs::{self as unix, FileTypeExt, MetadataExt, PermissionsExt};
+use std::net::Shutdown;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use tokio::net::{UnixListener, UnixSocket, UnixStream};
-use tracing::{info, warn};
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use socket2::SockRef;
+use tokio::net::{UnixListener, UnixStream};
 
+use super::activation::PassedSockets;
 use super::group::SocketGroup;
+use super::place::{self, Identity};
 
-/// Connections that wait to be accepted.
-const BACKLOG: u32 = 128;
+/// Time between two attempts to accept while there are no free descriptors.
+const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(10);
 
-/// How often, and how long each time, to wait for another process that sets up a socket in the same directory.
-const LOCK_ATTEMPTS: u32 = 100;
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
-
-/// A socket file of ours with its listener. To drop it removes the file.
+/// An audit socket with its listener.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// Device and inode: which file is ours, should another process have replaced it. `None` once it is removed.
-    identity: Option<(u64, u64)>,
-    listener: Option<UnixListener>,
+    /// Which file is the socket's. `None` if the socket was passed without a file that can be seen from here.
+    identity: Option<Identity>,
+    listener: UnixListener,
+    /// Whether a supervisor holds it too, and passes it to the next process.
+    is_passed: bool,
 }
 
 impl SocketFile {
@@ -41,22 +37,25 @@ impl SocketFile {
     ///
     /// # Errors
     ///
-    /// When another process listens there, when something else than a socket is there, when the directory does not
-    /// allow it, or when the group may not be given to a file of ours.
+    /// If another process listens there, something else than a socket is there, the directory does not allow it, or
+    /// the group may not be given to a file of ours.
     pub async fn bind(path: &Path, group: Option<SocketGroup>) -> Result<Self> {
-        let _lock = DirectoryLock::take(path).await?;
-        make_room(path).await?;
-        let socket = UnixSocket::new_stream().context("cannot make a unix socket")?;
-        socket.bind(path).with_context(|| {
-            format!("cannot bind the audit socket {}; its directory must exist and be writable", path.display())
-        })?;
-        // From here on the file is removed again whatever goes wrong.
-        let mut file = Self { path: path.to_owned(), identity: Some(identity(path)?), listener: None };
-        restrict(path, group)?;
-        let listener = socket.listen(BACKLOG);
-        file.listener =
-            Some(listener.with_context(|| format!("cannot listen on the audit socket {}", path.display()))?);
-        Ok(file)
+        let (listener, identity) = place::listen(path, group).await?;
+        Ok(Self { path: path.to_owned(), identity: Some(identity), listener, is_passed: false })
+    }
+
+    /// Uses the socket that a supervisor passed for this path, or makes one.
+    ///
+    /// # Errors
+    ///
+    /// See [`bind`](Self::bind).
+    pub async fn open(path: &Path, group: Option<SocketGroup>, passed: &mut PassedSockets) -> Result<Self> {
+        let Some((listener, own_path)) = passed.take(path) else { return Self::bind(path, group).await };
+        let cannot = || format!("cannot use the socket that was passed for {}", path.display());
+        listener.set_nonblocking(true).with_context(cannot)?;
+        let listener = UnixListener::from_std(listener).with_context(cannot)?;
+        let path = own_path.unwrap_or_else(|| path.to_owned());
+        Ok(Self { identity: place::identity(&path).ok(), path, listener, is_passed: true })
     }
 
     /// Where the file is.
@@ -64,131 +63,65 @@ impl SocketFile {
         &self.path
     }
 
+    /// Whether clients that look for the path find this socket.
+    pub fn is_in_place(&self) -> bool {
+        self.identity.is_none_or(|ours| place::identity(&self.path).is_ok_and(|found| found == ours))
+    }
+
     /// Waits for the next client.
     ///
     /// # Errors
     ///
-    /// When the process is out of file descriptors, for example.
-    pub async fn accept(&self) -> Result<UnixStream> {
-        let listener = self.listener.as_ref().expect("a bound socket file listens until it is closed");
-        let (stream, _) = listener.accept().await?;
-        Ok(stream)
+    /// If the process is out of file descriptors, for example.
+    pub async fn accept(&self) -> std::io::Result<UnixStream> {
+        Ok(self.listener.accept().await?.0)
     }
 
-    /// Removes the file, so that nobody else can connect, and answers those who have connected and not been accepted.
+    /// Lets no further client connect, and passes on each that has connected. The file stays.
+    ///
+    /// While there is no free descriptor it waits for one. Clients of a passed socket may connect further; they wait for
+    /// the next process.
     ///
     /// # Errors
     ///
-    /// When the listener cannot be asked.
-    pub fn close(mut self) -> Result<Vec<UnixStream>> {
-        self.remove();
-        let listener = self.listener.take().expect("a bound socket file listens until it is closed");
-        // Not asked of Tokio: it may not have heard yet of a client that has connected, and would see nobody waiting.
-        let listener: StdUnixListener = listener.into_std().context("cannot take the listener back")?;
-        let mut waiting = Vec::new();
-        while let Ok((stream, _)) = listener.accept() {
-            stream.set_nonblocking(true).context("cannot set a connection up")?;
-            waiting.push(UnixStream::from_std(stream).context("cannot set a connection up")?);
+    /// If the listener fails otherwise; clients that were not accepted are lost then.
+    pub async fn close(self, mut serve: impl FnMut(UnixStream)) -> Result<()> {
+        // Not accepted by the runtime: it may not know yet of a client that has connected.
+        let listener: StdUnixListener = self.listener.into_std().context("cannot take the listener back")?;
+        if !self.is_passed {
+            // A client whose connect succeeded before this is in the queue; each later one is refused.
+            SockRef::from(&listener).shutdown(Shutdown::Read).context("cannot close the listener")?;
         }
-        Ok(waiting)
-    }
-
-    fn remove(&mut self) {
-        let Some(ours) = self.identity.take() else { return };
-        if identity(&self.path).is_ok_and(|found| found == ours)
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            warn!(socket = %self.path.display(), %error, "cannot remove the socket file; the next start replaces it");
-        }
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        self.remove();
-    }
-}
-
-/// Sets who may connect. The group comes first: until its mode is set, the file is not yet for the group to use.
-fn restrict(path: &Path, group: Option<SocketGroup>) -> Result<()> {
-    let mode = match group {
-        Some(group) => {
-            unix::lchown(path, None, Some(group.0)).with_context(|| {
-                let path = path.display();
-                format!(
-                    "cannot give the audit socket {path} to group {group}; run as root, or as a member of that group"
-                )
-            })?;
-            0o660
-        }
-        None => 0o600,
-    };
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
-        .with_context(|| format!("cannot make the audit socket {} private", path.display()))
-}
-
-/// Removes a stale socket file; refuses anything else that is there.
-async fn make_room(path: &Path) -> Result<()> {
-    let metadata = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("cannot look at {}", path.display())),
-    };
-    if !metadata.file_type().is_socket() {
-        bail!("{} exists and is not a socket; remove it, or choose another path", path.display());
-    }
-    match UnixStream::connect(path).await {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-            info!(socket = %path.display(), "replacing the socket file of a process that is gone");
-            fs::remove_file(path).with_context(|| format!("cannot replace the stale socket {}", path.display()))
-        }
-        // A listener that is too busy to take one more connection is a listener.
-        Ok(_) => bail!(live(path)),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => bail!(live(path)),
-        Err(error) => {
-            Err(error).with_context(|| format!("cannot tell whether the socket {} is in use", path.display()))
-        }
-    }
-}
-
-fn live(path: &Path) -> String {
-    format!("another process listens on {}; stop it, or choose another path", path.display())
-}
-
-fn identity(path: &Path) -> Result<(u64, u64)> {
-    let metadata = fs::symlink_metadata(path).with_context(|| format!("cannot look at {}", path.display()))?;
-    Ok((metadata.dev(), metadata.ino()))
-}
-
-/// Held while a socket is set up; the kernel frees it with the process.
-struct DirectoryLock(#[expect(dead_code, reason = "the lock lives as long as the open directory")] File);
-
-impl DirectoryLock {
-    async fn take(socket: &Path) -> Result<Self> {
-        let parent = socket.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let directory = File::open(parent)
-            .with_context(|| format!("cannot open {}, the directory of the audit socket", parent.display()))?;
-        for _ in 0..LOCK_ATTEMPTS {
-            match directory.try_lock() {
-                Ok(()) => return Ok(Self(directory)),
-                Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
-                Err(TryLockError::Error(error)) => {
-                    return Err(error).with_context(|| format!("cannot lock the directory {}", parent.display()));
+        loop {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(true).context("cannot set a connection up")?;
+                    serve(UnixStream::from_std(stream).context("cannot set a connection up")?);
                 }
+                Err(error) => match error.kind() {
+                    // The queue is empty; of a listener that is shut down, the system says it in the second way.
+                    ErrorKind::WouldBlock | ErrorKind::InvalidInput => return Ok(()),
+                    ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
+                    _ if is_out_of_descriptors(&error) => tokio::time::sleep(DESCRIPTOR_PAUSE).await,
+                    _ => return Err(error).context("cannot accept a client"),
+                },
             }
         }
-        bail!(
-            "the directory {} has been locked by another process for {:?}",
-            parent.display(),
-            LOCK_PAUSE * LOCK_ATTEMPTS
-        )
     }
+}
+
+/// Whether another accept can succeed once something is closed.
+pub(super) fn is_out_of_descriptors(error: &std::io::Error) -> bool {
+    let passing = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
+    passing.iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::os::unix::net::UnixStream as StdUnixStream;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
@@ -196,14 +129,10 @@ mod tests {
         format!("{:#}", refused.expect_err("must be refused"))
     }
 
-    #[tokio::test]
-    async fn a_socket_is_private_and_gone_after_its_close() {
+    fn place() -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.sock");
-        let socket = SocketFile::bind(&path, None).await.unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(socket.close().unwrap().is_empty());
-        assert!(!path.exists());
+        (directory, path)
     }
 
     fn mode_and_group(path: &Path) -> (u32, u32) {
@@ -211,7 +140,7 @@ mod tests {
         (metadata.mode() & 0o777, metadata.gid())
     }
 
-    /// A group of this process other than its first one, or any at all when it is root; `None` when there is none.
+    /// A group of this process other than its first one, or any at all if it is root; `None` if there is none.
     fn other_group() -> Option<SocketGroup> {
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
@@ -224,9 +153,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_for_a_group_is_open_to_that_group_and_to_nobody_else() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("audit.sock");
+    async fn a_socket_is_private_and_alone_in_its_directory() {
+        let (directory, path) = place();
+        let socket = SocketFile::bind(&path, None).await.unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert!(socket.is_in_place());
+    }
+
+    #[tokio::test]
+    async fn a_socket_for_a_group_is_open_to_that_group_and_to_no_other() {
+        let (directory, path) = place();
         let own = SocketGroup(fs::metadata(directory.path()).unwrap().gid());
         for group in [Some(own), other_group()].into_iter().flatten() {
             let socket = SocketFile::bind(&path, Some(group)).await.unwrap();
@@ -236,37 +173,58 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_group_that_cannot_be_given_is_named_with_what_to_do() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("audit.sock");
-        // Root may give any group, so a missing file stands for what is not permitted.
-        let refused = restrict(&path, Some(SocketGroup(7))).unwrap_err();
-        assert!(format!("{refused:#}").contains("to group 7; run as root, or as a member"), "{refused:#}");
-        assert!(!path.exists());
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_socket_file_is_never_seen_with_other_permissions_or_without_a_listener() {
+        let (_directory, path) = place();
+        let over = AtomicBool::new(false);
+        let wrong = std::thread::scope(|scope| {
+            let look = || {
+                let mut wrong = 0;
+                while !over.load(Ordering::Relaxed) {
+                    let mode = fs::symlink_metadata(&path).map(|metadata| metadata.mode() & 0o777);
+                    wrong += u32::from(mode.is_ok_and(|mode| mode != 0o600));
+                }
+                wrong
+            };
+            let looking = scope.spawn(look);
+            let binding = async {
+                for _ in 0..300 {
+                    let socket = SocketFile::bind(&path, None).await.unwrap();
+                    StdUnixStream::connect(&path).unwrap();
+                    drop(socket);
+                    fs::remove_file(&path).unwrap();
+                }
+            };
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(binding));
+            over.store(true, Ordering::Relaxed);
+            looking.join().unwrap()
+        });
+        assert_eq!(wrong, 0, "the file was seen with other permissions");
     }
 
     #[tokio::test]
-    async fn a_dropped_socket_removes_its_file() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("audit.sock");
+    async fn the_file_stays_after_a_drop_and_after_a_close() {
+        let (_directory, path) = place();
         drop(SocketFile::bind(&path, None).await.unwrap());
-        assert!(!path.exists());
+        assert!(path.exists());
+        SocketFile::bind(&path, None).await.unwrap().close(drop).await.unwrap();
+        assert!(path.exists());
     }
 
     #[tokio::test]
-    async fn a_close_answers_the_clients_that_were_not_accepted() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("audit.sock");
+    async fn a_close_passes_on_the_clients_that_were_not_accepted() {
+        let (_directory, path) = place();
         let socket = SocketFile::bind(&path, None).await.unwrap();
         let clients: Vec<_> = (0..3).map(|_| StdUnixStream::connect(&path).unwrap()).collect();
-        assert_eq!(socket.close().unwrap().len(), clients.len());
+        let mut accepted = 0;
+        socket.close(|_| accepted += 1).await.unwrap();
+        assert_eq!(accepted, clients.len());
+        assert_eq!(StdUnixStream::connect(&path).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     }
 
     #[tokio::test]
     async fn a_stale_socket_is_replaced() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("audit.sock");
+        let (_directory, path) = place();
         drop(StdUnixListener::bind(&path).unwrap());
         assert!(path.exists(), "a listener of the standard library leaves its file behind");
         let socket = SocketFile::bind(&path, None).await.unwrap();
@@ -276,8 +234,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_live_socket_is_refused_and_stays() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("audit.sock");
+        let (_directory, path) = place();
         let first = SocketFile::bind(&path, None).await.unwrap();
         assert!(message(SocketFile::bind(&path, None).await).contains("another process listens on"));
         StdUnixStream::connect(&path).unwrap();
@@ -286,8 +243,7 @@ mod tests {
 
     #[tokio::test]
     async fn of_several_servers_that_replace_one_stale_socket_one_wins() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("audit.sock");
+        let (_directory, path) = place();
         drop(StdUnixListener::bind(&path).unwrap());
         let attempts = futures_util::future::join_all((0..8).map(|_| SocketFile::bind(&path, None))).await;
         assert_eq!(attempts.iter().filter(|attempt| attempt.is_ok()).count(), 1);
@@ -296,11 +252,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_path_that_is_not_a_socket_is_refused_and_stays() {
-        let directory = tempfile::tempdir().unwrap();
+        let (directory, _) = place();
         let path = directory.path().join("precious.txt");
         fs::write(&path, "kept").unwrap();
         let link = directory.path().join("link");
-        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        symlink("nowhere", &link).unwrap();
         for path in [path.as_path(), &link, directory.path()] {
             assert!(message(SocketFile::bind(path, None).await).contains("exists and is not a socket"));
         }
@@ -309,19 +265,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_another_process_has_put_in_place_is_not_removed() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("audit.sock");
+    async fn a_file_that_was_moved_or_replaced_is_noticed() {
+        let (directory, path) = place();
         let socket = SocketFile::bind(&path, None).await.unwrap();
         fs::rename(&path, directory.path().join("moved")).unwrap();
-        fs::write(&path, "another's").unwrap();
-        drop(socket);
-        assert!(path.exists());
+        assert!(!socket.is_in_place());
+        fs::write(&path, "another file").unwrap();
+        assert!(!socket.is_in_place());
+    }
+
+    #[tokio::test]
+    async fn the_longest_path_that_a_client_can_use_is_bound() {
+        let (directory, _) = place();
+        let path = directory.path().join("a".repeat(106 - directory.path().as_os_str().len()));
+        assert_eq!(path.as_os_str().len(), 107);
+        let socket = SocketFile::bind(&path, None).await.unwrap();
+        StdUnixStream::connect(&path).unwrap();
+        socket.accept().await.unwrap();
     }
 
     #[tokio::test]
     async fn a_missing_directory_is_named() {
-        let directory = tempfile::tempdir().unwrap();
+        let (directory, _) = place();
         let refused = message(SocketFile::bind(&directory.path().join("missing/audit.sock"), None).await);
         assert!(refused.contains("missing, the directory of the audit socket"), "{refused}");
     }

@@ -1,36 +1,41 @@
 //! The audit server: its sockets, their connections, and how they end.
 //!
-//! To stop is to lose nothing that a client has sent: first the socket files go, so that nobody else connects; then the
-//! clients that wait in the backlog are accepted; then every connection is read until it is quiet. All that within a
-//! limit, for a client that never stops sending must not keep the server from its last flush.
+//! To stop is to lose nothing that a client has sent: first no further client can connect; then the clients that wait in
+//! the backlog are accepted; then each connection is ended for writing and read to its end. What was written is bounded,
+//! so that takes a moment, unless the tracker accepts nothing. What it has not accepted until the limit is counted, and
+//! logged as not tracked.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use boundary_usage::Tracker;
-use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::connection::{Connection, Endpoint, SocketReport, Stop};
+use super::acceptor::Acceptor;
+use super::activation::PassedSockets;
+use super::connection::Stop;
 use super::group::SocketGroup;
 use super::listener::SocketFile;
+use super::report::{Endpoint, SocketReport};
+use crate::descriptors;
+use crate::slots::Slots;
 
-/// How many clients one socket serves at a time; more wait in the backlog. One workspace has a handful.
-const CONNECTIONS_PER_SOCKET: usize = 64;
+/// The most clients that one socket serves at a time. One workspace has a handful.
+const MOST_CLIENTS_PER_SOCKET: usize = 1_024;
 
-/// After a failed accept, most likely for want of file descriptors: time for some to come free.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// So many clients each socket may serve, even if that is more than its share: few sockets use theirs.
+const FEWEST_CLIENTS_PER_SOCKET: usize = 64;
 
-/// How long abandoned connections may take to notice.
-const ABANDON: Duration = Duration::from_secs(1);
+/// Time for the connections to count what they could not track.
+const COUNTING: Duration = Duration::from_secs(1);
 
-/// A socket and whom it serves.
+/// A socket, and the workspace that it serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Socket {
     /// Where the socket file is to be.
@@ -43,30 +48,30 @@ pub struct Socket {
     pub group: Option<SocketGroup>,
 }
 
-/// How long a stopping server reads on.
+/// How long a stopping server waits for the tracker.
 #[derive(Clone, Copy, Debug)]
 pub struct DrainLimits {
-    /// A connection on which nothing comes for so long has been read.
-    pub quiet: Duration,
-    /// After so long all connections are closed, read or not.
+    /// After this time, what the tracker has not accepted is counted as left.
     pub longest: Duration,
 }
 
 impl Default for DrainLimits {
     fn default() -> Self {
-        Self { quiet: Duration::from_millis(200), longest: Duration::from_secs(5) }
+        Self { longest: Duration::from_secs(5) }
     }
 }
 
-/// Serves audit sockets. To drop it removes the socket files and leaves unread what clients have sent.
+/// Serves audit sockets. Dropping it leaves unread what clients have sent.
 pub struct AuditServer {
-    acceptors: Vec<Acceptor>,
+    sockets: Vec<ServedSocket>,
     connections: TaskTracker,
     stop: Stop,
     limits: DrainLimits,
+    /// A descriptor that a stop can free: without one, no waiting client can be accepted.
+    spare: Option<File>,
 }
 
-/// What comes in, for those who look on while the server runs, and after its end. Cheap to clone.
+/// What came in, also while the server runs and after its end. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SocketReports(Arc<[Arc<Endpoint>]>);
 
@@ -77,55 +82,83 @@ impl SocketReports {
     }
 }
 
-struct Acceptor {
+struct ServedSocket {
     endpoint: Arc<Endpoint>,
-    task: JoinHandle<()>,
+    acceptor: JoinHandle<()>,
 }
 
 impl AuditServer {
-    /// Binds every socket, then serves them; when one cannot be bound, none is served and no file is left.
+    /// Binds every socket that no supervisor passed, then serves them all. If one cannot be bound, none is served.
     ///
     /// # Errors
     ///
-    /// See [`SocketFile::bind`].
+    /// See [`SocketFile::bind`]; also if a supervisor passed a socket that is not among these.
     pub async fn start(sockets: &[Socket], tracker: &Tracker, limits: DrainLimits) -> Result<Self> {
+        let mut passed = PassedSockets::from_environment()?;
         let mut files = Vec::new();
         for socket in sockets {
-            files.push(SocketFile::bind(&socket.path, socket.group).await?);
+            files.push(SocketFile::open(&socket.path, socket.group, &mut passed).await?);
         }
-        let connections = TaskTracker::new();
-        let stop = Stop { quiet: limits.quiet, ..Stop::default() };
-        let acceptors = files.into_iter().zip(sockets).map(|(file, socket)| {
+        passed.check_taken()?;
+        let (connections, stop) = (TaskTracker::new(), Stop::default());
+        let clients = descriptors::audit_clients(sockets.len());
+        let all_slots = Arc::new(Slots::new(clients));
+        let of_each = (clients / sockets.len().max(1)).clamp(FEWEST_CLIENTS_PER_SOCKET, MOST_CLIENTS_PER_SOCKET);
+        let served = files.into_iter().zip(sockets).map(|(file, socket)| {
             let endpoint = Arc::new(Endpoint::new(socket.path.clone(), socket.workspace, socket.owner));
-            let (tracker, connections, stop) = (tracker.clone(), connections.clone(), stop.clone());
-            let accepting = Accepting { endpoint: endpoint.clone(), tracker, connections, stop };
-            Acceptor { endpoint, task: tokio::spawn(accepting.run(file)) }
+            let acceptor = Acceptor {
+                endpoint: endpoint.clone(),
+                group: socket.group,
+                tracker: tracker.clone(),
+                connections: connections.clone(),
+                stop: stop.clone(),
+                own_slots: Slots::new(of_each),
+                all_slots: all_slots.clone(),
+            };
+            ServedSocket { endpoint, acceptor: tokio::spawn(acceptor.run(file)) }
         });
-        Ok(Self { acceptors: acceptors.collect(), connections, stop, limits })
+        Ok(Self { sockets: served.collect(), connections, stop, limits, spare: File::open("/dev/null").ok() })
     }
 
-    /// For those who look on.
+    /// What comes in, also after the server's end.
     pub fn reports(&self) -> SocketReports {
-        SocketReports(self.acceptors.iter().map(|acceptor| acceptor.endpoint.clone()).collect())
+        SocketReports(self.sockets.iter().map(|socket| socket.endpoint.clone()).collect())
     }
 
-    /// Stops accepting, tracks what connected clients have already sent, and answers what came in.
+    /// Stops accepting, tracks what clients have already sent, and returns what came in.
     pub async fn stop(mut self) -> Vec<SocketReport> {
+        self.spare = None;
         self.stop.drain.cancel();
-        for acceptor in &mut self.acceptors {
-            if let Err(error) = (&mut acceptor.task).await {
-                warn!(socket = %acceptor.endpoint.path.display(), %error, "the socket ended badly");
+        let limit = tokio::time::Instant::now() + self.limits.longest;
+        if tokio::time::timeout_at(limit, self.drained()).await.is_err() {
+            let connections = self.connections.len();
+            warn!(connections, after = ?self.limits.longest, "the tracker accepts too little; leaving what waits for it");
+            self.stop.give_up.cancel();
+            if tokio::time::timeout(COUNTING, self.drained()).await.is_err() {
+                warn!(connections = self.connections.len(), "connections did not end; what they hold is not counted");
+            }
+        }
+        self.sockets.iter().for_each(|socket| socket.endpoint.log_rest());
+        let reports = self.reports().now();
+        let sum = |number: fn(&SocketReport) -> u64| reports.iter().map(number).sum::<u64>();
+        let (batches, requests) = (sum(|report| report.left_batches), sum(|report| report.left_requests));
+        if batches > 0 {
+            warn!(batches, requests, "batches were received and could not be tracked; their requests are not counted");
+        }
+        reports
+    }
+
+    /// Waits until no client can connect, and all that connected have been read to their end.
+    async fn drained(&mut self) {
+        for ServedSocket { endpoint, acceptor } in &mut self.sockets {
+            if !acceptor.is_finished()
+                && let Err(error) = acceptor.await
+            {
+                warn!(socket = %endpoint.path.display(), %error, "the socket did not end in order");
             }
         }
         self.connections.close();
-        if tokio::time::timeout(self.limits.longest, self.connections.wait()).await.is_err() {
-            let connections = self.connections.len();
-            warn!(connections, after = ?self.limits.longest, "clients do not stop sending; closing their connections");
-            self.stop.give_up.cancel();
-            // Bounded too: a connection may wait for a tracker that takes nothing any more.
-            let _ = tokio::time::timeout(ABANDON, self.connections.wait()).await;
-        }
-        self.reports().now()
+        self.connections.wait().await;
     }
 }
 
@@ -133,51 +166,8 @@ impl Drop for AuditServer {
     fn drop(&mut self) {
         self.stop.drain.cancel();
         self.stop.give_up.cancel();
-        for acceptor in &self.acceptors {
-            acceptor.task.abort();
+        for socket in &self.sockets {
+            socket.acceptor.abort();
         }
-    }
-}
-
-/// What the task of one socket needs.
-struct Accepting {
-    endpoint: Arc<Endpoint>,
-    tracker: Tracker,
-    connections: TaskTracker,
-    stop: Stop,
-}
-
-impl Accepting {
-    async fn run(self, file: SocketFile) {
-        let slots = Arc::new(Semaphore::new(CONNECTIONS_PER_SOCKET));
-        let drain = self.stop.drain.clone();
-        let socket = self.endpoint.path.display();
-        loop {
-            if slots.available_permits() == 0 {
-                warn!(%socket, limit = CONNECTIONS_PER_SOCKET, "too many clients at a time; the next ones wait");
-            }
-            let Some(slot) = drain.run_until_cancelled(slots.clone().acquire_owned()).await else { break };
-            match drain.run_until_cancelled(file.accept()).await {
-                Some(Ok(stream)) => self.serve(stream, slot),
-                Some(Err(error)) => {
-                    warn!(%socket, "cannot accept a client: {error:#}");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-                None => break,
-            }
-        }
-        match file.close() {
-            Ok(waiting) => waiting.into_iter().for_each(|stream| self.serve(stream, ())),
-            Err(error) => warn!(%socket, "clients that waited to be accepted are lost: {error:#}"),
-        }
-    }
-
-    /// Serves one client; `slot` is held until it is gone.
-    fn serve(&self, stream: UnixStream, slot: impl Send + 'static) {
-        let connection = Connection::new(stream, self.endpoint.clone(), self.tracker.clone(), self.stop.clone());
-        self.connections.spawn(async move {
-            connection.run().await;
-            drop(slot);
-        });
     }
 }

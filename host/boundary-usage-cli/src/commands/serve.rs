@@ -17,14 +17,15 @@ use crate::audit_socket::{Socket, SocketGroup};
 use crate::cli::{Global, WrongUse, parse_interval};
 use crate::configuration::{self, Configuration, parse_address, parse_id, path_fault};
 use crate::delivery::{Deliverer, DeliveryOptions, Endpoint};
+use crate::descriptors;
 use crate::http::{self, Replica, View};
 use crate::service::{Service, ServiceReport};
 use crate::state;
 
 /// Serve audit sockets: track what boundary clients report, flush, collect.
 ///
-/// SIGTERM and SIGINT stop it: no new clients, what connected ones have already sent is tracked, the socket files are
-/// removed, and a last flush brings everything into the database. A second signal ends it at once.
+/// SIGTERM and SIGINT stop it: no new clients, what connected ones have already sent is tracked, the socket files
+/// stay, and a last flush brings everything into the database. A second signal ends it at once.
 #[derive(Args)]
 #[command(after_help = EXAMPLES, group = ArgGroup::new("sockets").required(true).args(["socket", "config"]))]
 pub struct Arguments {
@@ -184,6 +185,7 @@ impl DeliveryArguments {
 
 pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
     let Configuration { listen, sockets } = arguments.configuration()?;
+    descriptors::prepare(sockets.len())?;
     let view = View::new();
     // First of all: an address that cannot be had is found out before anything is started, and a supervisor may ask
     // how the start fares. It answers until the end.

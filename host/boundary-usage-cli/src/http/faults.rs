@@ -33,6 +33,9 @@ pub(super) fn of(whole: &Whole) -> Vec<Fault> {
             faults.push(bad("The checkpoint cannot be written: a crash now loses what is not in the database.", error));
         }
     }
+    if let Some(fault) = &whole.local.socket_fault {
+        faults.push(bad("Clients cannot connect to an audit socket.", fault));
+    }
     if let Some(error) = &whole.database.error {
         let what = match whole.database.at {
             Some(at) => format!("The database cannot be read; its numbers are those of {}.", super::words::moment(at)),
@@ -53,6 +56,7 @@ fn of_sockets(sockets: &SocketTotals) -> Vec<Fault> {
         (dropped, "log", "logs", "dropped by clients, as they say: their queue was full, or they had no connection"),
         (sockets.skipped_logs, "log", "logs", "not counted, because their resource was missing or unknown"),
         (sockets.refused_batches, "batch", "batches", "not counted, because they held too many logs"),
+        (sockets.undecodable_frames, "frame", "frames", "not counted, because their message could not be decoded"),
         (sockets.malformed_frames, "connection", "connections", "closed, because of a malformed frame"),
     ];
     let happened = counts.into_iter().filter(|(number, ..)| *number > 0);

@@ -1,4 +1,6 @@
-//! Connections, and what limits them: whoever connects can hold little, and not for long.
+//! Connections, and what limits them: a client can hold little, and not for long.
+//!
+//! If all places are taken, the client that has been silent the longest makes room, unless its answer is being made.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -14,16 +16,19 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
 use super::view::View;
 use super::{metrics, page};
+use crate::descriptors;
+use crate::log_limit::LogLimit;
+use crate::slots::{Slot, Slots};
 
-/// How many clients are served at a time; more wait in the backlog. A monitoring system and some browsers need few.
-const CONNECTIONS: usize = 64;
+/// The most that is kept of a request: far more than the head of one that a browser sends.
+const REQUEST_BYTES: usize = 16 * 1024;
 
 /// How long a client may take to say what it wants.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
@@ -32,7 +37,7 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 const CONNECTION_LIMIT: Duration = Duration::from_secs(30);
 
 /// After a failed accept, most likely for want of file descriptors: time for some to come free.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -53,20 +58,27 @@ pub async fn start(address: SocketAddr, view: Arc<View>) -> Result<AbortOnDropHa
 }
 
 async fn accept(listener: TcpListener, view: Arc<View>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = Slots::new(descriptors::http_clients());
+    let failures = LogLimit::default();
     let mut connections = JoinSet::new();
     loop {
-        let slot = slots.clone().acquire_owned().await.expect("nobody closes the semaphore");
+        let close = CancellationToken::new();
+        let slot = slots.take(&close).await;
         match listener.accept().await {
             Ok((stream, _)) => {
-                let view = view.clone();
-                connections.spawn(async move {
-                    serve(stream, view).await;
-                    drop(slot);
-                });
+                slot.is_active();
+                let serving = serve(stream, view.clone(), slot);
+                connections.spawn(async move { close.run_until_cancelled(serving).await });
             }
             Err(error) => {
-                warn!(%error, "cannot accept an HTTP client");
+                if let Some(repeated) = failures.repeated() {
+                    warn!(%error, repeated, "cannot accept an HTTP client");
+                } else if failures.permits() {
+                    warn!(%error, "cannot accept an HTTP client");
+                }
+                // Most likely there is no free descriptor: a silent client may free one.
+                drop(slot);
+                slots.make_room();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -74,15 +86,22 @@ async fn accept(listener: TcpListener, view: Arc<View>) {
     }
 }
 
-async fn serve(stream: TcpStream, view: Arc<View>) {
+async fn serve(stream: TcpStream, view: Arc<View>, slot: Slot) {
+    let slot = &slot;
     let service = service_fn(move |request| {
         let view = view.clone();
-        async move { Ok::<_, Infallible>(answer(&request, &view).await) }
+        async move {
+            slot.is_busy();
+            let answer = answer(&request, &view).await;
+            slot.is_active();
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST_LIMIT)
         .keep_alive(false)
+        .max_buf_size(REQUEST_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     match tokio::time::timeout(CONNECTION_LIMIT, connection).await {
         Ok(Ok(())) => {}

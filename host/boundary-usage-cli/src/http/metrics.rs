@@ -86,12 +86,22 @@ fn of_checkpoint(checkpoint: &CheckpointStatus, now: DateTime<Utc>) -> [MetricFa
     ]
 }
 
-fn of_sockets(sockets: &SocketTotals) -> [MetricFamily; 7] {
+fn of_sockets(sockets: &SocketTotals) -> [MetricFamily; 11] {
     let decisions = [("allowed", sockets.allowed), ("denied", sockets.denied)];
     let dropped = [("channel_full", sockets.dropped_channel_full), ("batch_full", sockets.dropped_batch_full)];
     [
         gauge("sockets", "Audit sockets served.", one(sockets.sockets)),
+        gauge(
+            "sockets_unavailable",
+            "Audit sockets to which no client can connect, because their file was removed or replaced.",
+            one(sockets.unavailable),
+        ),
         counter("client_connections_total", "Clients that connected to audit sockets.", one(sockets.connections)),
+        counter(
+            "client_connections_without_frame_total",
+            "Connections of clients that ended without a frame. Few are short runs; many are a client that is stuck.",
+            one(sockets.connections_without_frame),
+        ),
         counter("requests_total", "Requests that clients reported, by decision.", by("decision", decisions)),
         counter(
             "client_dropped_logs_total",
@@ -109,9 +119,19 @@ fn of_sockets(sockets: &SocketTotals) -> [MetricFamily; 7] {
             one(sockets.refused_batches),
         ),
         counter(
+            "undecodable_frames_total",
+            "Frames not counted because their message could not be decoded.",
+            one(sockets.undecodable_frames),
+        ),
+        counter(
             "malformed_frames_total",
             "Connections closed because of a malformed frame.",
             one(sockets.malformed_frames),
+        ),
+        counter(
+            "left_requests_total",
+            "Requests received and not counted, because the tracker accepted nothing while the server stopped.",
+            one(sockets.left_requests),
         ),
     ]
 }
@@ -226,7 +246,7 @@ mod tests {
 
     fn local(tracker: TrackerStatus) -> Local {
         let at = DateTime::from_timestamp_millis(90_500).unwrap();
-        Local { version: "1.2.3", at, state: State::Running, tracker: Some(tracker), sockets: None }
+        Local { version: "1.2.3", at, state: State::Running, tracker: Some(tracker), sockets: None, socket_fault: None }
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub(super) struct Local {
     pub(super) tracker: Option<TrackerStatus>,
     /// `None` while it starts.
     pub(super) sockets: Option<SocketTotals>,
+    /// Why no client can connect to a socket, if there is such a socket.
+    pub(super) socket_fault: Option<String>,
 }
 
 /// All that is known.
@@ -90,13 +92,19 @@ pub(super) struct Reading {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct SocketTotals {
     pub(super) sockets: u64,
+    /// Sockets to which no new client can connect.
+    pub(super) unavailable: u64,
     pub(super) connections: u64,
+    pub(super) connections_without_frame: u64,
     pub(super) batches: u64,
     pub(super) allowed: u64,
     pub(super) denied: u64,
     pub(super) skipped_logs: u64,
     pub(super) refused_batches: u64,
+    pub(super) undecodable_frames: u64,
     pub(super) malformed_frames: u64,
+    pub(super) left_batches: u64,
+    pub(super) left_requests: u64,
     pub(super) dropped_channel_full: u64,
     pub(super) dropped_batch_full: u64,
 }
@@ -132,12 +140,15 @@ impl View {
             Phase::Running(replica) => (State::Running, Some(replica)),
             Phase::Stopping(replica) => (State::Stopping, Some(replica)),
         };
+        let sockets = replica.map(|replica| replica.sockets.now());
+        let faults = sockets.iter().flatten().filter_map(|report| report.fault.clone());
         Local {
             version: env!("CARGO_PKG_VERSION"),
             at: Utc::now(),
             state,
             tracker: replica.map(|replica| replica.tracker.status()),
-            sockets: replica.map(|replica| SocketTotals::of(&replica.sockets.now())),
+            socket_fault: faults.into_iter().next(),
+            sockets: sockets.as_deref().map(SocketTotals::of),
         }
     }
 
@@ -179,10 +190,13 @@ impl Local {
     pub(super) fn not_ready(&self) -> Option<String> {
         match (self.state, &self.tracker) {
             (State::Stopping, _) => Some("it stops".into()),
-            (State::Running, Some(tracker)) => tracker.restart_wait_ms.map(|wait| {
-                let failures = tracker.restarts_in_a_row;
-                format!("the component broke {failures} times in a row and is replaced after {wait} ms")
-            }),
+            (State::Running, Some(tracker)) => match tracker.restart_wait_ms {
+                Some(wait) => {
+                    let failures = tracker.restarts_in_a_row;
+                    Some(format!("the component broke {failures} times in a row and is replaced after {wait} ms"))
+                }
+                None => self.socket_fault.clone(),
+            },
             _ => Some("it starts: the database has not been reached yet, or the component does not run yet".into()),
         }
     }
@@ -193,13 +207,18 @@ impl SocketTotals {
         let sum = |number: fn(&SocketReport) -> u64| reports.iter().map(number).fold(0, u64::saturating_add);
         Self {
             sockets: reports.len() as u64,
+            unavailable: sum(|report| u64::from(report.fault.is_some())),
             connections: sum(|report| report.connections),
+            connections_without_frame: sum(|report| report.connections_without_frame),
             batches: sum(|report| report.batches),
             allowed: sum(|report| report.allowed),
             denied: sum(|report| report.denied),
             skipped_logs: sum(|report| report.skipped_logs),
             refused_batches: sum(|report| report.refused_batches),
+            undecodable_frames: sum(|report| report.undecodable_frames),
             malformed_frames: sum(|report| report.malformed_frames),
+            left_batches: sum(|report| report.left_batches),
+            left_requests: sum(|report| report.left_requests),
             dropped_channel_full: sum(|report| report.dropped_channel_full),
             dropped_batch_full: sum(|report| report.dropped_batch_full),
         }

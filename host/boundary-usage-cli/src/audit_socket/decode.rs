@@ -1,0 +1,309 @@
+//! Reads what a frame contains, exactly as the Coder agent does, and without copies.
+//!
+//! The agent decodes with Go's protobuf library. This decoder accepts and refuses the same bytes, which the usual
+//! decoders of Rust do not: a field whose wire type is wrong is an unknown field, and unknown fields are skipped.
+//!
+//! | a message                                              | is                       |
+//! | ------------------------------------------------------ | ------------------------ |
+//! | with unknown fields, or fields of a wrong wire type    | read without them        |
+//! | with a string that is not UTF-8                        | undecodable as a whole   |
+//! | that is cut, or has a field number of 0 or over 2^29-1 | undecodable as a whole   |
+//! | with groups that do not nest, or deeper than 10,000    | undecodable as a whole   |
+//!
+//! [`receive`] then applies the rules of the agent's receiver:
+//!
+//! | a batch of logs                                  | counts                      |
+//! | ------------------------------------------------ | --------------------------- |
+//! | without logs                                     | nothing                     |
+//! | with more than 1,000                             | nothing: refused whole      |
+//! | with logs whose resource is missing or unknown   | all but those               |
+//! | with such logs only                              | nothing                     |
+
+use super::codec::{Frame, Tag};
+use super::wire::{DecodeError, Fields, Value};
+
+/// The most logs that one batch may hold.
+pub const MAX_LOGS_PER_BATCH: usize = 1_000;
+
+/// What a frame contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// A batch of logs. It must be tracked unless `allowed` and `denied` are both 0.
+    Batch {
+        /// Requests let through.
+        allowed: u64,
+        /// Requests blocked.
+        denied: u64,
+        /// Logs that do not count: their resource is missing or unknown.
+        skipped: u64,
+    },
+    /// A batch with too many logs; none of them counts.
+    Refused {
+        /// How many it had.
+        logs: usize,
+    },
+    /// What the client had to drop since its last report of this.
+    Dropped {
+        /// Because its queue was full.
+        channel_full: u64,
+        /// Because its batch was full while it had no connection.
+        batch_full: u64,
+    },
+    /// An envelope that contains nothing this version knows. A newer client sends it.
+    Unknown,
+}
+
+/// Decodes a frame and applies the receiver's rules to it.
+///
+/// # Errors
+///
+/// If its data is not the protobuf message that its tag promises.
+pub fn receive(frame: &Frame) -> Result<Received, DecodeError> {
+    match frame.tag {
+        Tag::Logs => {
+            let mut batch = Batch::default();
+            batch.read(&frame.data)?;
+            Ok(batch.judge())
+        }
+        Tag::Message => envelope(&frame.data),
+    }
+}
+
+/// Of several kinds of messages in one envelope, the last one counts; of one kind, they are merged.
+fn envelope(data: &[u8]) -> Result<Received, DecodeError> {
+    enum Message {
+        Logs(Batch),
+        Status(Status),
+    }
+    let mut message = None;
+    for field in Fields(data) {
+        message = match (field?, message) {
+            ((1, Value::Bytes(data)), message) => {
+                let mut batch = if let Some(Message::Logs(batch)) = message { batch } else { Batch::default() };
+                batch.read(data)?;
+                Some(Message::Logs(batch))
+            }
+            ((2, Value::Bytes(data)), message) => {
+                let mut status = if let Some(Message::Status(status)) = message { status } else { Status::default() };
+                status.read(data)?;
+                Some(Message::Status(status))
+            }
+            (_, message) => message,
+        };
+    }
+    Ok(match message {
+        Some(Message::Logs(batch)) => batch.judge(),
+        Some(Message::Status(Status { channel_full, batch_full })) => Received::Dropped {
+            channel_full: channel_full.max(0).unsigned_abs(),
+            batch_full: batch_full.max(0).unsigned_abs(),
+        },
+        None => Received::Unknown,
+    })
+}
+
+/// `ReportBoundaryLogsRequest`.
+#[derive(Default)]
+struct Batch {
+    logs: usize,
+    allowed: u64,
+    denied: u64,
+    skipped: u64,
+}
+
+impl Batch {
+    fn read(&mut self, data: &[u8]) -> Result<(), DecodeError> {
+        for field in Fields(data) {
+            match field? {
+                (1, Value::Bytes(log)) => self.count(log)?,
+                (2 | 3, Value::Bytes(text)) => utf8(text)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a `BoundaryLog`.
+    fn count(&mut self, log: &[u8]) -> Result<(), DecodeError> {
+        let (mut allowed, mut has_resource) = (false, false);
+        for field in Fields(log) {
+            match field? {
+                (1, Value::Number(number)) => allowed = number != 0,
+                // A timestamp has numbers only.
+                (2, Value::Bytes(time)) => Fields(time).try_for_each(|field| field.map(drop))?,
+                (3, Value::Bytes(request)) => {
+                    has_resource = true;
+                    for field in Fields(request) {
+                        if let (1..=3, Value::Bytes(text)) = field? {
+                            utf8(text)?;
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.logs += 1;
+        match (has_resource, allowed) {
+            (false, _) => self.skipped += 1,
+            (true, true) => self.allowed += 1,
+            (true, false) => self.denied += 1,
+        }
+        Ok(())
+    }
+
+    fn judge(&self) -> Received {
+        if self.logs > MAX_LOGS_PER_BATCH {
+            return Received::Refused { logs: self.logs };
+        }
+        Received::Batch { allowed: self.allowed, denied: self.denied, skipped: self.skipped }
+    }
+}
+
+/// `BoundaryStatus`.
+#[derive(Default)]
+struct Status {
+    channel_full: i64,
+    batch_full: i64,
+}
+
+impl Status {
+    fn read(&mut self, data: &[u8]) -> Result<(), DecodeError> {
+        for field in Fields(data) {
+            match field? {
+                (1, Value::Number(number)) => self.channel_full = number.cast_signed(),
+                (2, Value::Number(number)) => self.batch_full = number.cast_signed(),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn utf8(text: &[u8]) -> Result<(), DecodeError> {
+    std::str::from_utf8(text).map(drop).map_err(|_| DecodeError::Utf8)
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use tokio_util::bytes::Bytes;
+
+    use super::super::message::tests::RECORDED_BATCH;
+    use super::super::message::{
+        BoundaryLog, BoundaryMessage, BoundaryStatus, HttpRequest, Message, ReportBoundaryLogsRequest, Resource,
+    };
+    use super::*;
+
+    /// A status: 5 dropped in the channel, 3 in the batch.
+    const RECORDED_STATUS: &[u8] = b"\x12\x04\x08\x05\x10\x03";
+
+    fn frame(tag: Tag, data: &[u8]) -> Frame {
+        Frame { tag, data: Bytes::copy_from_slice(data) }
+    }
+
+    fn log(allowed: bool) -> BoundaryLog {
+        let resource = Some(Resource::HttpRequest(HttpRequest::default()));
+        BoundaryLog { allowed, resource, ..BoundaryLog::default() }
+    }
+
+    fn batch(logs: Vec<BoundaryLog>) -> Frame {
+        let request = ReportBoundaryLogsRequest { logs, ..ReportBoundaryLogsRequest::default() };
+        frame(Tag::Logs, &request.encode_to_vec())
+    }
+
+    #[test]
+    fn a_recorded_batch_counts_by_decision() {
+        let received = receive(&frame(Tag::Logs, RECORDED_BATCH)).unwrap();
+        assert_eq!(received, Received::Batch { allowed: 1, denied: 1, skipped: 0 });
+    }
+
+    #[test]
+    fn logs_in_an_envelope_count_the_same() {
+        let request = ReportBoundaryLogsRequest::decode(RECORDED_BATCH).unwrap();
+        let envelope = BoundaryMessage { message: Some(Message::Logs(request)) };
+        let received = receive(&frame(Tag::Message, &envelope.encode_to_vec())).unwrap();
+        assert_eq!(received, Received::Batch { allowed: 1, denied: 1, skipped: 0 });
+    }
+
+    #[test]
+    fn a_recorded_status_says_what_was_dropped() {
+        let received = receive(&frame(Tag::Message, RECORDED_STATUS)).unwrap();
+        assert_eq!(received, Received::Dropped { channel_full: 5, batch_full: 3 });
+    }
+
+    #[test]
+    fn negative_drops_count_as_none() {
+        let status = BoundaryStatus { dropped_channel_full: -1, dropped_batch_full: i64::MIN };
+        let envelope = BoundaryMessage { message: Some(Message::Status(status)) };
+        let received = receive(&frame(Tag::Message, &envelope.encode_to_vec())).unwrap();
+        assert_eq!(received, Received::Dropped { channel_full: 0, batch_full: 0 });
+    }
+
+    #[test]
+    fn a_batch_without_logs_counts_nothing() {
+        assert_eq!(receive(&batch(vec![])).unwrap(), Received::Batch { allowed: 0, denied: 0, skipped: 0 });
+    }
+
+    #[test]
+    fn a_thousand_logs_count_and_one_more_refuses_the_batch() {
+        let received = receive(&batch(vec![log(false); 1_000])).unwrap();
+        assert_eq!(received, Received::Batch { allowed: 0, denied: 1_000, skipped: 0 });
+        assert_eq!(receive(&batch(vec![log(false); 1_001])).unwrap(), Received::Refused { logs: 1_001 });
+    }
+
+    #[test]
+    fn a_log_without_a_resource_is_skipped() {
+        let without = BoundaryLog { allowed: true, ..BoundaryLog::default() };
+        let received = receive(&batch(vec![log(true), without, log(false)])).unwrap();
+        assert_eq!(received, Received::Batch { allowed: 1, denied: 1, skipped: 1 });
+    }
+
+    #[test]
+    fn a_log_with_a_resource_of_an_unknown_kind_is_skipped() {
+        // logs[0] = { allowed: true, field 9 of a later version: "x" }
+        let received = receive(&frame(Tag::Logs, b"\x0a\x05\x08\x01\x4a\x01x")).unwrap();
+        assert_eq!(received, Received::Batch { allowed: 0, denied: 0, skipped: 1 });
+    }
+
+    #[test]
+    fn an_envelope_of_an_unknown_kind_is_tolerated() {
+        assert_eq!(receive(&frame(Tag::Message, b"\x4a\x01x")).unwrap(), Received::Unknown);
+        assert_eq!(receive(&frame(Tag::Message, b"")).unwrap(), Received::Unknown);
+    }
+
+    #[test]
+    fn data_that_is_not_the_promised_message_is_an_error() {
+        for garbage in [&b"\xff\xff\xff"[..], b"\x0a\x7f\x00", b"\x12\x02\xff\xfe"] {
+            assert!(receive(&frame(Tag::Logs, garbage)).is_err(), "{garbage:?}");
+        }
+        assert!(receive(&frame(Tag::Message, b"\x0a\x01\xff")).is_err());
+    }
+
+    #[test]
+    fn fields_with_a_wrong_wire_type_are_unknown_fields() {
+        // logs[0] = { allowed: "x", resource: 7, then resource: {}, sequence_number: 1.0 }, session_id: 5.
+        let batch = b"\x0a\x0c\x0a\x01x\x18\x07\x1a\x00\x25four\x10\x05";
+        let one_denied = Received::Batch { allowed: 0, denied: 1, skipped: 0 };
+        assert_eq!(receive(&frame(Tag::Logs, batch)).unwrap(), one_denied);
+        // A resource of the wrong type alone is a missing one.
+        let skipped = Received::Batch { allowed: 0, denied: 0, skipped: 1 };
+        assert_eq!(receive(&frame(Tag::Logs, b"\x0a\x04\x08\x01\x18\x07")).unwrap(), skipped);
+        assert_eq!(receive(&frame(Tag::Message, b"\x08\x01\x10\x02")).unwrap(), Received::Unknown);
+    }
+
+    #[test]
+    fn strings_that_are_not_utf8_make_a_message_undecodable() {
+        for data in [&b"\x12\x01\xff"[..], b"\x1a\x01\xc0", b"\x0a\x05\x1a\x03\x12\x01\xff"] {
+            assert_eq!(receive(&frame(Tag::Logs, data)), Err(DecodeError::Utf8), "{data:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_kind_in_an_envelope_counts_and_one_kind_is_merged() {
+        let log = b"\x0a\x06\x0a\x04\x08\x01\x1a\x00";
+        let status = b"\x12\x02\x08\x05\x12\x02\x10\x03";
+        let receive = |parts: &[&[u8]]| receive(&frame(Tag::Message, &parts.concat())).unwrap();
+        assert_eq!(receive(&[log, log]), Received::Batch { allowed: 2, denied: 0, skipped: 0 });
+        assert_eq!(receive(&[log, status]), Received::Dropped { channel_full: 5, batch_full: 3 });
+        assert_eq!(receive(&[log, status, log]), Received::Batch { allowed: 1, denied: 0, skipped: 0 });
+    }
+}

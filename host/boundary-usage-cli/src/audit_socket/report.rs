@@ -1,0 +1,185 @@
+//! What came in over one socket, and the log lines about it.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+use uuid::Uuid;
+
+use crate::log_limit::LogLimit;
+
+/// So many connections without a frame within [`STUCK_WINDOW`] are more than some short runs of a client.
+const STUCK_CONNECTIONS: u64 = 10;
+const STUCK_WINDOW: Duration = Duration::from_secs(600);
+
+/// What came in over one socket since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SocketReport {
+    /// The socket file.
+    pub path: PathBuf,
+    /// The workspace that it serves.
+    pub workspace: Uuid,
+    /// The workspace's owner.
+    pub owner: Uuid,
+    /// Connections accepted.
+    pub connections: u64,
+    /// Connections that ended without a frame.
+    pub connections_without_frame: u64,
+    /// Batches tracked.
+    pub batches: u64,
+    /// Requests let through.
+    pub allowed: u64,
+    /// Requests blocked.
+    pub denied: u64,
+    /// Logs not counted, because their resource was missing or unknown.
+    pub skipped_logs: u64,
+    /// Batches not counted, because they held too many logs.
+    pub refused_batches: u64,
+    /// Frames not counted, because their message could not be decoded.
+    pub undecodable_frames: u64,
+    /// Connections closed because of a malformed frame.
+    pub malformed_frames: u64,
+    /// Batches that were received and not counted, because the tracker did not accept them until the stop's limit.
+    pub left_batches: u64,
+    /// The requests in these batches.
+    pub left_requests: u64,
+    /// Logs that clients reported as dropped because their queue was full.
+    pub dropped_channel_full: u64,
+    /// Logs that clients reported as dropped because their batch was full while they had no connection.
+    pub dropped_batch_full: u64,
+    /// Why no new client can connect, if none can.
+    pub fault: Option<String>,
+}
+
+/// A kind of log line that clients or the system can cause at any rate.
+#[derive(Clone, Copy)]
+pub(super) enum Notice {
+    Malformed,
+    Undecodable,
+    Skipped,
+    Refused,
+    Dropped,
+    NotAccepted,
+    Unavailable,
+    Left,
+    WithoutFrame,
+}
+
+impl Notice {
+    const ALL: [Self; 9] = [
+        Self::Malformed,
+        Self::Undecodable,
+        Self::Skipped,
+        Self::Refused,
+        Self::Dropped,
+        Self::NotAccepted,
+        Self::Unavailable,
+        Self::Left,
+        Self::WithoutFrame,
+    ];
+
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed frame; the connection is closed",
+            Self::Undecodable => "a frame whose message cannot be decoded is not counted",
+            Self::Skipped => "logs whose resource is missing or unknown are not counted",
+            Self::Refused => "a batch with too many logs is not counted",
+            Self::Dropped => "the client had to drop logs",
+            Self::NotAccepted => "cannot accept a client",
+            Self::Unavailable => "no new client can connect to the audit socket",
+            Self::Left => "a batch was received, but the tracker does not accept it; it is not counted",
+            Self::WithoutFrame => {
+                "many connections ended without a frame: a client may be stuck, or its runs are too short to report; see \
+                 \"What the client never reports\" in docs/operating.md"
+            }
+        }
+    }
+}
+
+/// What the connections of one socket share.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    report: Mutex<SocketReport>,
+    notices: [LogLimit; Notice::ALL.len()],
+    without_frame: Mutex<Option<(Instant, u64)>>,
+    pub(super) path: PathBuf,
+    pub(super) workspace: Uuid,
+    pub(super) owner: Uuid,
+}
+
+impl Endpoint {
+    pub(super) fn new(path: PathBuf, workspace: Uuid, owner: Uuid) -> Self {
+        let report = SocketReport { path: path.clone(), workspace, owner, ..SocketReport::default() };
+        Self {
+            report: Mutex::new(report),
+            notices: Default::default(),
+            without_frame: Mutex::default(),
+            path,
+            workspace,
+            owner,
+        }
+    }
+
+    pub(super) fn report(&self) -> SocketReport {
+        self.locked().clone()
+    }
+
+    pub(super) fn count(&self, change: impl FnOnce(&mut SocketReport)) {
+        change(&mut self.locked());
+    }
+
+    fn locked(&self) -> MutexGuard<'_, SocketReport> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records why no new client can connect, or that they can. Returns whether that is a change.
+    pub(super) fn set_fault(&self, fault: Option<String>) -> bool {
+        let mut report = self.locked();
+        let changes = report.fault != fault;
+        report.fault = fault;
+        changes
+    }
+
+    /// Counts an event. Returns whether the caller may log it; otherwise a later line says how often it happened.
+    pub(super) fn permits(&self, notice: Notice) -> bool {
+        self.notices[notice as usize].permits()
+    }
+
+    /// Logs how often events happened that were not logged, for each kind at most once per interval.
+    pub(super) fn log_repeated(&self) {
+        self.log_counts(LogLimit::repeated);
+    }
+
+    /// Logs how often events happened that were not logged, before the end.
+    pub(super) fn log_rest(&self) {
+        self.log_counts(LogLimit::rest);
+    }
+
+    fn log_counts(&self, take: fn(&LogLimit) -> Option<u64>) {
+        for notice in Notice::ALL {
+            if let Some(repeated) = take(&self.notices[notice as usize]) {
+                warn!(socket = %self.path.display(), repeated, "{}", notice.text());
+            }
+        }
+    }
+
+    /// Counts a connection that ended without a frame. One is a short run of a client; many are worth a warning.
+    pub(super) fn ended_without_frame(&self, peer: i32) {
+        self.count(|report| report.connections_without_frame += 1);
+        debug!(socket = %self.path.display(), peer, "the connection ended without a frame");
+        let mut window = self.without_frame.lock().unwrap_or_else(PoisonError::into_inner);
+        let (start, connections) = match *window {
+            Some((start, connections)) if start.elapsed() < STUCK_WINDOW => (start, connections + 1),
+            _ => (Instant::now(), 1),
+        };
+        *window = Some((start, connections));
+        drop(window);
+        if connections >= STUCK_CONNECTIONS && self.permits(Notice::WithoutFrame) {
+            let text = Notice::WithoutFrame.text();
+            warn!(socket = %self.path.display(), peer, connections, within = ?STUCK_WINDOW, "{text}");
+        }
+    }
+}
