@@ -6,9 +6,9 @@ use crate::snapshot::{Snapshot, Uniques, saturating_requests};
 /// What one batch of requests adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Activity {
-    /// The workspace that the requests came from.
+    /// The workspace that the requests came from; 0, the nil UUID, if no workspace is to count for them.
     pub workspace: u128,
-    /// The user who owns it.
+    /// The user who owns it; 0 if no user is to count for them.
     pub owner: u128,
     /// Requests let through.
     pub allowed: u64,
@@ -19,7 +19,6 @@ pub struct Activity {
 /// What was recorded since the last flush.
 #[derive(Default)]
 pub(crate) struct Recording {
-    /// Every activity puts a workspace in, so that this set tells whether there was any.
     workspaces: UniqueSet,
     users: UniqueSet,
     allowed: u64,
@@ -27,10 +26,15 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// Records both ids as active and adds both counts; counts of 0 still record the ids (R1).
+    /// Records both ids as active and adds both counts; counts of 0 still record the ids (R1). A nil id names nothing,
+    /// and is not recorded.
     pub(crate) fn record(&mut self, key: HashingKey, activity: Activity) {
-        self.workspaces.insert(key, activity.workspace);
-        self.users.insert(key, activity.owner);
+        if activity.workspace != 0 {
+            self.workspaces.insert(key, activity.workspace);
+        }
+        if activity.owner != 0 {
+            self.users.insert(key, activity.owner);
+        }
         self.allowed = saturating_requests(self.allowed, activity.allowed);
         self.denied = saturating_requests(self.denied, activity.denied);
     }
@@ -42,7 +46,7 @@ impl Recording {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.workspaces.is_empty()
+        self.workspaces.is_empty() && self.users.is_empty() && self.allowed == 0 && self.denied == 0
     }
 
     pub(crate) fn freeze(self) -> Snapshot {

@@ -129,6 +129,26 @@ mod tests {
     }
 
     #[test]
+    fn requests_with_nil_ids_are_counted_and_the_ids_are_not() {
+        let mut tracker = tracker();
+        tracker.record(activity(0, 0, 0));
+        assert!(!tracker.has_to_flush(), "it holds nothing");
+        tracker.record(activity(0, 5, 2));
+        let first = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
+        assert_eq!((delta(&first).workspaces.count(), delta(&first).users.count()), (0, 0));
+        assert_eq!((first.allowed, first.denied), (5, 2));
+        tracker.record(activity(0, 1, 0));
+        let stored = Stored { last_flush: 1, uniques: Some(stored(delta(&first))) };
+        let second = flush(&mut tracker, &stored, Outcome::Committed);
+        assert!(matches!(second.uniques, UniquesUpdate::Unchanged), "{second:?}");
+        tracker.record(Activity { workspace: 7, owner: 0, allowed: 0, denied: 0 });
+        let UniquesUpdate::Cumulative(sets) = flush(&mut tracker, &stored, Outcome::Committed).uniques else {
+            panic!("a workspace is new")
+        };
+        assert_eq!((sets.workspaces.count(), sets.users.count()), (1, 0));
+    }
+
+    #[test]
     fn r2_nothing_to_flush_starts_no_flush() {
         let mut tracker = tracker();
         assert!(tracker.start_flush().unwrap().is_none());

@@ -168,7 +168,9 @@ impl Tracker {
     ///
     /// [`TrackError::NilId`] for a nil UUID; [`TrackError::Stopped`] after a shutdown.
     pub fn track(&self, workspace: Uuid, owner: Uuid, allowed: u64, denied: u64) -> Result<(), TrackError> {
-        self.shared.intake.push(Activity { workspace, owner, allowed, denied })
+        let activity = Activity { workspace, owner, allowed, denied };
+        activity.check()?;
+        self.shared.intake.push(activity)
     }
 
     /// Like [`track`](Self::track), but never waits.
@@ -177,7 +179,28 @@ impl Tracker {
     ///
     /// As `track`, and [`TrackError::Full`] when the intake is full: the activity was not accepted.
     pub fn try_track(&self, workspace: Uuid, owner: Uuid, allowed: u64, denied: u64) -> Result<(), TrackError> {
-        self.shared.intake.try_push(Activity { workspace, owner, allowed, denied })
+        let activity = Activity { workspace, owner, allowed, denied };
+        activity.check()?;
+        self.shared.intake.try_push(activity)
+    }
+
+    /// Records requests alone: both counts are added, and no workspace and no user becomes active. Waits like
+    /// [`track`](Self::track).
+    ///
+    /// # Errors
+    ///
+    /// [`TrackError::Stopped`] after a shutdown.
+    pub fn track_requests(&self, allowed: u64, denied: u64) -> Result<(), TrackError> {
+        self.shared.intake.push(Activity::without_ids(allowed, denied))
+    }
+
+    /// Like [`track_requests`](Self::track_requests), but never waits.
+    ///
+    /// # Errors
+    ///
+    /// As `track_requests`, and [`TrackError::Full`] when the intake is full: the requests were not accepted.
+    pub fn try_track_requests(&self, allowed: u64, denied: u64) -> Result<(), TrackError> {
+        self.shared.intake.try_push(Activity::without_ids(allowed, denied))
     }
 
     /// Writes what was tracked before this call. The tracker does so by itself at every interval.

@@ -73,7 +73,6 @@ impl Intake {
 
     #[inline]
     fn push_or(&self, activity: Activity, when_full: impl FnMut() -> Result<(), TrackError>) -> Result<(), TrackError> {
-        activity.check()?;
         let shard = &self.shards[thread_number() & (self.shards.len() - 1)];
         let calls = match shard.push(activity, &self.room, when_full)? {
             Pushed::More => false,

@@ -75,41 +75,6 @@ fn a_closed_intake_refuses_also_those_who_wait() {
 }
 
 #[test]
-fn nil_ids_are_refused() {
-    let intake = Intake::new(1);
-    let nil = Activity { owner: Uuid::nil(), ..activity(1) };
-    assert_eq!(intake.push(nil), Err(TrackError::NilId { field: "owner" }));
-    assert_eq!(intake.try_push(nil), Err(TrackError::NilId { field: "owner" }));
-    assert_eq!(intake.accepted(), 0);
-}
-
-#[tokio::test]
-async fn the_owner_is_woken_by_the_first_activity_and_waits_between_sweeps() {
-    tokio::time::pause();
-    let intake = Intake::new(1_000);
-    let mut filled = Box::pin(intake.filled());
-    assert!(futures_util::poll!(&mut filled).is_pending());
-    intake.push(activity(1)).unwrap();
-    filled.await;
-    let started = Instant::now();
-    swept(&intake);
-    intake.push(activity(2)).unwrap();
-    intake.filled().await;
-    assert!(started.elapsed() >= SWEEP_INTERVAL);
-}
-
-#[tokio::test]
-async fn the_owner_comes_early_when_room_is_scarce() {
-    tokio::time::pause();
-    let intake = Intake::new(1_000);
-    swept(&intake);
-    let started = Instant::now();
-    (1..900).for_each(|id| intake.push(activity(id)).unwrap());
-    intake.filled().await;
-    assert!(started.elapsed() < SWEEP_INTERVAL);
-}
-
-#[test]
 fn one_burst_leaves_no_large_buffers_behind() {
     let intake = Intake::new(10_000);
     let mut buffer = Vec::new();
