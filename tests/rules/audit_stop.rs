@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use boundary_usage::Options;
-use boundary_usage_cli::audit_socket::{AuditServer, DrainLimits, Socket};
+use boundary_usage_cli::audit_socket::{AuditServer, BoundSockets, DrainLimits, Socket};
 use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::{cue, misbehaving_plugin, until, usage};
 use serde_json::json;
@@ -66,11 +66,12 @@ async fn a_stop_at_its_limit_counts_the_requests_that_it_left() {
         path: directory.path().join(name),
         workspace,
         owner: usage::id(9),
+        ids_ignored: false,
         group: None,
     };
     let sockets = [socket("a.sock", usage::id(2)), socket("b.sock", usage::id(3))];
     let limits = DrainLimits { longest: Duration::from_millis(300) };
-    let server = AuditServer::start(&sockets, &tracker, limits).await.unwrap();
+    let server = AuditServer::start(BoundSockets::bind(&sockets).await.unwrap(), &tracker, limits);
     let reports = server.reports();
     tracker.track(cue(2), usage::id(9), 1, 0).unwrap();
     // The component hangs once it has this: then the intake stays full.

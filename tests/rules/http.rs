@@ -155,7 +155,7 @@ fn it_is_alive_and_not_ready_until_the_database_was_reached() {
     assert_eq!(get(&address, "/healthz").code, 200);
     let answer = get(&address, "/readyz");
     assert_eq!(answer.code, 503);
-    assert!(answer.body.contains("the database has not been reached yet"), "{}", answer.body);
+    assert!(answer.body.starts_with("not ready: database: "), "{}", answer.body);
     let status = json(&address);
     assert_eq!(pick(&status, ["state", "ready", "tracker"]), [json!("starting"), json!(false), Value::Null]);
     assert!(get(&address, "/metrics").body.contains("boundary_usage_build_info"));

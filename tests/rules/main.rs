@@ -66,6 +66,21 @@ mod replay;
 /// `serve`: signals, sockets, intervals: R7, C3, D5, D10.
 mod serve;
 
+/// Signals that stop `serve`, while it serves and while it starts.
+mod signals;
+
+/// `serve` before its first connection to the database.
+mod start_without_database;
+
+/// Owners whose ids do not count.
+mod ignored_owners;
+
+/// Output that cannot be written.
+mod output;
+
+/// Environment variables and durations.
+mod environment;
+
 /// What `serve` answers over HTTP.
 mod http;
 

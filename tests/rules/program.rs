@@ -10,7 +10,8 @@ use std::sync::mpsc::{self, Receiver};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_program-under-test");
+/// The path of the program.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_program-under-test");
 
 /// A directory to work in, whose SQLite database is the default one.
 pub(crate) struct Workplace {
@@ -65,8 +66,20 @@ impl Workplace {
 
     /// The program, not yet started. The environment of the tests does not reach it.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(PROGRAM);
-        command.args(arguments).current_dir(self.directory.path());
+        self.command_through(&[], arguments)
+    }
+
+    /// The program as the last arguments of another command, `env` for example. Without arguments, that command alone.
+    pub(crate) fn command_through<S: AsRef<OsStr>>(
+        &self,
+        outer: &[&str],
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Command {
+        let mut arguments = arguments.into_iter().peekable();
+        let inner = (outer.is_empty() || arguments.peek().is_some()).then_some(PROGRAM);
+        let mut words = outer.iter().copied().chain(inner);
+        let mut command = Command::new(words.next().expect("there is an outer command or the program"));
+        command.args(words).args(arguments).current_dir(self.directory.path());
         command.env_remove("RUST_LOG").env_remove("BOUNDARY_USAGE_DATABASE").env_remove("STATE_DIRECTORY");
         for name in ["BOUNDARY_USAGE_DELIVER", "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE"] {
             command.env_remove(name).env_remove(name.to_lowercase());

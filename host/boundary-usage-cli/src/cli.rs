@@ -88,16 +88,45 @@ pub struct WrongUse(pub String);
 #[error("{0}")]
 pub struct Failure(pub String);
 
-/// Reads a duration that something can be repeated after.
+/// The longest time between two flushes.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The longest period.
+const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// Reads a wait of at most an hour.
 ///
 /// # Errors
 ///
-/// When it is not a duration, or less than a millisecond.
-pub fn parse_interval(text: &str) -> Result<Duration, String> {
+/// If it is not a duration from 1ms to 1h.
+pub fn parse_wait(text: &str) -> Result<Duration, String> {
+    parse_duration(text, Duration::from_secs(60 * 60), "from 1ms to 1h")
+}
+
+/// Reads the time between two flushes.
+///
+/// # Errors
+///
+/// If it is not a duration from 1ms to 1day.
+pub fn parse_flush_interval(text: &str) -> Result<Duration, String> {
+    parse_duration(text, DAY, "from 1ms to 1day")
+}
+
+/// Reads the length of a period.
+///
+/// # Errors
+///
+/// If it is not a duration from 1ms to 366days.
+pub fn parse_period(text: &str) -> Result<Duration, String> {
+    parse_duration(text, YEAR, "from 1ms to 366days")
+}
+
+/// Reads a duration from 1ms to the longest one.
+fn parse_duration(text: &str, longest: Duration, range: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(duration) if duration < Duration::from_millis(1) => Err("must be at least 1ms".into()),
-        Ok(duration) => Ok(duration),
-        Err(error) => Err(format!("{error}; write it like 60s, 30m or 1h 30m")),
+        Ok(duration) if (Duration::from_millis(1)..=longest).contains(&duration) => Ok(duration),
+        Ok(_) => Err(format!("must be {range}")),
+        Err(error) => Err(format!("{error}; write it like 60s, 30m or 1h 30m, {range}")),
     }
 }
 
@@ -113,11 +142,15 @@ mod tests {
     }
 
     #[test]
-    fn intervals_are_read_and_empty_ones_are_refused() {
-        assert_eq!(parse_interval("1h 30m"), Ok(Duration::from_secs(5_400)));
-        for refused in ["0s", "999us", "60", "soon"] {
-            assert!(parse_interval(refused).is_err(), "{refused}");
+    fn durations_are_read_and_those_beyond_the_range_are_refused_with_it() {
+        assert_eq!(parse_period("1h 30m"), Ok(Duration::from_secs(5_400)));
+        assert_eq!(parse_period("366d"), Ok(YEAR));
+        for refused in ["0s", "999us", "60", "soon", "366d 1ms", "8000y", "99999999999999999999y"] {
+            let message = parse_period(refused).unwrap_err();
+            assert!(message.contains("from 1ms to 366days"), "{refused}: {message}");
         }
+        assert!(parse_wait("61m").unwrap_err().contains("from 1ms to 1h"));
+        assert!(parse_flush_interval("25h").unwrap_err().contains("from 1ms to 1day"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! ```toml
 //! listen = "127.0.0.1:9464"                           # metrics, health and status over HTTP; optional
+//! ignore-owners = ["0193a1b2-0000-7000-8000-0000000000ff"]  # their requests count, their ids do not; optional
 //! group = "boundary"                                  # may connect, to all sockets that name no other; optional
 //!
 //! [[socket]]
@@ -36,6 +37,8 @@ const MAX_PATH_BYTES: usize = 107;
 pub struct Configuration {
     /// Where to listen for HTTP.
     pub listen: Option<SocketAddr>,
+    /// Owners whose ids, and those of their workspaces, do not count.
+    pub ignored_owners: Vec<Uuid>,
     /// The sockets to serve.
     pub sockets: Vec<Socket>,
 }
@@ -62,12 +65,13 @@ pub fn read(file: &Path) -> Result<Configuration> {
 pub fn parse(text: &str) -> Result<Configuration, Vec<String>> {
     let table: Table = text.parse().map_err(|error: toml::de::Error| vec![error.to_string().trim_end().to_owned()])?;
     let mut faults = Vec::new();
-    for key in table.keys().filter(|key| !["socket", "group", "listen"].contains(&key.as_str())) {
+    for key in table.keys().filter(|key| !["socket", "group", "listen", "ignore-owners"].contains(&key.as_str())) {
         let key = printable(key);
-        faults.push(format!("unknown key `{key}`, expected `[[socket]]`, `group` and `listen`"));
+        faults.push(format!("unknown key `{key}`, expected `[[socket]]`, `group`, `ignore-owners` and `listen`"));
     }
     let listen = parse_listen(&table, &mut faults);
     let group = parse_group("", &table, &mut faults);
+    let ignored_owners = parse_ignored_owners(&table, &mut faults);
     let sockets = match table.get("socket") {
         Some(Value::Array(sockets)) if !sockets.is_empty() => parse_sockets(sockets, &mut faults),
         None => {
@@ -80,7 +84,7 @@ pub fn parse(text: &str) -> Result<Configuration, Vec<String>> {
         }
     };
     let sockets = sockets.into_iter().map(|socket| Socket { group: socket.group.or(group), ..socket }).collect();
-    if faults.is_empty() { Ok(Configuration { listen, sockets }) } else { Err(faults) }
+    if faults.is_empty() { Ok(Configuration { listen, ignored_owners, sockets }) } else { Err(faults) }
 }
 
 /// What is wrong with a socket's path, if anything.
@@ -177,7 +181,7 @@ fn parse_socket(number: usize, table: &Table, faults: &mut Vec<String>) -> Optio
         faults.push(format!("socket {number}: {fault}"));
         return None;
     }
-    Some(Socket { path, workspace: workspace?, owner: owner?, group })
+    Some(Socket { path, workspace: workspace?, owner: owner?, ids_ignored: false, group })
 }
 
 fn parse_listen(table: &Table, faults: &mut Vec<String>) -> Option<SocketAddr> {
@@ -190,6 +194,23 @@ fn parse_listen(table: &Table, faults: &mut Vec<String>) -> Option<SocketAddr> {
     };
     faults.push(fault);
     None
+}
+
+fn parse_ignored_owners(table: &Table, faults: &mut Vec<String>) -> Vec<Uuid> {
+    let Some(value) = table.get("ignore-owners") else { return Vec::new() };
+    let Some(owners) = value.as_array() else {
+        faults.push("`ignore-owners` must be a list of strings, each a UUID".into());
+        return Vec::new();
+    };
+    let mut id = |owner: &Value| {
+        let Some(text) = owner.as_str() else {
+            faults.push("`ignore-owners` must contain strings, each a UUID".into());
+            return None;
+        };
+        let id = parse_id(text);
+        id.map_err(|fault| faults.push(format!("`ignore-owners` contains `{}`: {fault}", printable(text)))).ok()
+    };
+    owners.iter().filter_map(&mut id).collect()
 }
 
 /// A `group` where there is one. A fault is said after `place`.
@@ -288,6 +309,15 @@ mod tests {
         let group = |text: &str| Some(text.parse::<SocketGroup>().unwrap());
         assert_eq!(groups(&format!("{a}{b}")), [None, None]);
         assert_eq!(groups(&format!("group = \"root\"\n{a}group = 7\n{b}")), [group("7"), group("0")]);
+    }
+
+    #[test]
+    fn ignored_owners_are_a_list_of_ids() {
+        let text = |owners: &str| format!("ignore-owners = {owners}\n{}", socket("/a", WORKSPACE, OWNER));
+        assert_eq!(parse(&text(&format!("[\"{OWNER}\"]"))).unwrap().ignored_owners, [OWNER.parse::<Uuid>().unwrap()]);
+        for refused in ["7", "\"a\"", "[7]", "[\"a\"]", "[\"00000000-0000-0000-0000-000000000000\"]"] {
+            assert!(faults(&text(refused))[0].starts_with("`ignore-owners` "), "{refused}");
+        }
     }
 
     #[test]

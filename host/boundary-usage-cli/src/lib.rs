@@ -8,7 +8,7 @@
 //! - [`cli`]: what can be asked; [`commands`]: what is done, a file for each.
 //! - [`audit_socket`]: the wire protocol of the boundary client, its server, and a client.
 //! - [`service`]: sockets in front of a tracker: one serving replica; [`state`]: what it keeps for its next start.
-//! - [`signals`]: those that stop a command in order.
+//! - [`signals`]: those that stop a command in order; [`connecting`]: waits for a database that is away.
 //! - [`http`]: what is known of all this, for operators and their monitoring.
 //! - [`configuration`]: the file that names the sockets; [`recording`]: the files that `replay` reads.
 //! - [`descriptors`]: how many sockets and clients there may be; `slots`: places for clients; `log_limit`: lines about them.
@@ -17,14 +17,18 @@
 //! - [`printable`]: untrusted text, made fit for both.
 
 #![forbid(unsafe_code)]
+// These panic if the output cannot be written; see `output`.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
 
 pub mod audit_socket;
 pub mod cli;
 pub mod commands;
 pub mod configuration;
+pub mod connecting;
 pub mod delivery;
 pub mod descriptors;
+mod environment;
 pub mod http;
 mod log_limit;
 pub mod logging;
@@ -53,6 +57,7 @@ const LEFTOVERS: Duration = Duration::from_millis(100);
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    environment::drop_empty_variables();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return output::print_parsed(error),

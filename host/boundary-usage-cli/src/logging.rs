@@ -1,5 +1,6 @@
 //! Logs, to stderr: stdout is for answers. With the feature `opentelemetry`, traces too, to wherever the environment says.
 
+use std::env;
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
@@ -9,6 +10,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::cli::Command;
+use crate::output;
 use crate::printable;
 #[cfg(feature = "opentelemetry")]
 use crate::telemetry::Traces;
@@ -29,6 +31,8 @@ impl Logging {
     pub fn start(command: &Command, verbosity: u8, runtime: &Handle) -> Result<Self> {
         let stderr = tracing_subscriber::fmt::layer()
             .with_writer(|| Records)
+            // The layer would report a write that failed on stderr, and panic there.
+            .log_internal_errors(false)
             .with_ansi(io::stderr().is_terminal())
             .with_target(false)
             .with_filter(filter(command, verbosity));
@@ -69,6 +73,7 @@ impl Write for Records {
     }
 }
 
+/// The filter of RUST_LOG, or the default one if that variable is unset, empty or not a filter.
 fn filter(command: &Command, verbosity: u8) -> EnvFilter {
     let level = match verbosity + u8::from(matches!(command, Command::Serve(_))) {
         0 => "warn",
@@ -78,5 +83,11 @@ fn filter(command: &Command, verbosity: u8) -> EnvFilter {
     };
     // Libraries stay at warnings: what they say is for those who set RUST_LOG.
     let ours = format!("warn,boundary_usage={level},boundary_usage_cli={level}");
-    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(ours))
+    let variable = env::var_os(EnvFilter::DEFAULT_ENV).filter(|filter| !filter.is_empty());
+    let Some(filter) = variable else { return EnvFilter::new(ours) };
+    let parsed = filter.to_str().ok_or_else(|| "it is not UTF-8".to_owned());
+    parsed.and_then(|filter| EnvFilter::try_new(filter).map_err(|error| error.to_string())).unwrap_or_else(|error| {
+        output::print_error(&format!("RUST_LOG is not a filter for logs ({error}); it is ignored"));
+        EnvFilter::new(ours)
+    })
 }

@@ -5,7 +5,7 @@ use boundary_usage::{CheckpointStatus, Database, Options, Plugin, Tracker, Track
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::audit_socket::{AuditServer, DrainLimits, Socket, SocketReport, SocketReports};
+use crate::audit_socket::{AuditServer, BoundSockets, DrainLimits, SocketReport, SocketReports};
 
 /// A running replica.
 pub struct Service {
@@ -24,27 +24,21 @@ pub struct ServiceReport {
 }
 
 impl Service {
-    /// Starts a tracker, with its flush loop, and the sockets that feed it.
+    /// Starts a tracker, with its flush loop, and serves the sockets that feed it.
     ///
     /// # Errors
     ///
-    /// When the component cannot be started or a socket cannot be bound; no socket file is left then.
+    /// If the component cannot be started; no socket file is left then.
     pub async fn start(
         plugin: &Plugin,
         database: Database,
         replica: Uuid,
-        sockets: &[Socket],
+        sockets: BoundSockets,
         options: Options,
     ) -> Result<Self> {
         let tracker = plugin.start(replica, database, options).await.context("cannot start the tracker")?;
-        match AuditServer::start(sockets, &tracker, DrainLimits::default()).await {
-            Ok(server) => Ok(Self { tracker, server }),
-            Err(error) => {
-                // Nothing was tracked: this writes nothing, and what it says is not what matters now.
-                let _ = tracker.shutdown().await;
-                Err(error)
-            }
-        }
+        let server = AuditServer::start(sockets, &tracker, DrainLimits::default());
+        Ok(Self { tracker, server })
     }
 
     /// The tracker behind the sockets.

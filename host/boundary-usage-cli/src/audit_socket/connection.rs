@@ -207,9 +207,8 @@ impl Connection {
 
     /// Passes a batch to the tracker; waits, and with it the client, while the intake is full.
     async fn track(&mut self, allowed: u64, denied: u64) {
-        let (workspace, owner) = (self.endpoint.workspace, self.endpoint.owner);
         loop {
-            match self.tracker.try_track(workspace, owner, allowed, denied) {
+            match self.endpoint.try_track(&self.tracker, allowed, denied) {
                 Ok(()) => {
                     return self.endpoint.count(|report| {
                         report.batches += 1;

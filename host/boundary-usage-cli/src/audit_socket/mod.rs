@@ -40,5 +40,5 @@ pub use message::{
     BoundaryLog, BoundaryMessage, BoundaryStatus, HttpRequest, Message, ReportBoundaryLogsRequest, Resource, Timestamp,
 };
 pub use report::SocketReport;
-pub use server::{AuditServer, DrainLimits, Socket, SocketReports};
+pub use server::{AuditServer, BoundSockets, DrainLimits, Socket, SocketReports};
 pub use wire::DecodeError;

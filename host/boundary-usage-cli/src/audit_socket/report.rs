@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use boundary_usage::{TrackError, Tracker};
 use serde::Serialize;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
+use super::server::Socket;
 use crate::log_limit::LogLimit;
 
 /// So many connections without a frame within [`STUCK_WINDOW`] are more than some short runs of a client.
@@ -107,11 +109,13 @@ pub(super) struct Endpoint {
     without_frame: Mutex<Option<(Instant, u64)>>,
     pub(super) path: PathBuf,
     pub(super) workspace: Uuid,
-    pub(super) owner: Uuid,
+    owner: Uuid,
+    ids_ignored: bool,
 }
 
 impl Endpoint {
-    pub(super) fn new(path: PathBuf, workspace: Uuid, owner: Uuid) -> Self {
+    pub(super) fn new(socket: &Socket) -> Self {
+        let Socket { path, workspace, owner, ids_ignored, .. } = socket.clone();
         let report = SocketReport { path: path.clone(), workspace, owner, ..SocketReport::default() };
         Self {
             report: Mutex::new(report),
@@ -120,6 +124,16 @@ impl Endpoint {
             path,
             workspace,
             owner,
+            ids_ignored,
+        }
+    }
+
+    /// Records a batch of this socket's workspace. Never waits.
+    pub(super) fn try_track(&self, tracker: &Tracker, allowed: u64, denied: u64) -> Result<(), TrackError> {
+        if self.ids_ignored {
+            tracker.try_track_requests(allowed, denied)
+        } else {
+            tracker.try_track(self.workspace, self.owner, allowed, denied)
         }
     }
 

@@ -44,6 +44,8 @@ pub struct Socket {
     pub workspace: Uuid,
     /// The user who owns it.
     pub owner: Uuid,
+    /// Whether requests count without the workspace and the owner.
+    pub ids_ignored: bool,
     /// The group whose members may connect; without one, only our own user.
     pub group: Option<SocketGroup>,
 }
@@ -58,6 +60,27 @@ pub struct DrainLimits {
 impl Default for DrainLimits {
     fn default() -> Self {
         Self { longest: Duration::from_secs(5) }
+    }
+}
+
+/// Sockets to which clients can connect, and which are not served yet: what clients send waits in the bounded buffers of
+/// the system.
+pub struct BoundSockets(Vec<(Socket, SocketFile)>);
+
+impl BoundSockets {
+    /// Binds every socket that no supervisor passed.
+    ///
+    /// # Errors
+    ///
+    /// See [`SocketFile::bind`]; also if a supervisor passed a socket that is not among these.
+    pub async fn bind(sockets: &[Socket]) -> Result<Self> {
+        let mut passed = PassedSockets::from_environment()?;
+        let mut bound = Vec::new();
+        for socket in sockets {
+            bound.push((socket.clone(), SocketFile::open(&socket.path, socket.group, &mut passed).await?));
+        }
+        passed.check_taken()?;
+        Ok(Self(bound))
     }
 }
 
@@ -88,24 +111,15 @@ struct ServedSocket {
 }
 
 impl AuditServer {
-    /// Binds every socket that no supervisor passed, then serves them all. If one cannot be bound, none is served.
-    ///
-    /// # Errors
-    ///
-    /// See [`SocketFile::bind`]; also if a supervisor passed a socket that is not among these.
-    pub async fn start(sockets: &[Socket], tracker: &Tracker, limits: DrainLimits) -> Result<Self> {
-        let mut passed = PassedSockets::from_environment()?;
-        let mut files = Vec::new();
-        for socket in sockets {
-            files.push(SocketFile::open(&socket.path, socket.group, &mut passed).await?);
-        }
-        passed.check_taken()?;
+    /// Serves the sockets.
+    pub fn start(sockets: BoundSockets, tracker: &Tracker, limits: DrainLimits) -> Self {
+        let sockets = sockets.0;
         let (connections, stop) = (TaskTracker::new(), Stop::default());
         let clients = descriptors::audit_clients(sockets.len());
         let all_slots = Arc::new(Slots::new(clients));
         let of_each = (clients / sockets.len().max(1)).clamp(FEWEST_CLIENTS_PER_SOCKET, MOST_CLIENTS_PER_SOCKET);
-        let served = files.into_iter().zip(sockets).map(|(file, socket)| {
-            let endpoint = Arc::new(Endpoint::new(socket.path.clone(), socket.workspace, socket.owner));
+        let served = sockets.into_iter().map(|(socket, file)| {
+            let endpoint = Arc::new(Endpoint::new(&socket));
             let acceptor = Acceptor {
                 endpoint: endpoint.clone(),
                 group: socket.group,
@@ -117,7 +131,7 @@ impl AuditServer {
             };
             ServedSocket { endpoint, acceptor: tokio::spawn(acceptor.run(file)) }
         });
-        Ok(Self { sockets: served.collect(), connections, stop, limits, spare: File::open("/dev/null").ok() })
+        Self { sockets: served.collect(), connections, stop, limits, spare: File::open("/dev/null").ok() }
     }
 
     /// What comes in, also after the server's end.

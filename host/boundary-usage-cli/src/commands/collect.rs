@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::connect;
-use crate::cli::{Global, parse_interval};
+use crate::cli::{Global, parse_period};
 use crate::output::{moment, table};
 
 /// Close the period and print its summary: zeros when there was nothing.
@@ -21,7 +21,7 @@ use crate::output::{moment, table};
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// Leave out rows that no flush has touched for longer than this; the summary says what they held.
-    #[arg(long, value_name = "DURATION", value_parser = parse_interval)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_period)]
     max_staleness: Option<Duration>,
 
     /// Close nothing; record that the summary of the period with this id was delivered.

@@ -15,7 +15,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::collect::close_period;
-use crate::audit_socket::{AuditClient, Socket};
+use crate::audit_socket::{AuditClient, BoundSockets, Socket};
 use crate::cli::Global;
 use crate::output::{Format, table};
 use crate::service::Service;
@@ -116,7 +116,7 @@ fn agents(directory: &Path) -> Vec<Agent> {
             replica,
             owner,
             workspace,
-            socket: Socket { path, workspace: id_of(workspace), owner: id_of(owner), group: None },
+            socket: Socket { path, workspace: id_of(workspace), owner: id_of(owner), ids_ignored: false, group: None },
         }
     });
     agents.collect()
@@ -133,7 +133,8 @@ async fn start(plugin: &Plugin, database: &Database, agents: &[Agent]) -> Result
     for replica in 0..2 {
         let sockets: Vec<_> =
             agents.iter().filter(|agent| agent.replica == replica).map(|agent| agent.socket.clone()).collect();
-        services.push(Service::start(plugin, database.clone(), Uuid::new_v4(), &sockets, Options::default()).await?);
+        let sockets = BoundSockets::bind(&sockets).await?;
+        services.push(Service::start(plugin, database.clone(), Uuid::new_v4(), sockets, Options::default()).await?);
     }
     Ok(services)
 }

@@ -24,7 +24,7 @@ use crate::cli::{Cli, Command, Global};
 pub async fn run(cli: Cli) -> Result<ExitCode> {
     let Cli { global, command } = cli;
     match command {
-        Command::Serve(arguments) => serve::run(&global, *arguments).await?,
+        Command::Serve(arguments) => return serve::run(&global, *arguments).await,
         Command::Replay(arguments) => replay::run(&global, arguments).await?,
         Command::Collect(arguments) => collect::run(&global, arguments).await?,
         Command::Status(arguments) => status::run(&global, arguments).await?,

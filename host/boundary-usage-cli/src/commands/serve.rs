@@ -2,30 +2,37 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use boundary_usage::{Clock, CollectOptions, Database, Error, Options, Plugin};
 use clap::{ArgGroup, Args};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
 use uuid::Uuid;
 
-use super::connect;
-use crate::audit_socket::{Socket, SocketGroup};
-use crate::cli::{Global, WrongUse, parse_interval};
+use super::CANNOT_USE;
+use crate::audit_socket::{BoundSockets, Socket, SocketGroup};
+use crate::cli::{Global, WrongUse, parse_flush_interval, parse_period, parse_wait};
 use crate::configuration::{self, Configuration, parse_address, parse_id, path_fault};
 use crate::delivery::{Deliverer, DeliveryOptions, Endpoint};
 use crate::descriptors;
 use crate::http::{self, Replica, View};
+use crate::output;
 use crate::service::{Service, ServiceReport};
+use crate::signals::StopSignals;
 use crate::state;
 
 /// Serve audit sockets: track what boundary clients report, flush, collect.
 ///
-/// SIGTERM and SIGINT stop it: no new clients, what connected ones have already sent is tracked, the socket files
-/// stay, and a last flush brings everything into the database. A second signal ends it at once.
+/// SIGTERM, SIGINT, SIGQUIT and SIGHUP (a closed terminal) stop it: no new clients, what connected ones have already sent
+/// is tracked, the socket files stay, and a last flush brings everything into the database. A second signal, other than
+/// SIGHUP, ends it at once. A signal before it serves ends it at once with exit code 128 and the signal's number.
+///
+/// A PostgreSQL server that is away at the start is waited for: clients can connect meanwhile, and /readyz says
+/// "not ready: database".
 #[derive(Args)]
 #[command(after_help = EXAMPLES, group = ArgGroup::new("sockets").required(true).args(["socket", "config"]))]
 pub struct Arguments {
@@ -40,6 +47,13 @@ pub struct Arguments {
     /// The user who owns the workspace.
     #[arg(long, value_name = "UUID", requires = "socket", value_parser = parse_id)]
     owner: Option<Uuid>,
+
+    /// Count the requests of this owner's workspaces, and neither the workspaces nor the owner. May be repeated.
+    ///
+    /// For workspaces that belong to a system user until a person claims them. With --config, in addition to the owners
+    /// that the file lists as `ignore-owners`.
+    #[arg(long = "ignore-owner", value_name = "UUID", value_parser = parse_id)]
+    ignore_owners: Vec<Uuid>,
 
     /// Let the members of this group connect, too: the socket gets mode 0660 instead of 0600.
     ///
@@ -72,16 +86,16 @@ pub struct Arguments {
     #[arg(long, conflicts_with = "checkpoint_interval")]
     no_state: bool,
 
-    /// From one checkpoint to the next, while there is something new: the most that a crash loses.
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_interval)]
+    /// Time between checkpoints while there is new activity: the most that a crash loses. At most 1h.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_wait)]
     checkpoint_interval: Duration,
 
-    /// From one flush to the next.
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_interval)]
+    /// Time between flushes. At most 1day.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_flush_interval)]
     flush_interval: Duration,
 
-    /// How old a period gets before it is collected. Of several replicas, the first one collects.
-    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = parse_interval)]
+    /// Age at which a period is collected. Of several replicas, the first one collects. At most 366days.
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = parse_period)]
     collect_interval: Duration,
 
     /// Leave collecting to others.
@@ -106,12 +120,12 @@ struct DeliveryArguments {
     #[arg(long, value_name = "FILE", requires = "deliver")]
     deliver_token_file: Option<PathBuf>,
 
-    /// The longest that one attempt may take.
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_interval, requires = "deliver")]
+    /// Time limit of one attempt. At most 1h.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_wait, requires = "deliver")]
     deliver_timeout: Duration,
 
     /// The wait after the first failure; it doubles after each further one, up to 5m.
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_interval, requires = "deliver")]
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_wait, requires = "deliver")]
     deliver_retry: Duration,
 }
 
@@ -129,8 +143,17 @@ sockets.toml:
   owner = \"0193a1b2-0000-7000-8000-0000000000aa\"";
 
 impl Arguments {
-    /// What the file says where there is one, and what the flags say.
+    /// The settings of the file, if there is one, and of the flags.
     fn configuration(&self) -> Result<Configuration> {
+        let mut configuration = self.sockets()?;
+        configuration.ignored_owners.extend(&self.ignore_owners);
+        for socket in &mut configuration.sockets {
+            socket.ids_ignored = configuration.ignored_owners.contains(&socket.owner);
+        }
+        Ok(configuration)
+    }
+
+    fn sockets(&self) -> Result<Configuration> {
         if let Some(file) = &self.config {
             let mut configuration = configuration::read(file)?;
             for socket in &mut configuration.sockets {
@@ -144,8 +167,8 @@ impl Arguments {
         match path_fault(&path) {
             Some(fault) => bail!(WrongUse(fault)),
             None => {
-                let sockets = vec![Socket { path, workspace, owner, group: self.socket_group }];
-                Ok(Configuration { listen: self.listen, sockets })
+                let sockets = vec![Socket { path, workspace, owner, ids_ignored: false, group: self.socket_group }];
+                Ok(Configuration { listen: self.listen, ignored_owners: Vec::new(), sockets })
             }
         }
     }
@@ -183,55 +206,102 @@ impl DeliveryArguments {
     }
 }
 
-pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
-    let Configuration { listen, sockets } = arguments.configuration()?;
-    descriptors::prepare(sockets.len())?;
-    let view = View::new();
-    // First of all: an address that cannot be had is found out before anything is started, and a supervisor may ask
-    // how the start fares. It answers until the end.
-    let _http = match listen {
-        Some(address) => Some(http::start(address, view.clone()).await?),
-        None => None,
-    };
-    let (replica, options) = arguments.replica_and_options()?;
-    let delivery = arguments.delivery.options();
-    let endpoint = delivery.as_ref().map(Endpoint::new).transpose()?;
+pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCode> {
     // From here on a signal ends the program in order, not in the middle of its start.
     let mut stop = StopSignals::listen()?;
-    let database = connect(global).await?;
-    let plugin = Plugin::embedded().context("cannot load the component")?;
-    let service = Service::start(&plugin, database.clone(), replica, &sockets, options).await;
-    let service = service.map_err(|error| match error.downcast_ref::<Error>() {
-        Some(Error::State { source: None, .. }) => {
-            error.context("several processes need a --state-dir or a --replica each")
+    let view = View::new();
+    let started = tokio::select! {
+        biased;
+        signal = stop.next() => {
+            output::print_error(&format!("ended by {} before it served", signal.name));
+            return Ok(signal.exit_code());
         }
-        _ => error,
-    })?;
-    let collector = (!arguments.no_collect).then(|| collect_every(database.clone(), arguments.collect_interval));
-    view.running(Replica {
-        tracker: service.tracker().clone(),
-        sockets: service.socket_reports(),
-        database: database.clone(),
-    });
-    let deliverer = endpoint.map(|endpoint| Deliverer::start(database.clone(), endpoint));
-    info!(%replica, sockets = sockets.len(), "serving");
-    for socket in &sockets {
-        // Said whatever the log level: supervisors wait for it.
-        eprintln!("listening on {}", socket.path.display());
-    }
+        started = Running::start(global, arguments, view.clone()) => started,
+    };
+    let Running { service, database, collector, deliverer, _http } = started?;
 
-    let name = stop.next().await;
+    let signal = stop.next().await;
     view.stopping();
-    info!(signal = name, "stopping: no new clients, draining, flushing");
+    info!(signal = signal.name, "stopping: no new clients, draining, flushing");
     // A collection in progress is rolled back; another replica does it, or the next start of this one.
     drop(collector);
     let stopped = async { tokio::join!(service.stop(), stop_delivery(deliverer)) };
     let report = tokio::select! {
         (report, ()) = stopped => report?,
-        name = stop.next() => bail!("stopped at once by a second {name}; activity since the last checkpoint, or without one since the last flush, is lost"),
+        signal = stop.next_but_hangup() => bail!(
+            "stopped at once by a second {}; activity since the last checkpoint, or without one since the last flush, is \
+             lost",
+            signal.name
+        ),
     };
     database.close().await;
-    global.format.print(&report, || human(&report))
+    let printed = global.format.print(&report, || human(&report));
+    // A terminal that has closed takes no report.
+    if signal.is_hangup() { Ok(ExitCode::SUCCESS) } else { printed.map(|()| ExitCode::SUCCESS) }
+}
+
+/// All that runs while `serve` serves.
+struct Running {
+    service: Service,
+    database: Database,
+    collector: Option<AbortOnDropHandle<()>>,
+    deliverer: Option<Deliverer>,
+    /// Replies until the end.
+    _http: Option<AbortOnDropHandle<()>>,
+}
+
+impl Running {
+    async fn start(global: &Global, arguments: Arguments, view: Arc<View>) -> Result<Self> {
+        let Configuration { listen, sockets, .. } = arguments.configuration()?;
+        descriptors::prepare(sockets.len())?;
+        Database::check_url(&global.database).context(CANNOT_USE)?;
+        // First of all: an address that is in use fails the start before anything is changed, and a supervisor may ask
+        // how the start fares.
+        let http = match listen {
+            Some(address) => Some(http::start(address, view.clone()).await?),
+            None => None,
+        };
+        let (replica, options) = arguments.replica_and_options()?;
+        let delivery = arguments.delivery.options();
+        let endpoint = delivery.as_ref().map(Endpoint::new).transpose()?;
+        // Before the database: clients that connect while it is away wait, and lose nothing.
+        let bound = BoundSockets::bind(&sockets).await?;
+        let mut announced = false;
+        let database = view.connecting().connect(&global.database, || {
+            announce(&sockets);
+            announced = true;
+        });
+        let database = database.await.context(CANNOT_USE)?;
+        // Compiling takes a processor for seconds.
+        let plugin = tokio::task::spawn_blocking(Plugin::embedded).await.context("cannot load the component")?;
+        let plugin = plugin.context("cannot load the component")?;
+        let service = Service::start(&plugin, database.clone(), replica, bound, options).await;
+        let service = service.map_err(|error| match error.downcast_ref::<Error>() {
+            Some(Error::State { source: None, .. }) => {
+                error.context("several processes need a --state-dir or a --replica each")
+            }
+            _ => error,
+        })?;
+        let collector = (!arguments.no_collect).then(|| collect_every(database.clone(), arguments.collect_interval));
+        view.running(Replica {
+            tracker: service.tracker().clone(),
+            sockets: service.socket_reports(),
+            database: database.clone(),
+        });
+        let deliverer = endpoint.map(|endpoint| Deliverer::start(database.clone(), endpoint));
+        info!(%replica, sockets = sockets.len(), "serving");
+        if !announced {
+            announce(&sockets);
+        }
+        Ok(Self { service, database, collector, deliverer, _http: http })
+    }
+}
+
+/// Says whatever the log level that clients can connect: supervisors wait for it.
+fn announce(sockets: &[Socket]) {
+    for socket in sockets {
+        output::print_error(&format!("listening on {}", socket.path.display()));
+    }
 }
 
 fn collect_every(database: Database, interval: Duration) -> AbortOnDropHandle<()> {
@@ -249,24 +319,4 @@ async fn stop_delivery(deliverer: Option<Deliverer>) {
 fn human(report: &ServiceReport) -> String {
     let tracker = &report.tracker;
     format!("stopped: {} batches tracked, {} flushes, all written", tracker.activities, tracker.flushes)
-}
-
-/// The signals that ask for an end in order.
-struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl StopSignals {
-    fn listen() -> Result<Self> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
 }

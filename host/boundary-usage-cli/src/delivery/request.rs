@@ -17,6 +17,9 @@ use url::{Host, Url};
 use super::DeliveryOptions;
 use crate::cli::WrongUse;
 
+/// Where the URL is set.
+const SETTING: &str = "--deliver or BOUNDARY_USAGE_DELIVER";
+
 /// Where summaries go.
 pub struct Endpoint {
     agent: Agent,
@@ -34,7 +37,7 @@ impl Endpoint {
     /// As wrong use, when the URL cannot be used, or not with a token.
     pub fn new(options: &DeliveryOptions) -> Result<Self> {
         let url = check_url(&options.url, options.token_file.is_some())?;
-        let Ok(uri) = url.as_str().parse() else { bail!(WrongUse("--deliver: the URL cannot be used".into())) };
+        let Ok(uri) = url.as_str().parse() else { bail!(WrongUse(format!("{SETTING}: the URL cannot be used"))) };
         let config = Agent::config_builder()
             .tls_config(tls())
             .timeout_global(Some(options.timeout))
@@ -117,7 +120,7 @@ fn tls() -> TlsConfig {
 
 /// Refuses a URL without saying it: it may hold a secret.
 fn check_url(url: &str, has_token: bool) -> Result<Url, WrongUse> {
-    let wrong = |what: &str| Err(WrongUse(format!("--deliver: {what}")));
+    let wrong = |what: &str| Err(WrongUse(format!("{SETTING}: {what}")));
     let Ok(url) = Url::parse(url) else { return wrong("not a URL; write it like https://example.com/usage") };
     if !url.username().is_empty() || url.password().is_some() {
         return wrong("a URL with a password would show in every list of processes; use --deliver-token-file");
@@ -158,7 +161,7 @@ mod tests {
     fn a_url_that_cannot_be_used_is_refused_without_showing_it() {
         for url in ["secret", "ftp://secret.example.com/", "https://secret:secret@example.com/", "https://"] {
             let error = check_url(url, false).expect_err(url).to_string();
-            assert!(error.starts_with("--deliver: ") && !error.contains("secret"), "{error}");
+            assert!(error.starts_with(SETTING) && !error.contains("secret"), "{error}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! What is wrong, in the words of the page: each fault with what it means.
 
-use super::view::{SocketTotals, Whole};
+use super::view::{SocketTotals, State, Whole};
 use super::words::counted;
 
 /// Something that is wrong.
@@ -39,6 +39,7 @@ pub(super) fn of(whole: &Whole) -> Vec<Fault> {
     if let Some(error) = &whole.database.error {
         let what = match whole.database.at {
             Some(at) => format!("The database cannot be read; its numbers are those of {}.", super::words::moment(at)),
+            None if whole.local.state == State::Starting => "Not ready: database: it has not been reached yet.".into(),
             None => "The database cannot be read.".into(),
         };
         faults.push(bad(&what, error));

@@ -25,6 +25,7 @@ use super::view::View;
 use super::{metrics, page};
 use crate::descriptors;
 use crate::log_limit::LogLimit;
+use crate::output;
 use crate::slots::{Slot, Slots};
 
 /// The most that is kept of a request: far more than the head of one that a browser sends.
@@ -53,7 +54,7 @@ pub async fn start(address: SocketAddr, view: Arc<View>) -> Result<AbortOnDropHa
     let listener = TcpListener::bind(address).await.with_context(cannot)?;
     let address = listener.local_addr().with_context(cannot)?;
     // Said whatever the log level, and with the port that was found where 0 was asked for.
-    eprintln!("HTTP on http://{address}/");
+    output::print_error(&format!("HTTP on http://{address}/"));
     Ok(AbortOnDropHandle::new(tokio::spawn(accept(listener, view))))
 }
 

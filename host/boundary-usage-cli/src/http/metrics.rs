@@ -246,7 +246,8 @@ mod tests {
 
     fn local(tracker: TrackerStatus) -> Local {
         let at = DateTime::from_timestamp_millis(90_500).unwrap();
-        Local { version: "1.2.3", at, state: State::Running, tracker: Some(tracker), sockets: None, socket_fault: None }
+        let (state, tracker) = (State::Running, Some(tracker));
+        Local { version: "1.2.3", at, state, connection_failure: None, tracker, sockets: None, socket_fault: None }
     }
 
     #[test]

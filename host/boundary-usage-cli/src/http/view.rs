@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::audit_socket::{SocketReport, SocketReports};
+use crate::connecting::Connecting;
 
 /// For how long a reading of the database is shown.
 const FRESH: Duration = Duration::from_secs(1);
@@ -32,6 +33,7 @@ pub struct Replica {
 
 /// The look at a serving process, from its start to its end.
 pub struct View {
+    connecting: Connecting,
     phase: Mutex<Phase>,
     /// Held while reading: those who ask meanwhile get the same reading.
     reading: tokio::sync::Mutex<Option<(Instant, Reading)>>,
@@ -59,6 +61,9 @@ pub(super) struct Local {
     pub(super) version: &'static str,
     pub(super) at: DateTime<Utc>,
     pub(super) state: State,
+    /// Why the database has not been reached yet, while it is waited for.
+    #[serde(skip)]
+    pub(super) connection_failure: Option<String>,
     /// `None` while it starts.
     pub(super) tracker: Option<TrackerStatus>,
     /// `None` while it starts.
@@ -112,7 +117,16 @@ pub(super) struct SocketTotals {
 impl View {
     /// Of a process that starts.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { phase: Mutex::new(Phase::Starting), reading: tokio::sync::Mutex::default() })
+        Arc::new(Self {
+            connecting: Connecting::default(),
+            phase: Mutex::new(Phase::Starting),
+            reading: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// The first connection to the database.
+    pub fn connecting(&self) -> &Connecting {
+        &self.connecting
     }
 
     /// The database was reached and the component runs.
@@ -146,6 +160,7 @@ impl View {
             version: env!("CARGO_PKG_VERSION"),
             at: Utc::now(),
             state,
+            connection_failure: self.connecting.failure(),
             tracker: replica.map(|replica| replica.tracker.status()),
             socket_fault: faults.into_iter().next(),
             sockets: sockets.as_deref().map(SocketTotals::of),
@@ -162,7 +177,7 @@ impl View {
 
     async fn read(&self) -> Reading {
         let database = match &*self.phase() {
-            Phase::Starting => return Reading::default(),
+            Phase::Starting => return Reading { error: self.connecting.failure(), ..Reading::default() },
             Phase::Running(replica) | Phase::Stopping(replica) => replica.database.clone(),
         };
         let mut last = self.reading.lock().await;
@@ -197,7 +212,10 @@ impl Local {
                 }
                 None => self.socket_fault.clone(),
             },
-            _ => Some("it starts: the database has not been reached yet, or the component does not run yet".into()),
+            _ => match &self.connection_failure {
+                Some(failure) => Some(format!("database: {failure}")),
+                None => Some("database: it has not been reached yet, or the component does not run yet".into()),
+            },
         }
     }
 }

@@ -45,8 +45,9 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// [`Error::Configuration`] for a URL that is neither; [`Error::Unavailable`] when the database cannot be reached
-    /// or does not let us in. Neither shows the URL's password.
+    /// [`Error::Configuration`] for a URL that is neither; [`Error::Unavailable`] if the database cannot be reached, so
+    /// that trying again can help; [`Error::Refused`] if the login fails, the server is not trusted, or the schema cannot
+    /// be used. None shows the URL's password.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         Self::connect_with(url, schema::WhenMissing::Make).await
     }

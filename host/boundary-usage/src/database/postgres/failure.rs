@@ -24,6 +24,8 @@ pub(super) fn of(action: &'static str, error: sqlx::Error) -> Error {
             let hint = "grant the role boundary_usage_replica or boundary_usage_collector, whichever it needs";
             refused(action, format!("{}; {hint}", reply.message()))
         }
+        // A login or a database that does not exist, or a login that is not let in.
+        _ if code.starts_with("28") || code == "3D000" => refused(action, reply.message()),
         // A statement's time limit; a server that only reads, as a standby does until it takes over; a session that the
         // server ended because it was idle in its transaction, or its transaction took too long.
         "57014" | "25006" | "25P03" | "25P04" => unavailable(action, error),

@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 use self::transaction::{Limits, PostgresTransaction};
 use super::connections::{Connections, Lease, timed_out};
+use super::failure::refused;
 use super::schema::WhenMissing;
 use super::{Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Stored, Transaction, rows, url};
 use crate::database::rows::OpenRows;
@@ -82,7 +83,7 @@ enum Failure {
 
 fn not_connected(error: sqlx::Error) -> Error {
     match tls::refusal(&error) {
-        Some(reason) => Error::Unavailable { action: "connecting", source: reason.into() },
+        Some(reason) => refused("connecting", reason),
         None => failure::of("connecting", error),
     }
 }
