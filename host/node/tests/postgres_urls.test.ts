@@ -1,11 +1,14 @@
 /** PostgreSQL URLs: what they mean, what is refused, and what messages say about servers that cannot be reached. */
 
 import assert from "node:assert/strict";
-import { mkdir, writeFile } from "node:fs/promises";
+import { execFile } from "node:child_process";
+import { chmod, copyFile, cp, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createConnection, createServer, type Socket } from "node:net";
-import { userInfo } from "node:os";
+import { tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
-import test from "node:test";
+import test, { after } from "node:test";
+import { pathToFileURL } from "node:url";
+import { promisify } from "node:util";
 
 import { type BoundaryUsageError, connect, Tracker } from "boundary-usage";
 
@@ -43,6 +46,24 @@ for (const [url, environment, meaning] of meanings) {
     assert.partialDeepStrictEqual(targetOf(url, environment), meaning);
   });
 }
+
+test("a process whose user has no name must be told one", async () => {
+  // The module alone, where a user without rights can read it.
+  const folder = await mkdtemp(join(tmpdir(), "boundary-usage-"));
+  await chmod(folder, 0o755);
+  after(() => rm(folder, { recursive: true }));
+  await cp(new URL("../dist/", import.meta.url), folder, { recursive: true });
+  await writeFile(join(folder, "package.json"), '{"type":"module"}');
+  const node = join(folder, "node");
+  await copyFile(process.execPath, node);
+  const program = `
+    const { targetOf } = await import("${pathToFileURL(join(folder, "database", "postgres_url.js")).href}");
+    try { targetOf("postgres://h/d", {}) } catch ({ kind, message }) { console.log(kind, message) }
+    console.log(targetOf("postgres://u@h/d", {}).user);`;
+  const options = { cwd: "/", uid: 54_321, gid: 54_321 };
+  const { stdout } = await promisify(execFile)(node, ["--input-type=module", "--eval", program], options);
+  assert.match(stdout, /^configuration .*names no user.*add USER@.*\nu\n$/);
+});
 
 test("encryption follows the host that is connected to", async () => {
   const ca = join(await newFolder(), "ca.crt");

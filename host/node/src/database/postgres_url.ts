@@ -130,7 +130,7 @@ export function targetOf(url: string, environment: Environment = process.env): T
     throw wrong("hostaddr (PGHOSTADDR) is not an IP address; write a name as host");
   }
   const host = settings["hostaddr"] || name;
-  const user = settings["user"] || userInfo().username;
+  const user = settings["user"] || operatingSystemUser();
   return {
     host,
     port,
@@ -219,6 +219,15 @@ function connectLimit(text: string | undefined): number | undefined {
     throw wrong("its connect_timeout (or PGCONNECT_TIMEOUT) is not a number of seconds from 1 to 600");
   }
   return text ? seconds * 1_000 : undefined;
+}
+
+function operatingSystemUser(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    // A container can run under a number that has no name.
+    throw wrong("it names no user, and the operating system has no name for the user of this process; add USER@");
+  }
 }
 
 function defaultHost(port: number): string {
