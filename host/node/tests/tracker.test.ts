@@ -230,7 +230,7 @@ test("what a database returns is checked before it reaches the component, and no
   tracker.track(uuid("w1"), uuid("u1"), 1, 1);
   for (const read of odd) {
     faults.begin = async () => Object.assign(await begin.call(faults), { read: async () => read });
-    await assert.rejects(() => tracker.flush(), { kind: "refused", message: /damaged/ });
+    await assert.rejects(() => tracker.flush(), { kind: "refused", message: /are damaged/ });
   }
   faults.begin = begin;
   assert.deepEqual(await tracker.flush(), { outcome: "written", flush: 1n, newPeriod: true });

@@ -139,7 +139,7 @@ export class Postgres implements Database {
       } catch (error) {
         client.release(true);
         // A server that is silent is as silent on the next connection.
-        if (idle <= 0 || /timeout/.test((error as Error).message)) {
+        if (idle <= 0 || /timeout|timed out/.test((error as Error).message)) {
           throw failure("opening a transaction", error);
         }
       }
