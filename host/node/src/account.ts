@@ -108,10 +108,15 @@ export class Account {
     }
   }
 
+  /** Whether there is anything to flush, or to find out. */
+  get hasToFlush(): boolean {
+    return !this.#delta.isEmpty || this.#inDoubt !== undefined;
+  }
+
   /** The component has taken its snapshot, and begins a transaction. Returns whether there is anything to flush. */
   flushBegins(): boolean {
     if (this.#flight === undefined) {
-      if (this.#delta.isEmpty && this.#inDoubt === undefined) {
+      if (!this.hasToFlush) {
         return false;
       }
       this.#flight = this.#delta;

@@ -25,6 +25,8 @@ export class Capabilities {
   #granted = new Set<string>();
   #stored: Stored | undefined;
   #commitSent = false;
+  #isCommitted = false;
+  #breach: string | undefined;
 
   constructor(replica: string, database: Database, account: Account) {
     this.#replica = replica;
@@ -37,6 +39,7 @@ export class Capabilities {
     this.#flushing = true;
     this.#awaitsSnapshot = true;
     this.#commitSent = false;
+    this.#isCommitted = false;
   }
 
   /** Whether a flush has been called and has not taken its snapshot: that it has when it begins a transaction. */
@@ -45,10 +48,10 @@ export class Capabilities {
   }
 
   /**
-   * Rolls back what the component has left open, and refuses transactions until the next flush. Returns whether the
-   * component has broken the contract: it must end its transaction before its flush ends.
+   * Rolls back what the component has left open, and refuses transactions until the next flush. Returns how the component
+   * has broken the contract, if it has.
    */
-  async flushEnds(): Promise<boolean> {
+  async flushEnds(): Promise<string | undefined> {
     this.#flushing = false;
     this.#awaitsSnapshot = false;
     const isOpen = this.#opening !== undefined || this.#transaction !== undefined;
@@ -56,7 +59,14 @@ export class Capabilities {
     await this.#opening?.catch(() => undefined);
     await this.rollBack();
     this.#account.flushEnds();
-    return isOpen;
+    const breach = this.#breach;
+    this.#breach = undefined;
+    return breach ?? (isOpen ? "it ended its flush and left its transaction open" : undefined);
+  }
+
+  /** Whether the commit of this flush was acknowledged. */
+  get isCommitted(): boolean {
+    return this.#isCommitted;
   }
 
   /** Opens the transaction. */
@@ -131,7 +141,11 @@ export class Capabilities {
     if (expected === undefined) {
       throw refused("the stored sketch of this replica is damaged");
     }
-    compare(update, expected);
+    const difference = differenceOf(update, expected);
+    if (difference !== undefined) {
+      this.#breach = difference;
+      throw refused(difference);
+    }
     const newPeriod = update.uniques.tag === "delta";
     await transaction.upsert(this.#replica, update);
     this.#granted.add("upserted");
@@ -157,6 +171,7 @@ export class Capabilities {
       throw error;
     }
     this.#account.commitAnswered("committed");
+    this.#isCommitted = true;
   }
 
   /** Ends the transaction, if one is open, without its update. */
@@ -195,32 +210,34 @@ function checkStored({ lastFlush, uniques }: Stored): Stored {
 }
 
 /** A component is not trusted: what it writes must be what the host's own account says. Sketches are merged by all. */
-function compare(update: Update, expected: Update): void {
+function differenceOf(update: Update, expected: Update): string | undefined {
   const differs = (what: string, its: unknown, own: unknown) => {
-    return refused(`the component's ${what} is ${its}, and the host's own account says ${own}`);
+    return `its ${what} is ${its}, and the host's own account says ${own}`;
   };
-  const numbers = {
-    "flush number": "flush",
-    "count of allowed requests": "allowed",
-    "count of denied requests": "denied",
-  };
-  for (const [what, name] of Object.entries(numbers) as [string, "flush" | "allowed" | "denied"][]) {
+  const numbers = [
+    ["flush number", "flush"],
+    ["count of allowed requests", "allowed"],
+    ["count of denied requests", "denied"],
+  ] as const;
+  for (const [what, name] of numbers) {
     if (update[name] !== expected[name]) {
-      throw differs(what, update[name], expected[name]);
+      return differs(what, update[name], expected[name]);
     }
   }
   if (update.uniques.tag !== expected.uniques.tag) {
-    throw differs("update of the unique ids", update.uniques.tag, expected.uniques.tag);
+    return differs("update of the unique ids", update.uniques.tag, expected.uniques.tag);
   }
-  if (update.uniques.tag !== "unchanged" && expected.uniques.tag !== "unchanged") {
-    for (const name of ["workspaces", "users"] as const) {
-      const [its, own] = [update.uniques.val[name], expected.uniques.val[name]];
-      if (its.count !== own.count) {
-        throw differs(`count of unique ${name}`, its.count, own.count);
-      }
-      if (!Buffer.from(its.sketch).equals(own.sketch)) {
-        throw differs(`sketch of ${name}`, `${its.sketch.length} bytes`, `${own.sketch.length} other bytes`);
-      }
+  if (update.uniques.tag === "unchanged" || expected.uniques.tag === "unchanged") {
+    return undefined;
+  }
+  for (const name of ["workspaces", "users"] as const) {
+    const [its, own] = [update.uniques.val[name], expected.uniques.val[name]];
+    if (its.count !== own.count) {
+      return differs(`count of unique ${name}`, its.count, own.count);
+    }
+    if (!Buffer.from(its.sketch).equals(own.sketch)) {
+      return differs(`sketch of ${name}`, `${its.sketch.length} bytes`, `${own.sketch.length} other bytes`);
     }
   }
+  return undefined;
 }

@@ -90,6 +90,7 @@ export class Instance {
   }
 
   async #flushed(): Promise<Flushed> {
+    const hasToFlush = this.#account.hasToFlush;
     this.#capabilities.flushBegins();
     // A call of an instance that breaks meanwhile may never return.
     const { promise, resolve, reject } = Promise.withResolvers<Flushed>();
@@ -99,8 +100,16 @@ export class Instance {
       () => undefined,
       (error: BoundaryUsageError) => error,
     );
-    if ((await this.#capabilities.flushEnds()) && error?.kind !== "component") {
-      throw broke("it ended its flush and left its transaction open");
+    const breach = await this.#capabilities.flushEnds();
+    if (error?.kind === "component") {
+      throw error;
+    }
+    if (breach !== undefined) {
+      throw broke(breach);
+    }
+    const { outcome } = await promise;
+    if ((outcome === "idle" && hasToFlush) || (outcome === "written" && !this.#capabilities.isCommitted)) {
+      throw broke(`it reports a flush as ${outcome}, which is not true`);
     }
     return promise;
   }

@@ -14,7 +14,7 @@ import test from "node:test";
 
 import type { BoundaryUsageError, Tracker } from "boundary-usage";
 
-import { equipment, newFolder, newSqlite, Program } from "./equipment.ts";
+import { equipment, newFolder, newSqlite, Program, rows } from "./equipment.ts";
 import { Faults } from "./faults.ts";
 import { numbered, uuid } from "./scenario.ts";
 
@@ -32,8 +32,13 @@ const misbehaving: typeof import("boundary-usage") = await (async () => {
   return import(pathToFileURL(join(folder, "dist", "index.js")).href);
 })();
 
-async function started() {
+async function started(mutation?: number) {
   const url = await newSqlite();
+  if (mutation !== undefined) {
+    await (await misbehaving.connect(url)).close();
+    const key = `6d75746174696f6e${mutation.toString(16).padStart(16, "0")}`;
+    await rows(url, `UPDATE boundary_usage_deployment SET hashing_key = x'${key}'`);
+  }
   const faults = new Faults(await misbehaving.connect(url));
   const errors: BoundaryUsageError[] = [];
   const settings = {
@@ -139,13 +144,36 @@ test("a component that breaks while its flush waits is replaced, and its success
 });
 
 for (const number of [12, 17, 18, 19, 28, 29, 30]) {
-  test(`a component that writes what it was not given is refused (cue ${number}), and nothing is lost`, async () => {
+  test(`a component that writes what it was not given is refused and replaced (cue ${number})`, async () => {
     const { url, tracker } = await started();
     trackOne(tracker, 1);
     tracker.track(cue(number), uuid("u2"), 2, 1);
-    await assert.rejects(() => tracker.flush(), { kind: "refused", message: /the host's own account says/ });
+    await assert.rejects(() => tracker.flush(), { kind: "component", message: /the host's own account says/ });
     assert.equal((await tracker.flush()).outcome, "written");
     await tracker.shutdown();
     assert.deepEqual(await new Program(url).totals(), [2, 2, 4, 2]);
   });
 }
+
+test("a component that forgets activity after a failure is replaced, and nothing is lost", async () => {
+  // The first half of the key says that a protection is broken, the second one which: see `guest/src/mutations.rs`.
+  for (const [mutation, faults] of [
+    [4, ["upsert"]],
+    [5, ["commit-reply-lost"]],
+    [6, ["commit-lost"]],
+  ] as const) {
+    const { url, faults: database, tracker, errors } = await started(mutation);
+    let tracked = 0;
+    for (const fault of [...faults, "none", "none"]) {
+      tracked += 1;
+      trackOne(tracker, tracked);
+      if (fault !== "none") {
+        database.queued.push(fault);
+      }
+      await tracker.flush().catch(() => undefined);
+    }
+    await tracker.shutdown();
+    assert.ok(kinds(errors).includes("component"), `mutation ${mutation}`);
+    assert.deepEqual(await new Program(url).totals(), [tracked, 1, 2 * tracked, tracked], `mutation ${mutation}`);
+  }
+});
