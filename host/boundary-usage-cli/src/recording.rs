@@ -1,4 +1,4 @@
-//! Recorded activity: JSON Lines, one activity a line, as `replay` reads them.
+//! Recorded activity: JSON Lines in UTF-8, one object on each line, as `replay` reads them.
 //!
 //! ```json
 //! {"workspace":"0193a1b2-0000-7000-8000-000000000001","owner":"0193a1b2-0000-7000-8000-0000000000aa","allowed":1,"denied":0}
@@ -8,7 +8,10 @@ use std::io::{self, BufRead};
 
 use boundary_usage::Activity;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use uuid::Uuid;
+
+use crate::printable::printable;
 
 /// The longest line that is read. An activity needs some 150 bytes.
 pub const MAX_LINE_BYTES: usize = 64 * 1024;
@@ -30,11 +33,25 @@ pub enum BadLine {
     /// It was not kept in memory either.
     #[error("the line is longer than {MAX_LINE_BYTES} bytes")]
     TooLong,
+    /// The line is or begins another value.
+    #[error("expected a JSON object, found {0}; write one object per line")]
+    NotAnObject(&'static str),
+    /// The object ends on a later line, or never.
+    #[error("the object does not end on this line; write one object per line")]
+    Unfinished,
+    /// A count that does not fit into 64 bits.
+    #[error("`{field}` is {count}, at most {} is possible", u64::MAX)]
+    TooGreat {
+        /// Which count.
+        field: &'static str,
+        /// Its value.
+        count: u128,
+    },
     /// Not JSON, or not this JSON.
     #[error("{0}")]
     NotAnActivity(String),
-    /// An id that names nobody.
-    #[error("the {0} is the nil UUID, which names nobody")]
+    /// The nil UUID.
+    #[error("the {0} is the nil UUID; every workspace and every owner has an id of its own")]
     NilId(&'static str),
 }
 
@@ -45,6 +62,74 @@ struct Record {
     owner: Uuid,
     allowed: u64,
     denied: u64,
+}
+
+/// A record whose counts may be too great. The parser would show such a count as a floating point number.
+#[derive(Deserialize)]
+struct WideRecord {
+    #[serde(rename = "workspace")]
+    _workspace: IgnoredAny,
+    #[serde(rename = "owner")]
+    _owner: IgnoredAny,
+    allowed: u128,
+    denied: u128,
+}
+
+/// How many bytes at the start of a file tell its format.
+pub const FORMAT_BYTES: usize = 8;
+
+/// A file that is not text in UTF-8: no line of it can be an activity.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{format}, not JSON Lines in UTF-8; convert it first: {command}")]
+pub struct ForeignFormat {
+    /// What the file is.
+    format: &'static str,
+    /// How to convert it.
+    command: &'static str,
+}
+
+/// Formats that begin with fixed bytes. The byte order mark of UTF-32 begins with that of UTF-16.
+const FORMATS: [(&[u8], &str, &str); 10] = [
+    (b"\x1f\x8b", "it is compressed by gzip", "gzip -dc FILE | boundary-usage replay -"),
+    (b"\x28\xb5\x2f\xfd", "it is compressed by zstd", "zstd -dc FILE | boundary-usage replay -"),
+    (b"\xfd7zXZ", "it is compressed by xz", "xz -dc FILE | boundary-usage replay -"),
+    (b"BZh", "it is compressed by bzip2", "bzip2 -dc FILE | boundary-usage replay -"),
+    (b"\x04\x22\x4d\x18", "it is compressed by lz4", "lz4 -dc FILE | boundary-usage replay -"),
+    (b"PK\x03\x04", "it is a zip archive", "unzip -p FILE | boundary-usage replay -"),
+    (b"\xff\xfe\0\0", "it is in UTF-32", UTF_32),
+    (b"\0\0\xfe\xff", "it is in UTF-32", UTF_32),
+    (b"\xff\xfe", "it is in UTF-16", UTF_16),
+    (b"\xfe\xff", "it is in UTF-16", UTF_16),
+];
+const UTF_32: &str = "iconv -f UTF-32 -t UTF-8 FILE | boundary-usage replay -";
+const UTF_16: &str = "iconv -f UTF-16 -t UTF-8 FILE | boundary-usage replay -";
+
+/// The byte order mark of UTF-8. Some editors and shells write it, and `cat` leaves it in the middle of its output.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Checks the first bytes of a file, at most [`FORMAT_BYTES`]. Fewer are enough if the file has no more.
+///
+/// # Errors
+///
+/// If they belong to a format that has to be converted.
+pub fn check_format(start: &[u8]) -> Result<(), ForeignFormat> {
+    let known = FORMATS.iter().find(|(magic, ..)| start.starts_with(magic));
+    // An ASCII character in UTF-16 or UTF-32 without a byte order mark has zeros beside it; JSON has none.
+    let by_zeros = || match start {
+        [0, 0, 0, 1..=255, ..] => {
+            Some(("it is in UTF-32", "iconv -f UTF-32BE -t UTF-8 FILE | boundary-usage replay -"))
+        }
+        [1..=255, 0, 0, 0, ..] => {
+            Some(("it is in UTF-32", "iconv -f UTF-32LE -t UTF-8 FILE | boundary-usage replay -"))
+        }
+        [0, 1..=255, ..] => Some(("it is in UTF-16", "iconv -f UTF-16BE -t UTF-8 FILE | boundary-usage replay -")),
+        [1..=255, 0, ..] => Some(("it is in UTF-16", "iconv -f UTF-16LE -t UTF-8 FILE | boundary-usage replay -")),
+        _ => None,
+    };
+    match known.map(|(_, format, command)| (*format, *command)).or_else(by_zeros) {
+        Some((format, command)) => Err(ForeignFormat { format, command }),
+        None => Ok(()),
+    }
 }
 
 /// Reads a recording line by line, with no more than one line in memory, and no line over the limit.
@@ -103,15 +188,50 @@ fn parse(line: &[u8]) -> Option<Result<Activity, BadLine>> {
     if line.len() > MAX_LINE_BYTES {
         return Some(Err(BadLine::TooLong));
     }
-    if line.trim_ascii().is_empty() {
-        return None;
+    let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
+    let first = *line.trim_ascii_start().first()?;
+    // The parser would also take an array of the four values.
+    if first != b'{' {
+        return Some(Err(BadLine::NotAnObject(value_that_begins_with(first))));
     }
     Some(match serde_json::from_slice::<Record>(line) {
         Ok(record) if record.workspace.is_nil() => Err(BadLine::NilId("workspace")),
         Ok(record) if record.owner.is_nil() => Err(BadLine::NilId("owner")),
         Ok(Record { workspace, owner, allowed, denied }) => Ok(Activity { workspace, owner, allowed, denied }),
-        Err(error) => Err(BadLine::NotAnActivity(without_line(&error.to_string()))),
+        Err(error) => Err(explain(line, &error)),
     })
+}
+
+fn value_that_begins_with(byte: u8) -> &'static str {
+    match byte {
+        b'[' => "an array",
+        b'"' => "a string",
+        b'-' | b'0'..=b'9' => "a number",
+        b'}' | b']' => "the end of a value that began on an earlier line",
+        b't' | b'f' | b'n' => "a word",
+        _ => "no JSON",
+    }
+}
+
+/// Why a line that begins like an object is not a record.
+fn explain(line: &[u8], error: &serde_json::Error) -> BadLine {
+    if error.is_eof() {
+        return BadLine::Unfinished;
+    }
+    match serde_json::from_slice::<WideRecord>(line) {
+        Ok(WideRecord { allowed, denied, .. }) => {
+            let counts = [("allowed", allowed), ("denied", denied)];
+            if let Some((field, count)) = counts.into_iter().find(|(_, count)| *count > u128::from(u64::MAX)) {
+                return BadLine::TooGreat { field, count };
+            }
+        }
+        Err(error) if error.to_string().starts_with("number out of range") => {
+            return BadLine::NotAnActivity(without_line(&error.to_string()));
+        }
+        Err(_) => {}
+    }
+    // The parser quotes keys and values.
+    BadLine::NotAnActivity(printable(without_line(&error.to_string())))
 }
 
 /// The parser sees one line at a time and calls each the first; the right number is reported beside it.
@@ -163,10 +283,12 @@ mod tests {
 
     #[test]
     fn bad_lines_say_what_is_wrong() {
-        assert!(fault("nonsense").contains("at column"));
+        assert!(fault(&GOOD.replace(':', ";")).contains("at column"));
         assert!(fault(&GOOD.replace('3', "-3")).contains("-3"));
         assert!(fault(&GOOD.replace('3', "0.5")).contains("0.5"));
-        assert!(fault(&GOOD.replace('3', "18446744073709551616")).contains("invalid type"));
+        let too_great = "`allowed` is 18446744073709551616, at most 18446744073709551615 is possible";
+        assert_eq!(fault(&GOOD.replace('3', "18446744073709551616")), too_great);
+        assert!(fault(&GOOD.replace('3', &"9".repeat(60))).contains("number out of range at column"));
         assert!(fault(&GOOD.replace("denied", "blocked")).contains("blocked"));
         assert!(fault(&GOOD.replace(r#","denied":1"#, "")).contains("denied"));
         assert!(fault(&GOOD.replace("11111111-", "")).contains("UUID"));
@@ -174,6 +296,69 @@ mod tests {
         let nil = "00000000-0000-0000-0000-000000000000";
         assert!(fault(&GOOD.replace("11111111-1111-4111-8111-111111111111", nil)).contains("workspace is the nil"));
         assert!(fault(&GOOD.replace("22222222-2222-4222-8222-222222222222", nil)).contains("owner is the nil"));
+    }
+
+    #[test]
+    fn a_line_must_be_one_object() {
+        let array = r#"["11111111-1111-4111-8111-111111111111","22222222-2222-4222-8222-222222222222",3,1]"#;
+        for (line, found) in [
+            (array, "an array"),
+            ("[", "an array"),
+            (" \"workspace\": 1,", "a string"),
+            ("7", "a number"),
+            ("null", "a word"),
+            ("}", "the end of a value"),
+            ("nonsense", "a word"),
+            ("# comment", "no JSON"),
+        ] {
+            let fault = fault(line);
+            assert!(fault.starts_with(&format!("expected a JSON object, found {found}")), "{line}: {fault}");
+            assert!(fault.ends_with("; write one object per line"), "{line}: {fault}");
+        }
+        for unfinished in ["{", &GOOD[..GOOD.len() - 1], r#"{"workspace""#] {
+            assert_eq!(read(unfinished).remove(0).content, Some(Err(BadLine::Unfinished)), "{unfinished}");
+        }
+    }
+
+    #[test]
+    fn keys_in_a_fault_are_printable_and_shortened() {
+        let hostile = format!("\\u001b[2J\\n\u{202e}{}", "k".repeat(60_000));
+        let fault = fault(&GOOD.replace("denied", &hostile));
+        assert!(fault.contains(r"\u{1b}[2J\n\u{202e}kk") && fault.chars().count() < 400, "{fault}");
+    }
+
+    #[test]
+    fn a_byte_order_mark_before_a_line_is_skipped() {
+        let lines = read(&format!("\u{feff}{GOOD}\n\u{feff}\n\u{feff}{GOOD}"));
+        let contents: Vec<_> = lines.iter().map(|line| matches!(line.content, Some(Ok(_)))).collect();
+        assert_eq!(contents, [true, false, true]);
+        assert_eq!(lines[1].content, None);
+    }
+
+    #[test]
+    fn other_formats_are_recognised_by_their_first_bytes() {
+        for (start, format) in [
+            (&b"\x1f\x8b\x08\0\0\0\0\0"[..], "gzip"),
+            (b"\x28\xb5\x2f\xfd\x04\0", "zstd"),
+            (b"\xfd7zXZ\0", "xz"),
+            (b"BZh91AY", "bzip2"),
+            (b"\x04\x22\x4d\x18d@", "lz4"),
+            (b"PK\x03\x04\x14\0", "zip"),
+            (b"\xff\xfe{\0\"\0", "UTF-16"),
+            (b"\xfe\xff\0{", "UTF-16"),
+            (b"{\0\"\0", "UTF-16LE"),
+            (b"\0{\0\"", "UTF-16BE"),
+            (b"\xff\xfe\0\0{\0\0\0", "UTF-32"),
+            (b"\0\0\xfe\xff\0\0\0{", "UTF-32"),
+            (b"{\0\0\0\"\0\0\0", "UTF-32LE"),
+            (b"\0\0\0{", "UTF-32BE"),
+        ] {
+            let fault = check_format(start).unwrap_err().to_string();
+            assert!(fault.contains(format) && fault.contains("boundary-usage replay -"), "{format}: {fault}");
+        }
+        for start in [&b""[..], b"\n", b"{", b"{\"worksp", b"\xef\xbb\xbf{", b"nonsense"] {
+            assert_eq!(check_format(start), Ok(()), "{start:?}");
+        }
     }
 
     #[test]

@@ -1,0 +1,102 @@
+//! How far a replay is: what was tracked, what is in the database, and where to continue after a stop.
+//!
+//! The thread that reads and the task that waits for signals share it. A thread that waits for input cannot be
+//! interrupted; so the task closes the progress instead, and from then on the thread tracks nothing more.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use boundary_usage::{Error, Flushed};
+use serde::Serialize;
+
+/// What a replay did.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Replayed {
+    pub(super) activities: u64,
+    pub(super) skipped: u64,
+    pub(super) flushes: u64,
+    pub(super) seconds: f64,
+}
+
+/// The first line that is not done: the number of its recording, from 0, and of the line, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) input: usize,
+    pub(super) line: u64,
+}
+
+const START: Position = Position { input: 0, line: 1 };
+
+/// What was done up to a position.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    pub(super) activities: u64,
+    pub(super) next: Position,
+}
+
+/// The state of a replay.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) replayed: Replayed,
+    /// The first line that is not done.
+    pub(super) next: Position,
+    /// What the last successful flush brought into the database.
+    pub(super) written: Mark,
+    /// The number of the last successful flush of this replay.
+    pub(super) last_flush: Option<u64>,
+    /// Whether a commit had no reply since the last successful flush.
+    pub(super) in_doubt: bool,
+    /// The first skipped line, and what is wrong with it.
+    pub(super) first_skipped: Option<String>,
+    /// Whether the end was asked for.
+    pub(super) closed: bool,
+}
+
+impl State {
+    pub(super) fn mark(&self) -> Mark {
+        Mark { activities: self.replayed.activities, next: self.next }
+    }
+
+    /// Records what became of a flush that carried everything up to the mark.
+    pub(super) fn flushed(&mut self, outcome: &Result<Flushed, Error>, carried: Mark) {
+        match outcome {
+            Ok(flushed) => {
+                self.replayed.flushes += u64::from(*flushed != Flushed::Idle);
+                if let Flushed::Written { flush, .. } | Flushed::Confirmed { flush } = flushed {
+                    self.last_flush = Some(*flush);
+                }
+                self.written = carried;
+                self.in_doubt = false;
+            }
+            Err(error) => self.in_doubt |= !is_certain(error),
+        }
+    }
+}
+
+/// Whether a flush with this error has applied nothing. The others may have been carried out after all.
+fn is_certain(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Unavailable { .. } | Error::Conflict { .. } | Error::Refused { .. } | Error::Configuration { .. }
+    )
+}
+
+/// Shared by the thread that reads and the task that waits for signals.
+pub(super) struct Progress(Mutex<State>);
+
+impl Progress {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(State {
+            replayed: Replayed::default(),
+            next: START,
+            written: Mark { activities: 0, next: START },
+            last_flush: None,
+            in_doubt: false,
+            first_skipped: None,
+            closed: false,
+        }))
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
