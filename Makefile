@@ -3,7 +3,8 @@
 CARGO ?= cargo
 SECONDS ?= 60
 
-.PHONY: help setup setup-component setup-curl setup-postgres setup-chromium setup-deploy-tools setup-valgrind demo test \
+.PHONY: help setup setup-component setup-curl setup-postgres setup-chromium setup-shells setup-groff \
+  setup-deploy-tools setup-valgrind demo test \
   test-python test-node test-pingora page-pictures fuzz simulate bench instructions lint audit release package
 
 help: ## Lists the targets
@@ -67,7 +68,7 @@ release: setup-component ## Builds target/release/boundary-usage
 package: setup-component ## Packs the crates that users need, with the component inside, and builds them from that
 	@scripts/package
 
-setup: setup-component setup-curl setup-postgres setup-chromium setup-deploy-tools ## Installs what building and testing need, where it is missing
+setup: setup-component setup-curl setup-postgres setup-chromium setup-shells setup-groff setup-deploy-tools ## Installs what building and testing need, where it is missing
 
 setup-component:
 	@scripts/setup-component
@@ -80,6 +81,14 @@ setup-postgres:
 
 setup-chromium:
 	@scripts/setup-tool chromium chromium fonts-dejavu-core
+
+setup-shells:
+	@scripts/setup-tool bash bash
+	@scripts/setup-tool zsh zsh
+	@scripts/setup-tool fish fish
+
+setup-groff:
+	@scripts/setup-tool groff groff-base
 
 setup-deploy-tools:
 	@scripts/setup-deploy-tools

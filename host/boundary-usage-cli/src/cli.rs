@@ -28,9 +28,10 @@ const EXAMPLES: &str = "\
 Examples:
   boundary-usage demo
   boundary-usage serve --socket audit.sock --workspace UUID --owner UUID
+  boundary-usage replay monday.jsonl
   boundary-usage collect --format json
 
-Exit codes: 0 done, 1 failed, 2 wrong use.";
+Exit codes: 0 done, 1 failed, 2 wrong use; 128 and the signal's number after a signal stopped `replay`.";
 
 /// Settings of all commands. Not `Debug`: a database URL may hold a password.
 #[derive(clap::Args)]
@@ -48,7 +49,7 @@ pub struct Global {
     )]
     pub database: String,
 
-    /// For whom the answer on stdout is.
+    /// Output format.
     #[arg(long, global = true, value_enum, default_value_t)]
     pub format: Format,
 
@@ -57,24 +58,17 @@ pub struct Global {
     pub verbose: u8,
 }
 
-/// What can be asked.
+/// The commands. Each is described by the doc comment of its arguments, which is its help and its page of the manual.
 #[derive(Subcommand)]
+#[expect(missing_docs, reason = "a doc comment of a variant would replace the help, its long form too")]
 pub enum Command {
-    /// Serve audit sockets: track, flush, collect.
     Serve(Box<serve::Arguments>),
-    /// Track recorded activity.
     Replay(replay::Arguments),
-    /// Close the period and print its summary.
     Collect(collect::Arguments),
-    /// Show what the database holds; change nothing.
     Status(status::Arguments),
-    /// Show the embedded component's contract, size and hash.
     Component(component::Arguments),
-    /// See it all work, in a temporary directory.
     Demo(demo::Arguments),
-    /// Print the completions for a shell.
     Completions(completions::Arguments),
-    /// Print the manual's first page, or write all of them.
     Man(man::Arguments),
 }
 

@@ -58,6 +58,14 @@ const LEFTOVERS: Duration = Duration::from_millis(100);
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     environment::drop_empty_variables();
+    match commands::completions::reply_to_script() {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(error) => {
+            output::print_error(&format!("error: {}", output::explain(&error)));
+            return ExitCode::FAILURE;
+        }
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return output::print_parsed(error),

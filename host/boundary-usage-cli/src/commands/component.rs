@@ -31,7 +31,7 @@ const EXAMPLES: &str = "\
 Examples:
   boundary-usage component
   boundary-usage component --output tracker.wasm
-  boundary-usage component --world tracker-blocking --output tracker-blocking.wasm";
+  boundary-usage component --world tracker-blocking --output tracker.wasm";
 
 #[derive(Clone, Copy, Default, ValueEnum)]
 enum World {

@@ -1,20 +1,26 @@
 //! `man`: the manual, in the form that the program `man` reads.
+//!
+//! `clap_mangen` renders the parts that are lists; the synopsis and the sections behind the options are ours: it shows
+//! options without their values, and fills the lines of examples as if they were sentences.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::{Args, CommandFactory};
+use clap::{Arg, ArgAction, Args, Command, CommandFactory, ValueHint};
 use clap_mangen::Man;
+use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
 use crate::cli::{Cli, Global};
-use crate::output;
+use crate::{output, printable};
 
 /// Print the manual's first page, or write all of them.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// Write a page for the program and one for each command into this directory instead.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     output: Option<PathBuf>,
 }
 
@@ -24,12 +30,134 @@ Examples:
   boundary-usage man --output /usr/local/share/man/man1";
 
 pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<()> {
+    let mut program = Cli::command().disable_help_subcommand(true);
+    program.build();
     let Some(directory) = &arguments.output else {
         let mut page = Vec::new();
-        Man::new(Cli::command()).render(&mut page).context("cannot write the page")?;
+        render(&program, &mut page).context("cannot write the page")?;
         return output::print_bytes(&page);
     };
-    let context = || format!("cannot write the manual into {}", directory.display());
-    clap_mangen::generate_to(Cli::command(), directory).with_context(context)?;
-    global.format.print(&serde_json::json!({ "output": directory }), || format!("written  {}", directory.display()))
+    let shown = printable::path(directory);
+    let written = write_pages(&program, directory);
+    written.with_context(|| format!("cannot write the manual into {shown}"))?;
+    global.format.print(&serde_json::json!({ "output": directory }), || format!("written  {shown}"))
+}
+
+fn write_pages(program: &Command, directory: &Path) -> io::Result<()> {
+    for command in program.get_subcommands().chain([program]) {
+        let mut page = Vec::new();
+        render(command, &mut page)?;
+        let name = command.get_display_name().unwrap_or_else(|| command.get_name());
+        File::create(directory.join(format!("{name}.1")))?.write_all(&page)?;
+    }
+    Ok(())
+}
+
+/// Writes the page of a command.
+fn render(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
+    let man = Man::new(command.clone()).source(concat!("boundary-usage ", env!("CARGO_PKG_VERSION")));
+    man.render_title(page)?;
+    // Neither hyphenated nor justified: commands and flags stay as they are typed.
+    Roff::new().control("nh", []).control("ad", ["l"]).to_writer(page)?;
+    man.render_name_section(page)?;
+    synopsis(command).to_writer(page)?;
+    man.render_description_section(page)?;
+    man.render_options_section(page)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(page)?;
+    }
+    let after = command.get_after_long_help().or_else(|| command.get_after_help());
+    sections(&after.map(ToString::to_string).unwrap_or_default()).to_writer(page)?;
+    man.render_version_section(page)
+}
+
+/// One line of usage: options with their values, required ones last, and then the positional arguments.
+fn synopsis(command: &Command) -> Roff {
+    let mut line = vec![bold(command.get_bin_name().unwrap_or_else(|| command.get_name()))];
+    let options = command.get_arguments().filter(|argument| !argument.is_positional() && !argument.is_hide_set());
+    let (required, optional): (Vec<_>, Vec<_>) = options.partition(|option| is_required(command, option));
+    for option in optional.iter().filter(|option| !matches!(option.get_action(), ArgAction::Help | ArgAction::Version))
+    {
+        line.push(roman(" ["));
+        line.extend(usage(option));
+        line.push(roman("]"));
+    }
+    for (number, option) in required.iter().enumerate() {
+        line.push(roman(if number == 0 { " {" } else { " | " }));
+        line.extend(usage(option));
+    }
+    if !required.is_empty() {
+        line.push(roman("}"));
+    }
+    for argument in command.get_positionals() {
+        line.push(roman(" "));
+        line.push(italic(argument.to_string()));
+    }
+    if command.has_subcommands() {
+        line.push(roman(" "));
+        line.push(italic("COMMAND"));
+    }
+    let mut synopsis = Roff::new();
+    synopsis.control("SH", ["SYNOPSIS"]).text(line);
+    synopsis
+}
+
+/// Whether an option is one of those of which a command needs one.
+fn is_required(command: &Command, option: &Arg) -> bool {
+    let required = command.get_groups().filter(|group| group.is_required_set());
+    option.is_required_set() || required.flat_map(|group| group.get_args()).any(|id| id == option.get_id())
+}
+
+/// An option as it is typed: `-v`, or `--replica <UUID>`.
+fn usage(option: &Arg) -> Vec<Inline> {
+    let name = match (option.get_long(), option.get_short()) {
+        (Some(long), _) => format!("--{long}"),
+        (None, Some(short)) => format!("-{short}"),
+        (None, None) => return Vec::new(),
+    };
+    let values = option.get_num_args().filter(|range| range.takes_values()).and_then(|_| option.get_value_names());
+    let mut usage = vec![bold(name)];
+    for value in values.unwrap_or_default() {
+        usage.extend([roman(" "), italic(format!("<{value}>"))]);
+    }
+    usage
+}
+
+/// The sections behind the options: a line that ends with a colon is the heading of the lines after it. Indented lines
+/// are shown as they are, other lines are sentences.
+fn sections(text: &str) -> Roff {
+    let mut roff = Roff::new();
+    let mut is_example = false;
+    for line in text.lines() {
+        let indented = line.starts_with("  ");
+        if is_example && !indented && !line.is_empty() {
+            roff.control("EE", []);
+            is_example = false;
+        }
+        match line.strip_suffix(':').filter(|_| !indented) {
+            _ if indented => {
+                if !is_example {
+                    roff.control("EX", []);
+                    is_example = true;
+                }
+                roff.text([roman(&line[2..])]);
+            }
+            Some(heading) => {
+                roff.control("SH", [heading.to_uppercase().as_str()]);
+            }
+            None if line.is_empty() && is_example => {
+                roff.text([roman("")]);
+            }
+            None if line.is_empty() => {
+                roff.control("PP", []);
+            }
+            None => {
+                roff.text([roman(line)]);
+            }
+        }
+    }
+    if is_example {
+        roff.control("EE", []);
+    }
+    roff
 }

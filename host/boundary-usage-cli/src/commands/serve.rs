@@ -134,7 +134,7 @@ Examples:
   boundary-usage serve --socket audit.sock --workspace UUID --owner UUID
   boundary-usage serve --config sockets.toml --flush-interval 10s --no-collect
   boundary-usage serve --config sockets.toml --listen 127.0.0.1:9464
-  boundary-usage serve --config sockets.toml --deliver https://example.com/usage --deliver-token-file token
+  boundary-usage serve --config sockets.toml --deliver https://example.com/usage
 
 sockets.toml:
   [[socket]]
