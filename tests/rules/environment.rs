@@ -30,7 +30,8 @@ fn an_empty_variable_means_the_same_as_none() {
 #[test]
 fn an_empty_variable_leaves_the_default_of_a_required_setting() {
     let workplace = Workplace::new();
-    workplace.run(["collect"]);
+    workplace.write("nothing", "");
+    workplace.json(["replay", "nothing"]);
     let mut command = workplace.command(["status", "--format", "json"]);
     let ended: Ended = command.env("BOUNDARY_USAGE_DATABASE", "").output().unwrap().into();
     ended.json();

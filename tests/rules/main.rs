@@ -63,6 +63,15 @@ mod cli;
 /// `replay`: D1 from end to end, bad lines.
 mod replay;
 
+/// `collect` and `status`: databases that do not exist, output that cannot be written, commits without a reply.
+mod collect_command;
+
+/// Help, manual and completions, in the programs that show them.
+mod manual;
+
+/// Untrusted text on its way to a terminal.
+mod untrusted_text;
+
 /// `serve`: signals, sockets, intervals: R7, C3, D5, D10.
 mod serve;
 

@@ -30,8 +30,8 @@ fn commands_keep_their_exit_code_when_stderr_cannot_be_written() {
     workplace.write("activity", &crate::program::line(1, 2, 3, 4));
     workplace.write("bad", "nonsense\n");
     for (arguments, code) in [
-        ("collect -vvv", 0),
         ("replay -vvv activity", 0),
+        ("collect -vvv", 0),
         ("status -vvv", 0),
         ("demo -vvv --plain", 2),
         ("replay -vvv bad", 1),
@@ -74,7 +74,8 @@ fn serve_works_when_its_log_cannot_be_written() {
 #[test]
 fn a_full_stdout_is_an_error_and_a_reader_that_left_is_none() {
     let workplace = Workplace::new();
-    workplace.run(["collect"]);
+    workplace.write("nothing", "");
+    workplace.json(["replay", "nothing"]);
     for arguments in ["status", "component", "man", "completions bash", "status --format json"] {
         for (broken, code) in BROKEN.into_iter().zip([1, 0]) {
             let mut command = workplace.command(arguments.split_whitespace());

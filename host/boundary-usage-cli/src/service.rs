@@ -1,7 +1,7 @@
 //! One serving replica: audit sockets in front of a tracker. `serve` runs one, `demo` runs two.
 
 use anyhow::{Context, Result};
-use boundary_usage::{CheckpointStatus, Database, Options, Plugin, Tracker, TrackerStatus};
+use boundary_usage::{CheckpointStatus, Database, Error, Options, Plugin, Tracker, TrackerStatus};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -60,13 +60,22 @@ impl Service {
         let sockets = self.server.stop().await;
         let flushed = self.tracker.shutdown().await;
         let tracker = self.tracker.status();
-        flushed.with_context(|| format!("the last flush failed; {}", left_behind(&tracker)))?;
+        flushed.map_err(|error| {
+            let what = if may_be_applied(&error) { "has an unknown outcome" } else { "failed" };
+            let context = format!("the last flush {what}; {}", left_behind(&tracker, &error));
+            anyhow::Error::new(error).context(context)
+        })?;
         Ok(ServiceReport { tracker, sockets })
     }
 }
 
-/// What becomes of the activity that the last flush did not get into the database.
-fn left_behind(tracker: &TrackerStatus) -> String {
+/// Whether the database may have carried out a flush that ended with this error.
+fn may_be_applied(error: &Error) -> bool {
+    matches!(error, Error::CommitUnknown { .. } | Error::TimedOut { .. })
+}
+
+/// What becomes of the activity that the last flush did not bring into the database, or not for certain.
+fn left_behind(tracker: &TrackerStatus, error: &Error) -> String {
     match &tracker.checkpoint {
         Some(CheckpointStatus { path, last_error: None, .. }) => format!(
             "activity since the flush before it is kept in the checkpoint {path}, and goes out after the next start with \
@@ -74,6 +83,11 @@ fn left_behind(tracker: &TrackerStatus) -> String {
         ),
         Some(CheckpointStatus { path, last_error: Some(error), .. }) => format!(
             "the checkpoint {path} cannot be written either ({error}); activity since the last one that could is lost"
+        ),
+        None if may_be_applied(error) => format!(
+            "activity since the flush before it is in the database or lost: `boundary-usage status` shows when replica {} \
+             flushed last",
+            tracker.replica
         ),
         None => "activity since the flush before it is lost".into(),
     }

@@ -6,17 +6,19 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use boundary_usage::{CollectOptions, Collection, Database, Summary};
+use boundary_usage::{CollectOptions, Collection, Database, Error, Summary};
 use clap::Args;
 use serde::Serialize;
 
-use super::connect;
+use super::connect_to_existing;
 use crate::cli::{Global, parse_period};
 use crate::output::{moment, table};
 
 /// Close the period and print its summary: zeros when there was nothing.
 ///
-/// The summary stays in the database, undelivered, until it is acknowledged with --acknowledge.
+/// The next period begins at that moment. The summary stays in the database, undelivered, until its delivery is
+/// acknowledged: by `collect --acknowledge ID`, or by a delivery of `serve --deliver`. `status` shows undelivered summaries
+/// again. The database must exist: this command creates none.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
@@ -44,12 +46,12 @@ struct Acknowledged {
 }
 
 pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
-    let database = connect(global).await?;
+    let database = connect_to_existing(global).await?;
     match arguments.acknowledge {
         Some(period) => acknowledge(global, &database, period).await?,
         None => {
             let summary = close_period(&database, arguments.max_staleness).await?;
-            global.format.print(&summary, || human(&summary))?;
+            global.format.print_change(&summary, || human(&summary), || closed(&summary))?;
         }
     }
     database.close().await;
@@ -59,19 +61,44 @@ pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
 /// Closes the period whatever its age.
 pub(super) async fn close_period(database: &Database, max_staleness: Option<Duration>) -> Result<Summary> {
     let options = CollectOptions { max_staleness, min_age: None };
-    match database.collect(options).await.context("cannot collect; the period stays open")? {
+    let collected = database.collect(options).await;
+    let context = match &collected {
+        Err(Error::CommitUnknown { .. }) => {
+            "it is unknown whether the period was closed; `boundary-usage status` shows it: if the period was closed, its \
+             summary is the newest of the undelivered periods, and the open period began just now"
+        }
+        _ => "cannot collect; the period stays open",
+    };
+    match collected.context(context)? {
         Collection::Closed(summary) => Ok(summary),
         Collection::NotDue { age } => unreachable!("no least age was asked for, and the period is {age:?} old"),
     }
 }
 
+/// What was done, if its summary could not be printed.
+fn closed(summary: &Summary) -> String {
+    let period = summary.period_id;
+    format!(
+        "period {period} is closed, and its summary is in the database, undelivered; `boundary-usage status` shows it again"
+    )
+}
+
 async fn acknowledge(global: &Global, database: &Database, period_id: i64) -> Result<()> {
     let acknowledged = database.acknowledge(period_id).await;
-    let was_undelivered = acknowledged.with_context(|| format!("cannot acknowledge period {period_id}"))?;
-    global.format.print(&Acknowledged { period_id, was_undelivered }, || {
+    let context = match &acknowledged {
+        Err(Error::CommitUnknown { .. }) => format!(
+            "it is unknown whether the delivery of period {period_id} was recorded; to acknowledge it again does no harm, and \
+             `boundary-usage status` shows it"
+        ),
+        _ => format!("cannot acknowledge period {period_id}"),
+    };
+    let was_undelivered = acknowledged.context(context)?;
+    let human = || {
         let before = if was_undelivered { "it was undelivered until now" } else { "it had been acknowledged before" };
         format!("period {period_id}: delivery acknowledged; {before}")
-    })
+    };
+    let done = || format!("the delivery of period {period_id} is acknowledged");
+    global.format.print_change(&Acknowledged { period_id, was_undelivered }, human, done)
 }
 
 fn human(summary: &Summary) -> String {

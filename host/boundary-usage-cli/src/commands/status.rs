@@ -1,16 +1,18 @@
-//! `status`: what the database holds. Changes nothing; not even a missing SQLite file is made.
+//! `status`: what the database holds. Changes nothing, and creates no database.
 
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result, bail};
-use boundary_usage::{Database, DatabaseStatus, PeriodStatus, Summary};
+use anyhow::{Context, Result};
+use boundary_usage::{DatabaseStatus, PeriodStatus, Summary};
 use clap::Args;
 
-use super::CANNOT_USE;
+use super::open;
 use crate::cli::Global;
 use crate::output::{moment, table};
+use crate::printable::printable;
 
-/// Show what the database holds: the open period, the replicas, the closed periods. Changes nothing.
+/// Show what the database holds; change nothing.
+///
+/// Shows the numbers of the open period so far, each replica's last flush, every undelivered summary, and the most recent
+/// delivered ones. The database must exist: this command creates none.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {}
@@ -18,35 +20,20 @@ pub struct Arguments {}
 const EXAMPLES: &str = "\
 Examples:
   boundary-usage status
-  boundary-usage status --database sqlite:/var/lib/boundary/usage.db --format json";
+  boundary-usage status --database sqlite:usage.db --format json";
 
 pub(super) async fn run(global: &Global, _arguments: Arguments) -> Result<()> {
-    Database::check_url(&global.database).context(CANNOT_USE)?;
-    // Said in words of ours; to open it would fail, too.
-    if let Some(file) = sqlite_file(&global.database)
-        && !file.exists()
-    {
-        bail!("there is no database file {}; `serve` or `replay` makes it", file.display());
-    }
-    let database = Database::open(&global.database).await.context(CANNOT_USE)?;
+    let database = open(global).await?;
     let status = database.status().await.context("cannot read the database")?;
     database.close().await;
     global.format.print(&status, || human(&status))
-}
-
-/// The file of an SQLite URL; `None` for other databases, and for one in memory.
-fn sqlite_file(url: &str) -> Option<PathBuf> {
-    let rest = url.strip_prefix("sqlite:")?;
-    let rest = rest.strip_prefix("//").unwrap_or(rest);
-    let path = rest.split('?').next().unwrap_or_default();
-    (!path.is_empty() && path != ":memory:").then(|| Path::new(path).to_owned())
 }
 
 fn human(status: &DatabaseStatus) -> String {
     let mut text = format!("open period, since {}\n", moment(status.period_start));
     text += &if status.rows.is_empty() { "no usage yet".into() } else { rows(status) + &so_far(&status.so_far) };
     for damaged in &status.damaged {
-        text += &format!("\n{damaged}");
+        text += &format!("\n{}", printable(damaged));
     }
     if !status.replicas.is_empty() {
         text += "\n\nreplicas\n";
@@ -118,23 +105,7 @@ fn delivery(period: &PeriodStatus) -> Option<String> {
     let delivery = period.delivery.as_ref()?;
     let (id, attempts) = (period.summary.period_id, delivery.attempts);
     let next = if delivery.under_way { "under way; by another replica from" } else { "next at" };
-    let error = delivery.last_error.as_ref().map(|error| format!("; {error}")).unwrap_or_default();
+    let error = delivery.last_error.as_ref().map(|error| format!("; {}", printable(error))).unwrap_or_default();
     let (last, next_at) = (moment(delivery.attempted_at), moment(delivery.next_attempt_at));
     Some(format!("\nperiod {id}: tried {attempts} times, last at {last}, {next} {next_at}{error}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_file_of_an_sqlite_url_is_found() {
-        for url in ["sqlite:a/b.db", "sqlite://a/b.db", "sqlite:a/b.db?mode=rwc"] {
-            assert_eq!(sqlite_file(url), Some("a/b.db".into()), "{url}");
-        }
-        assert_eq!(sqlite_file("sqlite:///a.db"), Some("/a.db".into()));
-        for url in ["sqlite::memory:", "sqlite:", "postgres://host/database"] {
-            assert_eq!(sqlite_file(url), None, "{url}");
-        }
-    }
 }

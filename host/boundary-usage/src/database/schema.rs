@@ -57,9 +57,7 @@ pub(super) enum WhenMissing {
 /// The refusal to do without these versions, or to make them.
 pub(super) fn refused(missing: &[i64]) -> Error {
     let what = format!("the database lacks the versions {missing:?} of its schema");
-    Error::Refused {
-        message: format!("{what}; `serve`, `replay` and `collect` make it, a look at the database does not"),
-    }
+    Error::Refused { message: format!("{what}; `serve` and `replay` create it") }
 }
 
 /// What a database has applied; `table_exists` says whether it has the table that records it.
