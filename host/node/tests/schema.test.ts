@@ -1,14 +1,25 @@
 /** The schema is the same, whoever makes it, and one of another release is left alone. */
 
 import assert from "node:assert/strict";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import test from "node:test";
 
 import { connect } from "boundary-usage";
 
-import { newPostgres, newSqlite, onEachDatabase, Program, sql } from "./equipment.ts";
+import { newFolder, newPostgres, newSqlite, onEachDatabase, Program, sql } from "./equipment.ts";
+import { uuid } from "./scenario.ts";
 
 const MIGRATIONS = "SELECT version, description, success, checksum FROM boundary_usage_migrations ORDER BY version";
+
+/** Has the program of the Rust host create a database: `replay` does, `collect` and `status` do not. */
+async function createByProgram(url: string): Promise<void> {
+  const path = join(await newFolder(), "activity.jsonl");
+  const activity = { workspace: uuid("w1"), owner: uuid("u1"), allowed: 1, denied: 0 };
+  await writeFile(path, `${JSON.stringify(activity)}\n`);
+  await new Program(url).json("replay", path);
+}
 
 function inSqlite<T>(url: string, act: (database: DatabaseSync) => T): T {
   const database = new DatabaseSync(url.slice("sqlite:".length));
@@ -22,7 +33,7 @@ function inSqlite<T>(url: string, act: (database: DatabaseSync) => T): T {
 test("SQLite has the same tables whichever host makes them", async () => {
   const [ours, theirs] = [await newSqlite(), await newSqlite()];
   await (await connect(ours)).close();
-  await new Program(theirs).json("collect");
+  await createByProgram(theirs);
   const tables = (url: string) =>
     inSqlite(url, (database) => {
       const found = database
@@ -45,7 +56,7 @@ test("SQLite has the same tables whichever host makes them", async () => {
 test("PostgreSQL has the same tables whichever host makes them", async () => {
   const [ours, theirs] = [await newPostgres(), await newPostgres()];
   await (await connect(ours)).close();
-  await new Program(theirs).json("collect");
+  await createByProgram(theirs);
   const columns = `
     SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns
     WHERE table_schema = 'public' ORDER BY table_name, ordinal_position`;
