@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::audit_socket::{SESSION, send_and_hang_up};
 use crate::program::{PROGRAM, Serving, Workplace, numbers, one_socket, pick};
@@ -97,7 +97,7 @@ fn a_terminal_that_closes_stops_serve_in_order_with_a_flush() {
     drop(terminal);
     let deadline = Instant::now() + LIMIT;
     let allowed = || workplace.json(["status"])["so_far"]["allowed_requests"].clone();
-    while allowed() != Value::from(9) {
+    while allowed() != 9 {
         assert!(Instant::now() < deadline, "the last flush of serve must reach the database");
         std::thread::sleep(Duration::from_millis(20));
     }
