@@ -46,6 +46,12 @@ class Program:
         return json.loads(answer)
 
 
+def totals(url: str) -> tuple[int, ...]:
+    """Closes the period: workspaces, users, requests allowed and denied."""
+    summary = Program(url).json("collect")
+    return tuple(summary[name] for name in ("unique_workspaces", "unique_users", "allowed_requests", "denied_requests"))
+
+
 def new_postgres() -> str:
     """A new database of the tests' server."""
     server = equipment("BOUNDARY_USAGE_TEST_POSTGRES")

@@ -368,6 +368,15 @@ def test_tables_that_appear_earlier_on_the_search_path_do_not_catch_usage(postgr
     database.close()
 
 
+def test_a_closed_database_opens_again_for_a_last_flush(postgres_url: str) -> None:
+    database = connect(postgres_url)
+    tracker = Tracker(uuid("r1"), database, flush_interval=None)
+    tracker.track(uuid("w1"), uuid("u1"), 4, 2)
+    database.close()
+    assert tracker.shutdown() == Written(flush=1, new_period=True)
+    assert totals(postgres_url) == (1, 4, 2)
+
+
 def test_a_database_with_another_key_is_refused(postgres_url: str) -> None:
     database = connect(postgres_url)
     with Tracker(uuid("r1"), database, flush_interval=None) as tracker:

@@ -49,7 +49,8 @@ class Account:
                 self.dropped += 1
                 pair = next(iter(self.pairs))
             allowed, denied = self.pairs.get(pair, (0, 0))
-            self.pairs[pair] = (allowed + counts[0], denied + counts[1])
+            # Saturated, as in the intake: the component's numbers end a little further.
+            self.pairs[pair] = (min(allowed + counts[0], REQUESTS_MAX), min(denied + counts[1], REQUESTS_MAX))
 
     def last_flush_read(self, last_flush: int) -> None:
         """Resolves a doubt. The number must have been read while the transaction held the replica's lock."""

@@ -4,6 +4,9 @@ This is the only module that knows the component runtime. The file is the one th
 tracker-blocking` writes, byte for byte: this runtime calls no async functions.
 """
 
+import os
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
@@ -45,7 +48,17 @@ _LOCKS = "boundary:usage/locks-blocking@0.1.0"
 MEMORY_BYTES_MAX = 16 << 20
 """The linear memory that an instance may use."""
 
-BATCH = 1_024
+TICK_SECONDS = 1.0
+"""The unit in which computing is measured."""
+
+TICKS_MAX = 60
+"""For how many ticks the component may compute without calling the host.
+
+Milliseconds are enough for it. But the time includes the conversion of arguments in Python, and a busy interpreter
+makes that wait for its lock again and again.
+"""
+
+BATCH = 256
 """How many activities are handed over in one call."""
 
 _TRANSACTION = 1
@@ -66,22 +79,39 @@ def component_bytes() -> bytes:
 
 @cache
 def _compiled() -> tuple[Engine, Component]:
+    config = Config()
+    config.epoch_interruption = True
     try:
-        engine = Engine(Config())
+        engine = Engine(config)
         return engine, Component(engine, component_bytes())
     except (OSError, WasmtimeError) as error:
         raise ComponentError(f"cannot load the component {FILE}: {error}") from error
+
+
+@cache
+def _ticking(_process: int) -> Engine:
+    """The engine, with a thread that counts its epochs: one for each process, because a fork copies no threads."""
+    engine, _ = _compiled()
+
+    def tick() -> None:
+        while True:
+            time.sleep(TICK_SECONDS)
+            engine.increment_epoch()
+
+    threading.Thread(target=tick, name="boundary-usage-ticks", daemon=True).start()
+    return engine
 
 
 class Instance:
     """A running component. Not for two threads at once; and not to be called while a call runs."""
 
     def __init__(self, replica: UUID, capabilities: Capabilities) -> None:
-        engine, component = _compiled()
+        engine, component = _ticking(os.getpid()), _compiled()[1]
         self._replica = replica
         self._capabilities = capabilities
         self._store = Store(engine)
         self._store.set_limits(memory_size=MEMORY_BYTES_MAX)
+        self._store.set_epoch_deadline(TICKS_MAX)
         linker = Linker(engine)
         self._define(linker)
         try:
@@ -123,6 +153,7 @@ class Instance:
         return Written(flushed.flush, _field(flushed, "new-period"))
 
     def _call(self, function: Func, *arguments: Any) -> Any:
+        self._store.set_epoch_deadline(TICKS_MAX)
         try:
             return function(self._store, *arguments)
         except Exception as error:
@@ -152,8 +183,7 @@ class Instance:
             with root.add_instance(_LOCKS) as locks:
                 self._answer(locks, "acquire", self._acquire)
 
-    @staticmethod
-    def _answer(interface: LinkerInstance, name: str, function: Callable[..., Any]) -> None:
+    def _answer(self, interface: LinkerInstance, name: str, function: Callable[..., Any]) -> None:
         """Defines a function that returns its errors; any other exception is a trap."""
 
         def answer(store: Any, *arguments: Any) -> Any:
@@ -162,6 +192,9 @@ class Instance:
             except BoundaryUsageError as error:
                 tags = (tag for tag, kind in _ERRORS.items() if isinstance(error, kind))
                 return Variant(next(tags, "refused"), str(error))
+            finally:
+                # The database's time is not the component's.
+                self._store.set_epoch_deadline(TICKS_MAX)
 
         interface.add_func(name, answer)
 

@@ -136,6 +136,9 @@ class Postgres:
             raise RefusedError(
                 f"process {self._process} connected to the database, and this is a fork; connect after the fork"
             )
+        if self._watchdog.is_closed:
+            # A database that was closed opens again for a tracker that still flushes.
+            self._watchdog = Watchdog()
         while True:
             try:
                 connection, is_reused = self._idle.pop(), True

@@ -22,7 +22,7 @@ class Watchdog:
         self._numbers = itertools.count()
         self._due: list[tuple[float, int]] = []
         self._actions: dict[int, Callable[[], None]] = {}
-        self._closed = False
+        self.is_closed = False
         threading.Thread(target=self._run, name="boundary-usage-watchdog", daemon=True).start()
 
     def after(self, seconds: float, action: Callable[[], None]) -> int:
@@ -51,12 +51,12 @@ class Watchdog:
     def close(self) -> None:
         """Ends the thread."""
         with self._changed:
-            self._closed = True
+            self.is_closed = True
             self._changed.notify()
 
     def _run(self) -> None:
         with self._changed:
-            while not self._closed:
+            while not self.is_closed:
                 now = time.monotonic()
                 while self._due and self._due[0][0] <= now:
                     action = self._actions.pop(heapq.heappop(self._due)[1], None)
