@@ -57,6 +57,18 @@ mod outages_sqlite;
 /// How the tests run the program: no tests.
 mod program;
 
+/// A SQLite file that is deleted or replaced while it is open.
+mod replaced_files;
+
+/// PostgreSQL with settings that break what depends on them.
+mod hostile_settings;
+
+/// Database URLs as users write them.
+mod database_urls;
+
+/// Commands that only read, as a user who may only read.
+mod reading_only;
+
 /// The command line as a user runs it: answers, exit codes, secrets.
 mod cli;
 

@@ -169,6 +169,6 @@ fn unprivileged_shell() -> Command {
 }
 
 /// Whether the tests run as root.
-pub(crate) fn is_root() -> bool {
+pub fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0)
 }

@@ -9,14 +9,12 @@ pub mod replay;
 pub mod serve;
 pub mod status;
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use boundary_usage::Database;
 
 use crate::cli::{Cli, Command, Global};
-use crate::printable;
 
 /// Runs a command. Its exit code is its own where "no" is an answer; errors are failures.
 ///
@@ -43,13 +41,6 @@ const CANNOT_USE: &str = "cannot use the database of --database or BOUNDARY_USAG
 
 /// Opens a database that has its schema, to look at it. Commands that only read create no database.
 async fn open(global: &Global) -> Result<Database> {
-    Database::check_url(&global.database).context(CANNOT_USE)?;
-    // To open it fails, too, but with less to say.
-    if let Some(file) = sqlite_file(&global.database)
-        && !file.exists()
-    {
-        bail!("there is no database file {}; `serve` or `replay` creates it", printable::path(&file));
-    }
     Database::open(&global.database).await.context(CANNOT_USE)
 }
 
@@ -60,32 +51,8 @@ async fn connect_to_existing(global: &Global) -> Result<Database> {
     connect(global).await
 }
 
-/// The file of a SQLite URL; `None` for other databases.
-fn sqlite_file(url: &str) -> Option<PathBuf> {
-    let rest = url.strip_prefix("sqlite:")?;
-    let rest = rest.strip_prefix("//").unwrap_or(rest);
-    let path = rest.split('?').next().unwrap_or_default();
-    (!path.is_empty() && path != ":memory:").then(|| Path::new(path).to_owned())
-}
-
 /// Connects to the database of the global settings. The URL is not in any message: it may hold a password.
 async fn connect(global: &Global) -> Result<Database> {
     let database = Database::connect(&global.database).await;
     database.context(CANNOT_USE)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_file_of_an_sqlite_url_is_found() {
-        for url in ["sqlite:a/b.db", "sqlite://a/b.db", "sqlite:a/b.db?mode=rwc"] {
-            assert_eq!(sqlite_file(url), Some("a/b.db".into()), "{url}");
-        }
-        assert_eq!(sqlite_file("sqlite:///a.db"), Some("/a.db".into()));
-        for url in ["sqlite::memory:", "sqlite:", "postgres://host/database"] {
-            assert_eq!(sqlite_file(url), None, "{url}");
-        }
-    }
 }

@@ -5,6 +5,7 @@
 //! the database then rolls back, whatever the connection was doing.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,89 +16,134 @@ use tokio::time::timeout;
 /// At most so many connections are open: a flush, a collection, a status and some to spare.
 const CONNECTIONS_MAX: usize = 8;
 
-/// How long to wait for a connection to be free, and for a new one to be made.
+/// How long to wait for a connection to be free, and for one to be closed.
 const WAIT_LIMIT: Duration = Duration::from_secs(5);
 
 /// A connection that was idle for longer is not used again: firewalls forget such without a word.
 const IDLE_MAX: Duration = Duration::from_secs(5 * 60);
 
-/// The connections of one database.
-pub(super) struct Connections<C: Connection> {
+/// The connections of one database. Each has notes of type `N`, which live as long as it does.
+pub(super) struct Connections<C: Connection, N> {
     options: C::Options,
-    idle: Mutex<Vec<Idle<C>>>,
+    /// How long a new connection may take.
+    connect_limit: Duration,
+    idle: Mutex<Vec<Idle<C, N>>>,
     permits: Arc<Semaphore>,
+    /// Connections of an earlier generation are closed when they come back.
+    generation: AtomicU64,
 }
 
-struct Idle<C> {
+struct Idle<C, N> {
     connection: C,
-    prepared: bool,
+    notes: N,
     since: Instant,
 }
 
-impl<C: Connection> Connections<C> {
-    /// None yet.
-    pub(super) fn new(options: C::Options) -> Arc<Self> {
-        Arc::new(Self { options, idle: Mutex::default(), permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)) })
+impl<C: Connection, N: Default> Connections<C, N> {
+    /// Has no connection yet.
+    pub(super) fn new(options: C::Options, connect_limit: Duration) -> Arc<Self> {
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        Arc::new(Self { options, connect_limit, idle: Mutex::default(), permits, generation: AtomicU64::new(0) })
     }
 
     /// An idle connection, or else a new one.
-    pub(super) async fn take(self: &Arc<Self>) -> Result<Lease<C>, sqlx::Error> {
+    pub(super) async fn take(self: &Arc<Self>) -> Result<Lease<C, N>, sqlx::Error> {
         let permit = timeout(WAIT_LIMIT, self.permits.clone().acquire_owned());
         let permit = permit.await.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
-        let home = self.clone();
-        if let Some(Idle { connection, prepared, .. }) = self.pop() {
-            return Ok(Lease { connection, reused: true, prepared, home, _permit: permit });
+        let generation = self.generation.load(Ordering::Acquire);
+        if let Some(idle) = self.pop() {
+            return Ok(self.lend(idle, true, generation, permit));
         }
-        let connection = timeout(WAIT_LIMIT, C::connect_with(&self.options)).await;
-        let connection = connection.map_err(|_| timed_out())??;
-        Ok(Lease { connection, reused: false, prepared: false, home, _permit: permit })
+        let connection = timeout(self.connect_limit, C::connect_with(&self.options)).await;
+        let connection = connection.map_err(|_| timed_out(self.connect_limit))??;
+        let new = Idle { connection, notes: N::default(), since: Instant::now() };
+        Ok(self.lend(new, false, generation, permit))
     }
 
-    /// Closes the idle connections now, and those on loan when they end.
+    /// An idle connection, if there is one.
+    pub(super) fn take_idle(self: &Arc<Self>) -> Option<Lease<C, N>> {
+        let permit = self.permits.clone().try_acquire_owned().ok()?;
+        let generation = self.generation.load(Ordering::Acquire);
+        Some(self.lend(self.pop()?, true, generation, permit))
+    }
+
+    fn lend(
+        self: &Arc<Self>,
+        Idle { connection, notes, .. }: Idle<C, N>,
+        reused: bool,
+        generation: u64,
+        permit: OwnedSemaphorePermit,
+    ) -> Lease<C, N> {
+        Lease { connection, reused, is_reusable: true, notes, home: self.clone(), generation, _permit: permit }
+    }
+
+    /// Closes the idle connections now, and those on loan when they end. No other is opened.
     pub(super) async fn close(&self) {
         self.permits.close();
-        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        self.renew().await;
+    }
+
+    /// Closes the idle connections now, and those on loan when they end. The next one is new.
+    pub(super) async fn renew(&self) {
+        let idle = {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            self.generation.fetch_add(1, Ordering::AcqRel);
+            std::mem::take(&mut *idle)
+        };
         for Idle { connection, .. } in idle {
             // What fails to close is closed by the database when it notices.
             let _ = timeout(WAIT_LIMIT, connection.close()).await;
         }
     }
 
-    fn pop(&self) -> Option<Idle<C>> {
+    fn pop(&self) -> Option<Idle<C, N>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|idle| idle.since.elapsed() < IDLE_MAX);
         idle.pop()
     }
 
-    fn push(&self, connection: C, prepared: bool) {
-        if !self.permits.is_closed() {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.push(Idle { connection, prepared, since: Instant::now() });
+    fn push(&self, connection: C, notes: N, generation: u64) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.permits.is_closed() && self.generation.load(Ordering::Acquire) == generation {
+            idle.push(Idle { connection, notes, since: Instant::now() });
         }
     }
 }
 
 /// A connection on loan. To drop the lease closes the connection.
-pub(super) struct Lease<C: Connection> {
+pub(super) struct Lease<C: Connection, N> {
     /// The connection.
     pub(super) connection: C,
     /// Whether it was used before, so that the database may have closed it in the meantime.
     pub(super) reused: bool,
-    /// Whether its session has the statements of a flush prepared.
-    pub(super) prepared: bool,
-    home: Arc<Connections<C>>,
+    /// Whether it can be used again after it is given back.
+    pub(super) is_reusable: bool,
+    /// What is known of the connection.
+    pub(super) notes: N,
+    home: Arc<Connections<C, N>>,
+    generation: u64,
     _permit: OwnedSemaphorePermit,
 }
 
-impl<C: Connection> Lease<C> {
+impl<C: Connection, N: Default> Lease<C, N> {
     /// Gives the connection back; it must be outside any transaction, and owe no reply.
     pub(super) fn give_back(self) {
-        let Self { connection, prepared, home, .. } = self;
-        home.push(connection, prepared);
+        let Self { connection, notes, home, generation, is_reusable, .. } = self;
+        if is_reusable {
+            home.push(connection, notes, generation);
+        }
     }
 }
 
-/// The database did not answer in time.
-pub(super) fn timed_out() -> sqlx::Error {
-    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no reply from the database in time"))
+impl<C: Connection, N> Lease<C, N> {
+    /// Closes the connection, and waits for that.
+    pub(super) async fn close(self) -> Result<(), sqlx::Error> {
+        timeout(WAIT_LIMIT, self.connection.close()).await.unwrap_or_else(|_| Err(timed_out(WAIT_LIMIT)))
+    }
+}
+
+/// The database did not reply within this time.
+pub(super) fn timed_out(limit: Duration) -> sqlx::Error {
+    let message = format!("no reply from the database within {} s", limit.as_secs_f64());
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, message))
 }

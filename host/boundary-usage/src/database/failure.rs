@@ -7,7 +7,8 @@ use crate::error::{Cause, Error};
 /// What lies behind a driver's error, without the words that the driver puts around it.
 pub(super) fn cause(error: sqlx::Error) -> Cause {
     match error {
-        sqlx::Error::Database(reply) => reply.into_error(),
+        // Its own display adds a line of the server's source code, or a number.
+        sqlx::Error::Database(reply) => reply.message().to_owned().into(),
         sqlx::Error::Io(error) => Box::new(error),
         sqlx::Error::PoolTimedOut => {
             "all connections were in use; the database, or another transaction, is slow".into()

@@ -37,6 +37,17 @@ pub(super) fn of(action: &'static str, error: sqlx::Error) -> Error {
     }
 }
 
+/// The same error, which says at which address the server is.
+pub(super) fn at(address: &str, error: Error) -> Error {
+    match error {
+        Error::Unavailable { action, source } => {
+            Error::Unavailable { action, source: format!("{address}: {source}").into() }
+        }
+        Error::Refused { message } => Error::Refused { message: format!("{address}: {message}") },
+        other => other,
+    }
+}
+
 /// The error of a commit. Only an ordinary error reply says for certain that nothing was applied: a session that ends
 /// or is cancelled, and a pooler that lost the server, may say so after the commit was done.
 pub(super) fn of_commit(error: sqlx::Error) -> Error {

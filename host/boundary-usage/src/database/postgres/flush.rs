@@ -8,16 +8,16 @@
 
 use futures_util::StreamExt;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Either, PgConnection};
+use sqlx::{AssertSqlSafe, Either};
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::transaction::{FLUSH, PostgresTransaction, lock_conflict, lock_key};
-use super::{Failure, failure, write};
-use crate::database::connections::{Lease, timed_out};
+use super::{Failure, PostgresLease, failure, write};
+use crate::database::connections::timed_out;
 use crate::database::{Lock, LockMode, Stored, rows};
 
-/// Statements of [`FLUSH`]'s beginning; those of the locks and the read follow.
+/// Statements of [`FLUSH`]'s beginning; the settings, the locks and the read follow.
 const BEGINNING: usize = 4;
 
 /// How many statements are prepared after the beginning, where they are not yet.
@@ -25,15 +25,17 @@ const PREPARED: usize = 2;
 
 /// Begins a flush.
 pub(super) async fn open(
-    mut lease: Lease<PgConnection>,
+    mut lease: PostgresLease,
+    settings: &[String],
     replica: Uuid,
 ) -> Result<(PostgresTransaction, Stored), Failure> {
-    let beginning = if lease.prepared { BEGINNING } else { BEGINNING + PREPARED };
-    let reply = timeout(FLUSH.reply, reply(&mut lease, replica)).await;
-    let (answered, result) = reply.unwrap_or_else(|_| (0, Err(timed_out())));
+    let prepared = if lease.notes.has_prepared_flushes { 0 } else { PREPARED };
+    let beginning = BEGINNING + settings.len() + prepared;
+    let reply = timeout(FLUSH.reply, reply(&mut lease, settings, replica)).await;
+    let (answered, result) = reply.unwrap_or_else(|_| (0, Err(timed_out(FLUSH.reply))));
     match result {
         Ok(row) => {
-            lease.prepared = true;
+            lease.notes.has_prepared_flushes = true;
             let row = row.ok_or(sqlx::Error::RowNotFound).map_err(Failure::Connection)?;
             let stored = failure::decoded(rows::stored(&row)).map_err(Failure::Answer)?;
             Ok((PostgresTransaction::new(lease, &FLUSH), stored))
@@ -49,14 +51,19 @@ pub(super) async fn open(
 }
 
 /// Sends all statements at once. Answers how many of them were carried out, and the last row: that of the read.
-async fn reply(lease: &mut Lease<PgConnection>, replica: Uuid) -> (usize, Result<Option<PgRow>, sqlx::Error>) {
+async fn reply(
+    lease: &mut PostgresLease,
+    settings: &[String],
+    replica: Uuid,
+) -> (usize, Result<Option<PgRow>, sqlx::Error>) {
     let mut statements = vec![FLUSH.begin.to_owned()];
-    if !lease.prepared {
+    statements.extend_from_slice(settings);
+    if !lease.notes.has_prepared_flushes {
         statements.push(format!("PREPARE boundary_usage_read (uuid) AS {}", rows::READ));
         statements.push(write::prepare());
     }
     statements.push("SELECT pg_advisory_xact_lock_shared(9)".to_owned());
-    // What varies is a number and a UUID, written by us.
+    // What varies is a number and a UUID, written by us, and the quoted name of a schema in the settings.
     statements.push(format!("SELECT pg_advisory_xact_lock(9, {})", lock_key(replica)));
     statements.push(format!("EXECUTE boundary_usage_read ('{replica}')"));
     let mut results = sqlx::raw_sql(AssertSqlSafe(statements.join("; "))).fetch_many(&mut lease.connection);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::{ConnectOptions, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -25,43 +25,57 @@ use self::transaction::{Limits, PostgresTransaction};
 use super::connections::{Connections, Lease, timed_out};
 use super::failure::refused;
 use super::schema::WhenMissing;
-use super::{Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Stored, Transaction, rows, url};
+use super::{Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Stored, Transaction, rows};
 use crate::database::rows::OpenRows;
+use crate::database::url::{self, PostgresUrl};
 use crate::error::Error;
 
 /// A PostgreSQL database.
 pub(super) struct Postgres {
-    connections: Arc<Connections<PgConnection>>,
+    connections: Arc<Connections<PgConnection, Session>>,
+    /// Settings of each transaction, as statements; made when the database is connected.
+    settings: Vec<String>,
+    /// Where the server is, for messages.
+    address: String,
 }
+
+/// What is known of a connection's session.
+#[derive(Default)]
+struct Session {
+    /// Whether the statements of a flush are prepared in it.
+    has_prepared_flushes: bool,
+}
+
+type PostgresLease = Lease<PgConnection, Session>;
 
 impl Postgres {
     /// Connects, and brings the schema up to date; or takes it as it is.
     pub(super) async fn connect(url: &str, when_missing: WhenMissing) -> Result<Self, Error> {
+        let PostgresUrl { options, connect_limit, address } = url::postgres(url)?;
         // Statements are not for the log: a flush that waits for a lock is no slow query.
-        let options = url::postgres(url)?.disable_statement_logging();
-        let connections = Connections::new(options);
-        let mut lease = connections.take().await.map_err(not_connected)?;
-        schema::bring_up_to_date(&mut lease.connection, when_missing).await?;
+        let connections = Connections::new(options.disable_statement_logging(), connect_limit);
+        let mut lease = connections.take().await.map_err(|error| not_connected(&address, error))?;
+        let settings = schema::bring_up_to_date(&mut lease.connection, when_missing, &address).await?;
         lease.give_back();
-        Ok(Self { connections })
+        Ok(Self { connections, settings, address })
     }
 
     /// Opens a transaction in one round trip.
     async fn open(&self, limits: &'static Limits) -> Result<PostgresTransaction, Error> {
         let open = move |mut lease| async move {
-            begin(&mut lease, limits).await.map_err(Failure::Connection)?;
+            begin(&mut lease, limits, &self.settings).await.map_err(Failure::Connection)?;
             Ok(PostgresTransaction::new(lease, limits))
         };
         self.on_a_connection(open).await
     }
 
     /// An idle connection may have died without our knowing: the next is tried then, and at last a new one.
-    async fn on_a_connection<T, F>(&self, begin: impl Fn(Lease<PgConnection>) -> F) -> Result<T, Error>
+    async fn on_a_connection<T, F>(&self, begin: impl Fn(PostgresLease) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Failure>>,
     {
         loop {
-            let lease = self.connections.take().await.map_err(not_connected)?;
+            let lease = self.connections.take().await.map_err(|error| not_connected(&self.address, error))?;
             let reused = lease.reused;
             match begin(lease).await {
                 Ok(begun) => return Ok(begun),
@@ -81,19 +95,25 @@ enum Failure {
     Answer(Error),
 }
 
-fn not_connected(error: sqlx::Error) -> Error {
-    match tls::refusal(&error) {
-        Some(reason) => refused("connecting", reason),
-        None => failure::of("connecting", error),
+/// The error of a connection that could not be made; it names the address that was tried.
+fn not_connected(address: &str, error: sqlx::Error) -> Error {
+    if let Some(reason) = tls::refusal(&error) {
+        return refused("connecting", format!("{address}: {reason}"));
+    }
+    match error {
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => failure::of("connecting", error),
+        _ => failure::at(address, failure::of("connecting", error)),
     }
 }
 
 /// How long the server may take to begin a transaction, which it does without waiting for anyone.
 const BEGIN_LIMIT: Duration = Duration::from_secs(5);
 
-async fn begin(lease: &mut Lease<PgConnection>, limits: &Limits) -> Result<(), sqlx::Error> {
-    let begun = timeout(BEGIN_LIMIT, lease.connection.execute(limits.begin)).await;
-    begun.map_err(|_| timed_out())?.map(drop)
+async fn begin(lease: &mut PostgresLease, limits: &Limits, settings: &[String]) -> Result<(), sqlx::Error> {
+    // What varies is the quoted name of a schema.
+    let begin = AssertSqlSafe(format!("{}; {}", limits.begin, settings.join("; ")));
+    let begun = timeout(BEGIN_LIMIT, lease.connection.execute(begin)).await;
+    begun.map_err(|_| timed_out(BEGIN_LIMIT))?.map(drop)
 }
 
 #[async_trait]
@@ -117,7 +137,7 @@ impl Backend for Postgres {
     /// In one round trip, too. That a connection has died shows later than without the locks: the server may be silent
     /// because it waits for one.
     async fn begin_flush(&self, replica: Uuid) -> Result<(Box<dyn Transaction>, Stored), Error> {
-        let (transaction, stored) = self.on_a_connection(|lease| flush::open(lease, replica)).await?;
+        let (transaction, stored) = self.on_a_connection(|lease| flush::open(lease, &self.settings, replica)).await?;
         Ok((Box::new(transaction), stored))
     }
 

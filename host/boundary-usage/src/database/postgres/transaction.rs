@@ -7,13 +7,13 @@ use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
-use sqlx::{Executor, PgConnection, Postgres};
+use sqlx::{Executor, Postgres};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{failure, write};
+use super::{PostgresLease, failure, write};
 use crate::collection::{Summary, TakenRow};
-use crate::database::connections::{Lease, timed_out};
+use crate::database::connections::timed_out;
 use crate::database::failure::unfinished;
 use crate::database::{
     Lock, LockMode, OpenPeriod, Stored, Transaction, UniquesUpdate, Update, rows, upsert_then_commit,
@@ -22,7 +22,7 @@ use crate::error::Error;
 
 /// How a transaction begins, and what it may take.
 pub(super) struct Limits {
-    /// Begins it and sets the server's limits, in one round trip.
+    /// Begins it and sets the server's limits. Further settings of the transaction follow in the same round trip.
     pub(super) begin: &'static str,
     /// What the server's `lock_timeout` is, for messages.
     pub(super) lock: &'static str,
@@ -65,14 +65,14 @@ const TAKE_ROWS: &str = "DELETE FROM boundary_usage_stats RETURNING *";
 
 /// An open transaction, and the connection that it runs on.
 pub(super) struct PostgresTransaction {
-    lease: Lease<PgConnection>,
+    lease: PostgresLease,
     limits: &'static Limits,
     /// A statement failed, or was sent and its reply not waited for: the connection can only be closed.
     unfinished: bool,
 }
 
 impl PostgresTransaction {
-    pub(super) fn new(lease: Lease<PgConnection>, limits: &'static Limits) -> Self {
+    pub(super) fn new(lease: PostgresLease, limits: &'static Limits) -> Self {
         Self { lease, limits, unfinished: false }
     }
 
@@ -99,7 +99,7 @@ impl PostgresTransaction {
         let rows = sqlx::query(sql).fetch(&mut self.lease.connection).map_err(|error| failure::of(action, error));
         let rows = rows.and_then(|row| std::future::ready(failure::decoded(read(&row)))).try_collect();
         let rows = timeout(self.limits.reply, rows).await;
-        let rows = rows.unwrap_or_else(|_| Err(failure::of(action, timed_out())))?;
+        let rows = rows.unwrap_or_else(|_| Err(failure::of(action, timed_out(self.limits.reply))))?;
         self.unfinished = false;
         Ok(rows)
     }
@@ -110,7 +110,7 @@ impl PostgresTransaction {
 
     async fn reply(&mut self, statement: Query<'_, Postgres, PgArguments>) -> Result<Option<PgRow>, sqlx::Error> {
         let reply = timeout(self.limits.reply, statement.fetch_optional(&mut self.lease.connection)).await;
-        reply.unwrap_or_else(|_| Err(timed_out()))
+        reply.unwrap_or_else(|_| Err(timed_out(self.limits.reply)))
     }
 }
 
@@ -150,12 +150,12 @@ impl Transaction for PostgresTransaction {
 
     /// In one round trip when the unique sets are unchanged. Sketches would have to be sent as text for that, twice as long.
     async fn upsert_and_commit(mut self: Box<Self>, replica: Uuid, update: &Update) -> Result<(), Error> {
-        if !self.lease.prepared || update.uniques != UniquesUpdate::Unchanged {
+        if !self.lease.notes.has_prepared_flushes || update.uniques != UniquesUpdate::Unchanged {
             return upsert_then_commit(self, replica, update).await;
         }
         self.start()?;
         let written = sqlx::raw_sql(write::requests_and_commit(replica, update)).fetch_all(&mut self.lease.connection);
-        match timeout(self.limits.reply, written).await.unwrap_or_else(|_| Err(timed_out())) {
+        match timeout(self.limits.reply, written).await.unwrap_or_else(|_| Err(timed_out(self.limits.reply))) {
             Ok(written) => {
                 self.lease.give_back();
                 if written.is_empty() { Err(rows::old_flush(replica, update.flush)) } else { Ok(()) }
@@ -178,7 +178,7 @@ impl Transaction for PostgresTransaction {
         // The statement is finished when its stream has ended, and not when that is dropped before.
         let taken = stream::unfold(Some((rows, unfinished)), async |state| {
             let (mut rows, unfinished) = state?;
-            match timeout(limits.reply, rows.next()).await.unwrap_or_else(|_| Some(Err(timed_out()))) {
+            match timeout(limits.reply, rows.next()).await.unwrap_or_else(|_| Some(Err(timed_out(limits.reply)))) {
                 Some(Ok(row)) => Some((failure::decoded(rows::taken(&row)), Some((rows, unfinished)))),
                 Some(Err(error)) => Some((Err(failure::of("deleting the period's rows", error)), None)),
                 None => {
@@ -206,7 +206,7 @@ impl Transaction for PostgresTransaction {
                 Ok(())
             }
             Ok(Err(error)) => Err(failure::of_commit(error)),
-            Err(_) => Err(failure::of_commit(timed_out())),
+            Err(_) => Err(failure::of_commit(timed_out(self.limits.reply))),
         }
     }
 

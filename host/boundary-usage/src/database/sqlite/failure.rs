@@ -8,6 +8,7 @@ use crate::error::Error;
 // Primary result codes, the low byte of what SQLite answers.
 const BUSY: i32 = 5;
 const LOCKED: i32 = 6;
+const READ_ONLY: i32 = 8;
 const INTERRUPTED: i32 = 9;
 const IO: i32 = 10;
 const FULL: i32 = 13;
@@ -23,11 +24,16 @@ pub(super) fn of(action: &'static str, path: &Path, error: sqlx::Error) -> Error
             Error::Conflict { message: format!("{what}; {hint}") }
         }
         Some(CANNOT_OPEN) => {
-            let hint = "see that this user may write the file and its directory, and that the disk is not read-only";
+            let hint = "see that this user may read the file, and to write usage also write it and its directory, and that \
+                        the disk is not read-only";
             Error::Unavailable { action, source: format!("`{path}`: {}; {hint}", cause(error)).into() }
         }
         Some(INTERRUPTED | IO | FULL) => {
             Error::Unavailable { action, source: format!("`{path}`: {}", cause(error)).into() }
+        }
+        Some(READ_ONLY) => {
+            let hint = "give this user the right to write the file and its directory";
+            refused(action, format!("`{path}`: {}; {hint}", cause(error)))
         }
         // Damage, a constraint, a file that is not a database or cannot be written.
         Some(_) => refused(action, format!("`{path}`: {}", cause(error))),

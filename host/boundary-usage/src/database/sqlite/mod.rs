@@ -7,78 +7,62 @@
 
 mod deliveries;
 mod failure;
+mod files;
+mod opening;
 mod schema;
 mod transaction;
 
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Executor, SqliteConnection};
-use tokio::time::Instant;
+use sqlx::{AssertSqlSafe, Executor};
 use uuid::Uuid;
 
+use self::opening::Opener;
 use self::transaction::SqliteTransaction;
-use super::connections::{Connections, Lease};
 use super::schema::WhenMissing;
 use super::{Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Stored, Transaction, rows, url};
 use crate::database::rows::OpenRows;
 use crate::error::Error;
-
-/// How long to wait for another writer.
-const BUSY_LIMIT: Duration = Duration::from_secs(5);
-
-/// How long to wait before a new file is tried again that another process is just setting up.
-const SET_UP_RETRY: Duration = Duration::from_millis(20);
 
 const BEGIN_WRITE: &str = "BEGIN IMMEDIATE";
 
 /// A reader: sees one state of the database, and waits for nobody.
 const BEGIN_READ: &str = "BEGIN DEFERRED";
 
+/// How often a file is read that a process opens and closes meanwhile.
+const QUIET_READS: usize = 3;
+
 /// A SQLite database.
 pub(super) struct Sqlite {
-    connections: Arc<Connections<SqliteConnection>>,
-    path: PathBuf,
+    opener: Opener,
 }
 
 impl Sqlite {
-    /// Opens the file or creates it, and brings the schema up to date; or opens it as it is.
+    /// Opens the file or creates it, and brings the schema up to date; or opens it as it is, to read only.
     pub(super) async fn connect(url: &str, when_missing: WhenMissing) -> Result<Self, Error> {
-        let (path, options) = url::sqlite(url)?;
-        let options = match when_missing {
-            WhenMissing::Make => options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full),
-            WhenMissing::Refuse => options.create_if_missing(false),
-        };
-        let connections = Connections::new(options.busy_timeout(BUSY_LIMIT).disable_statement_logging());
-        let database = Self { connections, path };
-        let mut lease = database.first_connection().await?;
-        schema::bring_up_to_date(&mut lease.connection, &database.path, when_missing).await?;
-        lease.give_back();
-        Ok(database)
-    }
-
-    /// To turn the write-ahead log on takes the file for oneself, and SQLite does not wait for that by itself.
-    async fn first_connection(&self) -> Result<Lease<SqliteConnection>, Error> {
-        let deadline = Instant::now() + BUSY_LIMIT;
-        loop {
-            match self.connections.take().await {
-                Ok(lease) => return Ok(lease),
-                Err(error) if failure::is_busy(&error) && Instant::now() < deadline => {
-                    tokio::time::sleep(SET_UP_RETRY).await;
-                }
-                Err(error) => return Err(failure::of("opening the database file", &self.path, error)),
-            }
-        }
+        let opener = Opener::new(url::sqlite(url)?, when_missing);
+        opener.connection().await?.give_back();
+        Ok(Self { opener })
     }
 
     async fn open(&self, begin: &'static str) -> Result<SqliteTransaction, Error> {
-        let opening = |error| failure::of("opening a transaction", &self.path, error);
-        let mut lease = self.connections.take().await.map_err(opening)?;
-        lease.connection.execute(begin).await.map_err(opening)?;
-        Ok(SqliteTransaction::new(lease, self.path.clone()))
+        let mut lease = self.opener.connection().await?;
+        let begun = lease.connection.execute(begin).await;
+        begun.map_err(|error| failure::of("opening a transaction", self.opener.files.shown(), error))?;
+        Ok(SqliteTransaction::new(lease, self.opener.files.clone()))
+    }
+
+    async fn read_status(&self) -> Result<DatabaseStatus, Error> {
+        let mut transaction = self.open(BEGIN_READ).await?;
+        let open = transaction.open_period().await?;
+        let mut open_rows = OpenRows::new(open);
+        let rows = transaction.fetch_all("reading the rows", rows::SELECT_ROWS, |row| open_rows.add(row)).await?;
+        let replicas =
+            transaction.fetch_all("reading the replicas", rows::SELECT_REPLICAS, rows::replica_status).await?;
+        let periods = transaction.fetch_all("reading the periods", rows::SELECT_PERIODS, rows::period_status).await?;
+        Box::new(transaction).rollback().await;
+        Ok(open_rows.status(rows, replicas, periods))
     }
 }
 
@@ -98,26 +82,28 @@ impl Backend for Sqlite {
 
     /// In one go: for each, the driver's thread would have to be waited for once more.
     async fn begin_flush(&self, replica: Uuid) -> Result<(Box<dyn Transaction>, Stored), Error> {
-        let opening = |error| failure::of("opening a transaction", &self.path, error);
-        let mut lease = self.connections.take().await.map_err(opening)?;
+        let mut lease = self.opener.connection().await?;
         let sql = AssertSqlSafe(format!("{BEGIN_WRITE}; {}", rows::READ));
         let begin = sqlx::query(sql).bind(replica.hyphenated()).fetch_one(&mut lease.connection);
-        let row = begin.await.map_err(opening)?;
-        let transaction = SqliteTransaction::new(lease, self.path.clone());
+        let row =
+            begin.await.map_err(|error| failure::of("opening a transaction", self.opener.files.shown(), error))?;
+        let transaction = SqliteTransaction::new(lease, self.opener.files.clone());
         let stored = transaction.decoded(rows::stored(&row))?;
         Ok((Box::new(transaction), stored))
     }
 
     async fn status(&self) -> Result<DatabaseStatus, Error> {
-        let mut transaction = self.open(BEGIN_READ).await?;
-        let open = transaction.open_period().await?;
-        let mut open_rows = OpenRows::new(open);
-        let rows = transaction.fetch_all("reading the rows", rows::SELECT_ROWS, |row| open_rows.add(row)).await?;
-        let replicas =
-            transaction.fetch_all("reading the replicas", rows::SELECT_REPLICAS, rows::replica_status).await?;
-        let periods = transaction.fetch_all("reading the periods", rows::SELECT_PERIODS, rows::period_status).await?;
-        Box::new(transaction).rollback().await;
-        Ok(open_rows.status(rows, replicas, periods))
+        let mut reads = 1;
+        loop {
+            let quiet = self.opener.files.quiet();
+            let status = self.read_status().await;
+            // A file that no process had open is read without locks. If one has opened it since, it may have changed in between.
+            let is_certain = !self.opener.reads_only() || quiet.is_none() || quiet == self.opener.files.quiet();
+            if is_certain || reads == QUIET_READS {
+                return status;
+            }
+            reads += 1;
+        }
     }
 
     async fn acknowledge(&self, period: i64) -> Result<bool, Error> {
@@ -144,7 +130,7 @@ impl Backend for Sqlite {
     }
 
     async fn close(&self) {
-        self.connections.close().await;
+        self.opener.close().await;
     }
 }
 

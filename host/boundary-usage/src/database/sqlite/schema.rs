@@ -6,6 +6,7 @@ use sqlx::migrate::Migration;
 use sqlx::{Connection, SqliteConnection};
 
 use super::failure;
+use crate::database::rows;
 use crate::database::schema::{self, WhenMissing};
 use crate::error::Error;
 
@@ -17,12 +18,14 @@ const SCRIPTS: [(&str, &str); 3] = [
 
 const TABLE_EXISTS: &str = "SELECT name FROM sqlite_master WHERE name = 'boundary_usage_migrations'";
 
-/// Applies the migrations that are missing, if it may.
+/// Applies the migrations that are missing, if it may; a new database gets this key, or a random one. Returns the key that it
+/// has.
 pub(super) async fn bring_up_to_date(
     connection: &mut SqliteConnection,
     path: &Path,
     when_missing: WhenMissing,
-) -> Result<(), Error> {
+    key: Option<&[u8]>,
+) -> Result<Option<Vec<u8>>, Error> {
     let known = schema::migrations(SCRIPTS);
     let looked_up = async {
         let table_exists = sqlx::query(TABLE_EXISTS).fetch_optional(&mut *connection).await?.is_some();
@@ -30,22 +33,30 @@ pub(super) async fn bring_up_to_date(
     };
     let applied = looked_up.await.map_err(|error| failure::of("reading the schema's version", path, error))?;
     let missing = schema::missing(&known, &applied)?;
-    if missing.is_empty() {
-        return Ok(());
+    if !missing.is_empty() {
+        if when_missing == WhenMissing::Refuse {
+            return Err(schema::refused(&missing));
+        }
+        let key = key.map_or_else(schema::random_key, <[u8]>::to_vec);
+        let migrated = migrate(connection, &known, key).await;
+        migrated.map_err(|error| failure::of("bringing the schema up to date", path, error))??;
     }
-    if when_missing == WhenMissing::Refuse {
-        return Err(schema::refused(&missing));
-    }
-    migrate(connection, &known).await.map_err(|error| failure::of("bringing the schema up to date", path, error))?
+    let stored = sqlx::query(rows::SELECT_KEY).fetch_optional(&mut *connection).await;
+    let stored = stored.and_then(|row| row.as_ref().map(rows::key).transpose());
+    stored.map_err(|error| failure::of("reading the hashing key", path, error))
 }
 
 /// The driver's migrator takes no lock in SQLite; the transaction around it does, and its own become savepoints.
-async fn migrate(connection: &mut SqliteConnection, known: &[Migration]) -> Result<Result<(), Error>, sqlx::Error> {
+async fn migrate(
+    connection: &mut SqliteConnection,
+    known: &[Migration],
+    key: Vec<u8>,
+) -> Result<Result<(), Error>, sqlx::Error> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     if let Err(error) = schema::apply(&mut *transaction, known).await? {
         return Ok(Err(error));
     }
-    sqlx::query(schema::INSERT_KEY).bind(schema::random_key()).execute(&mut *transaction).await?;
+    sqlx::query(schema::INSERT_KEY).bind(key).execute(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(Ok(()))
 }

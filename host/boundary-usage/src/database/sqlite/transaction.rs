@@ -1,18 +1,20 @@
 //! A transaction of SQLite, with its statements.
 
 use std::mem;
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use sqlx::Executor;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{Executor, SqliteConnection};
 use uuid::Uuid;
 
 use super::failure;
+use super::files::Files;
+use super::opening::SqliteLease;
 use crate::collection::{Summary, TakenRow};
-use crate::database::connections::Lease;
 use crate::database::failure::unfinished;
 use crate::database::{Lock, LockMode, OpenPeriod, Stored, Transaction, UniquesUpdate, Update, rows};
 use crate::error::Error;
@@ -87,8 +89,8 @@ const TAKE_ROW: &str = "
 
 /// An open transaction, and the connection that it runs on.
 pub(super) struct SqliteTransaction {
-    lease: Lease<SqliteConnection>,
-    path: PathBuf,
+    lease: SqliteLease,
+    files: Arc<Files>,
     /// A statement failed, or was abandoned: the connection can only be closed.
     unfinished: bool,
 }
@@ -96,8 +98,24 @@ pub(super) struct SqliteTransaction {
 type Statement<'q> = Query<'q, sqlx::Sqlite, SqliteArguments>;
 
 impl SqliteTransaction {
-    pub(super) fn new(lease: Lease<SqliteConnection>, path: PathBuf) -> Self {
-        Self { lease, path, unfinished: false }
+    pub(super) fn new(lease: SqliteLease, files: Arc<Files>) -> Self {
+        Self { lease, files, unfinished: false }
+    }
+
+    fn path(&self) -> &Path {
+        self.files.shown()
+    }
+
+    /// Ends a transaction that was committed. If the file was replaced meanwhile, the commit is in one that nobody else sees:
+    /// whether it counts is to be looked up in the file that is at the path.
+    fn committed(self) -> Result<(), Error> {
+        let Self { lease, files, .. } = self;
+        let moved = lease.notes.database.and_then(|database| files.what_happened_to(database));
+        lease.give_back();
+        match moved {
+            None => Ok(()),
+            Some(what) => Err(Error::CommitUnknown { source: format!("{what} while it was written").into() }),
+        }
     }
 
     /// Runs a statement that answers at most one row.
@@ -108,7 +126,7 @@ impl SqliteTransaction {
     ) -> Result<Option<SqliteRow>, Error> {
         self.start()?;
         let row = statement.fetch_optional(&mut self.lease.connection).await;
-        let row = row.map_err(|error| failure::of(action, &self.path, error))?;
+        let row = row.map_err(|error| failure::of(action, self.path(), error))?;
         self.unfinished = false;
         Ok(row)
     }
@@ -121,7 +139,8 @@ impl SqliteTransaction {
         mut read: impl FnMut(&SqliteRow) -> Result<T, sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
         self.start()?;
-        let Self { lease, path, .. } = self;
+        let Self { lease, files, .. } = self;
+        let path = files.shown();
         let rows = sqlx::query(sql).fetch(&mut lease.connection).map_err(|error| failure::of(action, path, error));
         let read = |row| std::future::ready(read(&row).map_err(|error| failure::of("reading a row", path, error)));
         let rows = rows.and_then(read).try_collect().await?;
@@ -131,7 +150,7 @@ impl SqliteTransaction {
 
     /// A cell that cannot be read is refused.
     pub(super) fn decoded<T>(&self, result: Result<T, sqlx::Error>) -> Result<T, Error> {
-        result.map_err(|error| failure::of("reading a row", &self.path, error))
+        result.map_err(|error| failure::of("reading a row", self.path(), error))
     }
 
     fn start(&mut self) -> Result<(), Error> {
@@ -171,10 +190,10 @@ impl Transaction for SqliteTransaction {
         let statement = bind(write_of(update).and_commit, replica, update);
         match statement.fetch_all(&mut self.lease.connection).await {
             Ok(written) => {
-                self.lease.give_back();
+                self.committed()?;
                 if written.is_empty() { Err(rows::old_flush(replica, update.flush)) } else { Ok(()) }
             }
-            Err(error) => Err(failure::of_commit(&self.path, error)),
+            Err(error) => Err(failure::of_commit(self.path(), error)),
         }
     }
 
@@ -205,11 +224,8 @@ impl Transaction for SqliteTransaction {
     async fn commit(mut self: Box<Self>) -> Result<(), Error> {
         self.start()?;
         match self.lease.connection.execute("COMMIT").await {
-            Ok(_) => {
-                self.lease.give_back();
-                Ok(())
-            }
-            Err(error) => Err(failure::of_commit(&self.path, error)),
+            Ok(_) => self.committed(),
+            Err(error) => Err(failure::of_commit(self.path(), error)),
         }
     }
 

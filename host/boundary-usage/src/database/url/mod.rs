@@ -1,0 +1,106 @@
+//! Database URLs: which kind of database one names, and what is wrong with one that cannot be used.
+//!
+//! The rule for each kind is in `docs/operating.md`. A URL can hold a password, and a mistyped one can hold it anywhere. No
+//! message here shows more of a PostgreSQL URL than the scheme, the host, and the names of files that cannot be read.
+
+mod libpq;
+mod parameters;
+mod postgres;
+mod sqlite;
+
+pub(super) use self::postgres::{PostgresUrl, postgres};
+pub(super) use self::sqlite::{SqliteUrl, sqlite};
+
+use crate::error::Error;
+
+const EXPECTED: &str = "expected `sqlite:PATH` or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`";
+
+/// The kind of database that a URL names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Sqlite,
+    Postgres,
+}
+
+impl Scheme {
+    /// Reads the kind from the part before the colon.
+    pub(super) fn of(url: &str) -> Result<Self, Error> {
+        match url.split_once(':').map(|(scheme, _)| scheme) {
+            Some("sqlite") => Ok(Self::Sqlite),
+            Some("postgres" | "postgresql") => Ok(Self::Postgres),
+            // Only what looks like a scheme is shown: anything else could be a password.
+            Some(scheme) if url.contains("://") && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+                Err(wrong(format!("databases of the kind `{scheme}` are not supported; {EXPECTED}")))
+            }
+            _ => Err(wrong(format!("the database URL names no kind of database; {EXPECTED}"))),
+        }
+    }
+}
+
+/// A text whose percent-encoded bytes are decoded.
+struct Decoded {
+    bytes: Vec<u8>,
+    /// Whether two hexadecimal digits follow each percent sign. A sign that they do not follow stays as it is.
+    is_well_formed: bool,
+}
+
+/// Decodes `%XX`; every other character, `+` too, stands for itself.
+fn percent_decode(text: &str) -> Decoded {
+    let mut decoded = Decoded { bytes: Vec::with_capacity(text.len()), is_well_formed: true };
+    let mut rest = text.as_bytes();
+    while let Some((&first, behind)) = rest.split_first() {
+        let digits = behind.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let digits = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        match (first, digits.and_then(|digits| u8::from_str_radix(digits, 16).ok())) {
+            (b'%', Some(byte)) => {
+                decoded.bytes.push(byte);
+                rest = &behind[2..];
+            }
+            _ => {
+                decoded.is_well_formed &= first != b'%';
+                decoded.bytes.push(first);
+                rest = behind;
+            }
+        }
+    }
+    decoded
+}
+
+fn wrong(message: String) -> Error {
+    Error::Configuration { message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_schemes_name_two_kinds() {
+        assert_eq!(Scheme::of("sqlite:usage.db").unwrap(), Scheme::Sqlite);
+        assert_eq!(Scheme::of("postgres://h/d").unwrap(), Scheme::Postgres);
+        assert_eq!(Scheme::of("postgresql://h/d").unwrap(), Scheme::Postgres);
+    }
+
+    #[test]
+    fn other_kinds_are_refused_without_showing_a_password() {
+        for url in ["mysql://u:hunter2@h/d", "hunter2", "", "u:hunter2@h", "hunter2://", "postgres//u:hunter2@h/d"] {
+            let message = Scheme::of(url).unwrap_err().to_string();
+            assert!(message.contains("sqlite:PATH"), "{message}");
+            assert!(url == "hunter2://" || !message.contains("hunter2"), "{message}");
+        }
+    }
+
+    #[test]
+    fn percent_signs_are_decoded_once_and_a_plus_is_a_plus() {
+        for (text, bytes, is_well_formed) in
+            [("a%20b+c", "a b+c", true), ("%2525", "%25", true), ("50%", "50%", false), ("%zz%41", "%zzA", false)]
+        {
+            let decoded = percent_decode(text);
+            assert_eq!(
+                (decoded.bytes.as_slice(), decoded.is_well_formed),
+                (bytes.as_bytes(), is_well_formed),
+                "{text}"
+            );
+        }
+    }
+}
