@@ -129,6 +129,19 @@ async fn r9_the_roles_can_be_made_again() -> Result<()> {
 }
 
 #[tokio::test]
+async fn r9_roles_that_everybodys_rights_allow_to_create_are_not_made_silently() -> Result<()> {
+    let test = TestDatabase::postgres().await?;
+    test.connect().await?;
+    // As it is in every database up to PostgreSQL 14.
+    test.execute("GRANT CREATE ON SCHEMA public TO PUBLIC").await?;
+    let Err(error) = test.execute(ROLES).await else { bail!("the roles may create tables") };
+    let text = format!("{error:#}");
+    anyhow::ensure!(text.contains("may create tables in the schema public"), "{text}");
+    test.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC").await?;
+    test.execute(ROLES).await
+}
+
+#[tokio::test]
 async fn r9_a_login_without_the_role_is_told_what_it_lacks() -> Result<()> {
     let test = database_with_roles().await?;
     test.execute("CREATE ROLE nobody_in_particular LOGIN").await?;

@@ -8,11 +8,17 @@
 -- boundary_usage_replica:   a proxy. Flushes; can neither collect nor see closed periods.
 -- boundary_usage_collector: telemetry. Collects, reads the status, delivers, acknowledges; can neither add usage nor read the
 --                           key under which ids are hashed.
--- Neither may create, alter or drop anything.
+-- Neither may create, alter or drop anything. Up to PostgreSQL 14 every role may create tables in the schema public; this script
+-- then fails, and says which right to take away.
 
 DO $$
 DECLARE
     role_name text;
+    -- The schema of the tables, which need not be the first one on the search path.
+    tables_in text := (
+        SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE c.oid = 'boundary_usage_stats'::regclass
+    );
 BEGIN
     FOREACH role_name IN ARRAY ARRAY['boundary_usage_replica', 'boundary_usage_collector'] LOOP
         BEGIN
@@ -21,7 +27,11 @@ BEGIN
             -- It exists; the second is what a concurrent run of this script meets.
             WHEN duplicate_object OR unique_violation THEN NULL;
         END;
-        EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), role_name);
+        EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', tables_in, role_name);
+        IF has_schema_privilege(role_name, tables_in, 'CREATE') THEN
+            RAISE EXCEPTION 'the role % may create tables in the schema %', role_name, tables_in
+                USING HINT = format('Run REVOKE CREATE ON SCHEMA %I FROM PUBLIC, %I; then run this script again.', tables_in, role_name);
+        END IF;
     END LOOP;
 END
 $$;
