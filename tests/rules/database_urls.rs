@@ -1,4 +1,5 @@
-//! Database URLs as users write them: one rule for SQLite, libpq's meaning for PostgreSQL, and messages that say what is wrong.
+//! Database URLs as users write them: one rule for SQLite, libpq's meaning for PostgreSQL, and messages that say what
+//! is wrong.
 
 use anyhow::{Context, Result, bail, ensure};
 use boundary_usage::Database;
@@ -165,8 +166,8 @@ fn variables_of_the_environment_are_followed_or_refused_by_name() {
 
 #[tokio::test]
 async fn connection_errors_name_the_address_and_hold_the_servers_message_alone() -> Result<()> {
-    let nobody_listens = refusal("postgres://u@127.0.0.1:1/d").await?;
-    ensure!(nobody_listens.contains("127.0.0.1:1"), "{nobody_listens}");
+    let no_listener = refusal("postgres://u@127.0.0.1:1/d").await?;
+    ensure!(no_listener.contains("127.0.0.1:1"), "{nobody_listens}");
     let no_socket = refusal("postgres://u@/d?host=/nonexistent/sockets&port=5433").await?;
     ensure!(no_socket.contains("/nonexistent/sockets/.s.PGSQL.5433"), "{no_socket}");
     let no_name = refusal("postgres://u@no-such-host.invalid/d").await?;

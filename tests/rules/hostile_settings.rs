@@ -130,7 +130,8 @@ async fn whatever_is_promised_is_on_the_disk_although_the_database_says_otherwis
 
     let weak = test.number("SELECT count(*) FROM seen WHERE synchronous_commit <> 'on'").await?;
     let all = test.number("SELECT count(DISTINCT what) FROM seen").await?;
-    // The schema, and: insert and update of the row, its deletion, two of the replica, two of the period, two of the delivery.
+    // The schema, and: insert and update of the row, its deletion, two of the replica, two of the period, two of the
+    // delivery.
     ensure!(weak == 0 && all >= 10, "{weak} changes were not waited for, of {all} kinds");
     Ok(())
 }

@@ -8,8 +8,8 @@
 -- boundary_usage_replica:   a proxy. Flushes; can neither collect nor see closed periods.
 -- boundary_usage_collector: telemetry. Collects, reads the status, delivers, acknowledges; can neither add usage nor read the
 --                           key under which ids are hashed.
--- Neither may create, alter or drop anything. Up to PostgreSQL 14 every role may create tables in the schema public; this script
--- then fails, and says which right to take away.
+-- Neither may create, alter or drop anything. Up to PostgreSQL 14 every role may create tables in the schema public;
+-- this script then fails, and says which right to take away.
 
 DO $$
 DECLARE

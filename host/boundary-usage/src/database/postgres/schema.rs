@@ -1,8 +1,8 @@
 //! The schema in PostgreSQL: looked at first, and changed only where something is missing.
 //!
-//! All tables are in one schema of PostgreSQL's (a *namespace* here, to tell the two apart). It is the one on the search path
-//! that has them, or the first one on it where there are none. Each transaction is pinned to it, so that neither the
-//! search path nor a namespace that is made later can lead a part of the statements elsewhere.
+//! All tables are in one schema of PostgreSQL's (a *namespace* here, to tell the two apart). It is the one on the
+//! search path that has them, or the first one on it where there are none. Each transaction is pinned to it, so that
+//! neither the search path nor a namespace that is made later can lead a part of the statements elsewhere.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! The files that an open database consists of, to notice when others are put in their place.
 //!
-//! SQLite goes on using a file that was deleted or replaced: it has it open, and no other process will ever see what it
+//! SQLite keeps using a file that was deleted or replaced: it has it open, and no other process will ever see what it
 //! writes. So the files at their paths are compared with those that were opened, before each transaction and after each
 //! commit.
 
@@ -111,8 +111,9 @@ impl Files {
         self.lock().open = database;
     }
 
-    /// No file is in use. If the database was replaced, its log and the index of that are taken away from the new one, because SQLite
-    /// would take them for a part of it, and damage it. Returns where a log is now that still holds something.
+    /// No file is in use. If the database was replaced, its log and the index of that are taken away from the new
+    /// one, because SQLite would take them for a part of it, and damage it. Returns where a log is now that still
+    /// holds something.
     pub(super) fn abandoned(&self, open: &OpenFiles) -> Option<PathBuf> {
         let database = self.lock().open.take().or(open.database)?;
         if FileId::at(&self.path) == Some(database) {

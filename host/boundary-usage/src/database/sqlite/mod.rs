@@ -97,7 +97,8 @@ impl Backend for Sqlite {
         loop {
             let quiet = self.opener.files.quiet();
             let status = self.read_status().await;
-            // A file that no process had open is read without locks. If one has opened it since, it may have changed in between.
+            // A file that no process had open is read without locks. If one has opened it since, it may have changed
+            // in between.
             let is_certain = !self.opener.reads_only() || quiet.is_none() || quiet == self.opener.files.quiet();
             if is_certain || reads == QUIET_READS {
                 return status;

@@ -71,8 +71,8 @@ impl Opener {
         }
         self.refuse_what_cannot_be_opened()?;
         if self.reads_only() && self.files.quiet().is_some() {
-            // To read beside writers takes files that a reader may not be allowed to create. Without a writer, the file alone
-            // is the database.
+            // To read beside writers takes files that a reader may not be allowed to create. Without a writer, the
+            // file alone is the database.
             let mut lease = self.quiet_connections.take().await.map_err(|error| self.not_opened(error))?;
             lease.is_reusable = false;
             return self.check(lease).await;
@@ -118,8 +118,8 @@ impl Opener {
         Ok(lease)
     }
 
-    /// Stops using files that are no longer in their places, and returns the error that says so. What the log holds goes
-    /// into the database that it belongs to; the next connection opens the file at the path.
+    /// Stops using files that are no longer in their places, and returns the error that says so. What the log holds
+    /// goes into the database that it belongs to; the next connection opens the file at the path.
     async fn abandon(&self, what: &str) -> Error {
         let mut open = OpenFiles::default();
         while let Some(mut lease) = self.connections.take_idle() {

@@ -18,8 +18,8 @@ const SCRIPTS: [(&str, &str); 3] = [
 
 const TABLE_EXISTS: &str = "SELECT name FROM sqlite_master WHERE name = 'boundary_usage_migrations'";
 
-/// Applies the migrations that are missing, if it may; a new database gets this key, or a random one. Returns the key that it
-/// has.
+/// Applies the migrations that are missing, if it may; a new database gets this key, or a random one. Returns the key
+/// that it has.
 pub(super) async fn bring_up_to_date(
     connection: &mut SqliteConnection,
     path: &Path,

@@ -106,8 +106,8 @@ impl SqliteTransaction {
         self.files.shown()
     }
 
-    /// Ends a transaction that was committed. If the file was replaced meanwhile, the commit is in one that nobody else sees:
-    /// whether it counts is to be looked up in the file that is at the path.
+    /// Ends a transaction that was committed. If the file was replaced meanwhile, the commit is in one that no other
+    /// process sees: whether it counts is to be looked up in the file that is at the path.
     fn committed(self) -> Result<(), Error> {
         let Self { lease, files, .. } = self;
         let moved = lease.notes.database.and_then(|database| files.what_happened_to(database));

@@ -1,7 +1,7 @@
 //! PostgreSQL URLs, taken apart as libpq takes them apart.
 //!
-//! Two things are stricter, because a password with a raw special character would end up in another part, and so in logs:
-//! an `@` behind the host is refused, and a `/` or `?` in user and password must be encoded.
+//! Two things are stricter, because a password with a raw special character would end up in another part, and so in
+//! logs: an `@` behind the host is refused, and a `/` or `?` in user and password must be encoded.
 
 use super::percent_decode;
 

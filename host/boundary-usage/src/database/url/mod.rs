@@ -1,7 +1,8 @@
 //! Database URLs: which kind of database one names, and what is wrong with one that cannot be used.
 //!
-//! The rule for each kind is in `docs/operating.md`. A URL can hold a password, and a mistyped one can hold it anywhere. No
-//! message here shows more of a PostgreSQL URL than the scheme, the host, and the names of files that cannot be read.
+//! The rule for each kind is in `docs/operating.md`. A URL can hold a password, and a mistyped one can hold it
+//! anywhere. No message here shows more of a PostgreSQL URL than the scheme, the host, and the names of files that
+//! cannot be read.
 
 mod libpq;
 mod parameters;
