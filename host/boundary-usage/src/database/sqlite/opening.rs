@@ -164,7 +164,7 @@ impl Opener {
         if !self.create && self.files.path().try_exists().is_ok_and(|exists| !exists) {
             let hint = match self.when_missing {
                 WhenMissing::Make => "correct the path, or leave `mode=rw` out to create it",
-                WhenMissing::Refuse => "correct the path; `serve` or `replay` creates it",
+                WhenMissing::Refuse => "`serve` or `replay` creates it",
             };
             return Err(unavailable(format!("there is no database file {shown}; {hint}")));
         }
