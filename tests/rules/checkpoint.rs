@@ -14,20 +14,20 @@ use boundary_usage_tests::{on_each_database, plugin, until};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-const REPLICA: Uuid = Uuid::from_u128(0xaa);
+pub(crate) const REPLICA: Uuid = Uuid::from_u128(0xaa);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// One process: a tracker with a state directory of its own.
-struct Process {
-    tracker: Tracker,
-    faults: Faults,
+pub(crate) struct Process {
+    pub(crate) tracker: Tracker,
+    pub(crate) faults: Faults,
     clock: ManualClock,
-    state: TempDir,
+    pub(crate) state: TempDir,
 }
 
 impl Process {
     /// Starts on a state directory.
-    async fn start(database: &Database, state: TempDir) -> Self {
+    pub(crate) async fn start(database: &Database, state: TempDir) -> Self {
         let (database, faults) = Faults::in_front_of(database);
         let (clock, manual) = Clock::manual();
         let options = options(clock, state.path());
@@ -35,17 +35,17 @@ impl Process {
         Self { tracker, faults, clock: manual, state }
     }
 
-    fn track(&self, number: u128, allowed: u64, denied: u64) {
+    pub(crate) fn track(&self, number: u128, allowed: u64, denied: u64) {
         self.tracker.track(Uuid::from_u128(number), Uuid::from_u128(number), allowed, denied).unwrap();
     }
 
-    fn checkpoint(&self) -> Option<Checkpoint> {
-        let bytes = fs::read(file(&self.state, "checkpoint")).ok()?;
+    pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
+        let bytes = fs::read(checkpoint_file(&self.state)?).ok()?;
         Some(Checkpoint::from_bytes(&bytes).expect("whoever reads the file finds it whole"))
     }
 
     /// Lets the interval pass, and waits until the file holds so many allowed requests.
-    async fn checkpointed(&self, allowed: u64) {
+    pub(crate) async fn checkpointed(&self, allowed: u64) {
         self.clock.sleepers(2).await;
         until(|| {
             self.clock.advance(SECOND);
@@ -55,7 +55,7 @@ impl Process {
     }
 
     /// Dies: what it leaves is its files as they are now. What the process would do later reaches nothing any more.
-    fn dies(self) -> TempDir {
+    pub(crate) fn dies(self) -> TempDir {
         let left = tempfile::tempdir().unwrap();
         for entry in fs::read_dir(self.state.path()).unwrap() {
             let path = entry.unwrap().path();
@@ -66,27 +66,33 @@ impl Process {
     }
 }
 
-fn options(clock: Clock, state: &Path) -> Options {
+pub(crate) fn options(clock: Clock, state: &Path) -> Options {
     let flush_interval = Duration::from_secs(1_000_000_000);
     Options { clock, flush_interval, state_directory: Some(state.to_owned()), ..Options::default() }
 }
 
-fn new_state() -> TempDir {
+pub(crate) fn new_state() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-fn file(state: &TempDir, kind: &str) -> PathBuf {
+/// The replica's checkpoint. Its name holds the database's fingerprint, which a test does not know.
+pub(crate) fn checkpoint_file(state: &TempDir) -> Option<PathBuf> {
+    let mut paths = fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().path());
+    paths.find(|path| path.extension().is_some_and(|extension| extension == "checkpoint"))
+}
+
+pub(crate) fn file(state: &TempDir, kind: &str) -> PathBuf {
     state.path().join(format!("{REPLICA}.{kind}"))
 }
 
 /// Files whose names hold this.
-fn named(state: &TempDir, part: &str) -> usize {
+pub(crate) fn named(state: &TempDir, part: &str) -> usize {
     let names = fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name());
     names.filter(|name| name.to_str().unwrap().contains(part)).count()
 }
 
 /// (workspaces, allowed, denied) in the replica's row.
-async fn row(database: &Database) -> (u64, u64, u64) {
+pub(crate) async fn row(database: &Database) -> (u64, u64, u64) {
     let rows = database.status().await.unwrap().rows;
     let row = rows.iter().find(|row| row.replica == REPLICA);
     row.map_or((0, 0, 0), |row| (row.unique_workspaces, row.allowed_requests, row.denied_requests))
@@ -152,26 +158,16 @@ on_each_database! {
         let first = Process::start(&database, new_state()).await;
         first.track(1, 5, 2);
         first.checkpointed(5).await;
-        let old = fs::read(file(&first.state, "checkpoint"))?;
+        let path = checkpoint_file(&first.state).unwrap();
+        let old = fs::read(&path)?;
         first.tracker.flush().await?;
         first.tracker.shutdown().await?;
-        fs::write(file(&first.state, "checkpoint"), old)?;
+        fs::write(path, old)?;
         let second = Process::start(&database, first.state).await;
         assert!(!second.tracker.status().checkpoint.unwrap().restored);
         assert_eq!(named(&second.state, "checkpoint.refused-"), 1);
         assert_eq!(second.tracker.flush().await?, Flushed::Idle);
         assert_eq!(row(&database).await, (1, 5, 2));
-        Ok(())
-    }
-
-    async fn a_checkpoint_of_another_database_is_set_aside_and_not_counted(database) {
-        let first = Process::start(&Database::with_backend(Arc::new(ModelDatabase::default())), new_state()).await;
-        first.track(1, 5, 2);
-        first.checkpointed(5).await;
-        let database = database.connect().await?;
-        let second = Process::start(&database, first.dies()).await;
-        assert_eq!(named(&second.state, "checkpoint.refused-"), 1);
-        assert_eq!(second.tracker.shutdown().await?, Flushed::Idle);
         Ok(())
     }
 }
@@ -210,14 +206,15 @@ async fn damaged_files_and_files_of_another_version_are_set_aside_and_never_stop
     let first = Process::start(&database, new_state()).await;
     first.track(1, 5, 2);
     first.checkpointed(5).await;
-    let good = fs::read(file(&first.state, "checkpoint")).unwrap();
+    let path = checkpoint_file(&first.state).unwrap();
+    let good = fs::read(&path).unwrap();
     let mut version = good.clone();
     version[11] = 2;
     let mut flipped = good.clone();
     flipped[good.len() / 2] ^= 1;
     for damaged in [&b""[..], b"nonsense", &good[..good.len() - 1], &version, &flipped, &vec![0; 2 << 20]] {
         let state = new_state();
-        fs::write(file(&state, "checkpoint"), damaged).unwrap();
+        fs::write(state.path().join(path.file_name().unwrap()), damaged).unwrap();
         let process = Process::start(&database, state).await;
         assert_eq!(named(&process.state, "checkpoint.damaged-"), 1);
         assert_eq!(process.tracker.flush().await.unwrap(), Flushed::Idle);
@@ -278,17 +275,17 @@ async fn nothing_is_written_while_nothing_changes_and_only_our_user_can_read_it(
     }
     process.clock.sleepers(2).await;
     assert_eq!(written(), 1);
-    for kind in ["checkpoint", "lock"] {
-        assert_eq!(fs::metadata(file(&process.state, kind)).unwrap().permissions().mode() & 0o777, 0o600, "{kind}");
+    for path in [checkpoint_file(&process.state).unwrap(), file(&process.state, "lock")] {
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
     }
 }
 
 /// Makes every write of a checkpoint fail, as a full disk does.
-fn fill_disk(state: &TempDir) {
+pub(crate) fn fill_disk(state: &TempDir) {
     fs::create_dir(file(state, "checkpoint.partial")).unwrap();
 }
 
-fn free_disk(state: &TempDir) {
+pub(crate) fn free_disk(state: &TempDir) {
     fs::remove_dir(file(state, "checkpoint.partial")).unwrap();
 }
 
@@ -342,7 +339,7 @@ async fn d3_a_commit_is_put_off_while_a_file_that_would_confirm_the_wrong_flush_
     let model = ModelDatabase::default();
     let database = Database::with_backend(Arc::new(model.clone()));
     let process = with_this_very_number_in_doubt(&database).await;
-    let (checkpoint, moved) = (file(&process.state, "checkpoint"), file(&process.state, "moved"));
+    let (checkpoint, moved) = (checkpoint_file(&process.state).unwrap(), file(&process.state, "moved"));
     fs::rename(&checkpoint, &moved).unwrap();
     fs::create_dir(&checkpoint).unwrap();
     let error = process.tracker.flush().await.unwrap_err();

@@ -46,8 +46,9 @@ impl Home {
     }
 
     fn checkpoint(&self) -> Option<Checkpoint> {
-        let replica = fs::read_to_string(self.state().join("replica")).ok()?;
-        let bytes = fs::read(self.state().join(format!("{}.checkpoint", replica.trim()))).ok()?;
+        let mut paths = fs::read_dir(self.state()).ok()?.map(|entry| entry.unwrap().path());
+        let path = paths.find(|path| path.extension().is_some_and(|extension| extension == "checkpoint"))?;
+        let bytes = fs::read(path).ok()?;
         Some(Checkpoint::from_bytes(&bytes).expect("whoever reads the file finds it whole"))
     }
 

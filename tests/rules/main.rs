@@ -6,6 +6,8 @@
 
 /// What a crash of the host leaves, and how the next start goes on from it: D3.
 mod checkpoint;
+/// The files of the state directory: of other databases, unreadable, stale after a failover.
+mod state_files;
 /// Compiled components, kept between processes.
 mod compile_cache;
 /// A component that breaks or reaches for more than it may.
@@ -71,6 +73,7 @@ mod reading_only;
 
 /// The command line as a user runs it: answers, exit codes, secrets.
 mod cli;
+
 
 /// `replay`: D1 from end to end, bad lines.
 mod replay;

@@ -9,13 +9,17 @@ use std::time::SystemTime;
 use uuid::Uuid;
 
 use super::format::{BYTES_MAX, Checkpoint, CheckpointError};
-use super::unusable;
+use super::{Fingerprint, unusable};
 use crate::error::Error;
 
 /// One replica's files. While this lives, no other process has them.
+///
+/// Each database has a checkpoint of its own, because a replica may come back to a database that it has left. The name of the
+/// file holds the database's fingerprint.
 #[derive(Debug)]
 pub(crate) struct StateFiles {
     directory: PathBuf,
+    replica: Uuid,
     checkpoint: PathBuf,
     partial: PathBuf,
     _lock: File,
@@ -32,7 +36,7 @@ pub(super) struct WriteFailure {
 
 impl StateFiles {
     /// Makes the directory if it is missing, and takes the replica's lock.
-    pub(super) fn open(directory: &Path, replica: Uuid) -> Result<Self, Error> {
+    pub(super) fn open(directory: &Path, replica: Uuid, fingerprint: Fingerprint) -> Result<Self, Error> {
         let unusable = |error: io::Error| unusable(directory, error);
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(unusable)?;
         let path = directory.join(format!("{replica}.lock"));
@@ -50,28 +54,46 @@ impl StateFiles {
         }
         Ok(Self {
             directory: directory.to_owned(),
-            checkpoint: directory.join(format!("{replica}.checkpoint")),
+            replica,
+            checkpoint: directory.join(name(replica, fingerprint)),
             partial: directory.join(format!("{replica}.checkpoint.partial")),
             _lock: lock,
         })
     }
 
-    /// Where the checkpoint is.
+    /// The path of this database's checkpoint.
     pub(super) fn path(&self) -> &Path {
         &self.checkpoint
     }
 
-    /// The checkpoint that is there.
-    pub(super) fn read(&self) -> Result<Option<Checkpoint>, CheckpointError> {
-        let file = match File::open(&self.checkpoint) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(CheckpointError::Io(error)),
-        };
-        let mut bytes = Vec::new();
-        // One byte more than the longest is enough to see that it is too long.
-        file.take(BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(CheckpointError::Io)?;
-        Checkpoint::from_bytes(&bytes).map(Some)
+    /// The path of a database's checkpoint.
+    pub(super) fn path_for(&self, fingerprint: Fingerprint) -> PathBuf {
+        self.directory.join(name(self.replica, fingerprint))
+    }
+
+    /// The path of a checkpoint of a release whose names lacked the fingerprint.
+    pub(super) fn unnamed_path(&self) -> PathBuf {
+        self.directory.join(format!("{}.checkpoint", self.replica))
+    }
+
+    /// The paths of this replica's checkpoints of other databases.
+    pub(super) fn others(&self) -> io::Result<Vec<PathBuf>> {
+        let prefix = format!("{}.", self.replica);
+        let mut others = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            let is_checkpoint = |name: &str| name.starts_with(&prefix) && name.ends_with(".checkpoint");
+            if entry.file_name().to_str().is_some_and(is_checkpoint) && entry.path() != self.checkpoint {
+                others.push(entry.path());
+            }
+        }
+        Ok(others)
+    }
+
+    /// Moves a checkpoint to another path for good.
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)?;
+        self.sync_directory()
     }
 
     /// Replaces the checkpoint: whenever this is interrupted, the old one or the new one is there, whole.
@@ -92,19 +114,18 @@ impl StateFiles {
         }
     }
 
-    /// Renames the checkpoint, for a person to look at. Answers its new name.
-    pub(super) fn set_aside(&self, why: &str) -> io::Result<PathBuf> {
+    /// Renames a checkpoint, for a person to look at. Returns its new path.
+    pub(super) fn set_aside(&self, path: &Path, why: &str) -> io::Result<PathBuf> {
         let seconds = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
         let mut number = 0;
         let kept = loop {
-            let kept = PathBuf::from(format!("{}.{why}-{seconds}-{number}", self.checkpoint.display()));
+            let kept = PathBuf::from(format!("{}.{why}-{seconds}-{number}", path.display()));
             if !kept.try_exists()? {
                 break kept;
             }
             number += 1;
         };
-        fs::rename(&self.checkpoint, &kept)?;
-        self.sync_directory()?;
+        self.rename(path, &kept)?;
         Ok(kept)
     }
 
@@ -112,6 +133,25 @@ impl StateFiles {
     fn sync_directory(&self) -> io::Result<()> {
         File::open(&self.directory)?.sync_all()
     }
+}
+
+/// The checkpoint at a path, if there is one.
+pub(super) fn read(path: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(CheckpointError::Io(error)),
+    };
+    let mut bytes = Vec::new();
+    // One byte more than the longest is enough to see that it is too long.
+    file.take(BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(CheckpointError::Io)?;
+    Checkpoint::from_bytes(&bytes).map(Some)
+}
+
+/// Half of the fingerprint is enough: what a file holds is compared with all of it.
+fn name(replica: Uuid, fingerprint: Fingerprint) -> String {
+    let half: String = fingerprint[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{replica}.{half}.checkpoint")
 }
 
 /// For writing, created when missing, for our own user only.

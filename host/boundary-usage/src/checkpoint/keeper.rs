@@ -1,13 +1,12 @@
 //! When a checkpoint is written, and what becomes of a flush whose checkpoint cannot be.
 //!
 //! A write that fails never stops tracking, and it must not stop usage from reaching the database either: a full disk
-//! may stay full for days. To commit with an older checkpoint on disk is safe, because after the commit the database's
-//! number of the last flush is beyond all that the old file knows, so that it is refused and not counted twice. Only one
-//! old file is dangerous: one that has *this very number* in doubt, from an attempt that was not applied, with less in
-//! it; the number would seem to confirm it, and its open part would count twice. Such a file is removed before the
-//! commit, and if it cannot be removed either, the commit is put off.
+//! may stay full for days. To commit with an older checkpoint on disk is safe if the number of the commit is beyond all numbers
+//! that the old file knows: after the commit, the next start refuses that file. A number that is not beyond them comes from an
+//! attempt that was not applied, or from a database that was put back to an earlier state. The old file would then be restored
+//! after the commit, and what both hold would count twice. So it is removed before the commit, and if it cannot be removed
+//! either, the commit is put off.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +27,8 @@ pub(crate) struct Restored {
     pub(super) fingerprint: Fingerprint,
     /// What the tracker goes on from.
     pub(crate) account: Account,
+    /// The highest flush number that the file on disk knows.
+    pub(super) known: u64,
     pub(super) restored: bool,
 }
 
@@ -48,8 +49,8 @@ struct Disk {
     files: Option<StateFiles>,
     /// The account's revision that was written.
     written: u64,
-    /// The numbers that a file on disk may have in doubt.
-    doubts: BTreeSet<u64>,
+    /// The highest flush number that a file on disk may know.
+    known: u64,
 }
 
 /// How the checkpoints of a tracker fare.
@@ -85,14 +86,13 @@ enum Occasion {
 impl Keeper {
     /// The keeper of a ledger that goes on from what was restored.
     pub(crate) fn new(replica: Uuid, restored: Restored, ledger: Arc<Mutex<Ledger>>, runtime: Handle) -> Self {
-        let Restored { files, fingerprint, account, restored } = restored;
+        let Restored { files, fingerprint, known, restored, .. } = restored;
         let path = files.path().display().to_string();
-        let doubts = account.left_over.in_doubt.iter().map(|in_doubt| in_doubt.flush).collect();
         let status =
             CheckpointStatus { path, restored, written: 0, failed: 0, complete_at: Utc::now(), last_error: None };
         // What is on disk is what was restored, or nothing when there was nothing.
         let written = lock(&ledger).revision();
-        let disk = Mutex::new(Disk { files: Some(files), written, doubts });
+        let disk = Mutex::new(Disk { files: Some(files), written, known });
         Self { replica, fingerprint, ledger, runtime, disk, status: Mutex::new(status) }
     }
 
@@ -136,7 +136,7 @@ impl Keeper {
 
     fn write_now(&self, occasion: Occasion) -> Result<(), Error> {
         let mut disk = lock(&self.disk);
-        let Disk { files: Some(files), written, doubts } = &mut *disk else {
+        let Disk { files: Some(files), written, known } = &mut *disk else {
             return Err(put_off("the tracker is stopped".into()));
         };
         let now = Utc::now();
@@ -151,14 +151,13 @@ impl Keeper {
         }
         if let Some((revision, account)) = changed {
             let checkpoint = Checkpoint { replica: self.replica, fingerprint: self.fingerprint, account };
-            let number = checkpoint.flush_in_doubt();
             match files.write(&checkpoint.to_bytes()) {
                 Ok(()) => {
                     *written = revision;
-                    *doubts = number.into_iter().collect();
+                    *known = checkpoint.known();
                     self.succeeded(now);
                 }
-                Err(failure) => result = self.failed(files, doubts, number, failure, occasion),
+                Err(failure) => result = self.failed(files, known, &checkpoint, failure, occasion),
             }
         }
         if occasion == Occasion::Close {
@@ -179,21 +178,21 @@ impl Keeper {
     fn failed(
         &self,
         files: &StateFiles,
-        doubts: &mut BTreeSet<u64>,
-        number: Option<u64>,
+        known: &mut u64,
+        checkpoint: &Checkpoint,
         WriteFailure { error, replaced }: WriteFailure,
         occasion: Occasion,
     ) -> Result<(), Error> {
         self.say(&error);
-        let is_dangerous = number.is_some_and(|number| doubts.contains(&number));
+        let is_dangerous = checkpoint.flush_in_doubt().is_some_and(|number| number <= *known);
         if replaced {
-            doubts.extend(number);
+            *known = checkpoint.known().max(*known);
         }
         if occasion != Occasion::Commit || !is_dangerous {
             return Ok(());
         }
         files.remove().map_err(|error| put_off(error.into()))?;
-        doubts.clear();
+        *known = 0;
         Ok(())
     }
 

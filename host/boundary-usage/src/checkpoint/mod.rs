@@ -11,6 +11,9 @@
 //!                             <  of the checkpoint         the database was put back: it holds nothing of this either
 //! ```
 //!
+//! Each database has a file of its own. A file that cannot be read stops the start, because the fault may be over the next
+//! time. Only a file whose content is damaged, old or of another replica is set aside.
+//!
 //! `format` is the file's bytes, `file` how they get onto the disk and who may use them, `keeper` when.
 
 mod file;
@@ -50,6 +53,8 @@ enum Refusal {
     OtherReplica(Uuid),
     #[error("it is of another database")]
     OtherDatabase,
+    #[error("the newer checkpoint {0} has taken its place")]
+    Replaced(String),
     #[error("it is old: it knows of flush {known} and the database has flush {applied} of this replica")]
     Old { known: u64, applied: u64 },
 }
@@ -63,61 +68,119 @@ impl Checkpoint {
         if self.fingerprint != fingerprint {
             return Err(Refusal::OtherDatabase);
         }
-        let known = self.account.last_flush.max(self.flush_in_doubt().unwrap_or_default());
+        let known = self.known();
         if applied > known {
             return Err(Refusal::Old { known, applied });
         }
         Ok(())
     }
+
+    /// The highest flush number that it knows. It is restored only where the database has none beyond.
+    fn known(&self) -> u64 {
+        self.last_flush().max(self.flush_in_doubt().unwrap_or_default())
+    }
 }
 
-/// Takes the replica's checkpoint into use: answers what it holds, if it is ours to go on from.
+/// Takes the replica's checkpoint into use. Returns what the tracker starts from.
+///
+/// # Errors
+///
+/// [`Error::State`] if the directory or a file in it cannot be used, and errors of the database.
 pub(crate) async fn restore(
     directory: PathBuf,
     replica: Uuid,
     key: HashingKey,
     database: &Database,
 ) -> Result<Restored, Error> {
-    let opening = directory.clone();
-    let opened = database.runtime().spawn_blocking(move || {
-        let files = StateFiles::open(&opening, replica)?;
-        let found = files.read();
-        Ok::<_, Error>((files, found))
-    });
+    let (fingerprint, opening) = (fingerprint(key), directory.clone());
+    let opened = database.runtime().spawn_blocking(move || open(&opening, replica, fingerprint));
     let (files, found) = opened.await.map_err(|error| unusable(&directory, error))??;
     let last_flush = last_flush(database, replica).await?;
-    let fingerprint = fingerprint(key);
-    let mut account = Account { last_flush, left_over: LeftOver::default() };
-    let mut restored = false;
-    match found {
-        Ok(None) => {}
-        Err(error) => set_aside(&files, &error, "damaged"),
-        Ok(Some(checkpoint)) => match checkpoint.judge(replica, fingerprint, last_flush) {
-            Ok(()) => {
-                restored = !checkpoint.is_empty();
-                account.left_over = checkpoint.account.left_over;
-            }
-            Err(refusal) => set_aside(&files, &refusal, "refused"),
-        },
+    let mut restored = Restored {
+        files,
+        fingerprint,
+        account: Account { last_flush, left_over: LeftOver::default() },
+        known: 0,
+        restored: false,
+    };
+    let Some(checkpoint) = found else { return Ok(restored) };
+    if let Err(refusal) = checkpoint.judge(replica, fingerprint, last_flush) {
+        set_aside(&restored.files, restored.files.path(), &refusal, "refused")?;
+        return Ok(restored);
     }
-    if restored {
-        tracing::info!(%replica, checkpoint = %files.path().display(), "restored what an earlier process left");
+    restored.known = checkpoint.known();
+    restored.restored = !checkpoint.is_empty();
+    if restored.restored {
+        let path = restored.files.path().display();
+        tracing::info!(%replica, checkpoint = %path, "restored what an earlier process left");
     }
-    Ok(Restored { files, fingerprint, account, restored })
+    // What the checkpoint knows to be confirmed may be more than the database still has: the next flush reports it.
+    restored.account.last_flush = last_flush.max(checkpoint.last_flush());
+    restored.account.left_over = checkpoint.account.left_over;
+    Ok(restored)
 }
 
-fn set_aside(files: &StateFiles, why: &(dyn std::error::Error + 'static), suffix: &str) {
-    let path = files.path().display();
-    match files.set_aside(suffix) {
-        Ok(kept) => {
-            let kept = kept.display();
-            tracing::warn!(checkpoint = %path, why, kept = %kept, "a checkpoint is set aside, and not restored");
-        }
-        Err(error) => {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(checkpoint = %path, why, error, "a checkpoint is not restored, and cannot be set aside");
+/// Takes the replica's lock and reads its checkpoint of this database. All of it may wait for a disk.
+fn open(directory: &Path, replica: Uuid, fingerprint: Fingerprint) -> Result<(StateFiles, Option<Checkpoint>), Error> {
+    let files = StateFiles::open(directory, replica, fingerprint)?;
+    name_after_its_database(&files)?;
+    for path in files.others().map_err(|error| unusable(directory, error))? {
+        // A file that cannot be read matters to a start on its own database, and not to this one.
+        let Ok(Some(other)) = file::read(&path) else { continue };
+        if !other.is_empty() {
+            let (allowed, denied) = other.requests();
+            tracing::warn!(
+                checkpoint = %path.display(), allowed, denied,
+                "a checkpoint holds activity for another database; it is kept, and the next start on that database writes it"
+            );
         }
     }
+    let found = read_or_set_aside(&files, files.path())?;
+    Ok((files, found))
+}
+
+/// Renames a checkpoint of a release whose names lacked the database.
+fn name_after_its_database(files: &StateFiles) -> Result<(), Error> {
+    let path = files.unnamed_path();
+    let Some(checkpoint) = read_or_set_aside(files, &path)? else { return Ok(()) };
+    let named = files.path_for(checkpoint.fingerprint);
+    if named.try_exists().map_err(|error| unreadable(&named, error))? {
+        return set_aside(files, &path, &Refusal::Replaced(named.display().to_string()), "refused");
+    }
+    files.rename(&path, &named).map_err(|error| unusable(&path, error))
+}
+
+/// The checkpoint at a path. One that is damaged is set aside.
+fn read_or_set_aside(files: &StateFiles, path: &Path) -> Result<Option<Checkpoint>, Error> {
+    match file::read(path) {
+        Err(CheckpointError::Io(error)) => Err(unreadable(path, error)),
+        Err(error) => set_aside(files, path, &error, "damaged").map(|()| None),
+        Ok(found) => Ok(found),
+    }
+}
+
+fn set_aside(
+    files: &StateFiles,
+    path: &Path,
+    why: &(dyn std::error::Error + 'static),
+    suffix: &str,
+) -> Result<(), Error> {
+    let kept = files.set_aside(path, suffix).map_err(|error| Error::State {
+        message: format!("cannot set aside the checkpoint {}, which is not usable ({why})", path.display()),
+        source: Some(error.into()),
+    })?;
+    let (path, kept) = (path.display(), kept.display());
+    tracing::warn!(checkpoint = %path, why, kept = %kept, "a checkpoint is set aside, and not restored");
+    Ok(())
+}
+
+/// A checkpoint may be there and cannot be read: its activity must not be given up.
+fn unreadable(path: &Path, error: std::io::Error) -> Error {
+    let message = format!(
+        "cannot read the checkpoint {}; make it readable and start again, or delete it to start without what it holds",
+        path.display()
+    );
+    Error::State { message, source: Some(error.into()) }
 }
 
 /// The replica's last flush. Under its lock: a commit that a dead process sent is over then.
