@@ -71,6 +71,8 @@ async fn flush(replica: types::Uuid) -> Result<types::Flushed, types::Error> {
     #[cfg(feature = "misbehaving")]
     crate::mutations::on_flush();
     let result = write(&mut flush, replica).await;
+    #[cfg(feature = "misbehaving")]
+    let result = crate::misbehaving::on_result(result);
     let outcome = match &result {
         Ok(_) => Outcome::Committed,
         Err(types::Error::CommitUnknown(_)) => Outcome::Unknown,
@@ -107,9 +109,13 @@ async fn write(flush: &mut Flush, replica: types::Uuid) -> Result<types::Flushed
             let update = crate::mutations::on_update(crate::misbehaving::on_update(update, &stored), &stored, flush);
             let flush = update.flush;
             let new_period = transaction.upsert((*update).into()).await?;
+            #[cfg(feature = "misbehaving")]
+            crate::misbehaving::on_upserted(&transaction).await?;
+            #[cfg(feature = "misbehaving")]
+            let handle = transaction.handle();
             Transaction::commit(transaction).await?;
             #[cfg(feature = "misbehaving")]
-            crate::misbehaving::on_committed();
+            crate::misbehaving::on_committed(replica, handle).await?;
             Ok(types::Flushed::Written(types::Written { flush, new_period }))
         }
     }

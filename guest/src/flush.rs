@@ -162,9 +162,9 @@ impl Flush {
         self.delta.as_ref().expect("a planned write carries a delta")
     }
 
-    /// Decides what [`plan`](Self::plan) does, without making what is written: resolves a doubt, and numbers the delta.
-    /// Answers the number of the flush in doubt when it was applied and nothing else waits.
-    pub fn last_flush_read(&mut self, last_flush: u64) -> Option<u64> {
+    /// Resolves a doubt, and numbers the delta. Returns the number of the flush in doubt if it was applied and nothing else
+    /// waits.
+    fn last_flush_read(&mut self, last_flush: u64) -> Option<u64> {
         let confirmed = self.resolve_doubt(last_flush);
         if self.recorded.is_none() && self.delta.is_none() {
             return Some(confirmed.expect("a flush carries a delta or a doubt; a doubt disproved is a delta"));

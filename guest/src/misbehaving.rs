@@ -6,11 +6,13 @@
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::cell::Cell;
+use core::cell::{Cell, UnsafeCell};
 use core::hint::black_box;
 
 use crate::component::OneThread;
-use crate::component::concurrent::types::{Error, Lock, Mode, UniqueSet, Uniques, UniquesUpdate, Update, Uuid};
+use crate::component::concurrent::types::{
+    self, Error, Flushed, Lock, Mode, UniqueSet, Uniques, UniquesUpdate, Update, Uuid,
+};
 use crate::component::concurrent::{Transaction, acquire};
 use crate::{Activity, Stored, UniqueSketch};
 
@@ -19,7 +21,7 @@ const CUE: u64 = 0x6d69_7362_6568_6176;
 
 /// What to do at the next flush.
 static AT_FLUSH: OneThread<Cell<u64>> = OneThread(Cell::new(0));
-/// What to do at the next update, or after its commit.
+/// What to do at the next update, after its commit, or at the end of the flush.
 static AT_WRITE: OneThread<Cell<u64>> = OneThread(Cell::new(0));
 
 pub(crate) fn on_track(activity: &Activity) {
@@ -40,7 +42,8 @@ pub(crate) fn on_track(activity: &Activity) {
         4 => {
             black_box(overflow(1));
         }
-        cue @ 30.. => AT_WRITE.0.set(cue),
+        5 => begin_without_a_flush(),
+        cue @ (26 | 30..) => AT_WRITE.0.set(cue),
         cue => AT_FLUSH.0.set(cue),
     }
 }
@@ -48,6 +51,22 @@ pub(crate) fn on_track(activity: &Activity) {
 #[allow(unconditional_recursion)]
 fn overflow(depth: u64) -> u64 {
     black_box(overflow(black_box(depth) + 1)) + 1
+}
+
+/// Where the host writes the result of a `begin` that nothing waits for.
+static BEGIN_RESULT: OneThread<UnsafeCell<[u64; 4]>> = OneThread(UnsafeCell::new([0; 4]));
+
+/// Begins a transaction while it is told of activity. The bindings await it, which a call that is not async cannot; the
+/// import itself returns as soon as the host has begun.
+#[allow(unsafe_code)]
+fn begin_without_a_flush() {
+    #[link(wasm_import_module = "boundary:usage/transactions@0.1.0")]
+    unsafe extern "C" {
+        #[link_name = "[async-lower][static]transaction.begin"]
+        fn begin(high: u64, low: u64, result: *mut u8) -> i32;
+    }
+    // SAFETY: the import's flat parameters are two halves of a UUID and where the result goes, which lives for ever.
+    unsafe { begin(0, 0xaa, BEGIN_RESULT.0.get().cast()) };
 }
 
 /// Does what the cue says; a refusal of the host ends the flush.
@@ -80,10 +99,17 @@ pub(crate) async fn on_flush(replica: Uuid) -> Result<(), Error> {
             drop(transaction);
             ended.read().await.map(drop)
         }
-        16 => Transaction::commit(committed(replica).await?).await,
         17 => {
             core::mem::forget(committed(replica).await?);
             Transaction::begin(replica).await.map(drop)
+        }
+        6 => {
+            core::mem::forget(locked(replica).await?);
+            Ok(())
+        }
+        7 => {
+            core::mem::forget(locked(replica).await?);
+            Err(Error::Unavailable("on cue".into()))
         }
         20 => Transaction::begin(Uuid { high: 1, low: 1 }).await.map(drop),
         21 => {
@@ -97,12 +123,6 @@ pub(crate) async fn on_flush(replica: Uuid) -> Result<(), Error> {
         23 => Transaction::begin(replica).await?.read().await.map(drop),
         24 => Transaction::begin(replica).await?.upsert(update()).await.map(drop),
         25 => locked(replica).await?.upsert(update()).await.map(drop),
-        26 => {
-            let transaction = locked(replica).await?;
-            transaction.read().await?;
-            transaction.upsert(update()).await?;
-            transaction.upsert(update()).await.map(drop)
-        }
         27 => Transaction::commit(locked(replica).await?).await,
         18 => upsert(replica, Update { uniques: UniquesUpdate::Unchanged, ..update() }).await,
         19 => upsert(replica, Update { uniques: UniquesUpdate::Cumulative(uniques()), ..update() }).await,
@@ -117,13 +137,17 @@ pub(crate) async fn on_flush(replica: Uuid) -> Result<(), Error> {
 }
 
 /// A second handle of the same transaction, which the types of the bindings rule out and the numbers behind them do not.
-#[allow(unsafe_code)]
 fn forged(transaction: &Transaction) -> Transaction {
-    // SAFETY: handles are checked by the host's runtime; what it does with a false one is what the test is about.
-    unsafe { Transaction::from_handle(transaction.handle()) }
+    of_handle(transaction.handle())
 }
 
-/// Commits an update, and answers the handle as it was before.
+#[allow(unsafe_code)]
+fn of_handle(handle: u32) -> Transaction {
+    // SAFETY: handles are checked by the host's runtime; what it does with a false one is what the test is about.
+    unsafe { Transaction::from_handle(handle) }
+}
+
+/// Commits a false update, and returns the handle as it was before.
 async fn committed(replica: Uuid) -> Result<Transaction, Error> {
     let transaction = locked(replica).await?;
     transaction.read().await?;
@@ -133,22 +157,59 @@ async fn committed(replica: Uuid) -> Result<Transaction, Error> {
     Ok(ended)
 }
 
-/// 30: numbers the update as if an earlier flush were sent again. 32: has it begin a row where there is one.
+/// Makes the update false. 30: under the number of an earlier flush. 32: begins a row where there is one. 33: one more
+/// allowed request. 34: one denied request less. 35: the last number that there is. 36: users without ids.
 pub(crate) fn on_update(mut update: Box<crate::Update>, stored: &Stored) -> Box<crate::Update> {
-    match (AT_WRITE.0.get(), &stored.uniques) {
-        (30, _) => update.flush = stored.last_flush,
-        (32, Some(stored)) => update.uniques = crate::UniquesUpdate::Delta(crate::mutations::read(stored)),
+    match (AT_WRITE.0.get(), &stored.uniques, &mut update.uniques) {
+        (30, ..) => update.flush = stored.last_flush,
+        (32, Some(stored), _) => update.uniques = crate::UniquesUpdate::Delta(crate::mutations::read(stored)),
+        (33, ..) => update.allowed += 1,
+        (34, ..) => update.denied -= 1,
+        (35, ..) => update.flush = crate::REQUESTS_MAX,
+        (36, _, crate::UniquesUpdate::Delta(uniques) | crate::UniquesUpdate::Cumulative(uniques)) => {
+            uniques.users = UniqueSketch::empty();
+        }
         _ => return update,
     }
     AT_WRITE.0.set(0);
     update
 }
 
-/// Breaks when the commit has been answered and the caller has not.
-pub(crate) fn on_committed() {
-    if AT_WRITE.0.replace(0) == 31 {
-        panic!("on cue, after the commit");
+/// 26: upserts a second time.
+pub(crate) async fn on_upserted(transaction: &Transaction) -> Result<(), Error> {
+    match AT_WRITE.0.get() {
+        26 => {
+            AT_WRITE.0.set(0);
+            transaction.upsert(update()).await.map(drop)
+        }
+        _ => Ok(()),
     }
+}
+
+/// What follows a commit that was answered. 31: breaks. 37: calls it a failure. 40: commits the same
+/// transaction again. 41: begins another one.
+pub(crate) async fn on_committed(replica: Uuid, handle: u32) -> Result<(), Error> {
+    match AT_WRITE.0.replace(0) {
+        31 => panic!("on cue, after the commit"),
+        37 => Err(Error::Unavailable("on cue".into())),
+        40 => Transaction::commit(of_handle(handle)).await,
+        41 => Transaction::begin(replica).await.map(drop),
+        cue => {
+            AT_WRITE.0.set(cue);
+            Ok(())
+        }
+    }
+}
+
+/// Makes the result of a flush false. 38: it had nothing to do. 39: it has written under another number.
+pub(crate) fn on_result(result: Result<Flushed, Error>) -> Result<Flushed, Error> {
+    let false_result = match (AT_WRITE.0.get(), &result) {
+        (38, Ok(_)) => Ok(Flushed::Idle),
+        (39, Ok(Flushed::Written(written))) => Ok(Flushed::Written(types::Written { flush: 99, ..*written })),
+        _ => return result,
+    };
+    AT_WRITE.0.set(0);
+    false_result
 }
 
 async fn locked(replica: Uuid) -> Result<Transaction, Error> {

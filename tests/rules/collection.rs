@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use boundary_usage::{Clock, CollectOptions, Collection, Database, Error, Summary, UniquesUpdate, Update};
+use boundary_usage::{
+    Clock, CollectOptions, Collection, Database, Error, Summary, UniqueSet, Uniques, UniquesUpdate, Update,
+};
 use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::on_each_database;
-use boundary_usage_tests::usage::{flush, id, update};
+use boundary_usage_tests::usage::{flush, id, set, update};
 use chrono::TimeDelta;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -214,6 +216,28 @@ on_each_database! {
         // The status names it, and tells what the others hold.
         assert!(matches!(&status.damaged[..], [told] if told.contains(&id(2).to_string())), "{:?}", status.damaged);
         assert_eq!((numbers(&status.so_far), status.so_far.replicas), ([3, 3, 14, 4], 2));
+        Ok(())
+    }
+
+    async fn a_made_up_sketch_of_one_replica_falsifies_no_count_and_names_the_replica(test) {
+        let database = test.connect().await?;
+        let backend = database.backend().as_ref();
+        flush(backend, id(1), &update(1, 0..3, 5, 2)).await?;
+        // One hash and the least theta count 4.6e18; no hash and theta 1 make the union of all replicas count nothing.
+        for (replica, words) in [(2, vec![1, 2, 1]), (3, vec![0, 1])] {
+            let mut sketch = vec![3, 3, 3, 0, 0, 0x1a, 0xcc, 0x93];
+            sketch.extend(words.into_iter().flat_map(u64::to_le_bytes));
+            let made_up = Uniques { workspaces: UniqueSet { count: 1, sketch }, users: set(0..1) };
+            let update = Update { flush: 1, uniques: UniquesUpdate::Delta(made_up), allowed: 1, denied: 0 };
+            flush(backend, id(replica), &update).await?;
+            let Err(error) = database.collect(Default::default()).await else { bail!("it was collected") };
+            let text = error.to_string();
+            assert!(text.contains(&id(replica).to_string()) && text.contains("workspaces"), "{text}");
+            let status = database.status().await?;
+            assert_eq!((status.damaged.len(), numbers(&status.so_far)), (1, [3, 3, 5, 2]));
+            test.execute(&format!("DELETE FROM boundary_usage_stats WHERE replica_id = '{}'", id(replica))).await?;
+        }
+        assert_eq!(numbers(&collect(&database).await?), [3, 3, 5, 2]);
         Ok(())
     }
 

@@ -8,6 +8,8 @@
 mod checkpoint;
 /// The files of the state directory: of other databases, unreadable, stale after a failover.
 mod state_files;
+/// A component whose updates or results are false, or that leaves a transaction open.
+mod false_updates;
 /// Compiled components, kept between processes.
 mod compile_cache;
 /// A component that breaks or reaches for more than it may.

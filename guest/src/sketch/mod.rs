@@ -29,6 +29,13 @@ const RETAINED_MAX: usize = 1 << 14;
 /// The theta of a sketch that has dropped nothing. All hashes are below.
 const THETA_MAX: u64 = i64::MAX as u64;
 
+/// The least theta that ids can lead to: that of about 2^40 of them, which no replica sees in a period.
+const THETA_MIN: u64 = THETA_MAX >> 26;
+
+/// How far the hashes of ids may be from evenly spread, as the square of standard deviations. Six of them: chance exceeds that
+/// once in 10^31 sketches.
+const UNEVENNESS_MAX: f64 = 36.0;
+
 /// A set that ids are put into.
 #[derive(Default)]
 pub struct UniqueSet(Table);
@@ -78,6 +85,27 @@ impl UniqueSketch {
     pub fn count(&self) -> u64 {
         let kept = self.hashes.len() as f64;
         (kept / (self.theta as f64 / THETA_MAX as f64) + 0.5) as u64
+    }
+
+    /// Whether ids can have led to this sketch. A sketch that was made up would falsify every union that it enters.
+    ///
+    /// A sketch that has dropped hashes keeps exactly as many as it may. Hashes of ids are spread evenly below theta: that is
+    /// judged by their largest distance from it (the test of Kolmogorov and Smirnov).
+    pub fn is_plausible(&self) -> bool {
+        let kept = self.hashes.len();
+        if self.theta < THETA_MIN || (self.theta < THETA_MAX && kept != RETAINED_MAX) {
+            return false;
+        }
+        let (kept, theta) = (kept as f64, self.theta as f64);
+        let mut least = 0.0_f64;
+        let mut most = 0.0_f64;
+        for (rank, hash) in self.hashes.iter().enumerate() {
+            let distance = rank as f64 - *hash as f64 / theta * kept;
+            least = least.min(distance);
+            most = most.max(distance + 1.0);
+        }
+        let distance = most.max(-least);
+        distance * distance <= UNEVENNESS_MAX * kept
     }
 
     /// Whether the union with another one is this one itself: it keeps every hash that the other one keeps below its theta.
@@ -211,6 +239,48 @@ mod tests {
         assert_eq!(parts[2].union(&parts[1].union(&parts[0])), all);
         assert_eq!(sketch_of((0..60_000).rev().chain(0..60_000)), all);
         assert_eq!(all.union(&parts[1]), all);
+    }
+
+    #[test]
+    fn sketches_of_ids_and_their_unions_are_plausible() {
+        for ids in [0..0, 0..1, 0..2, 5..40, 0..16_384, 0..16_385, 0..50_000, 1..1_000_000] {
+            let sketch = sketch_of(ids.clone());
+            assert!(sketch.is_plausible(), "{ids:?}");
+            assert!(sketch.union(&sketch_of(0..30_000)).is_plausible(), "{ids:?}");
+        }
+    }
+
+    #[test]
+    fn sketches_that_no_ids_lead_to_are_implausible() {
+        let full = || 1..=RETAINED_MAX as u64;
+        let step = THETA_MAX / (RETAINED_MAX as u64 + 1);
+        let made_up = [
+            ("no hash and the least theta", vec![], 1),
+            ("one hash below the least theta", vec![1], 2),
+            ("no hash, and theta says that some were dropped", vec![], THETA_MAX - 1),
+            ("one hash, and theta says that others were dropped", vec![THETA_MAX / 4], THETA_MAX / 2),
+            ("one hash too few", full().skip(1).map(|hash| hash * step).collect(), THETA_MAX - 1),
+            ("the least hashes, and the least theta above them", full().collect(), RETAINED_MAX as u64 + 1),
+            ("the least hashes, and nothing dropped", full().collect(), THETA_MAX),
+            ("a hundred of the least hashes", (1..=100).collect(), THETA_MAX),
+            ("only great hashes", full().map(|hash| THETA_MAX / 2 + hash * (step / 2)).collect(), THETA_MAX),
+            ("theta of more ids than there are", full().map(|hash| hash * 4).collect(), RETAINED_MAX as u64 * 4 + 4),
+        ];
+        for (what, hashes, theta) in made_up {
+            let sketch = UniqueSketch { hashes, theta };
+            let read = UniqueSketch::from_bytes(&sketch.to_bytes()).expect(what);
+            assert!(!read.is_plausible(), "{what}, which counts {}", read.count());
+        }
+        let even = UniqueSketch { hashes: full().map(|hash| hash * step).collect(), theta: THETA_MAX };
+        assert!(even.is_plausible(), "evenly spread hashes");
+    }
+
+    #[test]
+    fn the_estimate_of_an_extreme_theta_is_a_number_that_the_database_holds() {
+        for (hashes, theta) in [(vec![], 1), (vec![1], 2), ((1..=16_384).collect(), 16_385), (vec![], THETA_MAX - 1)] {
+            let count = UniqueSketch { hashes, theta }.count();
+            assert!(count <= i64::MAX as u64, "theta {theta} counts {count}");
+        }
     }
 
     #[test]

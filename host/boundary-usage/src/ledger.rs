@@ -3,14 +3,24 @@
 //! A component that breaks takes its memory with it. So the host keeps the same account beside it, by the same rules:
 //! this is the tracker of the `guest` crate, run natively, told what the component is told and what the database answers.
 //! A new instance starts from it. In memory it is as large as the component's: two sketches, and a snapshot or two.
+//!
+//! The same account tells what the component must write and how its flush must end. Any difference is a fault of the component.
 
-use boundary_usage_tracker::{Activity, Flush, HashingKey, LeftOver, Outcome, Tracker};
+use boundary_usage_tracker::{
+    Activity, Flush, HashingKey, LeftOver, Outcome, Plan, StoredUniques, Tracker, UniqueSketch,
+};
+
+use crate::database::{Stored, UniqueSet, Uniques, UniquesUpdate, Update};
+use crate::error::Error;
+use crate::tracker::Flushed;
 
 pub(crate) struct Ledger {
     tracker: Tracker,
     flush: Option<OpenFlush>,
     /// The number of the last flush known to be applied.
     last_flush: u64,
+    /// How many flushes the database had confirmed and later no longer had.
+    forgotten_flushes: u64,
     /// Changes whenever the account does.
     revision: u64,
 }
@@ -26,6 +36,48 @@ pub(crate) struct Account {
 struct OpenFlush {
     flush: Flush,
     stage: Stage,
+    /// What it has to write, once the database has been read.
+    planned: Option<Box<boundary_usage_tracker::Update>>,
+    /// Whether the planned write begins a row.
+    new_period: bool,
+}
+
+/// Flushes that the database had confirmed and no longer has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Forgotten {
+    /// The number of the last flush that was confirmed.
+    pub(crate) confirmed: u64,
+    /// The number of the last flush that the database has.
+    pub(crate) stored: u64,
+}
+
+/// How a flush ended by the host's own account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FlushEnd {
+    /// It began no transaction.
+    NotBegun,
+    /// It found an earlier flush applied, and had nothing to write.
+    Confirmed(u64),
+    /// Its commit was applied.
+    Committed { flush: u64, new_period: bool },
+    /// Nothing was applied.
+    RolledBack,
+    /// Its commit has no reply.
+    Unknown,
+}
+
+impl FlushEnd {
+    /// Whether the component's result says the same. `due` tells whether there was anything to flush.
+    pub(crate) fn agrees_with(self, flushed: &Result<Flushed, Error>, due: bool) -> bool {
+        match (self, flushed) {
+            (Self::NotBegun, Ok(Flushed::Idle)) => !due,
+            (Self::Confirmed(number), Ok(Flushed::Confirmed { flush })) => number == *flush,
+            (Self::Committed { flush, new_period }, Ok(written)) => *written == Flushed::Written { flush, new_period },
+            (Self::Unknown, Err(Error::CommitUnknown { .. })) => true,
+            (Self::NotBegun | Self::RolledBack, Err(error)) => !matches!(error, Error::CommitUnknown { .. }),
+            _ => false,
+        }
+    }
 }
 
 /// ```text
@@ -35,9 +87,9 @@ struct OpenFlush {
 enum Stage {
     /// To end the flush now rolls it back.
     Begun,
-    /// The same, unless all it had to do was to find an earlier one applied.
+    /// The same, unless all it had to do was to find this earlier one applied.
     Read {
-        confirmed: bool,
+        confirmed: Option<u64>,
     },
     /// The commit is on its way: to end the flush now leaves its outcome unknown.
     Sent,
@@ -48,8 +100,8 @@ impl Stage {
     /// What becomes of a flush that ends at this stage.
     fn outcome(self) -> Outcome {
         match self {
-            Self::Read { confirmed: true } => Outcome::Committed,
-            Self::Begun | Self::Read { confirmed: false } => Outcome::RolledBack,
+            Self::Read { confirmed: Some(_) } => Outcome::Committed,
+            Self::Begun | Self::Read { confirmed: None } => Outcome::RolledBack,
             Self::Sent => Outcome::Unknown,
             Self::Answered(outcome) => outcome,
         }
@@ -59,7 +111,7 @@ impl Stage {
 impl Ledger {
     pub(crate) fn new(key: HashingKey, account: Account) -> Self {
         let Account { last_flush, left_over } = account;
-        Self { tracker: Tracker::new(key, left_over), flush: None, last_flush, revision: 0 }
+        Self { tracker: Tracker::new(key, left_over), flush: None, last_flush, forgotten_flushes: 0, revision: 0 }
     }
 
     /// The component is about to be told of these.
@@ -80,24 +132,46 @@ impl Ledger {
         self.tracker.has_to_flush()
     }
 
-    /// The component has taken its snapshot and begins a transaction. Answers whether it may: a flush commits once, and
-    /// there must be something to flush.
+    /// The component has taken its snapshot and begins a transaction. Returns whether it may: a flush reads and commits once,
+    /// and there must be something to flush.
     pub(crate) fn flush_begins(&mut self) -> bool {
         if let Some(open) = &self.flush {
-            return matches!(open.stage, Stage::Begun | Stage::Read { .. });
+            return matches!(open.stage, Stage::Begun);
         }
         let flush = self.tracker.start_flush().expect("an open flush is in self.flush");
-        self.flush = flush.map(|flush| OpenFlush { flush, stage: Stage::Begun });
+        self.flush = flush.map(|flush| OpenFlush { flush, stage: Stage::Begun, planned: None, new_period: false });
         self.flush.is_some()
     }
 
-    /// The component has read, under the replica's lock, which flush was applied last.
-    pub(crate) fn last_flush_read(&mut self, last_flush: u64) {
-        if let Some(OpenFlush { flush, stage: stage @ Stage::Begun }) = &mut self.flush {
-            *stage = Stage::Read { confirmed: flush.last_flush_read(last_flush).is_some() };
-            self.last_flush = last_flush;
-            self.revision += 1;
+    /// The component has read what is stored, under the replica's lock. Returns what the database has forgotten.
+    pub(crate) fn stored_read(&mut self, stored: &Stored) -> Option<Forgotten> {
+        let Some(open @ OpenFlush { stage: Stage::Begun, .. }) = &mut self.flush else { return None };
+        let mut confirmed = None;
+        match open.flush.plan(&stored.into()) {
+            Ok(Plan::Confirmed(number)) => confirmed = Some(number),
+            Ok(Plan::Write(update)) => {
+                open.new_period = stored.uniques.is_none();
+                open.planned = Some(update);
+            }
+            // What is stored is damaged. The component finds the same, and has nothing to write.
+            Err(_) => {}
         }
+        open.stage = Stage::Read { confirmed };
+        self.revision += 1;
+        let confirmed = std::mem::replace(&mut self.last_flush, stored.last_flush);
+        let forgotten = confirmed.saturating_sub(stored.last_flush);
+        self.forgotten_flushes = self.forgotten_flushes.saturating_add(forgotten);
+        (forgotten > 0).then_some(Forgotten { confirmed, stored: stored.last_flush })
+    }
+
+    /// What the flush has to write. `None` if it has nothing to write, or if this was asked before.
+    pub(crate) fn planned(&mut self) -> Option<Update> {
+        self.flush.as_mut()?.planned.take().map(|update| (*update).into())
+    }
+
+    /// How many flushes the database had confirmed and later no longer had.
+    pub(crate) fn forgotten_flushes(&self) -> u64 {
+        self.forgotten_flushes
     }
 
     /// The commit of an update is on its way. The update comes after a read.
@@ -121,9 +195,16 @@ impl Ledger {
     }
 
     /// The component has ended its flush, or has ended itself.
-    pub(crate) fn flush_ends(&mut self) {
-        let Some(OpenFlush { flush, stage }) = self.flush.take() else { return };
+    pub(crate) fn flush_ends(&mut self) -> FlushEnd {
+        let Some(OpenFlush { flush, stage, new_period, .. }) = self.flush.take() else { return FlushEnd::NotBegun };
+        let end = match (stage, flush.number()) {
+            (Stage::Read { confirmed: Some(number) }, _) => FlushEnd::Confirmed(number),
+            (Stage::Answered(Outcome::Committed), Some(flush)) => FlushEnd::Committed { flush, new_period },
+            (Stage::Sent | Stage::Answered(Outcome::Unknown), _) => FlushEnd::Unknown,
+            _ => FlushEnd::RolledBack,
+        };
         self.tracker.end_flush(flush, stage.outcome());
+        end
     }
 
     /// Changes whenever the account does.
@@ -134,7 +215,7 @@ impl Ledger {
     /// All that is not in the database for certain, if the process died now.
     pub(crate) fn account(&mut self) -> Account {
         let left_over = match &mut self.flush {
-            Some(OpenFlush { flush, stage }) => self.tracker.left_over_after(flush, stage.outcome()),
+            Some(OpenFlush { flush, stage, .. }) => self.tracker.left_over_after(flush, stage.outcome()),
             None => self.tracker.left_over().clone(),
         };
         Account { last_flush: self.last_flush, left_over }
@@ -144,5 +225,39 @@ impl Ledger {
     pub(crate) fn left_over(&mut self) -> &LeftOver {
         debug_assert!(self.flush.is_none(), "an open flush carries a part of what is left over");
         self.tracker.left_over()
+    }
+}
+
+impl From<&Stored> for boundary_usage_tracker::Stored {
+    fn from(stored: &Stored) -> Self {
+        let uniques = stored.uniques.as_ref().map(|uniques| StoredUniques {
+            workspaces: uniques.workspaces.sketch.clone(),
+            users: uniques.users.sketch.clone(),
+        });
+        Self { last_flush: stored.last_flush, uniques }
+    }
+}
+
+impl From<boundary_usage_tracker::Update> for Update {
+    fn from(update: boundary_usage_tracker::Update) -> Self {
+        use boundary_usage_tracker::UniquesUpdate as Planned;
+        let uniques = match &update.uniques {
+            Planned::Delta(uniques) => UniquesUpdate::Delta(uniques.into()),
+            Planned::Cumulative(uniques) => UniquesUpdate::Cumulative(uniques.into()),
+            Planned::Unchanged => UniquesUpdate::Unchanged,
+        };
+        Self { flush: update.flush, uniques, allowed: update.allowed, denied: update.denied }
+    }
+}
+
+impl From<&boundary_usage_tracker::Uniques> for Uniques {
+    fn from(uniques: &boundary_usage_tracker::Uniques) -> Self {
+        Self { workspaces: (&uniques.workspaces).into(), users: (&uniques.users).into() }
+    }
+}
+
+impl From<&UniqueSketch> for UniqueSet {
+    fn from(sketch: &UniqueSketch) -> Self {
+        Self { count: sketch.count(), sketch: sketch.to_bytes() }
     }
 }

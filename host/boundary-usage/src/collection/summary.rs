@@ -87,7 +87,7 @@ impl SummaryBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] when a sketch of it is damaged.
+    /// [`Error::Refused`] when a sketch of it is damaged or made up.
     pub(crate) fn add(&mut self, row: &TakenRow) -> Result<(), Error> {
         let summary = &mut self.summary;
         if is_stale(row, self.period.now, self.max_staleness) {
@@ -102,8 +102,9 @@ impl SummaryBuilder {
         self.workspaces = self.workspaces.union(&sketches.0);
         self.users = self.users.union(&sketches.1);
         summary.replicas += 1;
-        add(&mut summary.replica_workspaces_sum, workspaces.count);
-        add(&mut summary.replica_users_sum, users.count);
+        // By the sketches: the counts beside them are what the replica says.
+        add(&mut summary.replica_workspaces_sum, sketches.0.count());
+        add(&mut summary.replica_users_sum, sketches.1.count());
         add(&mut summary.allowed_requests, row.allowed);
         add(&mut summary.denied_requests, row.denied);
         Ok(())
@@ -127,12 +128,17 @@ fn add(sum: &mut u64, count: u64) {
 }
 
 fn sketch(replica: Uuid, name: &str, set: &UniqueSet) -> Result<UniqueSketch, Error> {
-    UniqueSketch::from_bytes(&set.sketch).map_err(|error| {
-        let what = format!("the {name} sketch of replica {replica} is damaged: {error}");
-        let hint =
-            "nothing was deleted. Restore the replica's row of boundary_usage_stats, or delete it and lose its usage";
-        Error::Refused { message: format!("{what}; {hint}") }
-    })
+    let fault = match UniqueSketch::from_bytes(&set.sketch) {
+        Ok(sketch) if sketch.is_plausible() => return Ok(sketch),
+        Ok(_) => {
+            "made up: no ids lead to these hashes and this theta, and it would falsify the count of all replicas".into()
+        }
+        Err(error) => format!("damaged: {error}"),
+    };
+    let what = format!("the {name} sketch of replica {replica} is {fault}");
+    let hint =
+        "nothing was deleted. Restore the replica's row of boundary_usage_stats, or delete it and lose its usage";
+    Err(Error::Refused { message: format!("{what}; {hint}") })
 }
 
 #[cfg(test)]

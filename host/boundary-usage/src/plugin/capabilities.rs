@@ -4,18 +4,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use boundary_usage_tracker::{HashingKey, InDoubt, LeftOver, Outcome, REQUESTS_MAX, Snapshot, UniqueSketch};
+use boundary_usage_tracker::{HashingKey, InDoubt, LeftOver, Outcome, Snapshot, UniqueSketch};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 use wasmtime::component::{Accessor, HasSelf, Resource, ResourceTable};
 use wasmtime::{Result as Trap, StoreLimits};
 
 use super::bindings::boundary::usage::{locks, transactions, types};
+use super::comparison;
 use super::transaction::{Beginning, Granted, Transaction};
 use crate::checkpoint::Keeper;
 use crate::database::{Database, Stored, UniqueSet, Uniques, UniquesUpdate, Update};
 use crate::error::{Error, chain};
-use crate::ledger::Ledger;
+use crate::ledger::{Forgotten, Ledger};
 
 /// The state behind one instance.
 pub(super) struct Capabilities {
@@ -29,6 +30,8 @@ pub(super) struct Capabilities {
     pub(super) entered: Arc<AtomicU64>,
     /// The transaction of a flush that has just been called, until the component begins it.
     pub(super) beginning: Option<Beginning>,
+    /// A flush was called and has not returned. Outside of it, no transaction may be begun.
+    pub(super) flushing: bool,
     pub(super) transaction_open: bool,
     /// Told when the component has taken the snapshot of the flush that was called.
     pub(super) snapshot_taken: Option<oneshot::Sender<()>>,
@@ -53,6 +56,18 @@ impl Grants {
     /// Has the database begin the transaction of a flush.
     pub(super) fn begin(&self) -> Beginning {
         Beginning::start(&self.database, self.replica, self.flush_timeout)
+    }
+
+    /// The component has read what is stored.
+    fn stored_read(&self, stored: &Stored) {
+        if let Some(Forgotten { confirmed, stored }) = self.ledger().stored_read(stored) {
+            tracing::warn!(
+                replica = %self.replica, confirmed, stored,
+                "the database no longer has flushes that it had confirmed: a backup was restored, or a standby that lagged \
+                 behind took over; what flushes {} to {confirmed} carried is lost, unless a collected period holds it",
+                stored + 1
+            );
+        }
     }
 
     /// An error says that the commit must not be sent.
@@ -104,11 +119,14 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
             if replica != capabilities.grants.replica {
                 return Err(refused(format!("replica {replica} is not the component's own")));
             }
+            if !capabilities.flushing {
+                return Err(refused("a transaction can be begun in a flush only"));
+            }
             if capabilities.transaction_open {
                 return Err(refused("the component has a transaction open"));
             }
             if !capabilities.grants.ledger().flush_begins() {
-                return Err(refused("there is nothing to flush, or this flush has sent its commit"));
+                return Err(refused("there is nothing to flush, or this flush has read what is stored already"));
             }
             if let Some(snapshot_taken) = capabilities.snapshot_taken.take() {
                 // Whoever waited for it may have gone on without.
@@ -155,8 +173,8 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
             Ok(match read {
                 Ok((open, stored)) => {
                     transaction.put_back(open);
-                    transaction.granted.has_row = Some(stored.uniques.is_some());
-                    capabilities.grants.ledger().last_flush_read(stored.last_flush);
+                    transaction.granted.has_read = true;
+                    capabilities.grants.stored_read(&stored);
                     Ok(stored.into())
                 }
                 Err(error) => Err(error.into()),
@@ -169,26 +187,20 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<Capabilities
         transaction: Resource<Transaction>,
         update: types::Update,
     ) -> Trap<Result<bool, types::Error>> {
-        let update = match checked(update) {
-            Ok(update) => update,
-            Err(error) => return Ok(Err(error)),
-        };
         // It is sent with the commit.
         accessor.with(|mut access| {
-            let transaction = access.get().table.get_mut(&transaction)?;
-            let Granted { cutover: true, replica: true, has_row: Some(has_row) } = transaction.granted else {
+            let capabilities = access.get();
+            let transaction = capabilities.table.get_mut(&transaction)?;
+            let Granted { cutover: true, replica: true, has_read: true } = transaction.granted else {
                 return Ok(Err(refused("to upsert needs the cutover lock, the replica's lock, and a read")));
             };
             if transaction.update.is_some() {
                 return Ok(Err(refused("the transaction has an upsert already")));
             }
-            let new_period = matches!(update.uniques, UniquesUpdate::Delta(_));
-            if new_period == has_row {
-                return Ok(Err(refused(
-                    "the update does not fit what was read: a delta begins a row, and all else needs one",
-                )));
-            }
-            transaction.update = Some(update);
+            let planned = capabilities.grants.ledger().planned();
+            let planned = comparison::of_updates(planned, update.into()).map_err(wasmtime::Error::msg)?;
+            let new_period = matches!(planned.uniques, UniquesUpdate::Delta(_));
+            transaction.update = Some(planned);
             Ok(Ok(new_period))
         })
     }
@@ -255,36 +267,6 @@ fn refused(message: impl Into<String>) -> types::Error {
     types::Error::Refused(message.into())
 }
 
-/// A component's numbers and sketches are untrusted: a damaged sketch would stop every later collection.
-fn checked(update: types::Update) -> Result<Update, types::Error> {
-    Ok(Update {
-        flush: in_range("flush number", update.flush)?,
-        uniques: match update.uniques {
-            types::UniquesUpdate::Delta(uniques) => UniquesUpdate::Delta(checked_uniques(uniques)?),
-            types::UniquesUpdate::Cumulative(uniques) => UniquesUpdate::Cumulative(checked_uniques(uniques)?),
-            types::UniquesUpdate::Unchanged => UniquesUpdate::Unchanged,
-        },
-        allowed: in_range("count of allowed requests", update.allowed)?,
-        denied: in_range("count of denied requests", update.denied)?,
-    })
-}
-
-fn checked_uniques(uniques: types::Uniques) -> Result<Uniques, types::Error> {
-    Ok(Uniques { workspaces: checked_set(uniques.workspaces)?, users: checked_set(uniques.users)? })
-}
-
-fn checked_set(set: types::UniqueSet) -> Result<UniqueSet, types::Error> {
-    UniqueSketch::from_bytes(&set.sketch).map_err(|error| refused(format!("the component's sketch: {error}")))?;
-    Ok(UniqueSet { count: in_range("count of unique ids", set.count)?, sketch: set.sketch })
-}
-
-fn in_range(name: &str, value: u64) -> Result<u64, types::Error> {
-    if value > REQUESTS_MAX {
-        return Err(refused(format!("the component's {name} is {value}, beyond 2^63 - 1")));
-    }
-    Ok(value)
-}
-
 impl From<Stored> for types::Stored {
     fn from(stored: Stored) -> Self {
         Self { last_flush: stored.last_flush, uniques: stored.uniques.map(Into::into) }
@@ -294,6 +276,29 @@ impl From<Stored> for types::Stored {
 impl From<Uniques> for types::Uniques {
     fn from(uniques: Uniques) -> Self {
         Self { workspaces: uniques.workspaces.into(), users: uniques.users.into() }
+    }
+}
+
+impl From<types::Update> for Update {
+    fn from(update: types::Update) -> Self {
+        let uniques = match update.uniques {
+            types::UniquesUpdate::Delta(uniques) => UniquesUpdate::Delta(uniques.into()),
+            types::UniquesUpdate::Cumulative(uniques) => UniquesUpdate::Cumulative(uniques.into()),
+            types::UniquesUpdate::Unchanged => UniquesUpdate::Unchanged,
+        };
+        Self { flush: update.flush, uniques, allowed: update.allowed, denied: update.denied }
+    }
+}
+
+impl From<types::Uniques> for Uniques {
+    fn from(uniques: types::Uniques) -> Self {
+        Self { workspaces: uniques.workspaces.into(), users: uniques.users.into() }
+    }
+}
+
+impl From<types::UniqueSet> for UniqueSet {
+    fn from(set: types::UniqueSet) -> Self {
+        Self { count: set.count, sketch: set.sketch }
     }
 }
 

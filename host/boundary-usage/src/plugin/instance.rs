@@ -20,6 +20,7 @@ use wasmtime::{Store, StoreLimitsBuilder, UpdateDeadline};
 use super::bindings::boundary::usage::types;
 use super::bindings::{Tracker, TrackerPre};
 use super::capabilities::{Capabilities, Grants, from_component};
+use super::comparison;
 use super::engine::{TickingEngine, Ticks};
 use crate::activity::Activity;
 use crate::error::Error;
@@ -80,6 +81,7 @@ impl Instance {
             left_over: Some(grants.ledger().left_over().into()),
             entered: entered.clone(),
             beginning: None,
+            flushing: false,
             transaction_open: false,
             snapshot_taken: None,
         };
@@ -169,19 +171,32 @@ impl Calls<'_> {
         self.meter.enter();
         self.flush_deadline.0.set(Some(Instant::now() + self.grants.flush_timeout * FLUSH_LIMITS));
         // Where there is nothing to flush, no transaction is opened.
-        let beginning = self.grants.ledger().has_to_flush().then(|| self.grants.begin());
+        let due = self.grants.ledger().has_to_flush();
+        let beginning = due.then(|| self.grants.begin());
         self.accessor.with(|mut access| {
             let capabilities = access.data_mut();
+            capabilities.flushing = true;
             (capabilities.beginning, capabilities.snapshot_taken) = (beginning, Some(snapshot_taken));
         });
         let replica = uuid(self.grants.replica);
         let flushed = self.tracker.call_flush(self.accessor, replica).await.map_err(broken)?;
         poll_fn(|context| self.accessor.poll_no_interesting_tasks(context)).await;
         self.flush_deadline.0.set(None);
-        // Of a component that did not begin it.
-        self.accessor.with(|mut access| access.data_mut().beginning = None);
-        self.grants.ledger().flush_ends();
-        flushed.map(Into::into).map_err(from_component)
+        let left_open = self.accessor.with(|mut access| {
+            let capabilities = access.data_mut();
+            capabilities.flushing = false;
+            // Of a component that did not begin it.
+            capabilities.beginning = None;
+            capabilities.transaction_open
+        });
+        if left_open {
+            // Its store goes, and with it the transaction, which is rolled back.
+            return Err(broken(wasmtime::Error::msg("it ended its flush with a transaction open")));
+        }
+        let end = self.grants.ledger().flush_ends();
+        let flushed = flushed.map(Into::into).map_err(from_component);
+        comparison::of_results(end, &flushed, due)?;
+        flushed
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! This module is the only one that knows the component runtime. Inside, `engine` and `cache` see to compiled code,
 //! `contract` says what a component lacks, `capabilities` are the functions that a component may call, `transaction` is
-//! what they act on, and `instance` runs it.
+//! what they act on, `comparison` compares what it writes with the host's own account, and `instance` runs it.
 
 mod bindings;
 mod cache;
 mod capabilities;
+mod comparison;
 mod contract;
 mod engine;
 mod instance;

@@ -36,8 +36,7 @@ pub struct Transaction {
 pub(super) struct Granted {
     pub(super) cutover: bool,
     pub(super) replica: bool,
-    /// Once it has read: whether the replica has a row in the open period.
-    pub(super) has_row: Option<bool>,
+    pub(super) has_read: bool,
 }
 
 impl Transaction {
