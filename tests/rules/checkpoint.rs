@@ -61,14 +61,15 @@ impl Process {
             let path = entry.unwrap().path();
             fs::copy(&path, left.path().join(path.file_name().unwrap())).unwrap();
         }
-        self.faults.inject(Fault::Begin);
+        (0..10_000).for_each(|_| self.faults.inject(Fault::Begin));
         left
     }
 }
 
 pub(crate) fn options(clock: Clock, state: &Path) -> Options {
     let flush_interval = Duration::from_secs(1_000_000_000);
-    Options { clock, flush_interval, state_directory: Some(state.to_owned()), ..Options::default() }
+    let shutdown_timeout = Duration::from_secs(5);
+    Options { clock, flush_interval, shutdown_timeout, state_directory: Some(state.to_owned()), ..Options::default() }
 }
 
 pub(crate) fn new_state() -> TempDir {
@@ -251,7 +252,7 @@ async fn d5_a_shutdown_leaves_an_empty_checkpoint_and_a_failed_one_leaves_everyt
     let database = model();
     let first = Process::start(&database, new_state()).await;
     first.track(1, 5, 2);
-    first.faults.inject(Fault::Upsert);
+    (0..10_000).for_each(|_| first.faults.inject(Fault::Upsert));
     first.tracker.shutdown().await.unwrap_err();
     assert_eq!(first.checkpoint().unwrap().requests(), (5, 2));
     let second = Process::start(&database, first.state).await;

@@ -8,6 +8,8 @@
 mod checkpoint;
 /// The files of the state directory: of other databases, unreadable, stale after a failover.
 mod state_files;
+/// The end of a tracker: how long it tries to flush, and what its callers get when its thread is gone.
+mod worker;
 /// A component whose updates or results are false, or that leaves a transaction open.
 mod false_updates;
 /// Compiled components, kept between processes.

@@ -12,6 +12,7 @@ use boundary_usage::{
     Backend, Database, DatabaseStatus, Delivery, DeliveryClaim, Error, HashingKey, Lock, LockMode, OpenPeriod, Purpose,
     Stored, Summary, TakenRow, Transaction, Update,
 };
+use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -33,6 +34,8 @@ pub enum Fault {
     UpsertHeld,
     /// The driver panics as it writes the row.
     UpsertPanics,
+    /// The driver panics when it is asked to roll back, before it does anything.
+    RollbackPanics,
     /// The commit is answered with an error: nothing is applied.
     Commit,
     /// The commit is lost on its way: nothing is applied, and nobody knows.
@@ -230,9 +233,16 @@ impl Transaction for FaultyTransaction {
         Ok(())
     }
 
-    async fn rollback(self: Box<Self>) {
-        self.inner.rollback().await;
-        self.faults.seen.send_modify(|seen| seen.rolled_back += 1);
+    /// Not an `async fn`, so that its panic is one of the caller's.
+    fn rollback<'a>(self: Box<Self>) -> BoxFuture<'a, ()>
+    where
+        Self: 'a,
+    {
+        assert!(!self.faults.strikes(Fault::RollbackPanics), "injected by the test");
+        Box::pin(async move {
+            self.inner.rollback().await;
+            self.faults.seen.send_modify(|seen| seen.rolled_back += 1);
+        })
     }
 }
 

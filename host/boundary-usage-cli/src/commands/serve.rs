@@ -220,7 +220,14 @@ pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCod
     };
     let Running { service, database, collector, deliverer, _http } = started?;
 
-    let signal = stop.next().await;
+    let signal = tokio::select! {
+        signal = stop.next() => signal,
+        // Nothing can be counted any more: a supervisor may start the process again.
+        () = service.tracker().stopped() => bail!(
+            "the tracker has ended by a panic; activity since the last checkpoint, or without one since the last flush, is \
+             lost"
+        ),
+    };
     view.stopping();
     info!(signal = signal.name, "stopping: no new clients, draining, flushing");
     // A collection in progress is rolled back; another replica does it, or the next start of this one.

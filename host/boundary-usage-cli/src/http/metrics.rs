@@ -54,6 +54,11 @@ fn of_tracker(tracker: &TrackerStatus) -> Vec<MetricFamily> {
             "Accepted activities that are not in the database yet.",
             one(tracker.pending_activities),
         ),
+        counter(
+            "forgotten_flushes_total",
+            "Flushes that the database had confirmed and later no longer had: an old backup, or a standby that lagged behind.",
+            one(tracker.forgotten_flushes),
+        ),
         counter("component_restarts_total", "Components replaced because they broke.", one(tracker.restarts)),
         gauge(
             "component_failures_in_a_row",
@@ -226,6 +231,7 @@ mod tests {
             flushes: 1,
             idle_flushes: 2,
             failed_flushes: 4,
+            forgotten_flushes: 3,
             flush_durations: FlushDurations::default(),
             last_success: Some(DateTime::UNIX_EPOCH),
             last_error: None,
@@ -233,6 +239,7 @@ mod tests {
             restarts_in_a_row: 2,
             last_restart: None,
             restart_wait_ms,
+            stopped: false,
             checkpoint: Some(CheckpointStatus {
                 path: "state/checkpoint".into(),
                 restored: false,
@@ -258,11 +265,14 @@ mod tests {
             "boundary_usage_component_restarts_total 2",
             "boundary_usage_component_failures_in_a_row 2",
             "boundary_usage_component_restart_wait_seconds 1.6",
+            "boundary_usage_forgotten_flushes_total 3",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
         }
         assert!(broken.not_ready().unwrap().contains("replaced after 1600 ms"));
         assert_eq!(local(tracker(2, None, DateTime::UNIX_EPOCH)).not_ready(), None);
+        let stopped = TrackerStatus { stopped: true, ..tracker(0, None, DateTime::UNIX_EPOCH) };
+        assert!(local(stopped).not_ready().unwrap().contains("tracker has ended"));
     }
 
     #[test]

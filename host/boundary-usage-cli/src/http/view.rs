@@ -205,6 +205,9 @@ impl Local {
     pub(super) fn not_ready(&self) -> Option<String> {
         match (self.state, &self.tracker) {
             (State::Stopping, _) => Some("it stops".into()),
+            (State::Running, Some(tracker)) if tracker.stopped => {
+                Some("the tracker has ended by a panic, which its log shows; restart the process".into())
+            }
             (State::Running, Some(tracker)) => match tracker.restart_wait_ms {
                 Some(wait) => {
                     let failures = tracker.restarts_in_a_row;

@@ -32,7 +32,7 @@ impl Schedule {
             Err(_) => self.retry,
         };
         self.retry = if outcome.is_err() { (self.retry * 2).min(RETRY_MAX) } else { RETRY_MIN };
-        wait + jitter(wait, random)
+        wait.saturating_add(jitter(wait, random))
     }
 }
 

@@ -8,20 +8,22 @@ mod owner;
 mod schedule;
 mod span;
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 pub use self::durations::FlushDurations;
 use self::intake::Intake;
-use self::owner::{Command, Owner, flush_loop};
+use self::owner::{Command, Owner, Reply, Stop, flush_loop};
 use crate::activity::Activity;
 use crate::checkpoint::{CheckpointStatus, Keeper};
 use crate::error::{Error, TrackError, chain};
+use crate::ledger::Ledger;
 use crate::options::Options;
 use crate::plugin::{Grants, Instance, Plugin};
 
@@ -40,6 +42,7 @@ struct Shared {
     shutdown_timeout: Duration,
     intake: Intake,
     counters: Mutex<Counters>,
+    ledger: Arc<Mutex<Ledger>>,
     keeper: Option<Arc<Keeper>>,
 }
 
@@ -99,6 +102,9 @@ pub struct TrackerStatus {
     pub idle_flushes: u64,
     /// Flushes that failed.
     pub failed_flushes: u64,
+    /// Flushes that the database had confirmed and later no longer had, because a backup was restored or a standby that
+    /// lagged behind took over. What they carried is lost, unless a collected period holds it.
+    pub forgotten_flushes: u64,
     /// How long they took.
     pub flush_durations: FlushDurations,
     /// When a flush last did not fail, be it that it had nothing to do; by this machine's clock.
@@ -115,6 +121,8 @@ pub struct TrackerStatus {
     /// as long at each further one in a row, up to 30 s. Meanwhile activity is accepted as ever, and nothing is flushed.
     /// `None` while a component runs.
     pub restart_wait_ms: Option<u64>,
+    /// Whether the tracker's work has ended: after a shutdown, or because its thread panicked. It then accepts nothing more.
+    pub stopped: bool,
     /// How the checkpoints fare; `None` without a state directory.
     pub checkpoint: Option<CheckpointStatus>,
 }
@@ -148,13 +156,14 @@ impl Tracker {
             shutdown_timeout: options.shutdown_timeout,
             intake: Intake::new(options.intake_capacity),
             counters: Mutex::new(Counters::new()),
+            ledger: grants.ledger.clone(),
             keeper: grants.keeper.clone(),
         });
         if let Some(keeper) = &shared.keeper {
             keeper.start(&options);
         }
         let (commands, receiver) = mpsc::channel(1);
-        let owner = Owner { plugin, grants, options, shared: shared.clone(), commands: receiver };
+        let owner = Owner { plugin, grants, options, shared: shared.clone(), commands: receiver, stop: None };
         (Self { shared, commands }, owner)
     }
 
@@ -212,18 +221,22 @@ impl Tracker {
         self.command(Command::Flush).await
     }
 
-    /// Accepts nothing more, flushes once more and stops. Any clone may call it, once. It waits no longer than
-    /// `shutdown_timeout` for the database, and as long again for the disk of a checkpoint.
+    /// Accepts nothing more, flushes for the last time and stops. Any clone may call it, once.
+    ///
+    /// A last flush that fails is tried again until `shutdown_timeout` is over; so is one whose commit has no reply, which
+    /// resolves it. For the disk of a checkpoint, `shutdown` waits as long again.
     ///
     /// # Errors
     ///
-    /// When the last flush failed, or [`Error::TimedOut`] when it took longer than `shutdown_timeout`: what was tracked
-    /// since the last flush that succeeded is then not in the database. With a state directory it is in the checkpoint,
-    /// unless [`TrackerStatus::checkpoint`] has an error, and the next start goes on from it.
+    /// The error of the last attempt, or [`Error::TimedOut`] when `shutdown_timeout` was over in the middle of one: what was
+    /// tracked since the last flush that succeeded is then not in the database. With a state directory it is in the
+    /// checkpoint, unless [`TrackerStatus::checkpoint`] has an error, and the next start goes on from it.
     pub async fn shutdown(&self) -> Result<Flushed, Error> {
         let limit = self.shared.shutdown_timeout;
+        let deadline = Instant::now() + limit;
         self.shared.intake.close();
-        let stopped = tokio::time::timeout(limit, self.command(Command::Stop)).await;
+        let stop = self.command(|reply| Command::Stop(Stop { deadline, reply: Some(reply) }));
+        let stopped = tokio::time::timeout_at(deadline, stop).await;
         let stopped = stopped.unwrap_or(Err(Error::TimedOut { action: "the last flush", limit }));
         if let Some(keeper) = &self.shared.keeper {
             keeper.close(limit).await;
@@ -231,11 +244,17 @@ impl Tracker {
         stopped
     }
 
+    /// Waits until the tracker's work has ended: after a [`shutdown`](Self::shutdown), or because its thread panicked.
+    pub async fn stopped(&self) {
+        self.commands.closed().await;
+    }
+
     /// What the tracker knows of itself.
     pub fn status(&self) -> TrackerStatus {
         // In this order, so that no more are handed on than accepted.
         let handed_on = self.shared.intake.handed_on();
         let activities = self.shared.intake.accepted();
+        let forgotten_flushes = self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner).forgotten_flushes();
         let counters = self.shared.counters();
         TrackerStatus {
             replica: self.shared.replica,
@@ -247,6 +266,7 @@ impl Tracker {
             flushes: counters.flushes,
             idle_flushes: counters.idle_flushes,
             failed_flushes: counters.failed_flushes,
+            forgotten_flushes,
             flush_durations: counters.flush_durations,
             last_success: counters.last_success,
             last_error: counters.last_error.clone(),
@@ -254,11 +274,12 @@ impl Tracker {
             restarts_in_a_row: counters.restarts_in_a_row,
             last_restart: counters.last_restart.clone(),
             restart_wait_ms: counters.restart_wait.map(|wait| wait.as_millis().try_into().unwrap_or(u64::MAX)),
+            stopped: self.commands.is_closed(),
             checkpoint: self.shared.keeper.as_ref().map(|keeper| keeper.status()),
         }
     }
 
-    async fn command(&self, command: fn(oneshot::Sender<Result<Flushed, Error>>) -> Command) -> Result<Flushed, Error> {
+    async fn command(&self, command: impl FnOnce(Reply) -> Command) -> Result<Flushed, Error> {
         let (reply, flushed) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| Error::Stopped)?;
         flushed.await.unwrap_or_else(|_| {
@@ -324,7 +345,7 @@ impl Shared {
     }
 
     fn counters(&self) -> MutexGuard<'_, Counters> {
-        self.counters.lock().expect("no holder of this lock panics")
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::schedule::Schedule;
@@ -22,13 +23,23 @@ use crate::tracker::Flushed;
 /// How many activities cross into the component at once.
 const BATCH_MAX: usize = 4_096;
 
-type Reply = oneshot::Sender<Result<Flushed, Error>>;
+/// The first wait after a last flush that failed; it doubles with every further one. Short, because the process waits.
+const LAST_FLUSH_RETRY_MIN: Duration = Duration::from_millis(50);
+const LAST_FLUSH_RETRY_MAX: Duration = Duration::from_secs(1);
+
+pub(super) type Reply = oneshot::Sender<Result<Flushed, Error>>;
 
 pub(super) enum Command {
     /// Flush what was accepted before this command.
     Flush(Reply),
-    /// Flush, and end.
-    Stop(Reply),
+    /// Flush until that succeeds, or until the deadline, and end.
+    Stop(Stop),
+}
+
+pub(super) struct Stop {
+    pub(super) deadline: Instant,
+    /// `None` if nothing waits for the outcome.
+    pub(super) reply: Option<Reply>,
 }
 
 pub(super) struct Owner {
@@ -37,6 +48,22 @@ pub(super) struct Owner {
     pub(super) options: Options,
     pub(super) shared: Arc<Shared>,
     pub(super) commands: mpsc::Receiver<Command>,
+    /// Set once the tracker is to end.
+    pub(super) stop: Option<Stop>,
+}
+
+/// Whatever ends the owner, a panic among them: nothing would take what is accepted after that.
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.intake.close();
+        if std::thread::panicking() {
+            tracing::error!(
+                replica = %self.shared.replica,
+                "the tracker's thread panicked; it accepts nothing more, and what it had not flushed is in its checkpoint \
+                 or lost: restart the process, and report the panic"
+            );
+        }
+    }
 }
 
 /// How a stretch of work with one instance ended.
@@ -64,8 +91,15 @@ impl Owner {
             };
             self.grants.ledger().flush_ends();
             let wait = self.shared.broke(&error);
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(replica = %self.grants.replica, error, ?wait, "the component broke, and is replaced after a wait");
+            let cause = &error as &dyn std::error::Error;
+            tracing::error!(
+                replica = %self.grants.replica, error = cause, ?wait,
+                "the component broke, and is replaced after a wait"
+            );
+            if let Some(stop) = self.stop.take_if(|stop| Instant::now() + wait >= stop.deadline) {
+                answer(stop.reply, Err(error));
+                return;
+            }
             self.record_meanwhile(wait).await;
             instance = self.instantiate().await;
             if instance.is_ok() {
@@ -96,42 +130,68 @@ impl Owner {
     /// One event after the other: the end of a flush, a command, activity.
     async fn work(&mut self, calls: &Calls<'_>) -> Result<End, Error> {
         let mut buffer = Vec::new();
-        loop {
+        while self.stop.is_none() {
             tokio::select! {
                 biased;
-                command = self.commands.recv() => {
-                    // Without a command the last handle is gone: flush what it left.
-                    let (reply, stop) = match command {
-                        Some(Command::Flush(reply)) => (Some(reply), false),
-                        Some(Command::Stop(reply)) => (Some(reply), true),
-                        None => (None, true),
-                    };
-                    if stop {
-                        self.shared.intake.close();
+                command = self.commands.recv() => match command {
+                    Some(Command::Flush(reply)) => {
+                        let flushed = self.flush(calls, &mut buffer).await?;
+                        answer(Some(reply), flushed);
+                        // On one thread, whoever asked goes on first.
+                        tokio::task::yield_now().await;
                     }
-                    let span = span::of_flush(self.shared.replica);
-                    let flushed = self.flush(calls, &mut buffer).instrument(span.clone()).await;
-                    span::end(&span, &flushed);
-                    let flushed = flushed?;
-                    if let Some(reply) = reply {
-                        // Whoever asked may no longer wait.
-                        let _ = reply.send(flushed);
+                    Some(Command::Stop(stop)) => self.stop = Some(stop),
+                    // The last handle is gone: flush what it left.
+                    None => {
+                        let deadline = Instant::now() + self.options.shutdown_timeout;
+                        self.stop = Some(Stop { deadline, reply: None });
                     }
-                    if stop {
-                        return Ok(End::Stopped);
-                    }
-                    // On one thread, whoever asked goes on first.
-                    tokio::task::yield_now().await;
-                }
+                },
                 () = self.shared.intake.filled() => {
                     self.drain(calls, &mut buffer).await?;
                 }
             }
         }
+        self.shared.intake.close();
+        self.flush_until_the_deadline(calls, &mut buffer).await?;
+        Ok(End::Stopped)
+    }
+
+    /// Flushes for the last time, as often as it takes. The error is the component's end; the next instance tries again.
+    async fn flush_until_the_deadline(&mut self, calls: &Calls<'_>, buffer: &mut Vec<Activity>) -> Result<(), Error> {
+        let mut wait = LAST_FLUSH_RETRY_MIN;
+        loop {
+            let flushed = self.flush(calls, buffer).await?;
+            let Some(Stop { deadline, .. }) = self.stop else { return Ok(()) };
+            match flushed {
+                Err(error) if error.is_retryable() && Instant::now() + wait < deadline => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(replica = %self.shared.replica, error, retry_in = ?wait, "the last flush failed");
+                    tokio::time::sleep(wait).await;
+                    wait = wait.saturating_mul(2).min(LAST_FLUSH_RETRY_MAX);
+                }
+                flushed => {
+                    answer(self.stop.take().and_then(|stop| stop.reply), flushed);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// A flush and its span. The outer error is the component's end.
+    async fn flush(&self, calls: &Calls<'_>, buffer: &mut Vec<Activity>) -> Result<Result<Flushed, Error>, Error> {
+        let span = span::of_flush(self.shared.replica);
+        let flushed = self.flush_accepted(calls, buffer).instrument(span.clone()).await;
+        span::end(&span, &flushed);
+        flushed
     }
 
     /// Flushes what was accepted before. The outer error is the component's end.
-    async fn flush(&self, calls: &Calls<'_>, buffer: &mut Vec<Activity>) -> Result<Result<Flushed, Error>, Error> {
+    async fn flush_accepted(
+        &self,
+        calls: &Calls<'_>,
+        buffer: &mut Vec<Activity>,
+    ) -> Result<Result<Flushed, Error>, Error> {
         let begun = self.options.clock.now();
         self.drain(calls, buffer).await?;
         // All that the component has now, and nothing of what it gets meanwhile, is in this flush.
@@ -176,6 +236,13 @@ impl Owner {
             Ok(())
         });
         sweep.await
+    }
+}
+
+/// Replies to the caller of a command, who may no longer wait.
+fn answer(reply: Option<Reply>, flushed: Result<Flushed, Error>) {
+    if let Some(reply) = reply {
+        let _ = reply.send(flushed);
     }
 }
 

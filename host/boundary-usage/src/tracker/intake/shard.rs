@@ -1,6 +1,6 @@
 //! One shard: what waits of a few threads, at best of one, under a lock that no other thread asks for but the owner's.
 
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::pairs::Pairs;
 use super::room::Room;
@@ -64,7 +64,7 @@ impl Shard {
                 if taken == 0 {
                     when_full()?;
                     state.waiters += 1;
-                    state = self.room_again.wait(state).expect(UNPOISONED);
+                    state = self.room_again.wait(state).unwrap_or_else(PoisonError::into_inner);
                     state.waiters -= 1;
                     continue;
                 }
@@ -118,12 +118,11 @@ impl Shard {
         self.lock().accepted
     }
 
+    /// A holder that panicked ends the tracker, which closes the shard.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect(UNPOISONED)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-const UNPOISONED: &str = "no holder of this lock panics";
 
 impl State {
     fn count_one(&mut self) {

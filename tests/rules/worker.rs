@@ -1,0 +1,163 @@
+//! The end of a tracker: how long a shutdown tries to flush, and what callers get when the tracker's work has ended without one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use boundary_usage::{Clock, Database, Error, Flushed, Options, TrackError, Tracker};
+use boundary_usage_tests::databases::TestDatabase;
+use boundary_usage_tests::faults::{Fault, Faults};
+use boundary_usage_tests::model_database::ModelDatabase;
+use boundary_usage_tests::{cue, misbehaving_plugin, plugin, until};
+use uuid::Uuid;
+
+const REPLICA: Uuid = Uuid::from_u128(0xaa);
+
+fn by_hand() -> Options {
+    Options { clock: Clock::manual().0, ..Options::default() }
+}
+
+fn track(tracker: &Tracker, number: u128) -> Result<(), TrackError> {
+    tracker.track(Uuid::from_u128(number), Uuid::from_u128(9), 1, 2)
+}
+
+#[tokio::test]
+async fn d5_a_shutdown_tries_again_whatever_step_of_its_last_flush_fails() {
+    let faults_of_a_flush = [
+        Fault::Begin,
+        Fault::Acquire,
+        Fault::Read,
+        Fault::Upsert,
+        Fault::Commit,
+        Fault::CommitLost,
+        Fault::CommitReplyLost,
+        Fault::UpsertPanics,
+    ];
+    for fault in faults_of_a_flush {
+        let model = ModelDatabase::default();
+        let (database, faults) = Faults::in_front_of(&Database::with_backend(Arc::new(model.clone())));
+        let tracker = plugin().start(REPLICA, database, by_hand()).await.unwrap();
+        track(&tracker, 1).unwrap();
+        // Twice: the second attempt fails, too.
+        (0..2).for_each(|_| faults.inject(fault));
+        let stopped = tracker.shutdown().await;
+        assert!(stopped.is_ok(), "{fault:?}: {stopped:?}");
+        let row = model.tables().rows[&REPLICA].clone();
+        assert_eq!((row.uniques.workspaces.count, row.allowed, row.denied), (1, 1, 2), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn d5_a_shutdown_replaces_a_component_that_breaks_in_its_last_flush() {
+    let model = ModelDatabase::default();
+    let database = Database::with_backend(Arc::new(model.clone()));
+    let tracker = misbehaving_plugin().start(REPLICA, database, by_hand()).await.unwrap();
+    tracker.track(cue(10), Uuid::from_u128(9), 1, 2).unwrap();
+    assert_eq!(tracker.shutdown().await.unwrap(), Flushed::Written { flush: 1, new_period: true });
+    assert_eq!(model.tables().rows[&REPLICA].allowed, 1);
+}
+
+/// The lock of a real SQLite file: each attempt waits 5 s for it, so that one attempt is not enough.
+#[tokio::test]
+async fn d5_a_shutdown_outlasts_a_lock_that_is_held_for_longer_than_one_attempt_waits() -> anyhow::Result<()> {
+    let test = TestDatabase::sqlite()?;
+    let database = test.connect().await?;
+    let tracker = plugin().start(REPLICA, database.clone(), by_hand()).await?;
+    track(&tracker, 1)?;
+    let other = test.connect().await?;
+    let holder = other.backend().begin(boundary_usage::Purpose::Collection).await?;
+    let shutdown = tokio::spawn({
+        let tracker = tracker.clone();
+        async move { tracker.shutdown().await }
+    });
+    until(|| tracker.status().failed_flushes > 0 || shutdown.is_finished()).await;
+    holder.rollback().await;
+    assert_eq!(shutdown.await??, Flushed::Written { flush: 1, new_period: true });
+    Ok(())
+}
+
+#[tokio::test]
+async fn d5_a_shutdown_gives_up_at_its_limit_and_reports_the_last_failure() {
+    let model = ModelDatabase::default();
+    let (database, faults) = Faults::in_front_of(&Database::with_backend(Arc::new(model)));
+    let limit = Duration::from_millis(300);
+    let tracker = plugin().start(REPLICA, database, Options { shutdown_timeout: limit, ..by_hand() }).await.unwrap();
+    track(&tracker, 1).unwrap();
+    (0..10_000).for_each(|_| faults.inject(Fault::Begin));
+    let began = std::time::Instant::now();
+    let error = tracker.shutdown().await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. } | Error::TimedOut { .. }), "{error}");
+    assert!(began.elapsed() < 10 * limit, "it took {:?}", began.elapsed());
+    assert!(tracker.status().failed_flushes > 1, "it tried once");
+}
+
+/// Fills the intake of a tracker whose work has ended; a caller that waits for room must be released, too.
+async fn refuses_everything(tracker: &Tracker) {
+    until(|| tracker.try_track(Uuid::from_u128(1), Uuid::from_u128(9), 1, 0) == Err(TrackError::Stopped)).await;
+    let waits = tokio::task::spawn_blocking({
+        let tracker = tracker.clone();
+        move || track(&tracker, 2)
+    });
+    let waited = tokio::time::timeout(Duration::from_secs(10), waits).await.expect("track blocks for ever");
+    assert_eq!(waited.unwrap(), Err(TrackError::Stopped));
+    let flushed = tracker.flush().await;
+    assert!(matches!(flushed, Err(Error::Stopped)), "{flushed:?}");
+    assert!(tracker.shutdown().await.is_err());
+}
+
+#[tokio::test]
+async fn a_tracker_whose_thread_panics_accepts_nothing_more_and_fails_every_command() {
+    let (database, faults) = Faults::in_front_of(&Database::with_backend(Arc::new(ModelDatabase::default())));
+    let options = Options { intake_capacity: 16, ..by_hand() };
+    let tracker = misbehaving_plugin().start(REPLICA, database, options).await.unwrap();
+    faults.inject(Fault::RollbackPanics);
+    // The component reads without the lock, and drops its transaction: the host then rolls it back.
+    tracker.track(cue(23), Uuid::from_u128(9), 1, 0).unwrap();
+    tracker.flush().await.unwrap_err();
+    // Room for as many as the intake holds: without a guard they are accepted, and then block.
+    let blocked = tokio::task::spawn_blocking({
+        let tracker = tracker.clone();
+        move || (1..100).find_map(|number| track(&tracker, number).err())
+    });
+    let blocked = tokio::time::timeout(Duration::from_secs(10), blocked).await.expect("track blocks for ever");
+    assert_eq!(blocked.unwrap(), Some(TrackError::Stopped));
+    refuses_everything(&tracker).await;
+}
+
+#[tokio::test]
+async fn a_tracker_whose_work_is_dropped_accepts_nothing_more() {
+    let database = Database::with_backend(Arc::new(ModelDatabase::default()));
+    let (tracker, work) = plugin().start_local(REPLICA, database, by_hand()).await.unwrap();
+    tracker.try_track(Uuid::from_u128(1), Uuid::from_u128(9), 1, 0).unwrap();
+    drop(work);
+    refuses_everything(&tracker).await;
+}
+
+#[tokio::test]
+async fn durations_beyond_what_makes_sense_are_refused_with_their_limit() {
+    type Set = fn(&mut Options, Duration);
+    let durations: [(&str, Set); 5] = [
+        ("flush_interval", |options, duration| options.flush_interval = duration),
+        ("flush_timeout", |options, duration| options.flush_timeout = duration),
+        ("shutdown_timeout", |options, duration| options.shutdown_timeout = duration),
+        ("checkpoint_interval", |options, duration| options.checkpoint_interval = duration),
+        ("cpu_limit", |options, duration| options.cpu_limit = duration),
+    ];
+    for (name, set) in durations {
+        let mut options = by_hand();
+        set(&mut options, Duration::MAX);
+        let database = Database::with_backend(Arc::new(ModelDatabase::default()));
+        let Err(error @ Error::Configuration { .. }) = plugin().start(REPLICA, database, options).await else {
+            panic!("{name} has no upper bound")
+        };
+        assert!(error.to_string().contains(name) && error.to_string().contains("at most"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_collector_with_an_endless_interval_waits_and_does_not_panic() {
+    let database = Database::with_backend(Arc::new(ModelDatabase::default()));
+    let (clock, _manual) = Clock::manual();
+    let collector = tokio::spawn(async move { database.collect_every(Duration::MAX, Default::default(), clock).await });
+    let ended = tokio::time::timeout(Duration::from_millis(200), collector).await;
+    assert!(ended.is_err(), "{ended:?}");
+}
