@@ -126,3 +126,26 @@ async fn d3_a_stale_checkpoint_counts_nothing_twice_after_a_failover_to_a_laggin
     assert_eq!(next.tracker.shutdown().await.unwrap(), Flushed::Idle);
     assert_eq!(model.tables().rows[&REPLICA].allowed, 1 + 5);
 }
+
+#[tokio::test]
+async fn a_database_that_forgot_confirmed_flushes_is_noticed_and_counted_once() {
+    let model = ModelDatabase::default();
+    let process = after_a_failover(&model).await;
+    free_disk(&process.state);
+    assert_eq!(process.tracker.status().forgotten_flushes, 0);
+    for number in [2, 3] {
+        process.tracker.flush().await.unwrap();
+        assert_eq!(process.tracker.status().forgotten_flushes, 2, "flushes 2 and 3, after flush {number}");
+        process.track(9, 1, 0);
+    }
+    // The next process learns of it from its checkpoint.
+    let earlier = model.tables().clone();
+    process.tracker.flush().await.unwrap();
+    process.checkpointed(0).await;
+    let left = process.dies();
+    fail_over(&model, &earlier);
+    let next = Process::start(&connect(&model), left).await;
+    next.track(10, 1, 0);
+    next.tracker.flush().await.unwrap();
+    assert_eq!(next.tracker.status().forgotten_flushes, 1);
+}
