@@ -6,12 +6,6 @@
 
 /// What a crash of the host leaves, and how the next start goes on from it: D3.
 mod checkpoint;
-/// The files of the state directory: of other databases, unreadable, stale after a failover.
-mod state_files;
-/// The end of a tracker: how long it tries to flush, and what its callers get when its thread is gone.
-mod worker;
-/// A component whose updates or results are false, or that leaves a transaction open.
-mod false_updates;
 /// Compiled components, kept between processes.
 mod compile_cache;
 /// A component that breaks or reaches for more than it may.
@@ -20,10 +14,16 @@ mod containment;
 mod contract;
 /// Flushes on both kinds of database: R4, R5, R8, D3, D6.
 mod database;
+/// A component whose updates or results are false, or that leaves a transaction open.
+mod false_updates;
 /// The program itself, killed and started again.
 mod killed;
+/// The files of the state directory: of other databases, unreadable, stale after a failover.
+mod state_files;
 /// What `track` and `flush` promise while they run beside each other: R1 to R4, R10, D2, D3, D5.
 mod tracker;
+/// The end of a tracker: how long it tries to flush, and what its callers get when its thread is gone.
+mod worker;
 
 /// Collections on both kinds of database: C1, C2, C3, D4, D7, D8, D9.
 mod collection;
@@ -78,6 +78,8 @@ mod reading_only;
 /// The command line as a user runs it: answers, exit codes, secrets.
 mod cli;
 
+/// The program under a limit of its address space.
+mod address_space;
 
 /// `replay`: D1 from end to end, bad lines.
 mod replay;

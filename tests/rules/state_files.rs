@@ -50,10 +50,8 @@ type Breakage = fn(&Path);
 
 #[tokio::test]
 async fn a_checkpoint_that_cannot_be_read_stops_the_start_and_stays_where_it_is() {
-    let breakages: [(Breakage, &str); 2] = [
-        (|path| symlink(path, path).unwrap(), "symbolic links"),
-        (|path| fs::create_dir(path).unwrap(), "directory"),
-    ];
+    let breakages: [(Breakage, &str); 2] =
+        [(|path| symlink(path, path).unwrap(), "symbolic links"), (|path| fs::create_dir(path).unwrap(), "directory")];
     for (make_unreadable, reason) in breakages {
         let model = ModelDatabase::default();
         let first = Process::start(&connect(&model), new_state()).await;
@@ -69,7 +67,11 @@ async fn a_checkpoint_that_cannot_be_read_stops_the_start_and_stays_where_it_is(
         assert!(text.contains(&path.display().to_string()) && text.contains(reason), "{text}");
         assert_eq!(named(&left, "damaged"), 0, "it was set aside");
 
-        if path.is_dir() { fs::remove_dir(&path).unwrap() } else { fs::remove_file(&path).unwrap() }
+        if path.is_dir() {
+            fs::remove_dir(&path).unwrap()
+        } else {
+            fs::remove_file(&path).unwrap()
+        }
         fs::rename(&moved, &path).unwrap();
         let second = Process::start(&connect(&model), left).await;
         second.tracker.shutdown().await.unwrap();

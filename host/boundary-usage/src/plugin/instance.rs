@@ -21,7 +21,7 @@ use super::bindings::boundary::usage::types;
 use super::bindings::{Tracker, TrackerPre};
 use super::capabilities::{Capabilities, Grants, from_component};
 use super::comparison;
-use super::engine::{TickingEngine, Ticks};
+use super::engine::{self, TickingEngine, Ticks};
 use crate::activity::Activity;
 use crate::error::Error;
 use crate::options::Options;
@@ -91,7 +91,7 @@ impl Instance {
         limit_computing(&mut store, engine.ticks.clone(), options);
         let meter = Meter { entered, ticks: engine.ticks.clone() };
         meter.enter();
-        let tracker = component.instantiate_async(&mut store).await.map_err(broken)?;
+        let tracker = component.instantiate_async(&mut store).await.map_err(not_started)?;
         Ok(Self { store, tracker, meter, grants })
     }
 
@@ -211,6 +211,11 @@ fn limit_computing(store: &mut Store<Capabilities>, ticks: Ticks, options: &Opti
         }
         Ok(UpdateDeadline::Continue(1))
     });
+}
+
+fn not_started(error: wasmtime::Error) -> Error {
+    let message = format!("the component cannot be started: {}{}", error.root_cause(), engine::address_space_hint());
+    Error::Component { message, source: Some(error.into()) }
 }
 
 fn broken(error: wasmtime::Error) -> Error {

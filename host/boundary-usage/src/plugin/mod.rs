@@ -170,7 +170,7 @@ impl Plugin {
 
 fn compile(engine: &TickingEngine, bytes: &[u8], cache: &CompileCache) -> Result<Component, Error> {
     cache.compile(&engine.engine, bytes).map_err(|error| Error::Component {
-        message: "this is not a WebAssembly component that can be compiled".into(),
+        message: format!("this is not a WebAssembly component that can be compiled{}", engine::address_space_hint()),
         source: Some(error.into()),
     })
 }
