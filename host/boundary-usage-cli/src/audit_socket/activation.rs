@@ -68,8 +68,8 @@ impl PassedSockets {
         if let Some(Passed { path, name, .. }) = self.0.first() {
             let path = path.as_ref().map_or_else(|| "without a path".into(), |path| path.display().to_string());
             bail!(
-                "the supervisor passed the socket {path} (`{name}`), which no configured socket means; give one of them \
-                 this path, or name the descriptor after a configured path (FileDescriptorName=)"
+                "the supervisor passed the socket {path} (`{name}`), which no configured socket means; give \
+                 one of them this path, or name the descriptor after a configured path (FileDescriptorName=)"
             );
         }
         Ok(())

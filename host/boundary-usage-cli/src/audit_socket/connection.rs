@@ -131,7 +131,7 @@ impl Connection {
         tokio::select! {
             ready = self.stream.readable() => return ready,
             () = self.stop.drain.cancelled() => {}
-            () = self.close.cancelled() => debug!(peer = self.peer, "ending an idle connection: another client needs its place"),
+            () = self.close.cancelled() => debug!(peer = self.peer, "ending an idle connection for another client"),
             () = tokio::time::sleep(IDLE_LIMIT) => debug!(peer = self.peer, limit = ?IDLE_LIMIT, "ending an idle connection"),
         }
         self.end()

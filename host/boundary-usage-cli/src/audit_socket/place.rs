@@ -2,9 +2,9 @@
 //!
 //! A client that can connect reports usage in a workspace's name. The file therefore never exists with other
 //! permissions than its own: it is made in a private directory beside its place, gets its mode and group there, listens
-//! there, and is moved to its place as a whole. The private directory is reached by its descriptor alone, so that
-//! nobody who may write to the directory around it can exchange a part of the path. The move replaces a stale file in one
-//! step: a client that looks for the file always finds one.
+//! there, and is moved to its place as a whole. The private directory is reached by its descriptor alone, so that no
+//! other user who may write to the directory around it can exchange a part of the path. The move replaces a stale file
+//! in one step: a client that looks for the file always finds one.
 //!
 //! A stale file is one on which no process listens. Looking and replacing are two steps; a lock on the directory keeps two
 //! servers from taking them at the same time. The lock leaves no file behind.
@@ -21,6 +21,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixSocket};
+use tokio::sync::Mutex;
 use tracing::info;
 
 use super::group::SocketGroup;
@@ -31,6 +32,10 @@ const BACKLOG: u32 = 1_024;
 /// How often, and how long each time, to wait for another process that sets up a socket in the same directory.
 const LOCK_ATTEMPTS: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Held by one task of this process while it sets up a socket. All sockets may lose their files at once, and the lock on
+/// the directory has no queue.
+static SETUP: Mutex<()> = Mutex::const_new(());
 
 /// Which file it is, wherever it is moved: device and inode.
 pub(super) type Identity = (u64, u64);
@@ -51,6 +56,7 @@ pub(super) async fn listen(path: &Path, group: Option<SocketGroup>) -> Result<(U
     let cannot =
         || format!("cannot bind the audit socket {}; its directory must exist and be writable", path.display());
     let name = path.file_name().with_context(|| format!("{} does not end with a file name", path.display()))?;
+    let _turn = SETUP.lock().await;
     let directory = DirectoryLock::take(path).await?;
     check_place(path)?;
     let private = PrivateDirectory::new(parent(path)).with_context(cannot)?;
