@@ -28,7 +28,7 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// If the component cannot be started; no socket file is left then.
+    /// If the component cannot be started. The socket files stay.
     pub async fn start(
         plugin: &Plugin,
         database: Database,
