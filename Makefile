@@ -5,7 +5,7 @@ SECONDS ?= 60
 
 .PHONY: help setup setup-component setup-curl setup-postgres setup-chromium setup-shells setup-groff \
   setup-deploy-tools setup-valgrind demo test \
-  test-python test-node test-pingora page-pictures fuzz simulate bench instructions lint audit release package
+  test-intake test-python test-node test-pingora page-pictures fuzz simulate bench instructions lint audit release package
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -16,7 +16,10 @@ demo: setup-component ## Plays a boundary's traffic through the tracker and prin
 test: setup ## Runs all tests, on SQLite and on a PostgreSQL that they start themselves
 	$(CARGO) test --workspace
 	$(CARGO) test --workspace --features boundary-usage-tests/opentelemetry --test rules -- opentelemetry::
-	$(MAKE) test-python test-node
+	$(MAKE) test-intake test-python test-node
+
+test-intake: ## Explores the interleavings of the intake's threads with a model checker
+	CARGO_TARGET_DIR=$(or $(CARGO_TARGET_DIR),target) $(CARGO) test --manifest-path tests/intake_model/Cargo.toml
 
 test-python: setup ## Builds the Python package and runs its tests, with Rust replicas beside it
 	$(CARGO) build --workspace --bins

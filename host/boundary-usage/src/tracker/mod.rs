@@ -7,6 +7,7 @@ mod intake;
 mod owner;
 mod schedule;
 mod span;
+mod threads;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

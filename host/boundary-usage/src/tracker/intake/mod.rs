@@ -15,15 +15,11 @@ mod pairs;
 mod room;
 mod shard;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
-
-use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use self::room::Room;
 use self::shard::{Pushed, Shard};
+use super::threads::{AtomicBool, AtomicU64, Instant, Mutex, Notify, Ordering, shard_count, thread_number, timeout_at};
 use crate::activity::Activity;
 use crate::error::TrackError;
 
@@ -119,7 +115,7 @@ impl Intake {
         let swept = *self.swept.lock().expect("only the owner locks it");
         if let Some(swept) = swept {
             // A call left over from before the last sweep only makes this one come early.
-            let _ = tokio::time::timeout_at(swept + SWEEP_INTERVAL, self.call.notified()).await;
+            let _ = timeout_at(swept + SWEEP_INTERVAL, self.call.notified()).await;
         }
         loop {
             self.asleep.store(true, Ordering::Relaxed);
@@ -172,24 +168,6 @@ impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.counter.fetch_add(self.activities, Ordering::Relaxed);
     }
-}
-
-/// Four for each processor: a proxy has more threads than one, and those that share a shard get in each other's way.
-fn shard_count() -> usize {
-    static COUNT: OnceLock<usize> = OnceLock::new();
-    *COUNT.get_or_init(|| {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        (4 * processors).next_power_of_two().min(64)
-    })
-}
-
-/// The threads that track, in the order in which they came.
-fn thread_number() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);
-    }
-    NUMBER.with(|number| *number)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! How much may wait in all shards together: room that shards take in blocks, so that they hardly ever meet here.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use super::super::threads::{AtomicUsize, Ordering};
 
 pub(super) struct Room {
     capacity: usize,

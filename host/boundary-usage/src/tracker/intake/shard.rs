@@ -1,7 +1,8 @@
 //! One shard: what waits of a few threads, at best of one, under a lock that no other thread asks for but the owner's.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
+use super::super::threads::{Condvar, Mutex, MutexGuard};
 use super::pairs::Pairs;
 use super::room::Room;
 use crate::activity::Activity;

@@ -1,0 +1,17 @@
+//! The tracker's intake, word for word, on the model checker's threads instead of the system's.
+//!
+//! [loom](https://docs.rs/loom) runs a test once for every order in which its threads can meet, and for every value that
+//! an atomic number may have by the memory model. It reports a deadlock when no thread can run on: a wake-up that is missing.
+//!
+//! The intake takes locks, atomic numbers and wake-ups from `tracker::threads` alone; this crate has a module of that name of
+//! its own, and includes all else from the library.
+
+#![forbid(unsafe_code)]
+
+#[path = "../../../host/boundary-usage/src/activity.rs"]
+mod activity;
+mod error;
+pub mod tracker;
+
+pub use activity::Activity;
+pub use error::TrackError;

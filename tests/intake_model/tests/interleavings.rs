@@ -1,0 +1,125 @@
+//! Every interleaving of push, sweep, close and wake-up, as far as small intakes and few threads show them.
+//!
+//! A test fails if an activity is lost or counted twice, or if a thread waits for ever.
+
+// All of this is tests, also the functions that are not test functions themselves.
+#![allow(clippy::unwrap_used)]
+
+use intake_model::TrackError;
+use intake_model::tracker::Model;
+use loom::sync::Arc;
+use loom::thread::{self, JoinHandle};
+
+/// Switches from a thread that could run on, in one run: most faults need one or two, and all would take hours.
+const PREEMPTIONS: usize = 2;
+
+fn explore(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(PREEMPTIONS);
+    builder.check(model);
+}
+
+/// A thread that pushes these pairs, and returns how many were accepted.
+fn pusher(model: &Arc<Model>, thread: usize, pairs: &'static [u128]) -> JoinHandle<u64> {
+    let model = model.clone();
+    thread::spawn(move || pairs.iter().map(|pair| u64::from(model.push(thread, *pair).is_ok())).sum())
+}
+
+#[test]
+fn the_owner_sleeps_until_a_push_and_misses_none() {
+    explore(|| {
+        let model = Arc::new(Model::new(4, 1));
+        let pushers = [pusher(&model, 0, &[1, 2]), pusher(&model, 0, &[3])];
+        model.own_until(3);
+        assert_eq!(pushers.map(|pusher| pusher.join().unwrap()).iter().sum::<u64>(), 3);
+        assert_eq!((model.accepted(), model.handed_on()), (3, 3));
+    });
+}
+
+#[test]
+fn pushes_of_one_pair_are_added_up_and_none_is_lost() {
+    explore(|| {
+        let model = Arc::new(Model::new(1, 1));
+        let pushers = [pusher(&model, 0, &[7, 7]), pusher(&model, 0, &[7])];
+        model.own_until(3);
+        assert_eq!(pushers.map(|pusher| pusher.join().unwrap()).iter().sum::<u64>(), 3);
+    });
+}
+
+#[test]
+fn a_push_into_a_full_intake_waits_for_the_next_sweep() {
+    explore(|| {
+        let model = Arc::new(Model::new(1, 1));
+        let pushers = [pusher(&model, 0, &[1]), pusher(&model, 0, &[2])];
+        model.own_until(2);
+        assert_eq!(pushers.map(|pusher| pusher.join().unwrap()).iter().sum::<u64>(), 2);
+        assert_eq!((model.accepted(), model.handed_on()), (2, 2));
+    });
+}
+
+#[test]
+fn room_that_one_shard_gives_back_wakes_the_waiters_of_another() {
+    explore(|| {
+        let model = Arc::new(Model::new(1, 2));
+        let pushers = [pusher(&model, 0, &[1]), pusher(&model, 1, &[2])];
+        model.own_until(2);
+        assert_eq!(pushers.map(|pusher| pusher.join().unwrap()).iter().sum::<u64>(), 2);
+        assert_eq!((model.accepted(), model.handed_on()), (2, 2));
+    });
+}
+
+#[test]
+fn close_ends_a_wait_for_room_without_a_sweep() {
+    explore(|| {
+        let model = Arc::new(Model::new(1, 1));
+        let pushers = [pusher(&model, 0, &[1]), pusher(&model, 0, &[2])];
+        model.close();
+        let accepted = pushers.map(|pusher| pusher.join().unwrap()).iter().sum::<u64>();
+        assert!(accepted <= 1, "one place, and no sweep");
+        assert_eq!(model.sweep(), accepted);
+    });
+}
+
+#[test]
+fn what_was_accepted_before_a_close_is_swept_after_it() {
+    explore(|| {
+        let model = Arc::new(Model::new(1, 1));
+        let pushers = [pusher(&model, 0, &[1, 2]), pusher(&model, 0, &[3])];
+        model.close();
+        // As at a shutdown: the last sweep takes all that any push has accepted.
+        let swept = model.sweep();
+        let accepted = pushers.map(|pusher| pusher.join().unwrap()).iter().sum::<u64>();
+        assert_eq!((swept, model.accepted(), model.handed_on()), (accepted, accepted, accepted));
+        assert_eq!(model.push(0, 4), Err(TrackError::Stopped));
+    });
+}
+
+#[test]
+fn close_beside_a_sweep_loses_nothing() {
+    explore(|| {
+        let model = Arc::new(Model::new(2, 2));
+        let pusher = pusher(&model, 1, &[1, 2]);
+        let closing = model.clone();
+        let closer = thread::spawn(move || closing.close());
+        let mut swept = model.sweep();
+        closer.join().unwrap();
+        swept += model.sweep();
+        assert_eq!(swept, pusher.join().unwrap());
+    });
+}
+
+#[test]
+fn a_push_that_does_not_wait_is_refused_or_counted_once() {
+    explore(|| {
+        let model = Arc::new(Model::new(1, 2));
+        let pushing = model.clone();
+        let other = thread::spawn(move || pushing.try_push(1, 2));
+        let own = model.try_push(0, 1);
+        let swept = model.sweep();
+        let results = [own, other.join().unwrap()];
+        let swept = swept + model.sweep();
+        assert_eq!(swept, results.iter().filter(|result| result.is_ok()).count() as u64);
+        assert!(results.iter().all(|result| matches!(result, Ok(()) | Err(TrackError::Full { capacity: 1 }))));
+        assert!(results.iter().any(Result::is_ok));
+    });
+}
