@@ -40,6 +40,12 @@ mod tls;
 /// Delivery of summaries, to a receiver that does what it likes: D7.
 mod delivery;
 
+/// How often a receiver that fails is tried, by one replica and by several.
+mod delivery_back_off;
+
+/// Stored times that a clock which was ahead has left in the future.
+mod future_times;
+
 /// The layer for proxies that are made of tower's services.
 mod tower_layer;
 

@@ -81,7 +81,9 @@ impl Workplace {
         let mut command = Command::new(words.next().expect("there is an outer command or the program"));
         command.args(words).args(arguments).current_dir(self.directory.path());
         command.env_remove("RUST_LOG").env_remove("BOUNDARY_USAGE_DATABASE").env_remove("STATE_DIRECTORY");
-        for name in ["BOUNDARY_USAGE_DELIVER", "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE"] {
+        let certificates = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+        let names = ["BOUNDARY_USAGE_DELIVER", "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"];
+        for name in names.into_iter().chain(certificates) {
             command.env_remove(name).env_remove(name.to_lowercase());
         }
         command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").env_remove("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");

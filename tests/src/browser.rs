@@ -48,9 +48,18 @@ impl Browser {
     ///
     /// When Chromium is not installed.
     pub fn start(javascript: bool) -> Result<Self> {
+        Self::start_with(javascript, &[])
+    }
+
+    /// Starts it with more flags.
+    ///
+    /// # Errors
+    ///
+    /// When Chromium is not installed.
+    pub fn start_with(javascript: bool, flags: &[&str]) -> Result<Self> {
         let profile = tempfile::tempdir()?;
         let mut command = Command::new("sh");
-        command.args(["-c", START, "chromium"]).args(FLAGS);
+        command.args(["-c", START, "chromium"]).args(FLAGS).args(flags);
         command.arg(format!("--user-data-dir={}", profile.path().display()));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot run `sh`")?;
         let commands = child.stdin.take().context("its stdin is a pipe")?;

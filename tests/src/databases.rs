@@ -115,17 +115,30 @@ impl TestDatabase {
         number.context("reading a number")
     }
 
-    /// Moves a stored moment into the past: tests do not wait.
+    /// Moves a stored time into the past: tests do not wait.
     ///
     /// # Errors
     ///
     /// When the database refuses it.
     pub async fn set_back(&self, table: &str, column: &str, seconds: u32) -> Result<()> {
-        let past = if self.is_postgres {
-            format!("{column} - interval '{seconds} seconds'")
+        self.shift(table, column, -i64::from(seconds)).await
+    }
+
+    /// Moves a stored time into the future, as if the database's clock had been ahead when it was written.
+    ///
+    /// # Errors
+    ///
+    /// When the database refuses it.
+    pub async fn set_ahead(&self, table: &str, column: &str, seconds: u32) -> Result<()> {
+        self.shift(table, column, i64::from(seconds)).await
+    }
+
+    async fn shift(&self, table: &str, column: &str, seconds: i64) -> Result<()> {
+        let shifted = if self.is_postgres {
+            format!("{column} + interval '{seconds} seconds'")
         } else {
-            format!("strftime('%Y-%m-%dT%H:%M:%f000Z', {column}, '-{seconds} seconds')")
+            format!("strftime('%Y-%m-%dT%H:%M:%f000Z', {column}, '{seconds} seconds')")
         };
-        self.execute(&format!("UPDATE {table} SET {column} = {past}")).await
+        self.execute(&format!("UPDATE {table} SET {column} = {shifted}")).await
     }
 }

@@ -17,6 +17,10 @@ use serde_json::Value;
 pub enum Answer {
     /// It is answered with this status; a redirect leads to `/elsewhere`.
     Status(u16),
+    /// It is answered with this status, and `Retry-After` with this many seconds.
+    RetryAfter(u16, u32),
+    /// It is answered with this status, and `Retry-After` with the date that is this many seconds ahead.
+    RetryAt(u16, u32),
     /// It is answered with something else than HTTP.
     Nonsense,
     /// The connection ends without an answer.
@@ -129,7 +133,12 @@ impl State {
         self.received.lock().expect("no holder of this lock panics").push(received);
         self.more.notify_all();
         let text = match answer.unwrap_or(Answer::Status(200)) {
-            Answer::Status(status) => status_line(status),
+            Answer::Status(status) => head(status, ""),
+            Answer::RetryAfter(status, seconds) => head(status, &format!("retry-after: {seconds}\r\n")),
+            Answer::RetryAt(status, seconds) => {
+                let date = chrono::Utc::now() + chrono::TimeDelta::seconds(seconds.into());
+                head(status, &date.format("retry-after: %a, %d %b %Y %H:%M:%S GMT\r\n").to_string())
+            }
             Answer::Nonsense => "nonsense\r\n\r\n".into(),
             Answer::HangUp => return Ok(()),
             Answer::Hang => {
@@ -138,7 +147,7 @@ impl State {
             }
             Answer::Late => {
                 stream.read_to_end(&mut Vec::new())?;
-                status_line(200)
+                head(200, "")
             }
         };
         stream.get_mut().write_all(text.as_bytes())?;
@@ -146,8 +155,9 @@ impl State {
     }
 }
 
-fn status_line(status: u16) -> String {
-    format!("HTTP/1.1 {status} as told\r\nlocation: /elsewhere\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+fn head(status: u16, more: &str) -> String {
+    let common = "location: /elsewhere\r\ncontent-length: 0\r\nconnection: close\r\n";
+    format!("HTTP/1.1 {status} as told\r\n{common}{more}\r\n")
 }
 
 fn read(stream: &mut impl BufRead) -> Result<Received> {

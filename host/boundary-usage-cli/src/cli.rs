@@ -97,6 +97,15 @@ pub fn parse_wait(text: &str) -> Result<Duration, String> {
     parse_duration(text, Duration::from_secs(60 * 60), "from 1ms to 1h")
 }
 
+/// Reads the wait after the first failed delivery: no longer than after the last one.
+///
+/// # Errors
+///
+/// If it is not a duration from 1ms to 5m.
+pub fn parse_retry(text: &str) -> Result<Duration, String> {
+    parse_duration(text, Duration::from_secs(5 * 60), "from 1ms to 5m")
+}
+
 /// Reads the time between two flushes.
 ///
 /// # Errors

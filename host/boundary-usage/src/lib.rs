@@ -55,6 +55,7 @@
 #![deny(unsafe_code)]
 
 mod activity;
+pub mod certificates;
 mod checkpoint;
 mod clock;
 mod collection;
@@ -72,8 +73,9 @@ pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStatus};
 pub use clock::{Clock, ManualClock};
 pub use collection::{CollectOptions, Collection, Summary, TakenRow};
 pub use database::{
-    Backend, Database, DatabaseStatus, Delivery, DeliveryClaim, DeliveryStatus, HashingKey, Lock, LockMode, OpenPeriod,
-    PeriodStatus, Purpose, ReplicaStatus, RowStatus, Stored, Transaction, UniqueSet, Uniques, UniquesUpdate, Update,
+    Ages, Backend, DELIVERY_WAIT_MAX, Database, DatabaseStatus, Delivery, DeliveryClaim, DeliveryStatus, HashingKey,
+    Lock, LockMode, OpenPeriod, PeriodStatus, Purpose, ReplicaStatus, RowStatus, Stored, Transaction, UniqueSet,
+    Uniques, UniquesUpdate, Update,
 };
 pub use error::{Error, TrackError};
 pub use options::Options;

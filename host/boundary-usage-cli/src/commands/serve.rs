@@ -15,11 +15,11 @@ use uuid::Uuid;
 
 use super::CANNOT_USE;
 use crate::audit_socket::{BoundSockets, Socket, SocketGroup};
-use crate::cli::{Global, WrongUse, parse_flush_interval, parse_period, parse_wait};
+use crate::cli::{Global, WrongUse, parse_flush_interval, parse_period, parse_retry, parse_wait};
 use crate::configuration::{self, Configuration, parse_address, parse_id, path_fault};
 use crate::delivery::{Deliverer, DeliveryOptions, Endpoint};
 use crate::descriptors;
-use crate::http::{self, Replica, View};
+use crate::http::{self, AllowedHosts, Replica, View, parse_host};
 use crate::output;
 use crate::service::{Service, ServiceReport};
 use crate::signals::StopSignals;
@@ -71,6 +71,13 @@ pub struct Arguments {
     #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     listen: Option<SocketAddr>,
 
+    /// Accept HTTP requests under this host name, too; may be repeated.
+    ///
+    /// Without it, HTTP is served under IP addresses and `localhost` only, so that a web page elsewhere cannot read it by DNS
+    /// rebinding. Name the host by which a monitoring system or a reverse proxy reaches this process.
+    #[arg(long, value_name = "NAME", value_parser = parse_host)]
+    allow_host: Vec<String>,
+
     /// The name of this replica in the database. No two running processes may share one. [default: the one that the
     /// state directory keeps; random with --no-state]
     #[arg(long, value_name = "UUID", value_parser = parse_id)]
@@ -120,12 +127,15 @@ struct DeliveryArguments {
     #[arg(long, value_name = "FILE", requires = "deliver")]
     deliver_token_file: Option<PathBuf>,
 
-    /// Time limit of one attempt. At most 1h.
+    /// Time limit of one attempt; at most 1h.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_wait, requires = "deliver")]
     deliver_timeout: Duration,
 
-    /// The wait after the first failure; it doubles after each further one, up to 5m.
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_wait, requires = "deliver")]
+    /// Wait after the first failure, at most 5m; it doubles with each further one, up to 5m.
+    ///
+    /// Failures count for the destination, not for each summary, and all replicas share the wait. A receiver that sends
+    /// Retry-After waits as long as it says, up to 24h. After a 410 this process delivers nothing until it is restarted.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_retry, requires = "deliver")]
     deliver_retry: Duration,
 }
 
@@ -159,6 +169,7 @@ impl Arguments {
             for socket in &mut configuration.sockets {
                 socket.group = socket.group.or(self.socket_group);
             }
+            configuration.allow_hosts.extend(self.allow_host.iter().cloned());
             return Ok(Configuration { listen: self.listen.or(configuration.listen), ..configuration });
         }
         let (Some(path), Some(workspace), Some(owner)) = (self.socket.clone(), self.workspace, self.owner) else {
@@ -168,7 +179,8 @@ impl Arguments {
             Some(fault) => bail!(WrongUse(fault)),
             None => {
                 let sockets = vec![Socket { path, workspace, owner, ids_ignored: false, group: self.socket_group }];
-                Ok(Configuration { listen: self.listen, ignored_owners: Vec::new(), sockets })
+                let allow_hosts = self.allow_host.clone();
+                Ok(Configuration { listen: self.listen, allow_hosts, ignored_owners: Vec::new(), sockets })
             }
         }
     }
@@ -259,13 +271,13 @@ struct Running {
 
 impl Running {
     async fn start(global: &Global, arguments: Arguments, view: Arc<View>) -> Result<Self> {
-        let Configuration { listen, sockets, .. } = arguments.configuration()?;
+        let Configuration { listen, allow_hosts, sockets, .. } = arguments.configuration()?;
         descriptors::prepare(sockets.len())?;
         Database::check_url(&global.database).context(CANNOT_USE)?;
         // First of all: an address that is in use fails the start before anything is changed, and a supervisor may ask
         // how the start fares.
         let http = match listen {
-            Some(address) => Some(http::start(address, view.clone()).await?),
+            Some(address) => Some(http::start(address, AllowedHosts::new(allow_hosts), view.clone()).await?),
             None => None,
         };
         let (replica, options) = arguments.replica_and_options()?;

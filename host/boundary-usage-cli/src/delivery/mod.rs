@@ -4,6 +4,9 @@
 //! until a 2xx acknowledges it, and then recorded as delivered, once; by whichever replica is alive, because the
 //! database says who is at it and until when. `request` is one attempt, `schedule` the waits between them.
 //!
+//! All summaries go to one destination, so its failures are counted together, in the database: after one, no replica sends
+//! another summary before the wait is over. A receiver that answers 410 gets nothing more from this process.
+//!
 //! A receiver can get a summary twice: when its answer was lost, or came too late. Every attempt carries the same
 //! `Idempotency-Key`, by which it can tell.
 
@@ -20,6 +23,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 pub use self::request::Endpoint;
+use self::request::Failure;
 
 /// At least so often somebody looks for new summaries: other replicas close periods, too.
 const POLL: Duration = Duration::from_secs(2);
@@ -77,15 +81,24 @@ struct Courier {
     endpoint: Arc<Endpoint>,
 }
 
+/// What the courier does next.
+enum Next {
+    /// Looks for a delivery after this time.
+    Look(Duration),
+    /// Sends no more: the receiver is gone.
+    End,
+}
+
 impl Courier {
     async fn run(self, mut stopped: watch::Receiver<bool>) {
         let mut failures = 0;
         while !*stopped.borrow_and_update() {
             let wait = match self.deliver_next().await {
-                Ok(wait) => {
+                Ok(Next::Look(wait)) => {
                     failures = 0;
                     wait
                 }
+                Ok(Next::End) => return,
                 Err(error) => {
                     failures += 1;
                     let error: &dyn std::error::Error = &error;
@@ -98,33 +111,35 @@ impl Courier {
         }
     }
 
-    /// Answers how long to wait for the next.
-    async fn deliver_next(&self) -> Result<Duration, Error> {
+    async fn deliver_next(&self) -> Result<Next, Error> {
         match self.database.claim_delivery(self.endpoint.timeout + LEASE_MARGIN).await? {
-            DeliveryClaim::NothingDue(due) => Ok(schedule::poll(due, POLL, rand::random())),
-            DeliveryClaim::Claimed(delivery) => {
-                self.deliver(&delivery).await?;
-                Ok(Duration::ZERO)
-            }
+            DeliveryClaim::NothingDue(due) => Ok(Next::Look(schedule::poll(due, POLL, rand::random()))),
+            DeliveryClaim::Claimed(delivery) => self.deliver(&delivery).await,
         }
     }
 
-    async fn deliver(&self, delivery: &Delivery) -> Result<(), Error> {
+    async fn deliver(&self, delivery: &Delivery) -> Result<Next, Error> {
         let (period, attempt) = (delivery.summary.period_id, delivery.attempt);
         let (endpoint, sent) = (self.endpoint.clone(), delivery.clone());
         let outcome = tokio::task::spawn_blocking(move || endpoint.send(&sent)).await;
-        let outcome = outcome.unwrap_or_else(|_| Err("the attempt broke down".into()));
-        match outcome {
+        let outcome = outcome.unwrap_or_else(|_| Err("the attempt broke down".to_owned().into()));
+        let Failure { reason: error, retry_after, is_gone } = match outcome {
             Ok(status) => {
                 let was_undelivered = self.database.acknowledge(period).await?;
                 info!(period, attempt, status, was_undelivered, "delivered");
+                return Ok(Next::Look(Duration::ZERO));
             }
-            Err(error) => {
-                let retry_in = schedule::wait_after(self.endpoint.retry, attempt, rand::random());
-                self.database.delivery_failed(delivery, &error, retry_in).await?;
-                warn!(period, attempt, error, ?retry_in, "the delivery failed; it is tried again");
-            }
+            Err(failure) => failure,
+        };
+        // All summaries go to one destination, so its failures count together. The database keeps the others back, too.
+        let wait = schedule::wait_after(self.endpoint.retry, delivery.failures + 1, rand::random());
+        let retry_in = wait.max(retry_after.unwrap_or_default());
+        self.database.delivery_failed(delivery, &error, retry_in).await?;
+        if is_gone {
+            warn!(period, attempt, error, "the delivery failed; this process delivers nothing until it is restarted");
+            return Ok(Next::End);
         }
-        Ok(())
+        warn!(period, attempt, error, ?retry_in, "the delivery failed; it is tried again");
+        Ok(Next::Look(Duration::ZERO))
     }
 }

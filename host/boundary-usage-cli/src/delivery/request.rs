@@ -5,20 +5,42 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, bail};
 use boundary_usage::Delivery;
+use boundary_usage::certificates::{self, Remedies};
 use ureq::http::{HeaderValue, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Error};
 use url::{Host, Url};
 
-use super::DeliveryOptions;
+use super::{DeliveryOptions, schedule};
 use crate::cli::WrongUse;
 
 /// Where the URL is set.
 const SETTING: &str = "--deliver or BOUNDARY_USAGE_DELIVER";
+const REMEDIES: Remedies = Remedies {
+    authority: "name the file of the one that did in SSL_CERT_FILE",
+    plain: "check host and port, or use http:// if the network is trusted",
+};
+
+/// Why an attempt failed, and what the receiver wants.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// In words; holds nothing that the receiver has sent.
+    pub(super) reason: String,
+    /// How long the receiver wants no attempt.
+    pub(super) retry_after: Option<Duration>,
+    /// Whether the receiver wants no attempt any more.
+    pub(super) is_gone: bool,
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self { reason, ..Self::default() }
+    }
+}
 
 /// Where summaries go.
 pub struct Endpoint {
@@ -34,9 +56,12 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// As wrong use, when the URL cannot be used, or not with a token.
+    /// As wrong use, when the URL cannot be used, or not with a token, or when the authorities to trust cannot be read.
     pub fn new(options: &DeliveryOptions) -> Result<Self> {
         let url = check_url(&options.url, options.token_file.is_some())?;
+        if url.scheme() == "https" {
+            certificates::check_variables()?;
+        }
         let Ok(uri) = url.as_str().parse() else { bail!(WrongUse(format!("{SETTING}: the URL cannot be used"))) };
         let config = Agent::config_builder()
             .tls_config(tls())
@@ -53,8 +78,8 @@ impl Endpoint {
         Ok(Self { agent, uri, token_file: token_file.clone(), timeout: *timeout, retry: *retry })
     }
 
-    /// Sends a summary; waits for the answer. Answers the status of an acknowledgement, or why there was none.
-    pub(super) fn send(&self, delivery: &Delivery) -> Result<u16, String> {
+    /// Sends a summary, and waits for the answer. Returns the status of an acknowledgement.
+    pub(super) fn send(&self, delivery: &Delivery) -> Result<u16, Failure> {
         let body = serde_json::to_string(&delivery.summary).map_err(|error| error.to_string())?;
         let mut request = self
             .agent
@@ -65,15 +90,22 @@ impl Endpoint {
             request = request.header("authorization", bearer(file)?);
         }
         let response = request.send(body).map_err(|error| self.failure(&error))?;
-        let status = response.status();
-        match status.as_u16() {
-            status @ 200..=299 => Ok(status),
-            status @ 300..=399 => {
-                Err(format!("the receiver answered {status}, a redirect; name the URL that it leads to"))
+        let status = response.status().as_u16();
+        let hint = match status {
+            200..=299 => return Ok(status),
+            300..=399 => ", a redirect; name the URL that it leads to",
+            401 | 403 => "; check the token",
+            410 => {
+                ": it wants no more summaries. This process sends none before a restart; correct --deliver and restart, \
+                 or mark summaries as delivered with `collect --acknowledge`"
             }
-            status @ (401 | 403) => Err(format!("the receiver answered {status}; see that the token is right")),
-            status => Err(format!("the receiver answered {status}")),
-        }
+            _ => "",
+        };
+        Err(Failure {
+            reason: format!("the receiver answered {status}{hint}"),
+            retry_after: schedule::retry_after(response.headers(), SystemTime::now()),
+            is_gone: status == 410,
+        })
     }
 
     /// Only what is known to hold nothing of the URL or of an answer is passed on.
@@ -85,10 +117,10 @@ impl Endpoint {
             Error::ConnectProxyFailed(_) => "the proxy does not connect to the receiver".into(),
             // How a handshake that fails comes out of the connection.
             Error::Io(error) => match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
-                Some(error) => format!("TLS failed: {error}"),
+                Some(error) => certificates::in_words(error, REMEDIES),
                 None => format!("the connection failed: {}", error.kind()),
             },
-            Error::Rustls(error) => format!("TLS failed: {error}"),
+            Error::Rustls(error) => certificates::in_words(error, REMEDIES),
             Error::Tls(reason) => format!("TLS failed: {reason}"),
             Error::Protocol(_) => "the answer is not HTTP".into(),
             _ => "the request failed".into(),

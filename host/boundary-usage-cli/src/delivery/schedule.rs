@@ -1,16 +1,37 @@
 //! When to try a delivery again; pure.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-/// The longest wait after a failure.
+use boundary_usage::DELIVERY_WAIT_MAX;
+use ureq::http::HeaderMap;
+use ureq::http::header::{DATE, RETRY_AFTER};
+
+/// The longest wait after a failure, unless the receiver asks for more.
 const RETRY_MAX: Duration = Duration::from_secs(5 * 60);
 
-/// How long to wait after this failed attempt, counted from 1: twice as long after each, and up to a half more, so that what
+/// Returns how long to wait after this many failures in a row: twice as long after each, and up to a half more, so that what
 /// failed together is not tried together. `random` is any number.
-pub(super) fn wait_after(first: Duration, attempt: u64, random: u32) -> Duration {
-    let doublings = u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX).min(31);
+pub(super) fn wait_after(first: Duration, failures: u64, random: u32) -> Duration {
+    let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or(u32::MAX).min(31);
     let wait = first.saturating_mul(1 << doublings).min(RETRY_MAX);
     wait + spread(wait / 2, random)
+}
+
+/// Reads how long the receiver wants no attempt: a number of seconds, or a date. At most [`DELIVERY_WAIT_MAX`].
+///
+/// A date is compared with the receiver's own clock, if the answer shows it.
+pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
+    let value = text(RETRY_AFTER)?;
+    let wait = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than a number has are a long time, too.
+        value.parse().map_or(DELIVERY_WAIT_MAX, Duration::from_secs)
+    } else {
+        let until = httpdate::parse_http_date(value).ok()?;
+        let now = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or(now);
+        until.duration_since(now).unwrap_or_default()
+    };
+    Some(wait.min(DELIVERY_WAIT_MAX))
 }
 
 /// How long to wait when nothing is due: until something is, and no longer than `poll`. Replicas do not all ask at once.
@@ -30,10 +51,34 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_a_limit() {
-        let waits: Vec<_> = (1..=11).map(|attempt| wait_after(FIRST, attempt, 0).as_secs()).collect();
+        let waits: Vec<_> = (1..=11).map(|failures| wait_after(FIRST, failures, 0).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         assert_eq!(wait_after(FIRST, u64::MAX, 0), RETRY_MAX);
         assert_eq!(wait_after(FIRST, 3, u32::MAX), Duration::from_secs(6));
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_and_at_most_a_day() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let wait = |value: &str, date: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, value.parse().expect("a header's value"));
+            headers.extend(date.map(|date| (DATE, date.parse().expect("a header's value"))));
+            retry_after(&headers, now).map(|wait| wait.as_secs())
+        };
+        assert_eq!(wait("120", None), Some(120));
+        assert_eq!(wait(" 0 ", None), Some(0));
+        assert_eq!(wait("86401", None), Some(86_400));
+        assert_eq!(wait("99999999999999999999999999", None), Some(86_400));
+        assert_eq!(wait("Sun, 09 Sep 2001 01:47:40 GMT", None), Some(60));
+        assert_eq!(wait("Sun, 09 Sep 2001 01:46:00 GMT", None), Some(0));
+        assert_eq!(wait("Fri, 31 Dec 9999 23:59:59 GMT", None), Some(86_400));
+        // The receiver's clock is an hour behind.
+        let behind = Some("Sun, 09 Sep 2001 00:46:40 GMT");
+        assert_eq!(wait("Sun, 09 Sep 2001 00:47:40 GMT", behind), Some(60));
+        for nonsense in ["soon", "-1", "1.5", "1e9", ""] {
+            assert_eq!(wait(nonsense, None), None, "{nonsense}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
+use super::hosts::{AllowedHosts, Refusal};
 use super::view::View;
 use super::{metrics, page};
 use crate::descriptors;
@@ -49,16 +50,16 @@ type Answer = Response<Full<Bytes>>;
 /// # Errors
 ///
 /// When the address cannot be had.
-pub async fn start(address: SocketAddr, view: Arc<View>) -> Result<AbortOnDropHandle<()>> {
+pub async fn start(address: SocketAddr, hosts: AllowedHosts, view: Arc<View>) -> Result<AbortOnDropHandle<()>> {
     let cannot = || format!("cannot listen for HTTP on {address}; choose another address with --listen");
     let listener = TcpListener::bind(address).await.with_context(cannot)?;
     let address = listener.local_addr().with_context(cannot)?;
     // Said whatever the log level, and with the port that was found where 0 was asked for.
     output::print_error(&format!("HTTP on http://{address}/"));
-    Ok(AbortOnDropHandle::new(tokio::spawn(accept(listener, view))))
+    Ok(AbortOnDropHandle::new(tokio::spawn(accept(listener, Arc::new(hosts), view))))
 }
 
-async fn accept(listener: TcpListener, view: Arc<View>) {
+async fn accept(listener: TcpListener, hosts: Arc<AllowedHosts>, view: Arc<View>) {
     let slots = Slots::new(descriptors::http_clients());
     let failures = LogLimit::default();
     let mut connections = JoinSet::new();
@@ -68,7 +69,7 @@ async fn accept(listener: TcpListener, view: Arc<View>) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 slot.is_active();
-                let serving = serve(stream, view.clone(), slot);
+                let serving = serve(stream, hosts.clone(), view.clone(), slot);
                 connections.spawn(async move { close.run_until_cancelled(serving).await });
             }
             Err(error) => {
@@ -87,13 +88,13 @@ async fn accept(listener: TcpListener, view: Arc<View>) {
     }
 }
 
-async fn serve(stream: TcpStream, view: Arc<View>, slot: Slot) {
+async fn serve(stream: TcpStream, hosts: Arc<AllowedHosts>, view: Arc<View>, slot: Slot) {
     let slot = &slot;
     let service = service_fn(move |request| {
-        let view = view.clone();
+        let (hosts, view) = (hosts.clone(), view.clone());
         async move {
             slot.is_busy();
-            let answer = answer(&request, &view).await;
+            let answer = answer(&request, &hosts, &view).await;
             slot.is_active();
             Ok::<_, Infallible>(answer)
         }
@@ -111,7 +112,16 @@ async fn serve(stream: TcpStream, view: Arc<View>, slot: Slot) {
     }
 }
 
-async fn answer<B>(request: &Request<B>, view: &View) -> Answer {
+async fn answer<B>(request: &Request<B>, hosts: &AllowedHosts, view: &View) -> Answer {
+    // Before anything else, on every path: see `hosts`.
+    match hosts.check(request) {
+        Ok(()) => {}
+        Err(Refusal::Malformed) => return plain(StatusCode::BAD_REQUEST, "the request needs one valid Host header\n"),
+        Err(Refusal::NotAllowed) => {
+            let allowed = "allowed are IP addresses, localhost, and the names given with --allow-host or `allow-hosts`";
+            return plain(StatusCode::MISDIRECTED_REQUEST, &format!("this host name is not allowed; {allowed}\n"));
+        }
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
         refused.headers_mut().insert(ALLOW, "GET, HEAD".parse().expect("it is a header's value"));
@@ -125,7 +135,7 @@ async fn answer<B>(request: &Request<B>, view: &View) -> Answer {
             shown.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
             shown
         }
-        "/metrics" => respond(StatusCode::OK, prometheus::TEXT_FORMAT, metrics::text(&view.local())),
+        "/metrics" => respond(StatusCode::OK, prometheus::TEXT_FORMAT, metrics::text(&view.local(), view.ages().await)),
         "/healthz" => plain(StatusCode::OK, "ok\n"),
         "/readyz" => match view.local().not_ready() {
             None => plain(StatusCode::OK, "ready\n"),

@@ -3,15 +3,15 @@
 //! Nothing is counted here: the numbers are the tracker's and the sockets' own, read at the moment of a scrape, so that
 //! metrics and status cannot differ. Names and labels are relied on by dashboards and alerts: see `deploy/`.
 
-use boundary_usage::{CheckpointStatus, FlushDurations, TrackerStatus};
-use chrono::{DateTime, Utc};
+use boundary_usage::{Ages, CheckpointStatus, FlushDurations, TrackerStatus};
+use chrono::{DateTime, TimeDelta, Utc};
 use prometheus::TextEncoder;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::view::{Local, SocketTotals};
 
 /// The answer to a scrape.
-pub(super) fn text(local: &Local) -> String {
+pub(super) fn text(local: &Local, ages: Option<Ages>) -> String {
     let mut families = vec![gauge("build_info", "The version that runs; always 1.", [("version", local.version, 1.0)])];
     if let Some(tracker) = &local.tracker {
         families.extend(of_tracker(tracker));
@@ -20,6 +20,7 @@ pub(super) fn text(local: &Local) -> String {
     if let Some(sockets) = &local.sockets {
         families.extend(of_sockets(sockets));
     }
+    families.extend(ages.iter().flat_map(of_ages));
     TextEncoder::new().encode_to_string(&families).expect("each family has a name and a metric")
 }
 
@@ -137,6 +138,22 @@ fn of_sockets(sockets: &SocketTotals) -> [MetricFamily; 11] {
             "left_requests_total",
             "Requests received and not counted, because the tracker accepted nothing while the server stopped.",
             one(sockets.left_requests),
+        ),
+    ]
+}
+
+fn of_ages(ages: &Ages) -> [MetricFamily; 2] {
+    let seconds = |age: TimeDelta| [("", "", age.num_milliseconds() as f64 / 1_000.0)];
+    [
+        gauge(
+            "open_period_age_seconds",
+            "Age of the open period in the database; negative if the database's clock was ahead when it began.",
+            seconds(ages.open_period),
+        ),
+        gauge(
+            "oldest_undelivered_age_seconds",
+            "Time since the end of the oldest closed period whose summary is undelivered; 0 if there is none.",
+            seconds(ages.oldest_undelivered.unwrap_or_default()),
         ),
     ]
 }
@@ -260,7 +277,7 @@ mod tests {
     #[test]
     fn a_component_that_breaks_again_and_again_shows_and_is_not_ready() {
         let broken = local(tracker(2, Some(1_600), DateTime::UNIX_EPOCH));
-        let text = text(&broken);
+        let text = text(&broken, None);
         for line in [
             "boundary_usage_component_restarts_total 2",
             "boundary_usage_component_failures_in_a_row 2",
@@ -277,14 +294,17 @@ mod tests {
 
     #[test]
     fn the_checkpoints_age_is_counted_from_when_it_was_complete() {
-        let text = text(&local(tracker(0, None, DateTime::from_timestamp_secs(90).unwrap())));
+        let text = text(&local(tracker(0, None, DateTime::from_timestamp_secs(90).unwrap())), None);
         assert!(text.contains("\nboundary_usage_checkpoint_age_seconds 0.5\n"), "{text}");
         assert!(text.contains("\nboundary_usage_checkpoint_writes_total{outcome=\"failed\"} 6\n"), "{text}");
     }
 
     #[test]
     fn every_metric_has_a_help_and_a_type_and_a_name_by_convention() {
-        let text = text(&local(tracker(0, None, DateTime::UNIX_EPOCH)));
+        let ages = Ages { open_period: TimeDelta::seconds(-5), oldest_undelivered: Some(TimeDelta::minutes(2)) };
+        let text = text(&local(tracker(0, None, DateTime::UNIX_EPOCH)), Some(ages));
+        assert!(text.contains("\nboundary_usage_open_period_age_seconds -5\n"), "{text}");
+        assert!(text.contains("\nboundary_usage_oldest_undelivered_age_seconds 120\n"), "{text}");
         let types: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
         assert_eq!(types.len(), text.lines().filter(|line| line.starts_with("# HELP ")).count());
         for (name, kind) in types {

@@ -6,8 +6,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use boundary_usage::{Database, DatabaseStatus, Tracker, TrackerStatus};
-use chrono::{DateTime, Utc};
+use boundary_usage::{Ages, Database, DatabaseStatus, Tracker, TrackerStatus};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -19,6 +19,9 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// How long the database may take to answer.
 const READ_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the database may take for a scrape of the metrics, which has a time limit of its own.
+const AGES_LIMIT: Duration = Duration::from_secs(2);
 
 /// What there is to look at once the replica runs.
 #[derive(Clone)]
@@ -37,6 +40,7 @@ pub struct View {
     phase: Mutex<Phase>,
     /// Held while reading: those who ask meanwhile get the same reading.
     reading: tokio::sync::Mutex<Option<(Instant, Reading)>>,
+    ages: tokio::sync::Mutex<Option<(Instant, Ages)>>,
 }
 
 #[derive(Clone)]
@@ -121,6 +125,7 @@ impl View {
             connecting: Connecting::default(),
             phase: Mutex::new(Phase::Starting),
             reading: tokio::sync::Mutex::default(),
+            ages: tokio::sync::Mutex::default(),
         })
     }
 
@@ -175,10 +180,33 @@ impl View {
         Whole { ready: not_ready.is_none(), not_ready, local, database }
     }
 
+    /// The ages of what waits in the database. While it cannot be read, they grow from the last reading: then nothing is
+    /// collected and nothing is delivered, as far as this replica knows.
+    pub(super) async fn ages(&self) -> Option<Ages> {
+        let database = self.database()?;
+        let mut last = self.ages.lock().await;
+        if last.is_none_or(|(read, _)| read.elapsed() >= FRESH)
+            && let Ok(Ok(ages)) = tokio::time::timeout(AGES_LIMIT, database.ages()).await
+        {
+            *last = Some((Instant::now(), ages));
+        }
+        last.map(|(read, Ages { open_period, oldest_undelivered })| {
+            let since = TimeDelta::from_std(read.elapsed()).unwrap_or(TimeDelta::MAX);
+            let now = |age: TimeDelta| age.checked_add(&since).unwrap_or(TimeDelta::MAX);
+            Ages { open_period: now(open_period), oldest_undelivered: oldest_undelivered.map(now) }
+        })
+    }
+
+    fn database(&self) -> Option<Database> {
+        match &*self.phase() {
+            Phase::Starting => None,
+            Phase::Running(replica) | Phase::Stopping(replica) => Some(replica.database.clone()),
+        }
+    }
+
     async fn read(&self) -> Reading {
-        let database = match &*self.phase() {
-            Phase::Starting => return Reading { error: self.connecting.failure(), ..Reading::default() },
-            Phase::Running(replica) | Phase::Stopping(replica) => replica.database.clone(),
+        let Some(database) = self.database() else {
+            return Reading { error: self.connecting.failure(), ..Reading::default() };
         };
         let mut last = self.reading.lock().await;
         let reading = match last.take() {

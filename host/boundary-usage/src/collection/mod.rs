@@ -74,11 +74,20 @@ impl Database {
         let mut transaction = self.backend().begin(Purpose::Collection).await?;
         transaction.acquire(Lock::Cutover, LockMode::Exclusive).await?;
         // Only under the lock: another collector may have closed the period while we waited.
-        let period = transaction.open_period().await?;
-        let age = (period.now - period.start).to_std().unwrap_or_default();
-        if options.min_age.is_some_and(|min_age| age < min_age) {
-            transaction.rollback().await;
-            return Ok(Collection::NotDue { age });
+        let mut period = transaction.open_period().await?;
+        let age = (period.now - period.start).to_std();
+        match age {
+            Ok(age) if options.min_age.is_some_and(|min_age| age < min_age) => {
+                transaction.rollback().await;
+                return Ok(Collection::NotDue { age });
+            }
+            Ok(_) => {}
+            // No age says when such a period is due, and a period that ended at its start would pass the start on.
+            Err(_) => {
+                let (start, now) = (period.start, period.now);
+                tracing::warn!(%start, %now, "the open period starts in the future: the clock was ahead; closing it now");
+                period.start = now;
+            }
         }
         let mut summary = take_all(&mut *transaction, period, options.max_staleness).await?;
         summary.period_id = transaction.insert_period(&summary).await?;

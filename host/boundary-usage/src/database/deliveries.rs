@@ -14,6 +14,9 @@ use super::Database;
 use crate::collection::Summary;
 use crate::error::Error;
 
+/// The longest wait for the next attempt: after a failure, or until a lease ends. Longer ones are shortened to this.
+pub const DELIVERY_WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// What there is to deliver now.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DeliveryClaim {
@@ -33,6 +36,8 @@ pub struct Delivery {
     pub idempotency_key: Uuid,
     /// The number of this attempt, from 1.
     pub attempt: u64,
+    /// Attempts that failed since the last delivery that succeeded, over all undelivered summaries and all replicas.
+    pub failures: u64,
     /// Names this claim, for [`Database::delivery_failed`].
     pub lease: Uuid,
 }
@@ -52,16 +57,38 @@ pub struct DeliveryStatus {
     pub last_error: Option<String>,
 }
 
+/// How the deliveries of all undelivered summaries fare together.
+pub(super) struct Destination {
+    /// See [`Delivery::failures`].
+    pub(super) failures: u64,
+    /// The shortest wait of an undelivered summary.
+    pub(super) first_due: Option<Duration>,
+    /// The longest wait of an undelivered summary.
+    pub(super) last_due: Option<Duration>,
+}
+
+impl Destination {
+    /// How long no delivery may be claimed, because the destination fails: until every wait and every lease has ended, so
+    /// that one attempt at a time shows whether it works again.
+    pub(super) fn backs_off(&self) -> Option<Duration> {
+        self.last_due.filter(|_| self.failures > 0)
+    }
+}
+
 impl Database {
-    /// Claims the delivery of the oldest undelivered summary that is due, for as long as the lease: longer than an
-    /// attempt can take. To deliver it, acknowledge it with [`Database::acknowledge`]; else say so with
-    /// [`Database::delivery_failed`].
+    /// Claims the delivery of an undelivered summary that is due, for as long as the lease: longer than an attempt can
+    /// take. Of several, it claims the oldest of those that were tried least. To deliver it, acknowledge it with
+    /// [`Database::acknowledge`]; otherwise report the failure with [`Database::delivery_failed`].
+    ///
+    /// After a failed attempt, no other summary can be claimed before the failed one is due again: they all go to the same
+    /// destination. A stored time beyond [`DELIVERY_WAIT_MAX`], or of an attempt in the future, comes from a clock that was
+    /// ahead, and is due.
     ///
     /// # Errors
     ///
     /// When the database cannot be reached, or does not let us.
     pub async fn claim_delivery(&self, lease: Duration) -> Result<DeliveryClaim, Error> {
-        self.backend().claim_delivery(Uuid::new_v4(), lease).await
+        self.backend().claim_delivery(Uuid::new_v4(), lease.min(DELIVERY_WAIT_MAX)).await
     }
 
     /// Records why an attempt failed, and when the next may be made. Answers whether the claim still held; when somebody
@@ -71,6 +98,6 @@ impl Database {
     ///
     /// When the database cannot be reached, or does not let us.
     pub async fn delivery_failed(&self, delivery: &Delivery, error: &str, retry_in: Duration) -> Result<bool, Error> {
-        self.backend().delivery_failed(delivery, error, retry_in).await
+        self.backend().delivery_failed(delivery, error, retry_in.min(DELIVERY_WAIT_MAX)).await
     }
 }

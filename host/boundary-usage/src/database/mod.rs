@@ -3,6 +3,7 @@
 //! This is the end of the flow *proxy → intake → component → transaction → **database***. The SQL is in `sqlite` and
 //! `postgres` and nowhere else; the two keep the same promises, and one test suite holds both to them.
 
+mod ages;
 mod connections;
 mod deliveries;
 mod failure;
@@ -23,7 +24,8 @@ use uuid::Uuid;
 
 pub use boundary_usage_tracker::HashingKey;
 
-pub use self::deliveries::{Delivery, DeliveryClaim, DeliveryStatus};
+pub use self::ages::Ages;
+pub use self::deliveries::{DELIVERY_WAIT_MAX, Delivery, DeliveryClaim, DeliveryStatus};
 
 use crate::collection::{Summary, TakenRow};
 use crate::error::Error;
@@ -152,6 +154,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// See [`Database::status`].
     async fn status(&self) -> Result<DatabaseStatus, Error>;
+
+    /// See [`Database::ages`]. A backend may read them without all the rest of the status.
+    async fn ages(&self) -> Result<Ages, Error> {
+        Ok(Ages::of(&self.status().await?, Utc::now()))
+    }
 
     /// See [`Database::acknowledge`].
     async fn acknowledge(&self, period: i64) -> Result<bool, Error>;

@@ -9,9 +9,10 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Encode, Row, Type};
 use uuid::Uuid;
 
+use super::deliveries::Destination;
 use super::{
-    DatabaseStatus, Delivery, DeliveryStatus, OpenPeriod, PeriodStatus, ReplicaStatus, RowStatus, Stored, UniqueSet,
-    Uniques, UniquesUpdate, Update,
+    Ages, DatabaseStatus, Delivery, DeliveryStatus, OpenPeriod, PeriodStatus, ReplicaStatus, RowStatus, Stored,
+    UniqueSet, Uniques, UniquesUpdate, Update,
 };
 use crate::collection::{Summary, SummaryBuilder, TakenRow};
 use crate::error::Error;
@@ -220,9 +221,9 @@ fn delivery_status(row: &impl Cells) -> Decoded<DeliveryStatus> {
 }
 
 /// What [`SELECT_CLAIMED`] answers.
-pub(super) fn claimed(row: &impl Cells, lease: Uuid) -> Decoded<Delivery> {
+pub(super) fn claimed(row: &impl Cells, failures: u64, lease: Uuid) -> Decoded<Delivery> {
     let (idempotency_key, attempt) = (row.id("idempotency_key")?, row.count("attempts")?);
-    Ok(Delivery { summary: summary(row)?, idempotency_key, attempt, lease })
+    Ok(Delivery { summary: summary(row)?, idempotency_key, attempt, failures, lease })
 }
 
 fn summary(row: &impl Cells) -> Decoded<Summary> {
@@ -282,9 +283,22 @@ pub(super) fn period_id(row: &impl Cells) -> Decoded<i64> {
     row.integer("period_id")?.ok_or_else(|| missing("period_id"))
 }
 
-/// How long until a delivery can be claimed, from a count of milliseconds.
-pub(super) fn delivery_due(row: &impl Cells) -> Decoded<Option<Duration>> {
-    Ok(row.integer("due_in_ms")?.map(|due| Duration::from_millis(u64::try_from(due).unwrap_or(0))))
+/// How the deliveries of all undelivered summaries fare together.
+pub(super) fn destination(row: &impl Cells) -> Decoded<Destination> {
+    let wait =
+        |column| Ok::<_, sqlx::Error>(row.integer(column)?.map(|ms| Duration::from_millis(ms.try_into().unwrap_or(0))));
+    Ok(Destination {
+        failures: row.count("failures")?,
+        first_due: wait("first_due_ms")?,
+        last_due: wait("last_due_ms")?,
+    })
+}
+
+/// The ages of what waits, from counts of milliseconds.
+pub(super) fn ages(row: &impl Cells) -> Decoded<Ages> {
+    let age = |column| Ok::<_, sqlx::Error>(row.integer(column)?.and_then(TimeDelta::try_milliseconds));
+    let open_period = age("open_period_ms")?.ok_or_else(|| missing("open_period_ms"))?;
+    Ok(Ages { open_period, oldest_undelivered: age("oldest_undelivered_ms")? })
 }
 
 /// What [`SELECT_KEY`] answers.

@@ -25,7 +25,7 @@ use self::transaction::{Limits, PostgresTransaction};
 use super::connections::{Connections, Lease, timed_out};
 use super::failure::refused;
 use super::schema::WhenMissing;
-use super::{Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Stored, Transaction, rows};
+use super::{Ages, Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Stored, Transaction, rows};
 use crate::database::rows::OpenRows;
 use crate::database::url::{self, PostgresUrl};
 use crate::error::Error;
@@ -153,6 +153,14 @@ impl Backend for Postgres {
         Ok(open_rows.status(rows, replicas, periods))
     }
 
+    async fn ages(&self) -> Result<Ages, Error> {
+        let mut transaction = self.open(&transaction::READ).await?;
+        let row = transaction.fetch("reading the ages", sqlx::query(AGES)).await?;
+        let ages = failure::decoded(rows::ages(&row.expect("the statement always returns a row")))?;
+        Box::new(transaction).rollback().await;
+        Ok(ages)
+    }
+
     async fn acknowledge(&self, period: i64) -> Result<bool, Error> {
         let mut transaction = self.open(&transaction::FLUSH).await?;
         let acknowledge = sqlx::query(ACKNOWLEDGE).bind(period);
@@ -184,3 +192,12 @@ impl Backend for Postgres {
 const ACKNOWLEDGE: &str = "
     UPDATE boundary_usage_periods SET delivered_at = statement_timestamp()
     WHERE period_id = $1 AND delivered_at IS NULL RETURNING period_id";
+
+const AGES: &str = "
+    SELECT (1000 * extract(epoch FROM statement_timestamp() - coalesce(
+        (SELECT period_end FROM boundary_usage_periods ORDER BY period_id DESC LIMIT 1),
+        (SELECT created_at FROM boundary_usage_deployment)
+    )))::bigint AS open_period_ms, (
+        SELECT (1000 * extract(epoch FROM statement_timestamp() - min(period_end)))::bigint
+        FROM boundary_usage_periods WHERE delivered_at IS NULL
+    ) AS oldest_undelivered_ms";

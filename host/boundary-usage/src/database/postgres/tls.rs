@@ -7,8 +7,9 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use rustls::CertificateError;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
+
+use crate::certificates::{self, Remedies};
 
 /// The modes, from the weakest to the strongest.
 const MODES: &str = "disable, allow, prefer, require, verify-ca or verify-full";
@@ -39,8 +40,9 @@ pub(in crate::database) fn settle(options: PgConnectOptions, asked: &Asked) -> R
     let host = options.get_host().trim_matches(['[', ']']).to_owned();
     let is_remote = !is_this_machine(&host);
     let mode = effective(mode, asked, is_remote)?;
-    if let (PgSslMode::VerifyCa | PgSslMode::VerifyFull, Some(root)) = (mode, &asked.root) {
-        check_root(root)?;
+    if let PgSslMode::VerifyCa | PgSslMode::VerifyFull = mode {
+        certificates::check_variables().map_err(|error| error.to_string())?;
+        asked.root.as_deref().map_or(Ok(()), check_root)?;
     }
     Ok(options.host(&host).ssl_mode(mode))
 }
@@ -71,48 +73,57 @@ fn is_this_machine(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// The driver does not say which file it could not read.
+/// The driver does not say which file it could not read, and accepts one without a certificate.
 fn check_root(root: &str) -> Result<(), String> {
-    if root == SYSTEM || root.trim().starts_with("-----BEGIN") {
+    if root == SYSTEM {
         return Ok(());
     }
-    let file = Path::new(root);
-    std::fs::read(file).map(drop).map_err(|error| format!("cannot read the sslrootcert {}: {error}", file.display()))
+    if root.trim().starts_with("-----BEGIN") {
+        let holds = certificates::holds_certificate(root.as_bytes());
+        return if holds { Ok(()) } else { Err("the text of sslrootcert holds no certificate".to_owned()) };
+    }
+    certificates::check_file(Path::new(root)).map_err(|reason| format!("sslrootcert names {root}, which {reason}"))
 }
 
-/// Why the server was not trusted, and what to do; `None` when the error is another.
+const REMEDIES: Remedies = Remedies {
+    authority: "name the file of the one that did with sslrootcert",
+    plain: "check host and port, and whether a proxy stands before the server",
+};
+
+/// Why a TLS connection failed, and what to do; `None` when the error is another.
 pub(super) fn refusal(error: &sqlx::Error) -> Option<String> {
-    let error = match error {
-        sqlx::Error::Tls(reason) if reason.to_string().contains("does not support TLS") => {
-            return Some(
-                "the server offers no TLS, and sslmode asks for it; turn it on there (`ssl = on`), or say \
-                 sslmode=disable if the network is trusted"
-                    .to_owned(),
-            );
-        }
-        sqlx::Error::Tls(reason) => return Some(format!("TLS cannot be set up: {reason}")),
-        sqlx::Error::Io(error) => error.get_ref()?.downcast_ref::<rustls::Error>()?,
-        _ => return None,
-    };
-    let rustls::Error::InvalidCertificate(fault) = error else {
-        return Some(format!("TLS with the server failed: {error}"));
-    };
-    let hint = match fault {
-        CertificateError::UnknownIssuer => {
-            "no authority that is trusted here has issued it; name the file of the one that did with sslrootcert"
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "connect under a name that the certificate holds, or have one issued for this name"
-        }
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "have a new one issued",
-        _ => "have one issued that is valid",
-    };
-    Some(format!("the server's certificate is refused ({error}); {hint}"))
+    let tls = |error: &rustls::Error| certificates::in_words(error, REMEDIES);
+    match error {
+        sqlx::Error::Tls(reason) if reason.to_string().contains("does not support TLS") => Some(
+            "the server offers no TLS, and sslmode asks for it; turn it on there (`ssl = on`), or say \
+             sslmode=disable if the network is trusted"
+                .to_owned(),
+        ),
+        sqlx::Error::Tls(reason) => Some(match reason.downcast_ref::<rustls::Error>() {
+            Some(reason) => tls(reason),
+            None => format!("TLS cannot be set up: {reason}"),
+        }),
+        sqlx::Error::Io(error) => error.get_ref()?.downcast_ref::<rustls::Error>().map(tls),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const AUTHORITY: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBbjCCAROgAwIBAgIUVglZEGvXGpQ8HFiuaVMCOa+uSIkwCgYIKoZIzj0EAwIw
+DDEKMAgGA1UEAwwBYTAeFw0yNjExMjgwMTQyMzlaFw0yNjExMjkwMTQyMzlaMAwx
+CjAIBgNVBAMMAWEwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAT6i8o14IUhNvjd
+sePc82lg78F1QdmNHCix6qVb2/9E8V78U9R1JnIOjXJlzJyj2cTIP4yLxLgCo2uS
+1D54ACouo1MwUTAdBgNVHQ4EFgQUKDxWZy4Li2cQN7L7FAhbsnwx9gwwHwYDVR0j
+BBgwFoAUKDxWZy4Li2cQN7L7FAhbsnwx9gwwDwYDVR0TAQH/BAUwAwEB/zAKBggq
+hkjOPQQDAgNJADBGAiEAhNwkS6oJFOnNh0ulRN5l4sMJzlD/pJmd3eOUC979lREC
+IQD75IgwRpXTVkTadPStaS9hlx6Pk1dBxwSFv6U1ustbzg==
+-----END CERTIFICATE-----
+";
 
     fn settled(host: &str, mode: Option<&str>, root: Option<&str>) -> Result<String, String> {
         let options = PgConnectOptions::new_without_pgpass().host(host);
@@ -135,10 +146,12 @@ mod tests {
 
     #[test]
     fn a_root_certificate_is_used_or_refused_and_never_ignored() {
-        let inline = Some("-----BEGIN CERTIFICATE-----");
+        let inline = Some(AUTHORITY);
         assert_eq!(settled("localhost", None, inline).unwrap(), "VerifyFull");
         assert_eq!(settled("localhost", None, Some("system")).unwrap(), "VerifyFull");
         assert!(settled("localhost", Some("verify-full"), Some("/nowhere/ca.crt")).unwrap_err().contains("ca.crt"));
+        let empty = Some("-----BEGIN CERTIFICATE-----");
+        assert!(settled("localhost", None, empty).unwrap_err().contains("holds no certificate"));
         assert!(settled("localhost", Some("require"), inline).unwrap_err().contains("SSL_CERT_FILE"));
         for weak in ["require", "verify-ca", "prefer"] {
             assert!(settled("db", Some(weak), Some("system")).unwrap_err().contains("verify-full"), "{weak}");

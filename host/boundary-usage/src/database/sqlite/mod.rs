@@ -21,7 +21,9 @@ use uuid::Uuid;
 use self::opening::Opener;
 use self::transaction::SqliteTransaction;
 use super::schema::WhenMissing;
-use super::{Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Stored, Transaction, rows, url};
+use super::{
+    Ages, Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Stored, Transaction, rows, url,
+};
 use crate::database::rows::OpenRows;
 use crate::error::Error;
 
@@ -107,6 +109,14 @@ impl Backend for Sqlite {
         }
     }
 
+    async fn ages(&self) -> Result<Ages, Error> {
+        let mut transaction = self.open(BEGIN_READ).await?;
+        let row = transaction.fetch("reading the ages", sqlx::query(AGES)).await?;
+        let ages = transaction.decoded(rows::ages(&row.expect("the statement always returns a row")))?;
+        Box::new(transaction).rollback().await;
+        Ok(ages)
+    }
+
     async fn acknowledge(&self, period: i64) -> Result<bool, Error> {
         let mut transaction = self.open(BEGIN_WRITE).await?;
         let acknowledge = sqlx::query(ACKNOWLEDGE).bind(period);
@@ -138,3 +148,12 @@ impl Backend for Sqlite {
 const ACKNOWLEDGE: &str = "
     UPDATE boundary_usage_periods SET delivered_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')
     WHERE period_id = $1 AND delivered_at IS NULL RETURNING period_id";
+
+const AGES: &str = "
+    SELECT CAST(1000 * (unixepoch('now', 'subsec') - unixepoch(coalesce(
+        (SELECT period_end FROM boundary_usage_periods ORDER BY period_id DESC LIMIT 1),
+        (SELECT created_at FROM boundary_usage_deployment)
+    ), 'subsec')) AS INTEGER) AS open_period_ms, (
+        SELECT CAST(1000 * (unixepoch('now', 'subsec') - unixepoch(min(period_end), 'subsec')) AS INTEGER)
+        FROM boundary_usage_periods WHERE delivered_at IS NULL
+    ) AS oldest_undelivered_ms";

@@ -10,6 +10,7 @@ use url::Url;
 
 use super::parameters::{PARAMETERS, Rule, named};
 use super::{EXPECTED, libpq, wrong};
+use crate::certificates;
 use crate::database::postgres::tls::{self, Asked};
 use crate::error::Error;
 
@@ -218,9 +219,7 @@ impl Settings {
         Asked {
             mode: self.get("sslmode").map(ToOwned::to_owned),
             root: self.get("sslrootcert").map(ToOwned::to_owned),
-            machine_roots_replaced: ["SSL_CERT_FILE", "SSL_CERT_DIR"]
-                .iter()
-                .any(|name| std::env::var_os(name).is_some()),
+            machine_roots_replaced: certificates::are_replaced(),
         }
     }
 }
