@@ -46,6 +46,9 @@ mod delivery_back_off;
 /// Stored times that a clock which was ahead has left in the future.
 mod future_times;
 
+/// Certificates: files that are missing or hold none, and TLS errors in words.
+mod certificates;
+
 /// The layer for proxies that are made of tower's services.
 mod tower_layer;
 
@@ -119,6 +122,9 @@ mod environment;
 
 /// What `serve` answers over HTTP.
 mod http;
+
+/// Which `Host` headers HTTP accepts.
+mod http_hosts;
 
 /// The page, in a real browser.
 mod page;

@@ -1,0 +1,172 @@
+//! Certificates: SSL_CERT_FILE and SSL_CERT_DIR that are missing or hold none end the start, and TLS errors are in words.
+
+use std::io::{Read, Write};
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use boundary_usage_tests::postgres_server::PostgresServer;
+use boundary_usage_tests::receiver::Receiver;
+
+use crate::delivery::{closed_periods, deliver_with};
+use crate::program::{Ended, Workplace, one_socket};
+
+/// What no message holds: the text of Rust values and names of types.
+const DEBUG_TEXT: [&str; 9] = [
+    "Other",
+    "InvalidContentType",
+    "UnknownIssuer",
+    "CaUsedAsEndEntity",
+    "InvalidMessage",
+    "NotValidForName",
+    "{ ",
+    "(\"",
+    "AlertReceived",
+];
+
+fn assert_in_words(text: &str) {
+    for debug in DEBUG_TEXT {
+        assert!(!text.contains(debug), "{debug:?} is in {text}");
+    }
+}
+
+/// Makes what the variables may name by mistake, and returns each variable with its value and what the error says.
+fn mistakes(workplace: &Workplace) -> Vec<(&'static str, String, &'static str)> {
+    workplace.write("empty.pem", "");
+    workplace.write("text.pem", "no certificate\n");
+    workplace.write("key.pem", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
+    workplace.write("broken.pem", "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n");
+    std::fs::create_dir(workplace.path("empty")).unwrap();
+    std::fs::create_dir(workplace.path("texts")).unwrap();
+    std::fs::write(workplace.path("texts/a.pem"), "no certificate\n").unwrap();
+    vec![
+        ("SSL_CERT_FILE", "missing.pem".into(), "cannot be read"),
+        ("SSL_CERT_FILE", "empty.pem".into(), "holds no certificate"),
+        ("SSL_CERT_FILE", "text.pem".into(), "holds no certificate"),
+        ("SSL_CERT_FILE", "key.pem".into(), "holds no certificate"),
+        ("SSL_CERT_FILE", "broken.pem".into(), "holds no certificate"),
+        ("SSL_CERT_FILE", "empty".into(), "cannot be read"),
+        ("SSL_CERT_DIR", "missing".into(), "cannot be read"),
+        ("SSL_CERT_DIR", "empty".into(), "holds no certificate"),
+        ("SSL_CERT_DIR", "texts".into(), "holds no certificate"),
+        ("SSL_CERT_DIR", "text.pem".into(), "cannot be read"),
+    ]
+}
+
+fn assert_names(ended: &Ended, variable: &str, path: &str, reason: &str) {
+    ended.assert_failed(2, variable);
+    for part in [path, reason] {
+        assert!(ended.stderr.contains(part), "{part:?} is not in {}", ended.stderr);
+    }
+    assert_in_words(&ended.stderr);
+}
+
+#[test]
+fn a_delivery_does_not_start_without_the_certificates_that_a_variable_names() {
+    let workplace = Workplace::new();
+    for (variable, path, reason) in mistakes(&workplace) {
+        let mut command = workplace.command(["serve", "--deliver", "https://localhost:1/"]);
+        command.args(one_socket(&workplace.path("a.sock"), 1, 2)).env(variable, &path);
+        assert_names(&command.output().unwrap().into(), variable, &path, reason);
+        // Nothing needs them without TLS.
+        if reason != "cannot be read" || !path.starts_with("missing") {
+            continue;
+        }
+        let mut command = workplace.command(["serve", "--format", "json", "--deliver", "http://127.0.0.1:1/"]);
+        command.args(one_socket(&workplace.path("a.sock"), 1, 2)).env(variable, &path);
+        crate::program::Serving::start(&mut command, 1).stop().json();
+    }
+    // The TLS library takes an empty SSL_CERT_FILE for a file that is missing, and would trust no authority.
+    let mut command = workplace.command(["serve", "--deliver", "https://localhost:1/"]);
+    command.args(one_socket(&workplace.path("a.sock"), 1, 2)).env("SSL_CERT_FILE", "");
+    Ended::from(command.output().unwrap()).assert_failed(2, "SSL_CERT_FILE is set, but empty; unset it");
+}
+
+#[tokio::test]
+async fn postgresql_is_not_connected_to_without_the_certificates_that_a_variable_names() -> Result<()> {
+    let server = PostgresServer::with_tls()?;
+    let url = server.new_database().await?.replace("127.0.0.1", "localhost");
+    let workplace = Workplace::new();
+    for (variable, path, reason) in mistakes(&workplace) {
+        let mut command = workplace.command(["collect", "--database", &format!("{url}?sslmode=verify-full")]);
+        assert_names(&command.env(variable, &path).output()?.into(), variable, &path, reason);
+        // Where nothing is verified, nothing needs them.
+        let mut command = workplace.command(["collect", "--database", &format!("{url}?sslmode=require")]);
+        assert_eq!(Ended::from(command.env(variable, &path).output()?).code, 0, "{variable}={path}");
+    }
+    for (name, reason) in [("missing.pem", "cannot be read"), ("text.pem", "holds no certificate")] {
+        let url = format!("{url}?sslmode=verify-full&sslrootcert={name}");
+        let ended = Ended::from(workplace.command(["collect", "--database", &url]).output()?);
+        assert_names(&ended, "sslrootcert", name, reason);
+    }
+    Ok(())
+}
+
+/// Delivers once, and returns the log.
+fn failed_delivery(workplace: &Workplace, url: &str, authority: Option<&Path>) -> String {
+    let environment: Vec<_> = authority.map(|file| ("SSL_CERT_FILE", file.to_str().unwrap())).into_iter().collect();
+    let mut serving = deliver_with(workplace, "audit", url, &[], &environment);
+    serving.wait_until_it_says("the delivery failed");
+    serving.stop().stderr
+}
+
+#[test]
+fn tls_errors_of_deliveries_are_in_words_with_what_to_do() -> Result<()> {
+    let server = PostgresServer::with_tls()?;
+    let [certificate, authority, other] = ["server", "ca", "other"].map(|name| server.certificate(name));
+    let right = Receiver::start_tls(&certificate, &certificate.with_extension("key"))?;
+    let with_ca = Receiver::start_tls(&authority, &authority.with_extension("key"))?;
+    let port = |receiver: &Receiver| receiver.address.port();
+    let plain = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let plain_port = plain.local_addr()?.port();
+    // As a server of plain HTTP answers what it cannot read.
+    std::thread::spawn(move || {
+        for mut stream in plain.incoming().flatten() {
+            let refused = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n";
+            stream.write_all(refused).and_then(|()| stream.read_to_end(&mut Vec::new())).ok();
+        }
+    });
+    for (url, authority, reason, remedy) in [
+        (
+            format!("https://localhost:{}/", port(&right)),
+            &other,
+            "no authority that is trusted here has issued",
+            "SSL_CERT_FILE",
+        ),
+        (format!("https://127.0.0.1:{}/", port(&right)), &authority, "not for the name 127.0.0.1", "localhost"),
+        (
+            format!("https://localhost:{}/", port(&with_ca)),
+            &authority,
+            "certificate of an authority",
+            "have one issued",
+        ),
+        (format!("https://localhost:{plain_port}/"), &authority, "does not speak TLS", "http://"),
+    ] {
+        let workplace = Workplace::new();
+        closed_periods(&workplace, 1);
+        let log = failed_delivery(&workplace, &url, Some(authority));
+        ensure!(log.contains(reason) && log.contains(remedy), "{reason:?}, {remedy:?}: {log}");
+        assert_in_words(&log.replace("BOUNDARY", ""));
+        let error = workplace.json(["status"])["periods"][0]["delivery"]["last_error"].to_string();
+        ensure!(error.contains(reason), "{error}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn tls_errors_of_postgresql_are_in_words_with_what_to_do() -> Result<()> {
+    let server = PostgresServer::with_tls()?;
+    let url = server.new_database().await?;
+    let named = url.replace("127.0.0.1", "localhost");
+    let root = |name: &str| format!("sslrootcert={}", server.certificate(name).display());
+    let workplace = Workplace::new();
+    for (url, reason, remedy) in [
+        (format!("{named}?{}", root("other")), "no authority that is trusted here has issued", "sslrootcert"),
+        (format!("{url}?sslmode=verify-full&{}", root("ca")), "not for the name 127.0.0.1", "localhost"),
+    ] {
+        let ended = Ended::from(workplace.command(["collect", "--database", &url]).output()?);
+        ended.assert_failed(1, reason);
+        ensure!(ended.stderr.contains(remedy), "{}", ended.stderr);
+        assert_in_words(&ended.stderr);
+    }
+    Ok(())
+}
