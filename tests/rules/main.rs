@@ -129,6 +129,9 @@ mod http_hosts;
 /// The page, in a real browser.
 mod page;
 
+/// Great numbers on the page, also on a small phone.
+mod page_numbers;
+
 /// The spans of flushes and collections.
 mod traces;
 

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::faults::{self, Fault};
 use super::plot::{self, Chart, charts};
 use super::view::{SocketTotals, State, Whole};
-use super::words;
+use super::words::{self, Digits};
 
 /// How many past periods are shown: a day of half hours.
 const PERIODS: usize = 48;
@@ -24,6 +24,9 @@ const UNDELIVERED: usize = 12;
 
 /// How many replicas are shown, those that flushed last.
 const REPLICAS: usize = 100;
+
+/// From here on a number is written smaller on narrow screens: half of a phone holds seven digits with their commas.
+const LONG: u64 = 10_000_000;
 
 /// The page, as text, and the policy under which browsers are to show it.
 pub(super) struct Rendered {
@@ -51,7 +54,7 @@ struct Page {
     last: String,
     periods: Vec<Period>,
     undelivered: Vec<Undelivered>,
-    undelivered_count: String,
+    undelivered_count: Digits,
     replicas: Vec<Replica>,
     /// How many replicas are not shown.
     more: usize,
@@ -64,7 +67,9 @@ struct Number {
     name: &'static str,
     label: &'static str,
     value: u64,
-    text: String,
+    text: Digits,
+    /// Whether it needs smaller digits on a narrow screen.
+    is_long: bool,
     note: String,
 }
 
@@ -72,11 +77,11 @@ struct Period {
     id: i64,
     start: String,
     length: String,
-    workspaces: String,
-    users: String,
-    allowed: String,
-    denied: String,
-    replicas: String,
+    workspaces: Digits,
+    users: Digits,
+    allowed: Digits,
+    denied: Digits,
+    replicas: Digits,
 }
 
 /// A summary that nobody has acknowledged.
@@ -95,11 +100,11 @@ struct Replica {
     here: bool,
     ago: String,
     flushed_at: String,
-    flush: String,
-    workspaces: String,
-    users: String,
-    allowed: String,
-    denied: String,
+    flush: Digits,
+    workspaces: Digits,
+    users: Digits,
+    allowed: Digits,
+    denied: Digits,
 }
 
 struct Fact {
@@ -145,7 +150,7 @@ impl Page {
             last: String::new(),
             periods: Vec::new(),
             undelivered: Vec::new(),
-            undelivered_count: String::new(),
+            undelivered_count: Digits::default(),
             replicas: Vec::new(),
             more: 0,
             replica: tracker.map(|tracker| tracker.replica.to_string()).unwrap_or_default(),
@@ -174,7 +179,7 @@ impl Page {
         }
         self.periods = past.into_iter().map(Period::of).collect();
         let undelivered: Vec<_> = status.periods.iter().filter(|period| period.delivered_at.is_none()).collect();
-        self.undelivered_count = words::count(undelivered.len() as u64);
+        self.undelivered_count = Digits(undelivered.len() as u64);
         self.undelivered =
             undelivered.into_iter().rev().take(UNDELIVERED).map(|period| Undelivered::of(period, now)).collect();
         let rows: HashMap<_, _> = status.rows.iter().map(|row| (row.replica, row)).collect();
@@ -183,7 +188,7 @@ impl Page {
         self.more = replicas.len().saturating_sub(REPLICAS);
         let shown = replicas.into_iter().take(REPLICAS).map(|replica| {
             let row = rows.get(&replica.replica).copied();
-            let number = |number: fn(&RowStatus) -> u64| words::count(row.map(number).unwrap_or_default());
+            let number = |number: fn(&RowStatus) -> u64| Digits(row.map(number).unwrap_or_default());
             let id = replica.replica.to_string();
             Replica {
                 id: replica.replica,
@@ -191,7 +196,7 @@ impl Page {
                 here: here == Some(replica.replica),
                 ago: words::ago(replica.flushed_at, now),
                 flushed_at: words::moment(replica.flushed_at),
-                flush: words::count(replica.last_flush),
+                flush: Digits(replica.last_flush),
                 workspaces: number(|row| row.unique_workspaces),
                 users: number(|row| row.unique_users),
                 allowed: number(|row| row.allowed_requests),
@@ -203,7 +208,8 @@ impl Page {
 }
 
 fn numbers(so_far: &Summary) -> Vec<Number> {
-    let number = |name, label, value, note| Number { name, label, value, text: words::count(value), note };
+    let number =
+        |name, label, value, note| Number { name, label, value, text: Digits(value), is_long: value >= LONG, note };
     let (allowed, denied) = (so_far.allowed_requests, so_far.denied_requests);
     let everywhere = || "over all replicas".to_owned();
     vec![
@@ -224,11 +230,11 @@ impl Period {
             id: summary.period_id,
             start: words::moment(summary.period_start),
             length: words::length(length(summary)),
-            workspaces: words::count(summary.unique_workspaces),
-            users: words::count(summary.unique_users),
-            allowed: words::count(summary.allowed_requests),
-            denied: words::count(summary.denied_requests),
-            replicas: words::count(summary.replicas),
+            workspaces: Digits(summary.unique_workspaces),
+            users: Digits(summary.unique_users),
+            allowed: Digits(summary.allowed_requests),
+            denied: Digits(summary.denied_requests),
+            replicas: Digits(summary.replicas),
         }
     }
 }

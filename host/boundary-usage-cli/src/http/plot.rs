@@ -6,7 +6,7 @@
 use boundary_usage::Summary;
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::words;
+use super::words::{self, Digits};
 
 /// A plot with fewer periods than these leaves room on its left.
 const SLOTS_MIN: usize = 16;
@@ -21,8 +21,8 @@ pub(super) struct Chart {
     /// What its colours mean.
     pub(super) keys: [&'static str; 2],
     /// What the top of its scale and the middle stand for.
-    pub(super) top: String,
-    pub(super) middle: String,
+    pub(super) top: Digits,
+    pub(super) middle: Digits,
     pub(super) width: usize,
     pub(super) slots: Vec<Slot>,
 }
@@ -92,7 +92,7 @@ fn chart(
         Slot { title: format!("{from} to {to}: {first} {}, {second} {}", keys[0], keys[1]), x, bars }
     };
     let places = periods.iter().enumerate().map(slot).collect();
-    let (top, middle) = (words::count(top), words::count(top / 2));
+    let (top, middle) = (Digits(top), Digits(top / 2));
     Chart { title, keys, top, middle, width: slots * 10, slots: places }
 }
 

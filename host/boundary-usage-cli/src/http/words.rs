@@ -1,6 +1,22 @@
 //! Numbers and times as people read them.
 
+use std::fmt::{self, Display, Formatter};
+
+use askama::filters::HtmlSafe;
 use chrono::{DateTime, TimeDelta, Utc};
+
+/// A count as HTML: with commas between the thousands, and after each comma a line may end where there is no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Digits(pub(super) u64);
+
+/// Digits, commas and `<wbr>` only.
+impl HtmlSafe for Digits {}
+
+impl Display for Digits {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&count(self.0).replace(',', ",<wbr>"))
+    }
+}
 
 /// With commas between the thousands.
 pub(super) fn count(number: u64) -> String {
@@ -71,6 +87,11 @@ mod tests {
         let shown = [0, 999, 1_000, 1_234_567, u64::MAX].map(count);
         assert_eq!(shown, ["0", "999", "1,000", "1,234,567", "18,446,744,073,709,551,615"]);
         assert_eq!([counted(1, "log", "logs"), counted(2, "log", "logs")], ["1 log", "2 logs"]);
+    }
+
+    #[test]
+    fn a_count_may_be_broken_after_its_commas_only() {
+        assert_eq!(Digits(12_345_678).to_string(), "12,<wbr>345,<wbr>678");
     }
 
     #[test]
