@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 #[path = "../../../host/boundary-usage/src/activity.rs"]
+#[allow(dead_code)]
 mod activity;
 mod error;
 pub mod tracker;
