@@ -174,7 +174,8 @@ const ZSH: &str = r#"zmodload zsh/zpty; completions=$1; shift; line="${(j: :)@}"
     while zpty -r session out; do [[ $out == *ready-2* ]] && break; done
     zpty -n -w session "$line"$'\t'
     zpty -w session $'\x15print done-$((1+1))'
-    while zpty -r session out; do [[ $out == *done-2* ]] && break; print -r -- $out | grep -o '<[^>]*>' | tr -d '<>'; done
+    while zpty -r session out; do said+=$out; [[ $said == *done-2* ]] && break; done
+    print -r -- $said | grep -o '<[^>]*>' | tr -d '<>'
     zpty -d session"#;
 
 const FISH: &str = r#"source $argv[2]; complete -C (string join -- ' ' $argv[3..]) | cut -f 1"#;
