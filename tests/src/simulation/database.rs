@@ -3,7 +3,7 @@
 //! It promises what PostgreSQL promises: writes are applied together at the commit; locks are held until the transaction is
 //! over on the server, which may be long after the client has lost sight of it; a waiting collection lets no new flush in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -18,21 +18,44 @@ use tokio::sync::RwLock;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::model;
 use super::mutations::Mutation;
 use super::run::Run;
 use super::schedule::Fault;
 use super::session::{Session, SessionTransaction};
 
+/// How many commits a server may forget at once.
+const COMMITS_FORGOTTEN_MAX: usize = 4;
+
 /// The server, which outlives all processes.
 pub(super) struct Server {
     pub(super) run: Arc<Run>,
     tables: Mutex<Tables>,
-    pub(super) cutover: Arc<RwLock<()>>,
-    replica_locks: Mutex<BTreeMap<Uuid, Arc<tokio::sync::Mutex<()>>>>,
+    locks: Mutex<Locks>,
+    /// The states before the last commits, the latest one last.
+    past: Mutex<VecDeque<Past>>,
     /// Until when no transaction can be opened.
     outage: Mutex<Option<Instant>>,
+    /// Until when another database's file stands in the place of ours.
+    replaced: Mutex<Option<Instant>>,
 }
 
+/// The locks of the server since it was started last; a crash ends all of them.
+#[derive(Default)]
+struct Locks {
+    /// How often the server has crashed. A session of an earlier start is gone.
+    crashes: u64,
+    cutover: Arc<RwLock<()>>,
+    replicas: BTreeMap<Uuid, Arc<tokio::sync::Mutex<()>>>,
+}
+
+/// What a server that forgets its last commits returns to.
+struct Past {
+    tables: Tables,
+    model: model::Past,
+}
+
+#[derive(Clone)]
 pub(super) struct Tables {
     pub(super) rows: BTreeMap<Uuid, TakenRow>,
     pub(super) last_flushes: BTreeMap<Uuid, u64>,
@@ -82,9 +105,10 @@ impl Server {
         Arc::new(Self {
             run,
             tables: Mutex::new(tables),
-            cutover: Arc::default(),
-            replica_locks: Mutex::default(),
+            locks: Mutex::default(),
+            past: Mutex::default(),
             outage: Mutex::default(),
+            replaced: Mutex::default(),
         })
     }
 
@@ -97,9 +121,21 @@ impl Server {
         self.tables.lock().expect("no holder of this lock panics")
     }
 
+    fn locks(&self) -> MutexGuard<'_, Locks> {
+        self.locks.lock().expect("no holder of this lock panics")
+    }
+
+    pub(super) fn cutover(&self) -> Arc<RwLock<()>> {
+        self.locks().cutover.clone()
+    }
+
     pub(super) fn replica_lock(&self, replica: Uuid) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = self.replica_locks.lock().expect("no holder of this lock panics");
-        locks.entry(replica).or_default().clone()
+        self.locks().replicas.entry(replica).or_default().clone()
+    }
+
+    /// How often the server has crashed.
+    pub(super) fn crashes(&self) -> u64 {
+        self.locks().crashes
     }
 
     /// Opens no transaction for that long.
@@ -107,9 +143,35 @@ impl Server {
         *self.outage.lock().expect("no holder of this lock panics") = Some(Instant::now() + duration);
     }
 
-    fn is_away(&self) -> bool {
-        let outage = self.outage.lock().expect("no holder of this lock panics");
-        outage.is_some_and(|until| Instant::now() < until)
+    /// Refuses every transaction for that long, because the file is another database's.
+    pub(super) fn replace(&self, duration: Duration) {
+        *self.replaced.lock().expect("no holder of this lock panics") = Some(Instant::now() + duration);
+    }
+
+    /// Keeps the state before a commit, if this run's server may forget.
+    pub(super) fn keep_past(&self) {
+        if !self.run.schedule().knows(Fault::CommitsForgotten) {
+            return;
+        }
+        let mut past = self.past.lock().expect("no holder of this lock panics");
+        past.push_back(Past { tables: self.tables().clone(), model: self.run.model().past() });
+        if past.len() > COMMITS_FORGOTTEN_MAX {
+            past.pop_front();
+        }
+    }
+
+    /// Crashes, and comes back without its last commits, at most so many.
+    pub(super) fn forget(&self, commits: usize) {
+        let mut past = self.past.lock().expect("no holder of this lock panics");
+        let kept = past.len().saturating_sub(commits);
+        let Some(returned) = past.drain(kept..).next() else { return };
+        {
+            let mut locks = self.locks();
+            *locks = Locks { crashes: locks.crashes + 1, ..Locks::default() };
+        }
+        let mut tables = self.tables();
+        *tables = Tables { clock_offset: tables.clock_offset, ..returned.tables };
+        self.run.model().forgotten(returned.model);
     }
 
     /// Sets the clock by so many seconds.
@@ -176,6 +238,12 @@ impl Tables {
     }
 }
 
+/// Whether it is not yet as late as that.
+fn is_before(until: &Mutex<Option<Instant>>) -> bool {
+    let until = until.lock().expect("no holder of this lock panics");
+    until.is_some_and(|until| Instant::now() < until)
+}
+
 struct Connection {
     server: Arc<Server>,
     client: Client,
@@ -191,11 +259,14 @@ impl Backend for Connection {
         let Self { server, client } = self;
         let reply_time = server.run.schedule().reply_time();
         server.run.pause(reply_time).await;
-        if server.is_away() || server.run.strikes(Fault::BeginFails, client) {
+        if is_before(&server.replaced) {
+            return Err(Error::Refused { message: "the simulation: this is another database's file".into() });
+        }
+        if is_before(&server.outage) || server.run.strikes(Fault::BeginFails, client) {
             return Err(Error::Unavailable { action: "beginning a transaction", source: "the simulation".into() });
         }
         server.run.note(client, "begin");
-        let session = Session::new(&server.tables());
+        let session = Session::new(server.crashes(), &server.tables());
         Ok(Box::new(SessionTransaction::new(server.clone(), *client, purpose, session)))
     }
 

@@ -6,6 +6,9 @@
 //!
 //! When a process dies, what only its memory held is *doomed*: it may be missing, and only a commit that the dead process
 //! had already sent may still bring it.
+//!
+//! When the server forgets commits, the model returns to that state with it. A replica that has learned of such a commit has
+//! nothing left to send: all that the commit carried may be missing. One that has not learned of it must send all of it again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +32,8 @@ struct Sequence {
     /// The number of its process.
     process: u32,
     last_flush: u64,
+    /// The highest number of a flush that one of its processes knows to be applied.
+    learned: u64,
     /// Its ids in the open period.
     ids: Ids,
 }
@@ -37,11 +42,33 @@ struct Accepted {
     activity: Activity,
     process: u32,
     doomed: bool,
-    counted: bool,
+    /// The flush that has carried it.
+    counted: Option<u64>,
+    /// The flush that had carried it, until the server forgot that; its replica had learned of it.
+    forgotten: Option<u64>,
+}
+
+impl Accepted {
+    /// Whether it has to be in the database in the end.
+    fn is_owed(&self) -> bool {
+        !self.doomed && self.forgotten.is_none()
+    }
+}
+
+/// What the model returns to when the server forgets commits.
+pub(super) struct Past {
+    open: Period,
+    replicas: BTreeMap<Uuid, PastSequence>,
+}
+
+struct PastSequence {
+    next: usize,
+    last_flush: u64,
+    ids: Ids,
 }
 
 /// What a period holds.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Period {
     ids: Ids,
     allowed: u64,
@@ -107,7 +134,7 @@ impl Model {
     pub(super) fn accepted(&mut self, replica: Uuid, activity: Activity) {
         let sequence = self.replicas.entry(replica).or_default();
         let process = sequence.process;
-        sequence.accepted.push(Accepted { activity, process, doomed: false, counted: false });
+        sequence.accepted.push(Accepted { activity, process, doomed: false, counted: None, forgotten: None });
     }
 
     /// How much a replica has accepted.
@@ -119,7 +146,7 @@ impl Model {
     pub(super) fn flushed(&mut self, replica: Uuid, accepted: usize) {
         let Some(sequence) = self.replicas.get(&replica) else { return };
         let before = sequence.accepted.iter().take(accepted).skip(sequence.next);
-        let missing = before.filter(|accepted| !accepted.doomed).count();
+        let missing = before.filter(|accepted| accepted.counted.is_none() && accepted.is_owed()).count();
         if missing > 0 {
             self.violated(format!("{replica}: a flush succeeded, and {missing} accepted before it are not there"));
         }
@@ -157,6 +184,36 @@ impl Model {
         self.open.replicas.insert(replica);
     }
 
+    /// A replica knows that its flush of that number is applied.
+    pub(super) fn learned(&mut self, replica: Uuid, flush: u64) {
+        let sequence = self.replicas.entry(replica).or_default();
+        sequence.learned = sequence.learned.max(flush);
+    }
+
+    /// The state before a commit.
+    pub(super) fn past(&self) -> Past {
+        let past = |sequence: &Sequence| PastSequence {
+            next: sequence.next,
+            last_flush: sequence.last_flush,
+            ids: sequence.ids.clone(),
+        };
+        let replicas = self.replicas.iter().map(|(replica, sequence)| (*replica, past(sequence)));
+        Past { open: self.open.clone(), replicas: replicas.collect() }
+    }
+
+    /// The server has forgotten all that came after that state.
+    pub(super) fn forgotten(&mut self, past: Past) {
+        self.open = past.open;
+        for (replica, sequence) in &mut self.replicas {
+            let (next, last_flush, ids) = match past.replicas.get(replica) {
+                Some(past) => (past.next, past.last_flush, past.ids.clone()),
+                None => Default::default(),
+            };
+            sequence.forget(next, last_flush);
+            (sequence.next, sequence.last_flush, sequence.ids) = (next, last_flush, ids);
+        }
+    }
+
     /// A collection has been applied.
     pub(super) fn collected(&mut self, summary: &Summary) {
         let period = std::mem::take(&mut self.open);
@@ -185,11 +242,11 @@ impl Model {
     pub(super) fn ended(&mut self, periods: &[Summary]) {
         let mut counted = (0, 0);
         for (replica, sequence) in &self.replicas {
-            let missing = sequence.accepted.iter().filter(|accepted| !accepted.counted && !accepted.doomed).count();
+            let missing = sequence.accepted.iter().filter(|one| one.counted.is_none() && one.is_owed()).count();
             if missing > 0 {
                 self.violations.push(format!("{replica}: {missing} of what it accepted were never counted"));
             }
-            for Accepted { activity, .. } in sequence.accepted.iter().filter(|one| one.counted || !one.doomed) {
+            for Accepted { activity, .. } in sequence.accepted.iter().filter(|one| one.counted.is_some() || one.is_owed()) {
                 counted.0 += activity.allowed;
                 counted.1 += activity.denied;
             }
@@ -204,8 +261,35 @@ impl Model {
 }
 
 impl Sequence {
-    /// Finds the stretch that an update carries, and moves on behind it; answers its ids.
+    /// The flushes after that one are no longer in the database.
+    fn forget(&mut self, next: usize, last_flush: u64) {
+        let (process, learned) = (self.process, self.learned);
+        let later = |one: &&mut Accepted| one.counted.is_some_and(|flush| flush > last_flush);
+        for accepted in self.accepted[next..].iter_mut().filter(later) {
+            let flush = accepted.counted.take();
+            accepted.forgotten = flush.filter(|flush| *flush <= learned);
+            accepted.doomed |= accepted.process < process;
+        }
+    }
+
+    /// Finds the stretch that an update carries, and moves on behind it; returns its ids.
     fn take(&mut self, key: HashingKey, process: u32, update: &Update) -> Option<Ids> {
+        let forgotten: BTreeSet<_> = self.accepted[self.next..].iter().filter_map(|one| one.forgotten).collect();
+        let forgotten: Vec<_> = forgotten.into_iter().collect();
+        // A flush that the server forgot is sent again as a whole or not at all.
+        (0..1_usize << forgotten.len()).find_map(|choice| {
+            let is_left_out = |flush| forgotten.iter().position(|one| *one == flush).is_some_and(|at| choice >> at & 1 == 0);
+            self.take_without(key, process, update, is_left_out)
+        })
+    }
+
+    fn take_without(
+        &mut self,
+        key: HashingKey,
+        process: u32,
+        update: &Update,
+        is_left_out: impl Fn(u64) -> bool,
+    ) -> Option<Ids> {
         let (mut ids, mut allowed, mut denied) = (Ids::default(), 0, 0);
         let mut stretch = Vec::new();
         for (index, accepted) in self.accepted.iter().enumerate().skip(self.next) {
@@ -213,7 +297,8 @@ impl Sequence {
             if accepted.process > process || allowed > update.allowed {
                 break;
             }
-            if accepted.doomed && accepted.process < process {
+            let is_doomed = accepted.doomed && accepted.process < process;
+            if is_doomed || accepted.counted.is_some() || accepted.forgotten.is_some_and(&is_left_out) {
                 continue;
             }
             stretch.push(index);
@@ -222,7 +307,7 @@ impl Sequence {
             denied += accepted.activity.denied;
             if (allowed, denied) == (update.allowed, update.denied) && self.ids.become_with(&ids, key, &update.uniques)
             {
-                stretch.iter().for_each(|index| self.accepted[*index].counted = true);
+                stretch.iter().for_each(|index| self.accepted[*index].counted = Some(update.flush));
                 self.next = index + 1;
                 return Some(ids);
             }

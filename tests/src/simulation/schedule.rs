@@ -60,13 +60,21 @@ pub enum Fault {
     TimeLeap,
     /// A collector dies in the middle of its collection.
     CollectorKilled,
+    /// The server crashes and has forgotten its last commits, as a standby that lagged behind.
+    CommitsForgotten,
+    /// The database's clock is set ahead by a year, and back after a while.
+    ClockAheadAYear,
+    /// A replica is shut down while the cutover lock is held.
+    ShutdownWhileLocked,
+    /// Another database's file stands in the place of ours for a while: every transaction is refused.
+    FileReplaced,
     /// Activity comes faster than the component takes it. Not drawn: it comes of small intakes.
     IntakeFull,
 }
 
 impl Fault {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 31] = [
         Self::BeginFails,
         Self::LockTimesOut,
         Self::ReadFails,
@@ -93,6 +101,10 @@ impl Fault {
         Self::ClockJump,
         Self::TimeLeap,
         Self::CollectorKilled,
+        Self::CommitsForgotten,
+        Self::ClockAheadAYear,
+        Self::ShutdownWhileLocked,
+        Self::FileReplaced,
         Self::IntakeFull,
     ];
 
@@ -116,6 +128,7 @@ impl Fault {
             Self::ConnectionDropped | Self::TrapInTrack | Self::TrapInFlush | Self::TrapAfterCommit => 0.05,
             Self::OldNumber | Self::ClockJump | Self::Restart => 0.05,
             Self::SlowReply | Self::Kill | Self::HandleDropped | Self::TimeLeap | Self::Outage => 0.02,
+            Self::CommitsForgotten | Self::ClockAheadAYear | Self::ShutdownWhileLocked | Self::FileReplaced => 0.02,
             Self::MemoryBomb | Self::StackOverflow | Self::FlushWithoutEnd => 0.01,
             Self::IntakeFull => 0.0,
         }
@@ -153,6 +166,11 @@ impl Schedule {
     /// A fault has struck by itself.
     pub(super) fn struck(&mut self, fault: Fault) {
         self.fired[fault as usize] += 1;
+    }
+
+    /// Whether a fault may still strike in this run.
+    pub(super) fn knows(&self, fault: Fault) -> bool {
+        self.odds[fault as usize] > 0.0
     }
 
     pub(super) fn fired(&self) -> [u64; Fault::ALL.len()] {

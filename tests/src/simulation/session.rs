@@ -19,6 +19,8 @@ use super::schedule::Fault;
 
 /// What the server holds for a transaction, until that is over.
 pub(super) struct Session {
+    /// How often the server had crashed when it began.
+    crashes: u64,
     guards: Vec<Guard>,
     writes: Vec<Write>,
     /// The rows as they were at the beginning; only a mutation reads them.
@@ -36,8 +38,17 @@ enum Guard {
 }
 
 impl Session {
-    pub(super) fn new(tables: &Tables) -> Self {
-        Self { guards: Vec::new(), writes: Vec::new(), rows_at_begin: tables.rows.clone(), failed: false }
+    pub(super) fn new(crashes: u64, tables: &Tables) -> Self {
+        Self { crashes, guards: Vec::new(), writes: Vec::new(), rows_at_begin: tables.rows.clone(), failed: false }
+    }
+
+    /// The number of the flush that it writes, or 0.
+    fn flush(&self) -> u64 {
+        let number = |write: &Write| match write {
+            Write::Upsert(_, update) => Some(update.flush),
+            _ => None,
+        };
+        self.writes.iter().find_map(number).unwrap_or_default()
     }
 }
 
@@ -67,6 +78,9 @@ impl SessionTransaction {
         if self.session.is_some() && run.strikes(Fault::ConnectionDropped, self.client) {
             self.lose();
         }
+        let crashes = self.server.crashes();
+        // A crash ends every session, whatever it holds.
+        self.session.take_if(|session| session.crashes != crashes);
         let Some(session) = &mut self.session else { return Err(failed(action)) };
         if session.failed {
             return Err(failed(action));
@@ -125,7 +139,11 @@ impl SessionTransaction {
 impl Server {
     /// Applies the writes; the locks end after that.
     fn commit(&self, client: Client, session: Session) {
-        self.apply(client, session.writes);
+        // A commit that comes late may come after a crash.
+        if session.crashes == self.crashes() {
+            self.keep_past();
+            self.apply(client, session.writes);
+        }
         drop(session.guards);
     }
 
@@ -140,8 +158,8 @@ impl Server {
         Some(match (lock, mode) {
             (Lock::Cutover, _) if is_flush && self.run.is(Mutation::FlushNotLocked) => return None,
             (Lock::Replica(_), _) if self.run.is(Mutation::LateCommitNotAwaited) => return None,
-            (Lock::Cutover, LockMode::Shared) => Guard::Shared(self.cutover.clone().read_owned().await),
-            (Lock::Cutover, LockMode::Exclusive) => Guard::Exclusive(self.cutover.clone().write_owned().await),
+            (Lock::Cutover, LockMode::Shared) => Guard::Shared(self.cutover().read_owned().await),
+            (Lock::Cutover, LockMode::Exclusive) => Guard::Exclusive(self.cutover().write_owned().await),
             (Lock::Replica(replica), _) => Guard::Replica(self.replica_lock(replica).lock_owned().await),
         })
     }
@@ -170,8 +188,10 @@ impl Transaction for SessionTransaction {
     async fn read(&mut self, replica: Uuid) -> Result<Stored, Error> {
         self.statement("read", Fault::ReadFails).await?;
         let tables = self.server.tables();
+        let last_flush = tables.last_flushes.get(&replica).copied().unwrap_or_default();
+        self.server.run.model().learned(replica, last_flush);
         Ok(Stored {
-            last_flush: tables.last_flushes.get(&replica).copied().unwrap_or_default(),
+            last_flush,
             uniques: tables.rows.get(&replica).map(|row| row.uniques.clone()),
         })
     }
@@ -245,7 +265,11 @@ impl Transaction for SessionTransaction {
             return Err(unknown());
         }
         let reply_lost = run.strikes(Fault::ReplyLost, client);
+        let flush = session.flush();
         self.server.commit(client, session);
+        if let (Client::Replica { id, .. }, false) = (client, reply_lost) {
+            run.model().learned(id, flush);
+        }
         match reply_lost {
             true if run.is(Mutation::LostReplyCalledFailure) => Err(failed("the commit")),
             true => Err(unknown()),

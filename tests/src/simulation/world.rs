@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use boundary_usage::{Activity, CollectOptions, Collection};
+use boundary_usage::{Activity, CollectOptions, Collection, OpenPeriod};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -19,6 +19,9 @@ use crate::{cue, misbehaving_plugin, plugin};
 /// How often a flush or a collection is tried once nothing fails any more; a component that still has a cue to break
 /// fails some.
 const LAST_TRIES: u32 = 30;
+
+/// How far the clock is set ahead.
+const YEAR_SECONDS: i64 = 365 * 24 * 3_600;
 
 struct World {
     run: Arc<Run>,
@@ -123,8 +126,18 @@ impl World {
 
     /// What happens to processes, clocks and the database as a whole.
     async fn disturb(&mut self, replica: &Rc<Replica>) -> bool {
-        let fault =
-            [Fault::Restart, Fault::Kill, Fault::HandleDropped, Fault::Outage, Fault::ClockJump, Fault::TimeLeap];
+        let fault = [
+            Fault::Restart,
+            Fault::Kill,
+            Fault::HandleDropped,
+            Fault::Outage,
+            Fault::ClockJump,
+            Fault::TimeLeap,
+            Fault::CommitsForgotten,
+            Fault::ClockAheadAYear,
+            Fault::ShutdownWhileLocked,
+            Fault::FileReplaced,
+        ];
         let Some(fault) = fault.into_iter().find(|fault| self.run.strikes(*fault, "world")) else { return false };
         match fault {
             Fault::Restart => restart(replica, async |replica| replica.shut_down().await),
@@ -138,6 +151,19 @@ impl World {
                 let seconds = self.run.schedule().below(20_000).cast_signed() - 10_000;
                 self.server.set_clock(seconds);
             }
+            Fault::CommitsForgotten => {
+                let commits = 1 + self.run.schedule().below(4);
+                self.server.forget(usize::try_from(commits).expect("a small number"));
+            }
+            Fault::ClockAheadAYear => self.clock_ahead_a_year(),
+            Fault::ShutdownWhileLocked => {
+                self.hold_the_cutover_lock();
+                restart(replica, async |replica| replica.shut_down().await);
+            }
+            Fault::FileReplaced => {
+                let duration = self.run.schedule().milliseconds(300_000);
+                self.server.replace(duration);
+            }
             _ => {
                 // A flush under way may be over its limit now, and its component is then given up.
                 self.replicas.iter().for_each(|replica| replica.may_break());
@@ -148,17 +174,44 @@ impl World {
         true
     }
 
+    /// Sets the clock ahead, and back after a while.
+    fn clock_ahead_a_year(&self) {
+        let (server, duration) = (self.server.clone(), self.run.schedule().milliseconds(300_000));
+        server.set_clock(YEAR_SECONDS);
+        spawn_local(async move {
+            tokio::time::sleep(duration).await;
+            server.set_clock(-YEAR_SECONDS);
+        });
+    }
+
+    /// As a collection that takes long.
+    fn hold_the_cutover_lock(&self) {
+        let (cutover, duration) = (self.server.cutover(), self.run.schedule().milliseconds(15_000));
+        spawn_local(async move {
+            let held = cutover.write().await;
+            tokio::time::sleep(duration).await;
+            drop(held);
+        });
+    }
+
     /// Collects beside all else; the collector may die half way.
     fn collect(&self) {
         let (run, database) = (self.run.clone(), self.server.connect(Client::Collector));
         let min_age = run.schedule().pick(&[None, None, None, Some(Duration::from_secs(60))]);
         let dies = run.strikes(Fault::CollectorKilled, Client::Collector);
         let dies_after = if dies { run.schedule().milliseconds(200) } else { Duration::from_secs(3_600) };
+        let server = self.server.clone();
         spawn_local(async move {
             let collect = database.collect(CollectOptions { min_age, max_staleness: None });
             match timeout(dies_after, collect).await {
                 Ok(Ok(Collection::Closed(summary))) => run.note("c", format_args!("closed {}", summary.period_id)),
-                Ok(Ok(Collection::NotDue { .. })) => run.note("c", "not due"),
+                Ok(Ok(Collection::NotDue { .. })) => {
+                    run.note("c", "not due");
+                    let OpenPeriod { start, now } = server.open_period();
+                    if start > now {
+                        run.model().violated(format!("a period that starts at {start} is not due at {now}"));
+                    }
+                }
                 Ok(Err(error)) => run.note("c", format_args!("collect: {error}")),
                 Err(_) => run.note("c", "the collector is dead"),
             }
