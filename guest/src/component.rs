@@ -1,10 +1,10 @@
-//! The edge: exports the tracker as a component.
+//! The export of the tracker as a component.
 //!
-//! The guest is built for two worlds, which differ in how a call waits; `concurrent` and `blocking` hold that difference
-//! and nothing else. All that is here is the same in both.
+//! The guest is built for two worlds, which differ in how a call waits. The modules `concurrent` and `blocking` contain
+//! that difference. This module is the same in both.
 //!
-//! No borrow of the tracker is held across an await: while `flush` waits for the database, the host may call `track` on
-//! this same instance (R3).
+//! No borrow of the tracker lives across an await, because the host may call `track` on this instance while `flush`
+//! waits for the database (R3).
 
 #[cfg(feature = "blocking")]
 mod blocking;
@@ -30,23 +30,23 @@ pub(crate) use runtime::OneThread;
 use types::{Lock, Mode};
 use world::{Transaction, acquire, hashing_key, restore, types};
 
-/// What the bindings export.
+/// The type that implements the exports.
 struct Component;
 
 static TRACKER: OneThread<RefCell<Option<Tracker>>> = OneThread(RefCell::new(None));
 
-/// Runs on the instance's tracker, which is made at first use because what it starts from comes from the host.
+/// Calls `act` with the instance's tracker. The first call creates it, because its initial state comes from the host.
 fn with_tracker<T>(act: impl FnOnce(&mut Tracker) -> T) -> T {
     act(TRACKER.0.borrow_mut().get_or_insert_with(|| {
         let (first, second) = hashing_key();
-        let Ok(left_over) = restore().try_into() else { unreachable!("a host hands back sketches of a tracker") };
+        let Ok(left_over) = restore().try_into() else { unreachable!("a host restores the sketches of a tracker") };
         #[cfg(feature = "misbehaving")]
         let left_over = crate::mutations::on_restore((first, second), left_over);
         Tracker::new(HashingKey(first, second), left_over)
     }))
 }
 
-/// Exported as `track`.
+/// Implements the export `track`.
 fn track(activities: Vec<types::Activity>) {
     with_tracker(|tracker| {
         for activity in activities {
@@ -62,7 +62,7 @@ fn track(activities: Vec<types::Activity>) {
     });
 }
 
-/// Exported as `flush`.
+/// Implements the export `flush`.
 async fn flush(replica: types::Uuid) -> Result<types::Flushed, types::Error> {
     let started = with_tracker(Tracker::start_flush);
     let Some(mut flush) = started.map_err(|error| types::Error::Conflict(error.to_string()))? else {
@@ -84,15 +84,16 @@ async fn flush(replica: types::Uuid) -> Result<types::Flushed, types::Error> {
     result
 }
 
-/// Not formatted: the code for that is a thirtieth of the component.
+/// A plain string, because formatting code would be a thirtieth of the component.
 const STORED_SKETCH_IS_DAMAGED: &str = "the stored sketch of this replica is damaged: ";
 
-/// One transaction: the locks, then what is stored, then the upsert. To return early drops the transaction, which rolls
-/// it back (R4).
+/// Runs one transaction: both locks, the read, the upsert, the commit (R4).
+///
+/// An early return drops the transaction, which rolls it back.
 async fn write(flush: &mut Flush, replica: types::Uuid) -> Result<types::Flushed, types::Error> {
     #[cfg(feature = "misbehaving")]
     crate::misbehaving::on_flush(replica).await?;
-    // A host may have its database begin as it calls `flush`: what needs no answer is done meanwhile.
+    // Compaction needs no transaction, so it comes first and keeps the transaction short.
     flush.freeze();
     let transaction = Transaction::begin(replica).await?;
     acquire(&transaction, Lock::Cutover, Mode::Shared).await?;

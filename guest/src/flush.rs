@@ -1,15 +1,16 @@
-//! The decisions of one flush, from what the database answers to what is written next.
+//! The decisions of one flush: it reads what the database holds and plans the update.
 //!
 //! ```text
-//!            start_flush              plan                  commit
-//!  recorded ────────────▶ taken ────────────▶ to be written ──────▶ Committed   it is in the database
-//!                           │                      │          ├───▶ RolledBack  put back, goes out with the next flush
-//!                           └──────────────────────┴──────────┘
-//!                                                             └───▶ Unknown     in doubt: the next flush finds out
+//!            start_flush          plan              commit
+//!  recorded ────────────▶ taken ───────▶ planned ───────────▶ Committed   the database has it
+//!                           │               │          ├────▶ RolledBack  the next flush carries it
+//!                           └───────────────┴──────────┘
+//!                                                      └────▶ Unknown     in doubt; the next flush resolves it
 //! ```
 //!
-//! Flushes of a replica are numbered, and the database keeps the number of the last one applied. So a flush in doubt is
-//! resolved by one comparison, made under the replica's lock, when the transaction in doubt is certainly over (D3).
+//! A replica numbers its flushes, and the database keeps the number of the last applied one. One comparison resolves a
+//! flush in doubt (D3). The flush makes it under the replica's lock, because the lock proves that the lost transaction
+//! has ended.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -18,16 +19,16 @@ use crate::recording::Recording;
 use crate::sketch::{SketchError, UniqueSketch};
 use crate::snapshot::{Snapshot, Uniques};
 
-/// What the database holds of a replica.
+/// The replica's row and last flush number in the database.
 #[derive(Clone, Debug)]
 pub struct Stored {
-    /// The number of the last flush applied; 0 when there was none.
+    /// The number of the last applied flush; 0 before the first one.
     pub last_flush: u64,
-    /// The ids of the open period; `None` when the replica has no row in it.
+    /// The ids of the open period; `None` if the replica has no row in it.
     pub uniques: Option<StoredUniques>,
 }
 
-/// The two sets, as the database holds them: serialized, and perhaps damaged.
+/// Both sets in serialized form, unverified.
 #[derive(Clone, Debug)]
 pub struct StoredUniques {
     /// The workspaces that were active.
@@ -36,84 +37,84 @@ pub struct StoredUniques {
     pub users: Vec<u8>,
 }
 
-/// What a flush writes.
+/// The update that a flush writes.
 #[derive(Clone, Debug)]
 pub struct Update {
-    /// Its number, greater than that of any flush applied before.
+    /// The number of the flush, greater than that of every applied flush.
     pub flush: u64,
-    /// What becomes of the unique sets.
+    /// The change of the unique sets.
     pub uniques: UniquesUpdate,
-    /// Requests let through since the last flush.
+    /// Allowed requests since the last flush.
     pub allowed: u64,
-    /// Requests blocked since the last flush.
+    /// Denied requests since the last flush.
     pub denied: u64,
 }
 
-/// What an update makes of the unique sets in the replica's row (R5).
+/// The change of the unique sets in the replica's row (R5).
 #[derive(Clone, Debug)]
 pub enum UniquesUpdate {
-    /// There is no row in the open period: a new one takes the ids since the last flush.
+    /// The open period has no row of the replica. The new row gets the ids since the last flush.
     Delta(Uniques),
-    /// The ids of the open period, with these, replace those of the row (D1).
+    /// The union of the row's ids and the new ones replaces the row's sets (D1).
     Cumulative(Uniques),
-    /// The row holds these ids already, and keeps its sets.
+    /// The row already contains all ids and keeps its sets.
     Unchanged,
 }
 
-/// How a flush goes on once the database has been read.
+/// The next step of a flush after it has read the database.
 #[derive(Clone, Debug)]
 pub enum Plan {
-    /// The flush of this number, which was in doubt, was applied, and nothing else waits: roll back and be done.
+    /// The flush in doubt has this number and was applied. There is nothing else to write, so roll back.
     Confirmed(u64),
-    /// Write this and commit.
+    /// Write this update and commit.
     Write(Box<Update>),
 }
 
 /// How the transaction of a flush ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// What was planned is in the database.
+    /// The database has applied the plan.
     Committed,
-    /// Nothing was applied.
+    /// The database has applied nothing.
     RolledBack,
-    /// The commit was sent and brought no reply.
+    /// The commit was sent and had no reply.
     Unknown,
 }
 
-/// A snapshot that may or may not be in the database.
+/// A flush whose commit had no reply.
 #[derive(Clone, Debug)]
 pub struct InDoubt {
-    /// The number of the flush that carried it.
+    /// The number of the flush.
     pub flush: u64,
-    /// What it carried.
+    /// The activity that the flush carried.
     pub snapshot: Snapshot,
 }
 
-/// What is not in the database for certain: all that a tracker must not forget.
+/// Activity that may be missing in the database. A tracker must not lose it.
 #[derive(Clone, Debug, Default)]
 pub struct LeftOver {
-    /// Goes out with the next flush.
+    /// The activity that the next flush carries.
     pub delta: Option<Snapshot>,
-    /// The next flush finds out whether it was applied.
+    /// The flush that the next one resolves.
     pub in_doubt: Option<InDoubt>,
 }
 
-/// One attempt to write what a tracker has gathered.
+/// One attempt to write a tracker's unflushed activity.
 pub struct Flush {
-    /// Part of the delta, until it is frozen.
+    /// The part of the delta that is not compacted yet.
     recorded: Option<Recording>,
     delta: Option<Snapshot>,
     in_doubt: Option<InDoubt>,
-    /// The number under which the delta goes out, once the database has been read.
+    /// The number of this flush, known after it has read the database.
     number: Option<u64>,
 }
 
 impl StoredUniques {
-    /// Reads both.
+    /// Reads both sets.
     ///
     /// # Errors
     ///
-    /// As [`UniqueSketch::from_bytes`].
+    /// Returns the errors of [`UniqueSketch::from_bytes`].
     pub fn read(&self) -> Result<Uniques, SketchError> {
         Ok(Uniques {
             workspaces: UniqueSketch::from_bytes(&self.workspaces)?,
@@ -127,24 +128,24 @@ impl Flush {
         Self { recorded, delta: left_over.delta, in_doubt: left_over.in_doubt, number: None }
     }
 
-    /// Freezes what the flush carries. Whatever needs it frozen does that; earlier, it can be done while waiting.
+    /// Compacts the delta. `plan` does so too; an earlier call uses a time when the flush waits anyway.
     pub fn freeze(&mut self) {
         let recorded = self.recorded.take().map(Recording::freeze);
         self.delta = Snapshot::merge_some(self.delta.take(), recorded);
     }
 
-    /// Decides what to write. `stored` must have been read while the transaction held the replica's lock.
+    /// Decides what to write. The transaction must hold the replica's lock when it reads `stored`.
     ///
     /// # Errors
     ///
-    /// When what is stored is damaged.
+    /// Returns a [`SketchError`] if a stored sketch is damaged.
     pub fn plan(&mut self, stored: &Stored) -> Result<Plan, SketchError> {
         if let Some(confirmed) = self.last_flush_read(stored.last_flush) {
             return Ok(Plan::Confirmed(confirmed));
         }
         self.freeze();
         let (Some(delta), Some(flush)) = (&self.delta, self.number) else {
-            unreachable!("what is not confirmed carries a delta, and has a number");
+            unreachable!("a flush that is not confirmed has a delta and a number");
         };
         let uniques = match &stored.uniques {
             None => UniquesUpdate::Delta(delta.uniques.clone()),
@@ -156,30 +157,32 @@ impl Flush {
         Ok(Plan::Write(Box::new(Update { flush, uniques, allowed: delta.allowed, denied: delta.denied })))
     }
 
-    /// What it carries.
+    /// Returns the activity that the flush carries.
     #[cfg(all(target_family = "wasm", feature = "misbehaving"))]
     pub(crate) fn delta(&self) -> &Snapshot {
         self.delta.as_ref().expect("a planned write carries a delta")
     }
 
-    /// Resolves a doubt, and numbers the delta. Returns the number of the flush in doubt if it was applied and nothing else
-    /// waits.
+    /// Resolves a doubt and numbers the flush.
+    ///
+    /// Returns the number of the flush in doubt if that flush was applied and there is nothing else to write.
     fn last_flush_read(&mut self, last_flush: u64) -> Option<u64> {
         let confirmed = self.resolve_doubt(last_flush);
         if self.recorded.is_none() && self.delta.is_none() {
-            return Some(confirmed.expect("a flush carries a delta or a doubt; a doubt disproved is a delta"));
+            return Some(confirmed.expect("a flush has a delta or a doubt, and a disproved doubt becomes a delta"));
         }
         self.number = Some(last_flush.saturating_add(1));
         None
     }
 
-    /// The number under which it writes, once the database has been read.
+    /// Returns the number of this flush; `None` before it has read the database.
     pub fn number(&self) -> Option<u64> {
         self.number
     }
 
-    /// Drops the snapshot in doubt if it was applied, and makes it part of the delta if it was not. Answers the number
-    /// of the flush that was applied.
+    /// Drops the flush in doubt if it was applied, and otherwise merges it into the delta.
+    ///
+    /// Returns the number of the flush in doubt if it was applied.
     fn resolve_doubt(&mut self, last_flush: u64) -> Option<u64> {
         let in_doubt = self.in_doubt.take()?;
         if last_flush >= in_doubt.flush {
@@ -189,10 +192,10 @@ impl Flush {
         None
     }
 
-    /// What the tracker gets back.
+    /// Returns the activity that the tracker keeps after `outcome`.
     pub(crate) fn left_over(&mut self, outcome: Outcome) -> LeftOver {
         if outcome == Outcome::Committed {
-            assert!(self.in_doubt.is_none(), "a commit follows a plan, and a plan resolves the doubt");
+            assert!(self.in_doubt.is_none(), "a commit follows a plan, which resolves the doubt");
             return LeftOver::default();
         }
         self.freeze();
@@ -200,7 +203,7 @@ impl Flush {
             (Outcome::Unknown, Some(snapshot), Some(flush)) => {
                 LeftOver { delta: None, in_doubt: Some(InDoubt { flush, snapshot }) }
             }
-            // Without a number there was nothing to commit, so that nothing can have been applied.
+            // A flush without a number has sent no commit, so the database cannot have applied it.
             (_, delta, _) => LeftOver { delta, in_doubt: self.in_doubt.clone() },
         }
     }

@@ -1,21 +1,22 @@
 //! The usage tracker: what is counted, when it is written, and how nothing counts twice.
 //!
-//! This crate is the middle of the flow *proxy → intake → **component** → transaction → database*. Its rules are plain
-//! Rust without bindings and without I/O, tested natively; [`component`](self) glue, compiled for WebAssembly only,
-//! exports them as the world `boundary:usage/tracker`, or as `tracker-blocking` for hosts without `async func`.
+//! This crate is the middle of the flow *proxy → intake → **component** → transaction → database*. The rules are plain
+//! Rust without bindings and without I/O, and their tests run natively. The module `component` is compiled for
+//! WebAssembly only. It exports the rules as the world `boundary:usage/tracker`, or as `tracker-blocking` for hosts
+//! without `async func`.
 //!
-//! | file | keeps |
+//! | file | duty |
 //! | --- | --- |
-//! | `tracker.rs` | when a flush takes what was recorded (R2, R3), the put-back (D2), bounded memory (R6) |
-//! | `recording.rs` | what `track` counts (R1) |
-//! | `snapshot.rs` | what one flush carries; request counts that saturate |
-//! | `flush.rs` | the decisions of a flush: what to write (R5, D1), and whether a lost commit was applied (D3) |
-//! | `sketch/` | the unique set: keyed, mergeable, bounded (D1, D4); also used by the collection |
-//! | `component.rs` | the order of one transaction (R4), WIT types to ours and back |
-//! | `component/` | what differs between the two worlds: how a call waits; what stands in for a standard library |
+//! | `tracker.rs` | starts and ends flushes (R2, R3), puts failed ones back (D2), bounds memory (R6) |
+//! | `recording.rs` | counts what `track` receives (R1) |
+//! | `snapshot.rs` | holds what one flush carries, with request counts that saturate |
+//! | `flush.rs` | decides what to write (R5, D1) and whether a lost commit was applied (D3) |
+//! | `sketch/` | counts unique ids: keyed, mergeable, bounded (D1, D4); the collection uses it too |
+//! | `component.rs` | runs one transaction in its order (R4) and converts WIT types |
+//! | `component/` | adapts the two worlds, and replaces the standard library |
 
 #![deny(unsafe_code)]
-// The component does without the standard library; hosts and tests link the crate as any other.
+// The component has no standard library. Hosts and tests link this crate like any other.
 #![cfg_attr(target_family = "wasm", no_std)]
 
 extern crate alloc;

@@ -1,7 +1,7 @@
 //! A component that breaks on cue, so that the tests of a host can see what the host does then.
 //!
-//! The cue is an activity whose workspace has [`CUE`] as its first half; the second half says what to do. The activity is
-//! recorded all the same: what a broken component had accepted must be counted too.
+//! The cue is an activity whose workspace has [`CUE`] as its first half; the second half says what to do. The activity
+//! is recorded all the same: what a broken component had accepted must be counted too.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -136,7 +136,7 @@ pub(crate) async fn on_flush(replica: Uuid) -> Result<(), Error> {
     }
 }
 
-/// A second handle of the same transaction, which the types of the bindings rule out and the numbers behind them do not.
+/// A second handle of the same transaction. The bindings' types rule it out; the handle numbers do not.
 fn forged(transaction: &Transaction) -> Transaction {
     of_handle(transaction.handle())
 }

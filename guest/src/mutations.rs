@@ -1,7 +1,8 @@
 //! Protections of the tracker, each broken on purpose: so that the simulation can prove that it would notice.
 //!
-//! Which one is broken is told by the hashing key, because a component asks for it before all else and its successors do
-//! too: [`SIGN`] as its first half, the mutation's number as its second. `tests/src/simulation/mutations.rs` lists them.
+//! Which one is broken is told by the hashing key, because a component asks for it before all else and its successors
+//! do too: [`SIGN`] as its first half, the mutation's number as its second. `tests/src/simulation/mutations.rs` lists
+//! them.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -54,8 +55,8 @@ pub(crate) fn on_flush_end(outcome: Outcome) -> Outcome {
     }
 }
 
-/// 7: the period's ids are replaced by those of the flush. 8: ids of earlier periods go out again. 10: ids that are new in the
-/// period are taken for known ones.
+/// 7: the period's ids are replaced by those of the flush. 8: ids of earlier periods go out again. 10: ids that are new
+/// in the period are taken for known ones.
 pub(crate) fn on_update(mut update: Box<Update>, stored: &Stored, flush: &Flush) -> Box<Update> {
     let delta = &flush.delta().uniques;
     match &stored.uniques {

@@ -1,22 +1,22 @@
-//! Activity as it comes, until a flush takes it.
+//! The activity since the last flush started.
 
 use crate::sketch::{HashingKey, UniqueSet};
 use crate::snapshot::{Snapshot, Uniques, saturating_requests};
 
-/// What one batch of requests adds.
+/// The usage of one batch of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Activity {
     /// The workspace that the requests came from; 0, the nil UUID, if no workspace is to count for them.
     pub workspace: u128,
     /// The user who owns it; 0 if no user is to count for them.
     pub owner: u128,
-    /// Requests let through.
+    /// Allowed requests.
     pub allowed: u64,
-    /// Requests blocked.
+    /// Denied requests.
     pub denied: u64,
 }
 
-/// What was recorded since the last flush.
+/// A growing record of the activity since the last flush.
 #[derive(Default)]
 pub(crate) struct Recording {
     workspaces: UniqueSet,
@@ -39,8 +39,9 @@ impl Recording {
         self.denied = saturating_requests(self.denied, activity.denied);
     }
 
-    /// What was recorded, to start again from nothing; `None` when there was nothing. Takes no time: what it costs to
-    /// freeze sets is paid where they are needed frozen.
+    /// Takes the record and leaves an empty one; returns `None` if it is empty.
+    ///
+    /// The caller compacts the sets later, because that takes longer than this step may.
     pub(crate) fn take(&mut self) -> Option<Self> {
         (!self.is_empty()).then(|| core::mem::take(self))
     }

@@ -1,8 +1,8 @@
-//! What one flush carries: the ids and the requests since the flush before it.
+//! The activity that one flush carries.
 
 use crate::sketch::UniqueSketch;
 
-/// The largest request count: that of the database's `bigint`. Counts stop there and never wrap.
+/// The largest request count, which is the maximum of the database's `bigint`. Counts saturate there.
 pub const REQUESTS_MAX: u64 = i64::MAX as u64;
 
 /// Adds two request counts, up to [`REQUESTS_MAX`].
@@ -10,7 +10,7 @@ pub fn saturating_requests(left: u64, right: u64) -> u64 {
     left.saturating_add(right).min(REQUESTS_MAX)
 }
 
-/// The two sets that are counted.
+/// The unique workspaces and users of some activity.
 #[derive(Clone, Debug)]
 pub struct Uniques {
     /// The workspaces that were active.
@@ -20,30 +20,30 @@ pub struct Uniques {
 }
 
 impl Uniques {
-    /// Whether these ids are among them already.
+    /// Returns whether both sets already contain all ids of `other`.
     pub(crate) fn hold_all(&self, other: &Self) -> bool {
         self.workspaces.holds_all(&other.workspaces) && self.users.holds_all(&other.users)
     }
 
-    /// The ids of both.
+    /// Returns the union of both pairs of sets.
     pub fn union(&self, other: &Self) -> Self {
         Self { workspaces: self.workspaces.union(&other.workspaces), users: self.users.union(&other.users) }
     }
 }
 
-/// Activity that left the tracker and is not yet known to be in the database.
+/// Unflushed activity that a flush has taken from the recording.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// The ids.
+    /// The active ids.
     pub uniques: Uniques,
-    /// Requests let through.
+    /// Allowed requests.
     pub allowed: u64,
-    /// Requests blocked.
+    /// Denied requests.
     pub denied: u64,
 }
 
 impl Snapshot {
-    /// Both snapshots as one.
+    /// Merges two snapshots.
     pub fn merge(&self, other: &Self) -> Self {
         Self {
             uniques: self.uniques.union(&other.uniques),

@@ -1,14 +1,14 @@
-//! The only state that changes: activity is recorded, taken as a snapshot, and put back when a flush fails.
+//! The tracker's state: it records activity, hands it to a flush, and puts it back if the flush fails.
 //!
-//! The tracker remembers nothing of what it has flushed: its memory is that of two sketches, and of one snapshot
-//! besides while a flush runs or has failed, however many ids come and however long the database is away (R6).
+//! The tracker keeps nothing of a flush that succeeded. Its memory is two sketches, plus one snapshot while a flush
+//! runs or after it failed. The number of ids and the length of an outage do not matter (R6).
 
 use crate::flush::{Flush, LeftOver, Outcome};
 use crate::recording::{Activity, Recording};
 use crate::sketch::HashingKey;
 use crate::snapshot::Snapshot;
 
-/// A flush was asked for while another one runs.
+/// The error of a flush that starts while another one runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("another flush of this replica is running")]
 pub struct AlreadyFlushing;
@@ -17,13 +17,13 @@ pub struct AlreadyFlushing;
 pub struct Tracker {
     key: HashingKey,
     recording: Recording,
-    /// By flushes that failed (D2), or whose commit brought no reply (D3).
+    /// Activity of flushes that failed (D2) or whose commit had no reply (D3).
     left_over: LeftOver,
     flushing: bool,
 }
 
 impl Tracker {
-    /// A tracker that hashes ids under this key, and goes on from what an earlier one left.
+    /// Creates a tracker that hashes ids with `key` and continues with the unflushed activity of its predecessor.
     pub fn new(key: HashingKey, left_over: LeftOver) -> Self {
         Self { key, recording: Recording::default(), left_over, flushing: false }
     }
@@ -33,12 +33,15 @@ impl Tracker {
         self.recording.record(self.key, activity);
     }
 
-    /// Takes what there is to flush and starts again from nothing, in one step (R3). `None` when there is nothing to
-    /// flush and nothing in doubt (R2). Every flush that is started must be ended with [`Tracker::end_flush`].
+    /// Takes all unflushed activity and resets the recording, in one step (R3).
+    ///
+    /// Returns `None` if there is nothing to flush and nothing in doubt (R2). The caller ends every flush that it
+    /// starts with
+    /// [`Tracker::end_flush`].
     ///
     /// # Errors
     ///
-    /// When a flush runs already: it holds the snapshot that this one would have to wait for.
+    /// Returns [`AlreadyFlushing`] while another flush runs, because that flush holds the snapshot.
     pub fn start_flush(&mut self) -> Result<Option<Flush>, AlreadyFlushing> {
         if self.flushing {
             return Err(AlreadyFlushing);
@@ -50,28 +53,28 @@ impl Tracker {
         Ok(Some(Flush::new(self.recording.take(), core::mem::take(&mut self.left_over))))
     }
 
-    /// Whether there is anything to flush, or anything in doubt.
+    /// Returns whether there is anything to flush or anything in doubt.
     pub fn has_to_flush(&self) -> bool {
         !self.recording.is_empty() || self.left_over.delta.is_some() || self.left_over.in_doubt.is_some()
     }
 
-    /// Ends a flush: what is not in the database for certain comes back and goes out with the next one.
+    /// Ends a flush. Activity that may be missing in the database returns to the tracker for the next flush.
     pub fn end_flush(&mut self, mut flush: Flush, outcome: Outcome) {
         assert!(self.flushing, "a flush is ended once");
         self.flushing = false;
-        // While the flush ran, what is recorded may have been gathered: it comes on top of what the flush leaves.
+        // `gather` may have run during the flush. Its delta is newer than what the flush returns.
         let gathered = self.left_over.delta.take();
         self.left_over = flush.left_over(outcome);
         self.left_over.delta = Snapshot::merge_some(self.left_over.delta.take(), gathered);
     }
 
-    /// All that is not in the database for certain, apart from what a running flush carries.
+    /// Returns all unflushed activity except what a running flush carries.
     pub fn left_over(&mut self) -> &LeftOver {
         self.gather();
         &self.left_over
     }
 
-    /// All that would not be in the database for certain if the running flush ended so now. It goes on.
+    /// Returns the unflushed activity as if the running flush ended with `outcome` now. The flush continues.
     pub fn left_over_after(&mut self, flush: &mut Flush, outcome: Outcome) -> LeftOver {
         self.gather();
         let mut left_over = flush.left_over(outcome);
@@ -79,7 +82,7 @@ impl Tracker {
         left_over
     }
 
-    /// Moves what was recorded to what goes out with the next flush.
+    /// Moves the recording into the delta of the next flush.
     fn gather(&mut self) {
         let recorded = self.recording.take().map(Recording::freeze);
         self.left_over.delta = Snapshot::merge_some(self.left_over.delta.take(), recorded);
@@ -102,7 +105,7 @@ mod tests {
         Activity { workspace: id, owner: id, allowed, denied }
     }
 
-    /// Flushes against what is stored; answers the update and ends with the outcome.
+    /// Runs a flush against a stored row, ends it with `outcome`, and returns its update.
     fn flush(tracker: &mut Tracker, stored: &Stored, outcome: Outcome) -> Update {
         let mut flush = tracker.start_flush().unwrap().expect("there is something to flush");
         let Plan::Write(update) = flush.plan(stored).unwrap() else { panic!("nothing to write") };
@@ -110,7 +113,7 @@ mod tests {
         *update
     }
 
-    /// Of the only update that needs no row.
+    /// Returns the uniques of an update for a replica without a row.
     fn delta(update: &Update) -> &Uniques {
         let UniquesUpdate::Delta(delta) = &update.uniques else { panic!("{update:?}") };
         delta
@@ -200,7 +203,7 @@ mod tests {
         (1..=3).for_each(|id| tracker.record(activity(id, 1, 0)));
         let first = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
         let stored = Stored { last_flush: 1, uniques: Some(stored(delta(&first))) };
-        // Once put back and frozen, once as recorded, once both.
+        // The delta is first a recording, then a snapshot, then both.
         tracker.record(activity(1, 1, 0));
         let put_back = flush(&mut tracker, &stored, Outcome::RolledBack);
         let frozen = flush(&mut tracker, &stored, Outcome::RolledBack);
@@ -210,7 +213,7 @@ mod tests {
             assert!(matches!(update.uniques, UniquesUpdate::Unchanged), "{update:?}");
             assert_eq!(update.allowed, allowed);
         }
-        // A known workspace, and a user who is new.
+        // The workspace is known; the user is new.
         tracker.record(Activity { workspace: 1, owner: 9, allowed: 0, denied: 0 });
         let UniquesUpdate::Cumulative(cumulative) = flush(&mut tracker, &stored, Outcome::Committed).uniques else {
             panic!("a user is new")

@@ -1,7 +1,6 @@
-//! The world `tracker-blocking`: imports and `flush` are plain functions, which return when they are done.
+//! The world `tracker-blocking`, whose imports and `flush` are plain functions.
 //!
-//! The imports get the async faces of the other world here, and never wait for anything; so a flush is over when it has
-//! been polled once.
+//! This module wraps the imports in async functions that never wait. A flush is therefore complete after one poll.
 
 use alloc::vec::Vec;
 use core::pin::pin;
@@ -9,7 +8,7 @@ use core::task::{Context, Poll, Waker};
 
 use super::Component;
 
-/// Generated code only. It is the ABI itself: raw pointers in and out of linear memory.
+/// Generated code only. It implements the ABI with raw pointers into linear memory.
 #[allow(unsafe_code, missing_docs, unreachable_pub, clippy::all)]
 mod bindings {
     wit_bindgen::generate!({ path: "../wit", world: "tracker-blocking" });
@@ -33,7 +32,7 @@ impl bindings::Guest for Component {
         let flush = pin!(super::flush(replica));
         match flush.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(flushed) => flushed,
-            Poll::Pending => unreachable!("no import of this world waits"),
+            Poll::Pending => unreachable!("the imports of this world never wait"),
         }
     }
 }

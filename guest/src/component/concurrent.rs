@@ -1,10 +1,10 @@
-//! The world `tracker`: imports and `flush` are async, so that the host calls `track` while a flush waits.
+//! The world `tracker`, whose imports and `flush` are async. The host can call `track` while a flush waits.
 
 use alloc::vec::Vec;
 
 use super::Component;
 
-/// Generated code only. It is the ABI itself: raw pointers in and out of linear memory.
+/// Generated code only. It implements the ABI with raw pointers into linear memory.
 #[allow(unsafe_code, missing_docs, unreachable_pub, clippy::all)]
 mod bindings {
     wit_bindgen::generate!({ path: "../wit", world: "tracker" });

@@ -1,11 +1,12 @@
-//! The [compact form] of DataSketches, in which sketches are stored: a preamble of one to three words, then the hashes, all
-//! little-endian.
+//! The serialized sketch: the [compact form] of DataSketches.
+//!
+//! A preamble of one to three words comes before the hashes. All words have eight bytes and are little-endian.
 //!
 //! | word | bytes |
 //! | --- | --- |
-//! | 1 | words of the preamble, serial version, family, two unused, flags, hash of the seed (two) |
-//! | 2 | how many hashes (four), unused (four); left out when there is exactly one |
-//! | 3 | theta; left out when nothing was dropped |
+//! | 1 | preamble length in words (1), serial version (1), family (1), unused (2), flags (1), seed hash (2) |
+//! | 2 | number of hashes (4), unused (4); absent if there is exactly one hash |
+//! | 3 | theta (8); absent if the sketch is exact |
 //!
 //! [compact form]: https://github.com/apache/datasketches-cpp/blob/master/theta/include/compact_theta_sketch_parser.hpp
 
@@ -15,55 +16,56 @@ use alloc::vec::Vec;
 use super::hash::SEED_HASH;
 use super::{RETAINED_MAX, THETA_MAX, UniqueSketch, for_each};
 
-/// The longest serialized sketch, in bytes: a preamble of three words, then a word for each hash kept.
+/// The length of the longest serialized sketch, in bytes: three words of preamble and one per retained hash.
 pub const SKETCH_BYTES_MAX: usize = 8 * (3 + RETAINED_MAX);
 
-/// Only this version is read: the other one in use packs bits, which would be a third of the component.
+/// The only supported version. Version 4 packs bits, and its decoder would be a third of the component.
 const SERIAL_VERSION: u8 = 3;
 
-/// The number of the Theta sketches among the families of sketches.
+/// The family id of Theta sketches.
 const FAMILY: u8 = 3;
 
-// Flags.
+// The flags of the first word.
 const READ_ONLY: u8 = 1 << 1;
 const EMPTY: u8 = 1 << 2;
 const COMPACT: u8 = 1 << 3;
 const ORDERED: u8 = 1 << 4;
 
-/// The sketch without ids has no seed.
+/// The serialized empty sketch. Its seed hash is 0.
 const EMPTY_SKETCH: [u8; 8] = [1, SERIAL_VERSION, FAMILY, 0, 0, READ_ONLY | EMPTY | COMPACT | ORDERED, 0, 0];
 
-/// A sketch from outside that cannot be used. The texts hold no numbers: the code that writes one would be a
-/// thirtieth of the component.
+/// The reason why a serialized sketch is refused.
+///
+/// The texts hold no numbers, because number formatting would be a thirtieth of the component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SketchError {
-    /// Longer than any sketch that a tracker writes.
-    #[error("a sketch longer than any that a tracker writes")]
+    /// The sketch is longer than [`SKETCH_BYTES_MAX`].
+    #[error("the sketch is longer than any sketch of a tracker")]
     TooLong,
-    /// Serialized in another form than the compact one of serial version 3.
-    #[error("not a compact Theta sketch of serial version 3")]
+    /// The sketch does not have the compact form of serial version 3.
+    #[error("the sketch is not a compact Theta sketch of serial version 3")]
     Form,
-    /// Hashed under another seed.
-    #[error("a Theta sketch with another seed than the default")]
+    /// The sketch has another seed.
+    #[error("the sketch does not have the default seed")]
     Seed,
-    /// Cut off, or with bytes behind its end.
-    #[error("a Theta sketch with another length than its preamble says")]
+    /// The sketch is truncated, or has bytes after its end.
+    #[error("the length of the sketch differs from its preamble")]
     Length,
-    /// Keeps more hashes than `lg_k = 14` allows.
-    #[error("a Theta sketch with more hashes than lg_k = 14 allows")]
+    /// The sketch has more hashes than `lg_k = 14` allows.
+    #[error("the sketch has more hashes than lg_k = 14 allows")]
     TooLarge,
-    /// Its hashes are not as a tracker writes them: in ascending order, above 0 and below theta.
-    #[error("a Theta sketch with hashes that are out of order, or out of range")]
+    /// The hashes are not in ascending order, or not between 0 and theta.
+    #[error("the sketch has hashes that are out of order or out of range")]
     Hashes,
 }
 
 impl UniqueSketch {
-    /// Reads a stored sketch, and trusts nothing in it.
+    /// Reads a serialized sketch and validates all of it.
     ///
     /// # Errors
     ///
-    /// When the bytes are not a compact sketch as [`UniqueSketch::to_bytes`] writes it.
-    #[inline(never)] // One copy: a smaller component.
+    /// Returns a [`SketchError`] if the bytes differ from what [`UniqueSketch::to_bytes`] writes.
+    #[inline(never)] // One copy keeps the component small.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, SketchError> {
         if bytes.len() > SKETCH_BYTES_MAX {
             return Err(SketchError::TooLong);
@@ -88,7 +90,7 @@ impl UniqueSketch {
             (3, [count, theta, hashes @ ..]) => (number(count), number(theta), hashes),
             _ => return Err(SketchError::Form),
         };
-        // The upper half of the count's word is not used.
+        // The upper half of this word is unused.
         let count = count as u32 as usize;
         if count > RETAINED_MAX {
             return Err(SketchError::TooLarge);
@@ -109,7 +111,7 @@ impl UniqueSketch {
         Ok(Self { hashes: read, theta })
     }
 
-    /// The standard compact form, which other DataSketches tools read too.
+    /// Serializes the sketch in the compact form, which other DataSketches tools read.
     pub fn to_bytes(&self) -> Vec<u8> {
         if self.is_empty() {
             return EMPTY_SKETCH.to_vec();
@@ -162,7 +164,7 @@ mod tests {
                 for bit in 0..8 {
                     let mut damaged = bytes.clone();
                     damaged[position] ^= 1 << bit;
-                    // A flipped bit may give another valid sketch; what matters is that it stays usable or is refused.
+                    // A flipped bit may produce another valid sketch. That sketch must be usable.
                     if let Ok(sketch) = UniqueSketch::from_bytes(&damaged) {
                         assert!(sketch.union(&sketch_of(1..=ids)).to_bytes().len() <= SKETCH_BYTES_MAX);
                     }
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn each_damage_is_told() {
+    fn every_kind_of_damage_has_its_error() {
         let error = |change: fn(&mut Vec<u8>)| {
             let mut bytes = sketch_of(1..=3).to_bytes();
             change(&mut bytes);

@@ -1,28 +1,30 @@
-//! From an id to its hash, in two steps: a keyed hash, the pseudonym, which only the holder of the key can compute; and what
-//! DataSketches makes of any value that is put into a sketch.
+//! The hash of an id, computed in two steps.
+//!
+//! The first step is a keyed hash, the pseudonym, which only the holder of the key can compute. The second step is the
+//! hash that DataSketches applies to every value of a sketch.
 
 use core::fmt;
 use core::hash::Hasher;
 
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-/// The seed under which DataSketches hashes, unless told otherwise. Sketches of different seeds have nothing in common.
+/// The default seed of DataSketches. Sketches with different seeds cannot be merged.
 const SEED: u64 = 9001;
 
-/// Names the seed in a serialized sketch: the low half-word of the hash of [`SEED`], under seed 0.
+/// The seed's identity in a serialized sketch: the lower 16 bits of the hash of [`SEED`] with seed 0.
 pub(super) const SEED_HASH: u16 = 0x93cc;
 
-/// The key under which ids are hashed, one for each database.
+/// The key of the id hashes. Each database has its own.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HashingKey(pub u64, pub u64);
 
 impl HashingKey {
-    /// The hash of an id, of 63 bits.
+    /// Returns the 63-bit hash of an id.
     pub(super) fn hash(self, id: u128) -> u64 {
         murmur3(self.pseudonym(id)) >> 1
     }
 
-    /// SipHash-2-4 with 128 bits of output, over the id's 16 big-endian bytes.
+    /// Returns the SipHash-2-4 of the id's 16 big-endian bytes, with 128 bits of output.
     pub(super) fn pseudonym(self, id: u128) -> [u8; 16] {
         let mut hasher = SipHasher24::new_with_keys(self.0, self.1);
         hasher.write(&id.to_be_bytes());
@@ -36,7 +38,7 @@ impl fmt::Debug for HashingKey {
     }
 }
 
-/// The first half of [MurmurHash3_x64_128], for the only length that there is here: one block, and nothing behind it.
+/// Returns the first half of [MurmurHash3_x64_128] of one 16-byte block.
 ///
 /// [MurmurHash3_x64_128]: https://github.com/aappleby/smhasher/blob/master/src/MurmurHash3.cpp
 fn murmur3(pseudonym: [u8; 16]) -> u64 {
@@ -58,7 +60,7 @@ fn murmur3(pseudonym: [u8; 16]) -> u64 {
     mixed(h1).wrapping_add(mixed(h2))
 }
 
-/// Murmur's finalizer: each bit of the input changes about half of the output's.
+/// Applies Murmur's finalizer. Each input bit changes about half of the output bits.
 fn mixed(mut hash: u64) -> u64 {
     hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);

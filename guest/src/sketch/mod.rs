@@ -1,14 +1,14 @@
-//! The unique set: how many different ids, without keeping any of them.
+//! Theta sketches: sets that count unique ids without storing them.
 //!
-//! A set is a [Theta sketch] of Apache DataSketches with `lg_k = 14`: it keeps the 16,384 least of its ids' hashes, and theta, the
-//! least of those that it does not keep. So it is exact up to 16,384 ids, beyond that an estimate with a relative standard
-//! error of 1/√16,384 = 0.78 %, in bounded memory, and mergeable without loss of accuracy. An id enters as its keyed hash: in
-//! its exact range a sketch holds a hash of every id, and without a key anyone who has a list of ids could test which of them
-//! are in it.
+//! A [Theta sketch] of Apache DataSketches with `lg_k = 14` retains the 16,384 smallest hashes of its ids. Theta is the
+//! smallest hash that it dropped. The count is exact up to 16,384 ids. Beyond that it is an estimate with a relative
+//! standard error of 1/√16,384 = 0.78 %. Memory is bounded, and a union loses no accuracy.
 //!
-//! The sketches are our own, though there is a library: what it brings along (error texts, sorting, other forms) would be a
-//! third of the component, and to merge sketches that are in order is a walk along both. The tests compare them with the
-//! library's, byte by byte.
+//! An id enters as its keyed hash. In the exact range a sketch holds a hash of every id. Without a key, a reader with a
+//! list of ids could test which of them are in the sketch.
+//!
+//! These sketches replace the `datasketches` crate in the component. The crate's error texts, sorting and other forms
+//! would be a third of the component, while ordered sketches merge in one pass. The tests compare both byte by byte.
 //!
 //! [Theta sketch]: https://datasketches.apache.org/docs/Theta/ThetaSketches.html
 
@@ -23,56 +23,56 @@ pub use bytes::{SKETCH_BYTES_MAX, SketchError};
 pub use hash::HashingKey;
 use table::Table;
 
-/// The most hashes that a sketch keeps, 2 to the power of `lg_k`; up to as many ids, its count is exact.
+/// The maximum number of retained hashes, 2 to the power of `lg_k`. Up to as many ids, the count is exact.
 const RETAINED_MAX: usize = 1 << 14;
 
-/// The theta of a sketch that has dropped nothing. All hashes are below.
+/// The theta of an exact sketch. All hashes are smaller.
 const THETA_MAX: u64 = i64::MAX as u64;
 
-/// The least theta that ids can lead to: that of about 2^40 of them, which no replica sees in a period.
+/// The smallest theta that real ids can lead to. It corresponds to about 2^40 ids, more than a replica sees in a
+/// period.
 const THETA_MIN: u64 = THETA_MAX >> 26;
 
-/// How far the hashes of ids may be from evenly spread, as the square of standard deviations. Six of them: chance exceeds that
-/// once in 10^31 sketches.
+/// The squared limit of unevenness, in standard deviations. Random hashes exceed six of them once in 10^31 sketches.
 const UNEVENNESS_MAX: f64 = 36.0;
 
-/// A set that ids are put into.
+/// A growing set of ids.
 #[derive(Default)]
 pub struct UniqueSet(Table);
 
 impl UniqueSet {
-    /// An empty set.
+    /// Creates an empty set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Puts an id in.
+    /// Inserts an id.
     pub fn insert(&mut self, key: HashingKey, id: u128) {
         self.0.insert(key.hash(id));
     }
 
-    /// Whether no id was put in.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Freezes what the set holds.
+    /// Converts the set to its compact form.
     pub fn freeze(self) -> UniqueSketch {
         let (hashes, theta) = self.0.freeze();
         UniqueSketch { hashes, theta }
     }
 }
 
-/// A frozen set: to be counted, merged, stored.
+/// A set of ids in compact form, which can be counted, merged and serialized.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UniqueSketch {
-    /// At most [`RETAINED_MAX`], in ascending order, above 0 and below theta.
+    /// At most [`RETAINED_MAX`] hashes in ascending order, greater than 0 and less than theta.
     hashes: Vec<u64>,
     theta: u64,
 }
 
 impl UniqueSketch {
-    /// The set without ids.
+    /// Returns the empty set.
     pub const fn empty() -> Self {
         Self { hashes: Vec::new(), theta: THETA_MAX }
     }
@@ -81,16 +81,17 @@ impl UniqueSketch {
         self.hashes.is_empty() && self.theta == THETA_MAX
     }
 
-    /// How many ids: exact up to 16,384, an estimate beyond.
+    /// Returns the number of ids: exact up to 16,384, an estimate beyond.
     pub fn count(&self) -> u64 {
         let kept = self.hashes.len() as f64;
         (kept / (self.theta as f64 / THETA_MAX as f64) + 0.5) as u64
     }
 
-    /// Whether ids can have led to this sketch. A sketch that was made up would falsify every union that it enters.
+    /// Returns whether real ids can have led to this sketch. A forged sketch would falsify every union that contains
+    /// it.
     ///
-    /// A sketch that has dropped hashes keeps exactly as many as it may. Hashes of ids are spread evenly below theta: that is
-    /// judged by their largest distance from it (the test of Kolmogorov and Smirnov).
+    /// An estimating sketch retains exactly [`RETAINED_MAX`] hashes. Hashes of ids are evenly distributed below theta.
+    /// The Kolmogorov-Smirnov test measures how far they deviate.
     pub fn is_plausible(&self) -> bool {
         let kept = self.hashes.len();
         if self.theta < THETA_MIN || (self.theta < THETA_MAX && kept != RETAINED_MAX) {
@@ -108,22 +109,22 @@ impl UniqueSketch {
         distance * distance <= UNEVENNESS_MAX * kept
     }
 
-    /// Whether the union with another one is this one itself: it keeps every hash that the other one keeps below its theta.
+    /// Returns whether the union with `other` equals this sketch.
     pub(crate) fn holds_all(&self, other: &Self) -> bool {
         let below = other.hashes_below(self.theta);
-        // Without a branch on hashes, which no processor can predict. Both are in order: what is passed by does not come again.
+        // A branch on hashes would be unpredictable, so this loop has none. Both sides are in order.
         let mut held = 0;
         for_each(self.hashes.iter(), |hash| held += usize::from(below.get(held) == Some(hash)));
         self.theta <= other.theta && held == below.len()
     }
 
-    /// The ids of both sets.
+    /// Returns the union of both sets.
     pub fn union(&self, other: &Self) -> Self {
         let mut theta = self.theta.min(other.theta);
         let (mut left, mut right) = (self.hashes_below(theta), other.hashes_below(theta));
         let mut hashes = vec![0; left.len() + right.len()];
         let mut len = 0;
-        // As many as that come before the end of either.
+        // Neither side can end within this many steps.
         while let certain @ 1.. = left.len().min(right.len()) {
             let (mut next_left, mut next_right) = (0, 0);
             for_each(hashes[len..len + certain].iter_mut(), |next| {
@@ -147,15 +148,16 @@ impl UniqueSketch {
     }
 }
 
-/// Acts on each item, eight of them for each time that the loop goes back: there, compiled WebAssembly looks whether its time
-/// is over, which takes longer than what is done with an item.
+/// Calls `act` for each item, eight items per loop iteration.
+///
+/// Compiled WebAssembly checks its deadline at every loop iteration, and that takes longer than `act`.
 #[inline(always)]
 fn for_each<I: Iterator>(mut items: I, mut act: impl FnMut(I::Item)) {
     let mut step = || items.next().map(&mut act).is_some();
     while step() && step() && step() && step() && step() && step() && step() && step() {}
 }
 
-/// Drops what is beyond what a sketch keeps of hashes in ascending order; answers theta then.
+/// Drops all hashes beyond [`RETAINED_MAX`] and returns the new theta. The hashes are in ascending order.
 fn shrink(hashes: &mut Vec<u64>, theta: u64) -> u64 {
     let Some(first_dropped) = hashes.get(RETAINED_MAX).copied() else { return theta };
     hashes.truncate(RETAINED_MAX);
@@ -177,7 +179,7 @@ mod tests {
         set.freeze()
     }
 
-    /// The same, made by the library.
+    /// Makes the same sketch with the `datasketches` crate.
     fn library_sketch_of(ids: impl IntoIterator<Item = u128>) -> CompactThetaSketch {
         let mut sketch = ThetaSketchBuilder::default().lg_k(14).build().unwrap();
         ids.into_iter().for_each(|id| sketch.update(raw_bytes::from_slice(&KEY.pseudonym(id))));

@@ -1,41 +1,42 @@
-//! The hashes of a set that still grows: a hash table whose entries lie in ascending order.
+//! The hash table of a growing set, with its entries in ascending order.
 //!
-//! A hash's home is the slot that it falls to when the range of all hashes is laid out over the table: they are spread evenly,
-//! so that a greater hash has the same home or a later one. Who finds its home taken moves on to the next slot (linear probing)
-//! and keeps the order there. So the table is walked in ascending order at any time: to freeze a set, to grow and to drop the
-//! greatest hashes need no sorting, and no other code than this.
+//! Hashes are evenly distributed. The table maps their range linearly to its slots, so a greater hash has the same home
+//! slot or a later one. If a home is taken, the hash moves to a later slot (linear probing) that keeps the order. A
+//! scan of the table therefore yields the hashes in ascending order. Compaction, growth and the removal of the greatest
+//! hashes need no sort.
 
 use alloc::vec;
 use alloc::vec::Vec;
 
 use super::{RETAINED_MAX, THETA_MAX, for_each, shrink};
 
-/// Hashes from 1 up to, not including, a bound that falls as they get too many.
+/// Hashes greater than 0 and less than a bound. The bound falls when the table is full.
 #[derive(Default)]
 pub(super) struct Table {
-    /// The homes, then what those behind the last home need. 0 is a free slot. Without any before the first insertion.
+    /// The home slots and a few overflow slots. 0 marks a free slot. Empty before the first insertion.
     slots: Vec<u64>,
-    /// How many slots are homes: 0, or a power of two.
+    /// The number of home slots: 0 or a power of two.
     homes: usize,
-    /// How many hashes there are.
+    /// The number of hashes.
     len: usize,
-    /// Hashes as large as that are dropped.
+    /// The table drops hashes that are not less than this.
     theta: Theta,
 }
 
-/// The bound, and how the range below it is laid out over the homes.
+/// The bound, and the mapping of smaller hashes to home slots.
 struct Theta {
     bound: u64,
-    /// Leaves of any hash below the bound as many bits as fit into 32.
+    /// The right shift that reduces every hash below the bound to 32 bits.
     shift: u32,
-    /// The homes there are for each of what is left, in units of 1/2^32.
+    /// The home slots per unit of a shifted hash, multiplied by 2^32.
     scale: u64,
 }
 
-/// The fewest homes of a table that holds anything.
+/// The minimum number of home slots of a table that is not empty.
 const HOMES_MIN: usize = 1 << 6;
 
-/// The most: room for half as many again as are kept, so that the greatest need not be dropped too often.
+/// The maximum number of home slots. The table is full at three quarters of it, 1.5 times what a sketch retains, so
+/// that it seldom has to drop hashes.
 const HOMES_MAX: usize = 2 * RETAINED_MAX;
 
 impl Theta {
@@ -61,7 +62,7 @@ impl Table {
         self.len == 0
     }
 
-    /// Puts a hash in.
+    /// Inserts a hash.
     pub(super) fn insert(&mut self, hash: u64) {
         if hash == 0 || hash >= self.theta.bound {
             return;
@@ -82,12 +83,12 @@ impl Table {
         }
     }
 
-    /// Puts a hash into its slot. Those that are there, all greater, move on by one.
+    /// Writes a hash into `slot` and moves the greater hashes there by one slot.
     fn put(&mut self, mut hash: u64, slot: usize) {
         for taken in &mut self.slots[slot..] {
             hash = core::mem::replace(taken, hash);
             if hash == 0 {
-                // The last slot stays free: whoever looks for a hash ends there.
+                // The last slot stays free, because it ends every search.
                 if self.slots.last() != Some(&0) {
                     self.slots.push(0);
                 }
@@ -97,7 +98,7 @@ impl Table {
         unreachable!("the last slot is free");
     }
 
-    /// More homes, or a lower bound where there are as many as may be.
+    /// Doubles the home slots, or lowers the bound if there are [`HOMES_MAX`].
     fn make_room(&mut self) {
         let mut bound = self.theta.bound;
         let mut hashes = self.hashes();
@@ -110,7 +111,7 @@ impl Table {
         self.homes = homes;
         self.len = hashes.len();
         self.theta = Theta::new(bound, homes);
-        // Behind the last home there are a few slots more; where they do not suffice, which is next to impossible, it grows.
+        // A few overflow slots follow the last home. If they do not suffice, which is unlikely, the table grows.
         self.slots = vec![0; homes + homes / 128 + 16];
         let mut free = 0;
         for hash in hashes {
@@ -123,9 +124,9 @@ impl Table {
         }
     }
 
-    /// All of them, in ascending order.
+    /// Returns all hashes in ascending order.
     fn hashes(&self) -> Vec<u64> {
-        // Without a branch on slots, which no processor can predict: each is copied, and stays unless it is free.
+        // A branch on slots would be unpredictable. This loop copies every slot and overwrites the free ones.
         let mut hashes = vec![0; self.len + 1];
         let mut len = 0;
         for_each(self.slots.iter(), |hash| {
@@ -136,7 +137,7 @@ impl Table {
         hashes
     }
 
-    /// What a sketch keeps of them, and the bound below which it does.
+    /// Returns the hashes that a sketch retains, and its theta.
     pub(super) fn freeze(&self) -> (Vec<u64>, u64) {
         let mut hashes = self.hashes();
         let bound = shrink(&mut hashes, self.theta.bound);
@@ -156,7 +157,7 @@ mod tests {
 
     #[test]
     fn hashes_come_out_once_and_in_order() {
-        // Multiples of an odd number visit all remainders, in an order that looks like none.
+        // The multiples of an odd number visit all residues in a seemingly random order.
         let hashes = (1..20_000_u64).map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 1);
         let mut sorted: Vec<u64> = hashes.clone().collect();
         sorted.sort_unstable();
