@@ -1,8 +1,8 @@
-//! A `tower` layer that tracks what passes through it: for hyper, axum, tonic, and whatever else takes tower's services.
+//! A `tower` layer that tracks requests, for hyper, axum, tonic and every other user of tower's services.
 //!
-//! This is the first step of the flow ***proxy** → intake → component → transaction → database*, ready made. For each
-//! request the layer finds who sent it, lets the service inside answer, sees in the answer whether the request was let
-//! through or blocked, and hands that to [`Tracker::try_track`]. It never waits, whatever the database does.
+//! This is the first step of the flow ***proxy** → intake → component → transaction → database*. For each request the
+//! layer identifies the sender, calls the inner service, reads the decision from the response, and calls
+//! [`Tracker::try_track`]. It never waits for the database.
 //!
 //! ```
 //! use axum::{Extension, Router, body::Body, extract::Request, http::StatusCode, routing::get};
@@ -18,10 +18,10 @@
 //! # let tracker = Plugin::embedded()?.start(Uuid::new_v4(), database.clone(), Options::default()).await?;
 //! let usage = UsageLayer::new(tracker.clone());
 //! let mut proxy = Router::new()
-//!     .route("/public", get(|| async { "let through" }))
+//!     .route("/public", get(|| async { "allowed" }))
 //!     .fallback(|| async { StatusCode::FORBIDDEN })
 //!     .layer(usage.clone())
-//!     // Outside of the layer: whatever finds out who sent the request.
+//!     // The outer layer identifies the sender.
 //!     .layer(Extension(Identity { workspace: Uuid::from_u128(1), owner: Uuid::from_u128(2) }));
 //!
 //! for path in ["/public", "/public", "/private"] {
@@ -35,17 +35,17 @@
 //! # }
 //! ```
 //!
-//! **Who sent it.** By default the request's extension [`Identity`]; else by headers, or by a closure. A request of
-//! nobody is passed on and counted as [`TrafficCounts::unidentified`].
+//! **Identity.** By default the layer reads the request extension [`Identity`]. It can also use two headers or a
+//! closure. A request without an identity passes untracked and counts as [`TrafficCounts::unidentified`].
 //!
-//! **Allowed or denied.** By default the response's extension [`Decision`], and without one the status: 403 is a denial.
-//! A proxy that hands on answers of others sets the extension, because an upstream's own 403 was no denial of ours.
-//! A closure can decide, too. A request that is never answered (the service fails, or the client goes away first)
-//! counts as allowed: nobody has blocked it. So every request of somebody is counted once.
+//! **Decision.** By default the layer reads the response extension [`Decision`]. Without one, status 403 means denied.
+//! A proxy that forwards upstream responses sets the extension, because an upstream's own 403 is not a denial of the
+//! proxy. A closure can decide too. A request without a response counts as allowed, for example if the service fails or
+//! the client disconnects. So every identified request is counted once.
 //!
-//! **When the intake is full**, or the tracker is shut down, the request is passed on all the same. That its activity was not
-//! accepted is never silent: it counts as [`TrafficCounts::refused`], and goes to the hook of
-//! [`when_refused`](UsageLayer::when_refused), which logs a warning unless set.
+//! **Full intake.** If the intake is full or the tracker is shut down, the request still passes. Its activity counts as
+//! [`TrafficCounts::refused`] and reaches the hook of [`when_refused`](UsageLayer::when_refused). The default hook logs a
+//! warning.
 
 mod recorder;
 mod service;
@@ -63,45 +63,45 @@ use crate::activity::Activity;
 use crate::error::TrackError;
 use crate::tracker::Tracker;
 
-/// Who sent a request.
+/// The sender of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The workspace that it came from.
+    /// The workspace that sent the request.
     pub workspace: Uuid,
-    /// The user who owns it.
+    /// The owner of the workspace.
     pub owner: Uuid,
 }
 
-/// What became of a request.
+/// The decision about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It was let through.
+    /// The proxy allowed the request.
     Allowed,
-    /// It was blocked.
+    /// The proxy denied the request.
     Denied,
 }
 
-/// What passed through a layer, and all its clones, since it was made.
+/// The request counts of a layer and all its clones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrafficCounts {
-    /// Requests let through, and accepted by the tracker.
+    /// Allowed requests that the tracker accepted.
     pub allowed: u64,
-    /// Requests blocked, and accepted by the tracker.
+    /// Denied requests that the tracker accepted.
     pub denied: u64,
-    /// Requests of nobody: passed on, not tracked.
+    /// Requests without an identity. They passed untracked.
     pub unidentified: u64,
-    /// Requests that the tracker did not accept: passed on, not in any summary. Watch that it stays 0.
+    /// Requests that the tracker refused. They passed but are in no summary, so this should stay 0.
     pub refused: u64,
 }
 
-/// Wraps a service so that its requests are tracked. Cheap to clone; clones share their counts.
+/// A layer that tracks the requests of a service. It is cheap to clone, and clones share their counts.
 #[derive(Clone)]
 pub struct UsageLayer {
     recorder: Recorder,
 }
 
 impl UsageLayer {
-    /// A layer that feeds this tracker. Shutting the tracker down remains with whoever started it.
+    /// Creates a layer for a tracker. The caller remains responsible for the tracker's shutdown.
     pub fn new(tracker: Tracker) -> Self {
         let counters = Arc::new(Counters::default());
         let recorder = Recorder {
@@ -114,8 +114,10 @@ impl UsageLayer {
         Self { recorder }
     }
 
-    /// Finds workspace and owner in two headers, each a UUID. Only for headers that the proxy itself sets, or strips from
-    /// what clients send: a client could else name somebody else.
+    /// Reads workspace and owner from two headers, each a UUID.
+    ///
+    /// The proxy must set these headers itself or strip them from client requests. Otherwise a client could claim any
+    /// identity.
     #[must_use]
     pub fn identify_by_headers(self, workspace: HeaderName, owner: HeaderName) -> Self {
         self.identify_by(move |request| {
@@ -124,7 +126,7 @@ impl UsageLayer {
         })
     }
 
-    /// Finds who sent a request by a closure; `None` is nobody.
+    /// Identifies the sender of a request by a closure. `None` means no identity.
     #[must_use]
     pub fn identify_by(
         mut self,
@@ -134,22 +136,23 @@ impl UsageLayer {
         self
     }
 
-    /// Tells allowed from denied by a closure.
+    /// Decides by a closure whether a response allowed or denied its request.
     #[must_use]
     pub fn decide_by(mut self, decide: impl Fn(&response::Parts) -> Decision + Send + Sync + 'static) -> Self {
         self.recorder.decide = Arc::new(decide);
         self
     }
 
-    /// Calls this, on the request's task, for each activity that the tracker did not accept. It must not wait.
+    /// Calls `refused` on the request's task for each activity that the tracker refused. It must not block.
     #[must_use]
     pub fn when_refused(mut self, refused: impl Fn(&Activity, &TrackError) + Send + Sync + 'static) -> Self {
         self.recorder.refused = Arc::new(refused);
         self
     }
 
-    /// For a proxy whose requests pass through no service: tracks one, now that it is known what became of it. Nobody's is
-    /// counted as such.
+    /// Tracks one request with its decision, for a proxy whose requests pass through no service.
+    ///
+    /// A request without an identity counts as [`TrafficCounts::unidentified`].
     pub fn record(&self, request: &request::Parts, decision: Decision) {
         match (self.recorder.identify)(request) {
             Some(identity) => self.recorder.record(identity, decision),
@@ -157,12 +160,12 @@ impl UsageLayer {
         }
     }
 
-    /// What became of a request with this answer; one that was never answered has not been blocked.
+    /// Returns the decision for a response. A request without a response counts as allowed.
     pub fn decision(&self, response: Option<&response::Parts>) -> Decision {
         response.map_or(Decision::Allowed, |response| (self.recorder.decide)(response))
     }
 
-    /// What passed through so far.
+    /// Returns the counts so far.
     pub fn counts(&self) -> TrafficCounts {
         self.recorder.counters.counts()
     }

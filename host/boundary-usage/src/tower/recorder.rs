@@ -1,4 +1,4 @@
-//! What a layer knows of its requests' usage, and hands to the tracker.
+//! The recorder, which turns requests and decisions into activity.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +32,7 @@ pub(super) struct Counters {
 }
 
 impl Recorder {
-    /// Tracks one request, or counts that it was not accepted.
+    /// Tracks one request, or counts it as refused.
     pub(super) fn record(&self, Identity { workspace, owner }: Identity, decision: Decision) {
         let (allowed, denied) = match decision {
             Decision::Allowed => (1, 0),
@@ -64,12 +64,12 @@ impl Counters {
     }
 }
 
-/// Logs the first refusal, the second, the fourth and so on: a flood of requests must not become a flood of warnings.
+/// Returns a hook that logs the 1st, 2nd, 4th, 8th … refusal, so that many requests cause few warnings.
 pub(super) fn logged(counters: Arc<Counters>) -> Arc<Refused> {
     Arc::new(move |_, error| {
         let refused = counters.counts().refused;
         if refused.is_power_of_two() {
-            tracing::warn!(%error, refused, "a request was passed on without being tracked");
+            tracing::warn!(%error, refused, "the tracker refused a request's activity; the request passed");
         }
     })
 }

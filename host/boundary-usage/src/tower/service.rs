@@ -1,4 +1,4 @@
-//! The service that a layer makes, and the future of its answers.
+//! The service of a layer and its response future.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tower_service::Service;
 use super::recorder::Recorder;
 use super::{Decision, Identity};
 
-/// A service whose requests are tracked.
+/// A service with tracked requests.
 #[derive(Clone)]
 pub struct Usage<S> {
     inner: S,
@@ -48,7 +48,7 @@ where
 }
 
 pin_project! {
-    /// The answer to a request; the request is tracked when it comes, or when it no longer can.
+    /// The future of a response. It tracks the request when it completes or is dropped.
     pub struct ResponseFuture<F> {
         #[pin]
         answer: F,
@@ -74,8 +74,9 @@ where
     }
 }
 
-/// A request of somebody that is not tracked yet. It is when this is dropped, so that no way out is forgotten: an answer,
-/// an error, or a client that went away.
+/// An identified request that is not tracked yet.
+///
+/// Its drop tracks the request. So a response, an error and a disconnected client all count.
 struct Pending {
     identity: Identity,
     decided: Option<Decision>,
