@@ -1,4 +1,4 @@
-//! The example `host/examples/forward_proxy.rs`, with curl as its client: a real program, the real component, a SQLite
+//! The example `host/boundary-usage/examples/forward_proxy`, with curl as its client: a real program, the real component, a SQLite
 //! file.
 
 use std::io::{BufRead, BufReader, Read};
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 /// Its rules, with their tests.
-#[path = "../../host/examples/forward_proxy/rules.rs"]
+#[path = "../../host/boundary-usage/examples/forward_proxy/rules.rs"]
 mod allow_rules;
 
 /// A running proxy; killed when dropped.

@@ -1,5 +1,6 @@
-//! Usage tracking for proxies built on Pingora: one call in the phase `logging`, which every request comes to, however it
-//! ended.
+//! Usage tracking for proxies built on Pingora.
+//!
+//! The proxy calls [`record`] in the phase `logging`, which every request reaches.
 //!
 //! ```no_run
 //! use async_trait::async_trait;
@@ -25,7 +26,7 @@
 //!     }
 //!
 //!     async fn logging(&self, session: &mut Session, _: Option<&Error>, _: &mut ()) {
-//!         boundary_usage_pingora::record(&self.usage, session); // this line
+//!         boundary_usage_pingora::record(&self.usage, session); // tracks the request
 //!     }
 //! }
 //!
@@ -50,21 +51,21 @@
 //! # }
 //! ```
 //!
-//! Who sent a request, and what becomes of those that the tracker does not accept, is set on the
-//! [`UsageLayer`](boundary_usage::tower::UsageLayer), as for the layer itself; nothing here ever waits.
+//! The [`UsageLayer`](boundary_usage::tower::UsageLayer) configures how to identify the sender and what to do with
+//! refused activity. No function of this crate waits.
 
 #![forbid(unsafe_code)]
 
 use boundary_usage::tower::{Decision, UsageLayer};
 use pingora_proxy::Session;
 
-/// Tracks a request by what the client was answered: without other rules, 403 is a denial.
+/// Tracks a request with the layer's decision about its response. By default, status 403 means denied.
 pub fn record(usage: &UsageLayer, session: &Session) {
     let response = session.response_written().map(|response| &**response);
     record_decision(usage, session, usage.decision(response));
 }
 
-/// Tracks a request whose decision the proxy has kept, in its `CTX` for one: it knows an upstream's own 403 from a denial.
+/// Tracks a request with the proxy's own decision, which tells an upstream's 403 from a denial of the proxy.
 pub fn record_decision(usage: &UsageLayer, session: &Session, decision: Decision) {
     usage.record(session.req_header(), decision);
 }

@@ -44,8 +44,8 @@
 //! the client disconnects. So every identified request is counted once.
 //!
 //! **Full intake.** If the intake is full or the tracker is shut down, the request still passes. Its activity counts as
-//! [`TrafficCounts::refused`] and reaches the hook of [`when_refused`](UsageLayer::when_refused). The default hook logs a
-//! warning.
+//! [`TrafficCounts::refused`] and reaches the hook of [`when_refused`](UsageLayer::when_refused). The default hook logs
+//! a warning.
 
 mod recorder;
 mod service;

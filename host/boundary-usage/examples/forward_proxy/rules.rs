@@ -1,18 +1,18 @@
-//! Allow rules, as the real boundary has them: `method=GET,HEAD domain=api.example.com path=/v1/*`.
+//! Allow rules in the syntax of the boundary: `method=GET,HEAD domain=api.example.com path=/v1/*`.
 //!
-//! Each key is optional, and a list; a rule lets a request through when every key that it has matches. What no rule lets
-//! through is denied.
+//! Each key is optional and takes a list. A rule allows a request if all its keys match. A request without a matching
+//! rule is denied.
 //!
 //! | pattern | matches |
 //! | --- | --- |
-//! | `domain=example.com` | this name alone |
-//! | `domain=*.example.com` | one or more labels before it; a `*` further on is exactly one label, and none may come last |
-//! | `path=/v1/*` | one or more segments after it; a `*` before the end is exactly one segment |
+//! | `domain=example.com` | exactly this name |
+//! | `domain=*.example.com` | one or more labels before the name; a later `*` is one label, but never the last |
+//! | `path=/v1/*` | one or more segments after the prefix; an earlier `*` is exactly one segment |
 //! | `*` | everything |
 
 use std::str::FromStr;
 
-/// One rule. An empty list is a key that was left out.
+/// One rule. An empty list means that the key is absent.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rule {
     methods: Vec<String>,
@@ -21,13 +21,12 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
-    /// Whether it lets a plain request through.
+    /// Returns whether the rule allows a plain request.
     pub(crate) fn allows(&self, method: &str, domain: &str, path: &str) -> bool {
         self.allows_method(method) && self.allows_domain(domain) && self.allows_path(path)
     }
 
-    /// Whether it lets a tunnel be opened, in which neither methods nor paths can be seen: never for a rule that is
-    /// about some of them.
+    /// Returns whether the rule allows a tunnel. A rule with methods or paths never does, because a tunnel hides them.
     pub(crate) fn allows_tunnel(&self, domain: &str) -> bool {
         let any_path = self.paths.is_empty() || self.paths.iter().any(|pattern| pattern == "*");
         any_path && self.allows_method("CONNECT") && self.allows_domain(domain)
@@ -68,7 +67,7 @@ impl FromStr for Rule {
 }
 
 impl Rule {
-    /// A pattern that can never match would deny without a word.
+    /// A pattern that cannot match is an error, because it would silently deny requests.
     fn check(&self) -> Result<(), String> {
         let (methods, domains, paths) = (&self.methods, &self.domains, &self.paths);
         if methods.is_empty() && domains.is_empty() && paths.is_empty() {
@@ -99,7 +98,7 @@ fn any(patterns: &[String], matches: impl Fn(&str) -> bool) -> bool {
 }
 
 fn matches_domain(pattern: &str, domain: &str) -> bool {
-    // From the right, so that a leading `*` comes last.
+    // Labels are compared from the right, so a leading `*` comes last.
     matches_parts(pattern.rsplit('.'), domain.rsplit('.'))
 }
 
@@ -107,7 +106,7 @@ fn matches_path(pattern: &str, path: &str) -> bool {
     matches_parts(pattern.split('/'), path.split('/'))
 }
 
-/// A `*` takes one part, and whatever is left where it comes last.
+/// Returns whether the parts match. A `*` matches one part; a final `*` matches all remaining parts.
 fn matches_parts<'a>(patterns: impl Iterator<Item = &'a str>, mut parts: impl Iterator<Item = &'a str>) -> bool {
     let mut patterns = patterns.peekable();
     while let Some(pattern) = patterns.next() {
@@ -121,7 +120,7 @@ fn matches_parts<'a>(patterns: impl Iterator<Item = &'a str>, mut parts: impl It
     parts.next().is_none()
 }
 
-/// Where a path leads that goes up again is the upstream's to say: no pattern can match it.
+/// Returns whether a path contains `..`. No pattern matches such a path, because only the upstream can resolve it.
 fn has_dot_segment(path: &str) -> bool {
     let path = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/");
     path.split(['/', '\\']).any(|segment| segment == "." || segment == "..")

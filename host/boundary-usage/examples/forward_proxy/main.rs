@@ -1,7 +1,7 @@
-//! A working forward proxy on hyper whose usage is tracked by the layer of the feature `tower`.
+//! A forward proxy on hyper. The layer of the feature `tower` tracks its usage.
 //!
-//! It hands on plain HTTP, and opens tunnels (CONNECT) for everything else. Nothing is let through but what a rule
-//! allows, and nobody but who is known by `Proxy-Authorization`.
+//! It forwards plain HTTP and opens tunnels (CONNECT) for everything else. It allows a request if the client
+//! authenticates with `Proxy-Authorization` and a rule allows the request.
 //!
 //! ```sh
 //! echo "alice secret $WORKSPACE_ID $OWNER_ID" > users.txt     # one line each; passwords without blanks
@@ -10,11 +10,10 @@
 //! curl --proxy http://alice:secret@127.0.0.1:8080 https://example.com
 //! ```
 //!
-//! What a tunnel carries is not looked into: neither methods nor paths can be told apart there.
+//! The proxy does not inspect tunnels, so rules about methods or paths do not apply there.
 
 #![forbid(unsafe_code)]
 
-#[path = "forward_proxy/rules.rs"]
 mod rules;
 
 use std::collections::HashMap;
@@ -46,10 +45,10 @@ use uuid::Uuid;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long requests under way may go on when the proxy is told to stop.
+/// The time limit of open requests after a stop signal.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
-/// What concerns one connection and not what is said over it: never handed on.
+/// Hop-by-hop headers, which a proxy never forwards.
 const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
@@ -64,16 +63,16 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 /// A forward proxy that tracks its usage.
 #[derive(Parser)]
 struct Arguments {
-    /// Where to listen.
+    /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Where usage is kept.
+    /// URL of the database.
     #[arg(long, default_value = "sqlite:boundary-usage.db")]
     database: String,
-    /// Who may use the proxy: a line for each, with name, password, workspace and owner.
+    /// File of users, one per line: name, password, workspace, owner.
     #[arg(long, value_name = "FILE")]
     users: PathBuf,
-    /// What to let through, like `method=GET domain=*.example.org path=/api/*`; everything else is denied.
+    /// Rule for allowed requests, such as `method=GET domain=*.example.org path=/api/*`. Other requests are denied.
     #[arg(long, value_name = "RULE")]
     allow: Vec<Rule>,
 }
@@ -99,7 +98,7 @@ async fn main() -> Result<()> {
     });
 
     let listener = TcpListener::bind(arguments.listen).await.context("cannot listen")?;
-    // Said on a line of its own: scripts wait for it, and learn the port of `--listen 127.0.0.1:0`.
+    // Scripts wait for this line and read the port of `--listen 127.0.0.1:0` from it.
     eprintln!("listening on {}", listener.local_addr()?);
     serve(listener, proxy).await?;
     tracker.shutdown().await.context("the last flush failed")?;
@@ -144,7 +143,7 @@ where
     Ok(())
 }
 
-/// Known users, by the value of `Proxy-Authorization` that each sends.
+/// The known users by their value of `Proxy-Authorization`.
 fn read_users(file: &Path) -> Result<Arc<HashMap<String, Identity>>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let mut users = HashMap::new();
@@ -166,7 +165,7 @@ fn identity(users: &HashMap<String, Identity>, headers: &HeaderMap) -> Option<Id
     scheme.eq_ignore_ascii_case("basic").then_some(*identity)
 }
 
-/// Decides about a request, and hands it on.
+/// Decides about a request and forwards it.
 async fn answer(rules: Arc<[Rule]>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     if request.extensions().get::<Identity>().is_none() {
         let mut response = refusal(StatusCode::PROXY_AUTHENTICATION_REQUIRED, "say who you are\n", Decision::Denied);
@@ -192,7 +191,7 @@ async fn answer(rules: Arc<[Rule]>, request: Request<Incoming>) -> Result<Respon
     Ok(hand_on(request).await.unwrap_or_else(|error| unreachable_upstream(&error)))
 }
 
-/// An answer of the proxy's own.
+/// Returns a response of the proxy itself.
 fn refusal(status: StatusCode, text: &'static str, decision: Decision) -> Response<Body> {
     let mut response = Response::new(Either::Right(Full::new(Bytes::from_static(text.as_bytes()))));
     *response.status_mut() = status;
@@ -200,18 +199,18 @@ fn refusal(status: StatusCode, text: &'static str, decision: Decision) -> Respon
     response
 }
 
-/// Allowed all the same: nobody has blocked it.
+/// Returns the response for an unreachable upstream. The request counts as allowed, because no rule denied it.
 fn unreachable_upstream(error: &anyhow::Error) -> Response<Body> {
     tracing::info!("the upstream cannot be reached: {error:#}");
     refusal(StatusCode::BAD_GATEWAY, "the upstream cannot be reached\n", Decision::Allowed)
 }
 
-/// Sends a plain request to where it is for, on a connection of its own.
+/// Forwards a plain request on a connection of its own.
 async fn hand_on(mut request: Request<Incoming>) -> Result<Response<Body>> {
     let uri = std::mem::take(request.uri_mut());
     let upstream = connect(&uri, 80).await?;
     let host = uri.authority().context("the URL names no host")?.as_str();
-    // Never the name and the password that a URL may have in front.
+    // The authority without the user information that a URL may contain.
     let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
     strip_hop_by_hop(request.headers_mut());
     request.headers_mut().insert(header::HOST, HeaderValue::from_str(host)?);
@@ -220,12 +219,12 @@ async fn hand_on(mut request: Request<Incoming>) -> Result<Response<Body>> {
     tokio::spawn(connection);
     let mut response = sender.send_request(request).await?;
     strip_hop_by_hop(response.headers_mut());
-    // Whatever the upstream's status is, also 403: we let the request through.
+    // The proxy allowed the request, whatever the upstream's status is.
     response.extensions_mut().insert(Decision::Allowed);
     Ok(response.map(Either::Left))
 }
 
-/// Connects first, so that a tunnel is promised only when there is one.
+/// Connects to the upstream, then accepts the tunnel.
 async fn open_tunnel(request: Request<Incoming>) -> Response<Body> {
     let mut upstream = match connect(request.uri(), 443).await {
         Ok(upstream) => upstream,
