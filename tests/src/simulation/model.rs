@@ -246,7 +246,9 @@ impl Model {
             if missing > 0 {
                 self.violations.push(format!("{replica}: {missing} of what it accepted were never counted"));
             }
-            for Accepted { activity, .. } in sequence.accepted.iter().filter(|one| one.counted.is_some() || one.is_owed()) {
+            for Accepted { activity, .. } in
+                sequence.accepted.iter().filter(|one| one.counted.is_some() || one.is_owed())
+            {
                 counted.0 += activity.allowed;
                 counted.1 += activity.denied;
             }
@@ -278,7 +280,8 @@ impl Sequence {
         let forgotten: Vec<_> = forgotten.into_iter().collect();
         // A flush that the server forgot is sent again as a whole or not at all.
         (0..1_usize << forgotten.len()).find_map(|choice| {
-            let is_left_out = |flush| forgotten.iter().position(|one| *one == flush).is_some_and(|at| choice >> at & 1 == 0);
+            let is_left_out =
+                |flush| forgotten.iter().position(|one| *one == flush).is_some_and(|at| choice >> at & 1 == 0);
             self.take_without(key, process, update, is_left_out)
         })
     }

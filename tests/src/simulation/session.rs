@@ -190,10 +190,7 @@ impl Transaction for SessionTransaction {
         let tables = self.server.tables();
         let last_flush = tables.last_flushes.get(&replica).copied().unwrap_or_default();
         self.server.run.model().learned(replica, last_flush);
-        Ok(Stored {
-            last_flush,
-            uniques: tables.rows.get(&replica).map(|row| row.uniques.clone()),
-        })
+        Ok(Stored { last_flush, uniques: tables.rows.get(&replica).map(|row| row.uniques.clone()) })
     }
 
     async fn upsert(&mut self, replica: Uuid, update: &Update) -> Result<(), Error> {
