@@ -1,5 +1,7 @@
-//! Puts the tracker component, for each of its two worlds, where the compiler finds it: built from the guest's sources, or
-//! in a package, which has none, as it was shipped. The library embeds both.
+//! Provides the tracker component of each world for the library to embed.
+//!
+//! In the repository, it builds the components from the guest's sources. A package has no such sources and contains the
+//! components.
 
 #[path = "build/component.rs"]
 mod component;
@@ -9,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-/// Is in packages only; `scripts/package` puts the components there.
+/// The folder of the components in a package, filled by `scripts/package`.
 const SHIPPED: &str = "component";
 
 fn main() -> ExitCode {

@@ -1,7 +1,7 @@
-//! Traces for OpenTelemetry, with the feature `opentelemetry`: the spans of flushes and collections, sent by OTLP over HTTP.
+//! OpenTelemetry traces of flushes and collections, sent by OTLP over HTTP (feature `opentelemetry`).
 //!
-//! What is sent where is said by the environment variables that OpenTelemetry documents; without an endpoint among them
-//! nothing is. The exporter runs on a thread of its own and never delays a flush: spans that it cannot send are dropped.
+//! OpenTelemetry's own environment variables configure the exporter. Without an endpoint it is disabled. The exporter
+//! has its own thread and never delays a flush. It drops spans that it cannot send.
 
 use std::env;
 use std::time::Duration;
@@ -22,28 +22,28 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::cli::WrongUse;
 
-/// Each of them says where to.
+/// The environment variables that name an endpoint.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
-/// The longest that a collector may take to answer.
+/// The time limit for a collector's response.
 const SEND_LIMIT: Duration = Duration::from_secs(10);
 
-/// The way to a collector.
+/// The exporter of traces.
 #[derive(Debug)]
 pub struct Traces {
     provider: SdkTracerProvider,
 }
 
 impl Traces {
-    /// As the environment says; `None` when it names no endpoint.
+    /// Creates the exporter from the environment; returns `None` if no endpoint is set.
     ///
     /// # Errors
     ///
-    /// When an endpoint or another of the variables cannot be used.
+    /// Returns an error if the endpoint or another variable is invalid.
     pub fn from_environment(runtime: &Handle) -> Result<Option<Self>> {
         let set = |name: &&str| env::var(name).ok().filter(|value| !value.is_empty());
         let Some(endpoint) = ENDPOINTS.iter().find_map(set) else { return Ok(None) };
-        // The endpoint is not shown: it may hold a password.
+        // The message omits the endpoint, because it may contain a password.
         if !endpoint.starts_with("http://") {
             let what = "the OTLP endpoint of the environment is not an http:// URL";
             bail!(WrongUse(format!("{what}; send traces to a collector on this machine, which sends them on by TLS")));
@@ -56,14 +56,14 @@ impl Traces {
         Ok(Some(Self { provider }))
     }
 
-    /// Takes our own spans, and none of libraries.
+    /// Returns a layer that exports this project's spans and ignores those of libraries.
     pub fn layer<S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync>(&self) -> impl Layer<S> + use<S> {
         let tracer = self.provider.tracer(env!("CARGO_PKG_NAME"));
         let ours = Targets::new().with_target("boundary_usage", tracing::Level::INFO);
         tracing_opentelemetry::layer().with_tracer(tracer).with_location(false).with_threads(false).with_filter(ours)
     }
 
-    /// Sends what is left, and waits for that as long as a collector may take.
+    /// Sends the remaining spans within the collector's time limit.
     pub fn end(&self) {
         if let Err(error) = self.provider.shutdown() {
             tracing::warn!(error = &error as &dyn std::error::Error, "the last spans could not be sent");
@@ -71,15 +71,15 @@ impl Traces {
     }
 }
 
-/// Whose traces they are, unless the environment says it.
+/// Returns the resource of the traces, with a default service name.
 fn resource() -> Resource {
-    let is_said = env::var("OTEL_SERVICE_NAME").is_ok_and(|name| !name.is_empty())
+    let has_name = env::var("OTEL_SERVICE_NAME").is_ok_and(|name| !name.is_empty())
         || env::var("OTEL_RESOURCE_ATTRIBUTES").is_ok_and(|attributes| attributes.contains("service.name="));
     let resource = Resource::builder();
-    if is_said { resource.build() } else { resource.with_service_name("boundary-usage").build() }
+    if has_name { resource.build() } else { resource.with_service_name("boundary-usage").build() }
 }
 
-/// A client that works on our runtime: the exporter's own thread has none.
+/// An HTTP client that uses the program's runtime, because the exporter's thread has none.
 #[derive(Debug)]
 struct OnRuntime {
     client: HyperClient,

@@ -1,8 +1,7 @@
-//! Builds the guest: a nested cargo call compiles `guest` to a core module, which is encoded as a component.
+//! Builds the guest: a nested cargo call compiles `guest` to a core module, which is then encoded as a component.
 //!
-//! The module is built for `wasm32-unknown-unknown`, so that it imports only what its world names, not even WASI. Where
-//! rustup has that target, nothing else is needed; where it cannot be fetched, Debian's compiler builds the standard
-//! library from source. `make setup` sees to either.
+//! The target is `wasm32-unknown-unknown`, so the module imports only what its world names and needs no WASI. If rustup
+//! lacks that target, Debian's compiler builds the core library from source. `make setup` installs either.
 
 use std::env;
 use std::fs::File;
@@ -13,11 +12,12 @@ use anyhow::{Context, Result, bail, ensure};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// Debian's `rustc-web` installs here, beside rustup; `rust-web-src` puts the library's source into its sysroot.
+/// The compiler of Debian's package `rustc-web`. The package `rust-web-src` adds the library's source to its sysroot.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
-/// Builds the guest with these features into the build script's output directory. `root` leads from the package to the
-/// workspace.
+/// Builds the guest with `features` into the build script's output directory.
+///
+/// `root` is the path from the package to the workspace.
 pub(crate) fn build(root: &str, features: &str, file: &str) -> Result<()> {
     let workspace = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join(root).canonicalize()?;
     for source in ["guest/src", "guest/Cargo.toml", "wit", "Cargo.toml", "Cargo.lock"] {
@@ -26,7 +26,7 @@ pub(crate) fn build(root: &str, features: &str, file: &str) -> Result<()> {
     let out = PathBuf::from(variable("OUT_DIR")?);
     // <target>/<profile>/build/<package>/out: one guest build serves every profile of the host.
     let target = out.ancestors().nth(4).context("OUT_DIR is not inside a target directory")?.join("component");
-    // The builds of two packages, which differ in features, put their modules in the same place: one after the other.
+    // Two packages build the guest with different features into the same place, so a lock serialises them.
     std::fs::create_dir_all(&target).context("cannot make the guest's target directory")?;
     let lock = File::create(target.join("module.lock")).context("cannot make the lock of the guest's build")?;
     lock.lock().context("cannot take the lock of the guest's build")?;
@@ -36,13 +36,13 @@ pub(crate) fn build(root: &str, features: &str, file: &str) -> Result<()> {
     std::fs::write(out.join(file), component).context("cannot write the component")
 }
 
-/// Compiles the guest; answers where the module is.
+/// Compiles the guest and returns the path of the module.
 fn build_module(workspace: &Path, target: &Path, features: &str) -> Result<PathBuf> {
     let rustc = PathBuf::from(variable("RUSTC")?);
     let mut cargo = Command::new(variable("CARGO")?);
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy();
-        // What the outer call set for the host must not reach the guest: flags, wrappers (clippy's too), targets.
+        // Flags, wrappers (including clippy's) and targets of the outer call are for the host only.
         if name.starts_with("CARGO_CFG_")
             || name.starts_with("CARGO_FEATURE_")
             || name.ends_with("RUSTFLAGS")
@@ -52,7 +52,7 @@ fn build_module(workspace: &Path, target: &Path, features: &str) -> Result<PathB
             cargo.env_remove(&*name);
         }
     }
-    // Not `build`: the crate is a Rust library too, and cargo optimises across crates only without that.
+    // `cargo build` would also build the Rust library, which prevents optimisation across crates.
     cargo.current_dir(workspace).args(["rustc", "--crate-type", "cdylib"]);
     cargo.args(["--package", "boundary-usage-tracker", "--profile", "component"]);
     cargo.args(["--features", features]);
@@ -79,7 +79,7 @@ fn build_module(workspace: &Path, target: &Path, features: &str) -> Result<PathB
     Ok(target.join(TARGET).join("component/boundary_usage_tracker.wasm"))
 }
 
-/// Panic messages name source files. Without the paths of this machine, the same sources give the same component.
+/// Returns flags that remove this machine's paths from panic messages, so that the component is reproducible.
 fn remap_sources(workspace: &Path) -> String {
     let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let cargo_home = cargo_home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));

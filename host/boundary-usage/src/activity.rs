@@ -1,29 +1,29 @@
-//! What a proxy reports: who was active, and how many requests were let through or blocked.
+//! The activity that a proxy reports.
 
 use uuid::Uuid;
 
 use crate::error::TrackError;
 
-/// What one batch of requests adds.
+/// The usage of one batch of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Activity {
-    /// The workspace that the requests came from.
+    /// The workspace that sent the requests.
     pub workspace: Uuid,
-    /// The user who owns it.
+    /// The owner of the workspace.
     pub owner: Uuid,
-    /// Requests let through. Counts saturate at 2^63 - 1.
+    /// Allowed requests. Counts saturate at 2^63 - 1.
     pub allowed: u64,
-    /// Requests blocked. Counts saturate at 2^63 - 1.
+    /// Denied requests. Counts saturate at 2^63 - 1.
     pub denied: u64,
 }
 
 impl Activity {
-    /// Requests whose workspace and owner do not count. The component records no nil id.
+    /// Returns an activity whose ids do not count. The component records no nil id.
     pub(crate) fn without_ids(allowed: u64, denied: u64) -> Self {
         Self { workspace: Uuid::nil(), owner: Uuid::nil(), allowed, denied }
     }
 
-    /// Refuses nil ids, so that they never reach the component.
+    /// Returns an error for a nil id, which a caller must not pass.
     pub(crate) fn check(&self) -> Result<(), TrackError> {
         match (self.workspace.is_nil(), self.owner.is_nil()) {
             (false, false) => Ok(()),

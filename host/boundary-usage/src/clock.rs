@@ -1,4 +1,4 @@
-//! Time as a value: the system's, or one that a test moves by hand.
+//! The clock of the schedules: the system's, or one that a test advances.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// The clock by which a tracker flushes and a collector collects.
+/// The clock of a tracker's flushes and a collector's collections.
 #[derive(Clone)]
 pub struct Clock(Source);
 
@@ -22,18 +22,18 @@ struct Manual {
 }
 
 impl Clock {
-    /// The system's monotonic clock; in a Tokio runtime whose time is paused, that runtime's.
+    /// Returns the system's monotonic clock, or the clock of a Tokio runtime with paused time.
     pub fn system() -> Self {
         Self(Source::System { origin: Instant::now() })
     }
 
-    /// A clock that stands still until its [`ManualClock`] is moved.
+    /// Returns a clock that stands still until [`ManualClock::advance`].
     pub fn manual() -> (Self, ManualClock) {
         let manual = Arc::new(Manual { now: watch::Sender::new(Duration::ZERO), sleepers: watch::Sender::new(0) });
         (Self(Source::Manual(manual.clone())), ManualClock(manual))
     }
 
-    /// Time since the clock was made.
+    /// Returns the time since the clock was created.
     pub fn now(&self) -> Duration {
         match &self.0 {
             Source::System { origin } => origin.elapsed(),
@@ -41,7 +41,7 @@ impl Clock {
         }
     }
 
-    /// Waits for that long. Safe to cancel.
+    /// Waits for a duration. It is cancel safe.
     pub async fn sleep(&self, duration: Duration) {
         match &self.0 {
             Source::System { .. } => tokio::time::sleep(duration).await,
@@ -60,7 +60,7 @@ impl Manual {
     }
 }
 
-/// Counts a sleep that is under way.
+/// A guard that counts one running sleep.
 struct Sleeper<'a>(&'a watch::Sender<usize>);
 
 impl<'a> Sleeper<'a> {
@@ -76,16 +76,16 @@ impl Drop for Sleeper<'_> {
     }
 }
 
-/// Moves a manual clock.
+/// The handle that advances a manual clock.
 pub struct ManualClock(Arc<Manual>);
 
 impl ManualClock {
-    /// Moves the clock on, and wakes whoever slept until then.
+    /// Advances the clock and wakes the sleeps that are over.
     pub fn advance(&self, duration: Duration) {
         self.0.now.send_modify(|now| *now = now.saturating_add(duration));
     }
 
-    /// Waits until that many sleeps are under way: then an [`advance`](Self::advance) will not be missed.
+    /// Waits until `count` sleeps run, so that they do not miss the next [`advance`](Self::advance).
     pub async fn sleepers(&self, count: usize) {
         let mut sleepers = self.0.sleepers.subscribe();
         sleepers.wait_for(|sleeping| *sleeping >= count).await.expect("the sender lives in self");

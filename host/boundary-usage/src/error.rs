@@ -1,76 +1,76 @@
-//! What can fail, sorted by what the caller can do about it.
+//! The errors of the library, grouped by what the caller can do about them.
 //!
-//! Messages say what failed and with what; the cause is in [`source`](std::error::Error::source) and nowhere else, so that
-//! a printed chain says everything once. No message holds a password.
+//! A message says what failed and with which value. The cause is in [`source`](std::error::Error::source) only, so a
+//! printed chain states each fact once. No message contains a password.
 
 use std::time::Duration;
 
-/// Any cause.
+/// The cause of an error.
 pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// An operation that failed.
+/// A failed operation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The database cannot be reached or gave up waiting; nothing was applied. Trying again later helps.
+    /// The database is unreachable or gave up waiting. Nothing was applied. Try again later.
     #[error("the database is unavailable: {action} failed")]
     Unavailable {
-        /// What was attempted.
+        /// The operation that failed.
         action: &'static str,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: Cause,
     },
-    /// Someone else had the upper hand; nothing was applied. Trying again helps.
+    /// Lost a race: a lock timed out, or a newer flush was already applied. Nothing was applied. Try again.
     #[error("{message}")]
     Conflict {
-        /// Who or what was in the way.
+        /// The lock or the flush that was in the way.
         message: String,
     },
-    /// A commit was sent and brought no reply. The tracker keeps the data, and its next flush finds out whether it counted.
+    /// A commit had no reply, so it may have been applied. The tracker's next flush resolves it.
     #[error("the outcome of the commit is unknown")]
     CommitUnknown {
-        /// How the reply was lost.
+        /// The reason why there was no reply.
         #[source]
         source: Cause,
     },
-    /// Not allowed, or not understood; nothing was applied. Trying again does not help.
+    /// The operation is not allowed or makes no sense. Nothing was applied. Do not try again.
     #[error("refused: {message}")]
     Refused {
-        /// What, and why.
+        /// What was refused, and why.
         message: String,
     },
-    /// The component cannot be loaded, or broke its contract.
+    /// The component cannot be loaded, crashed, or violated its contract.
     #[error("{message}")]
     Component {
-        /// What is wrong with it, and what to do.
+        /// The fault, and what to do.
         message: String,
-        /// What the component runtime says.
+        /// The error of the component runtime.
         #[source]
         source: Option<Cause>,
     },
-    /// An option, a URL or an id that makes no sense.
+    /// An option, a URL or an id is invalid.
     #[error("{message}")]
     Configuration {
-        /// Which, its value, and what is expected.
+        /// Its name, its value, and what is expected.
         message: String,
     },
     /// The state directory cannot be used, or another process uses it for the same replica.
     #[error("{message}")]
     State {
-        /// Which directory or file, and what to do.
+        /// The directory or file, and what to do.
         message: String,
-        /// What the system says.
+        /// The error of the operating system.
         #[source]
         source: Option<Cause>,
     },
     /// The tracker has been shut down.
     #[error("the tracker is stopped")]
     Stopped,
-    /// A time limit ran out.
+    /// An operation exceeded its time limit.
     #[error("{action} took longer than {}", humantime(limit))]
     TimedOut {
-        /// What was waited for.
+        /// The operation.
         action: &'static str,
         /// The limit.
         limit: Duration,
@@ -78,7 +78,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same call can succeed later.
+    /// Returns whether the same call can succeed later.
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
@@ -87,20 +87,20 @@ impl Error {
     }
 }
 
-/// Activity that was not accepted.
+/// The reason why `track` did not accept an activity.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrackError {
-    /// A workspace or an owner was the nil UUID, which names nobody.
+    /// The workspace or the owner was the nil UUID.
     #[error("the {field} is the nil UUID; every workspace and every owner has an id of its own")]
     NilId {
-        /// Which of the two.
+        /// The name of the field: `workspace` or `owner`.
         field: &'static str,
     },
-    /// The intake is full: activity comes faster than the component takes it. Only from `try_track`.
+    /// The intake is full, because activity arrives faster than the component takes it. Only `try_track` returns this.
     #[error("the intake is full: {capacity} activities wait for the component")]
     Full {
-        /// How many it holds.
+        /// The capacity of the intake.
         capacity: usize,
     },
     /// The tracker has been shut down.
@@ -108,7 +108,7 @@ pub enum TrackError {
     Stopped,
 }
 
-/// An error and its causes, as one line.
+/// Formats an error and its causes on one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")

@@ -1,8 +1,8 @@
-//! The other end of the audit socket: a client as the real one behaves, for the demo and for tests.
+//! A client of the audit socket that behaves like the real one, for the demo and for tests.
 //!
-//! It collects ten decisions to a batch, writes each batch as one frame, reads nothing back, and after a failed write
-//! connects again and sends the batch again. (The real client also sends what it has after five seconds; here the
-//! caller says when, with [`AuditClient::flush`].)
+//! It writes a frame for each batch of ten decisions and reads nothing. After a failed write it reconnects and sends
+//! the batch again. The real client also sends an incomplete batch after five seconds. Here the caller does so with
+//! [`AuditClient::flush`].
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -17,7 +17,7 @@ use tokio_util::codec::Encoder;
 use super::codec::{Frame, FrameCodec, Tag};
 use super::message::{BoundaryLog, HttpRequest, ReportBoundaryLogsRequest, Resource, Timestamp};
 
-/// Decisions to a batch.
+/// The number of decisions in a batch.
 const BATCH: usize = 10;
 
 /// A client that reports decisions.
@@ -33,17 +33,17 @@ impl AuditClient {
     ///
     /// # Errors
     ///
-    /// When nobody listens there.
+    /// Returns an error if no process listens on the socket.
     pub async fn connect(path: &Path) -> Result<Self> {
         let stream = connect(path).await?;
         Ok(Self { path: path.to_owned(), stream, batch: Vec::new(), sequence_number: 0 })
     }
 
-    /// Reports one decision; sends the batch when it is full.
+    /// Reports one decision, and sends the batch if it is full.
     ///
     /// # Errors
     ///
-    /// When the batch can be sent neither over this connection nor over a new one.
+    /// Returns an error if neither this connection nor a new one accepts the batch.
     pub async fn report(&mut self, allowed: bool, url: &str) -> Result<()> {
         self.sequence_number += 1;
         self.batch.push(BoundaryLog {
@@ -62,7 +62,7 @@ impl AuditClient {
         Ok(())
     }
 
-    /// Sends what there is.
+    /// Sends an incomplete batch.
     ///
     /// # Errors
     ///
@@ -83,7 +83,7 @@ impl AuditClient {
         Ok(())
     }
 
-    /// Sends what there is, and waits until the server has read all of it and hung up.
+    /// Sends an incomplete batch, and waits until the server has read everything and closed the connection.
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ impl AuditClient {
     pub async fn finish(mut self) -> Result<()> {
         self.flush().await?;
         self.stream.shutdown().await.context("cannot end the connection")?;
-        // A server writes nothing: what is waited for is the end.
+        // A server writes nothing, so this reads the end of the stream.
         self.stream.read_to_end(&mut Vec::new()).await.context("the server did not end the connection")?;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Frames on the wire: a 32-bit big-endian header, then the data.
+//! The frames of the audit socket: a 32-bit big-endian header, then the data.
 //!
 //! ```text
 //! INPUT                                                              DECODED
@@ -19,24 +19,24 @@
 //! └─────┴──────────────────┴─────────────────────────┘
 //! ```
 //!
-//! The header is judged before room is made for the data: a hostile length allocates nothing.
+//! The decoder validates the header before it allocates the data, so a hostile length allocates nothing.
 
 use std::io;
 
 use tokio_util::bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
-/// The most data that a frame may carry, of either tag.
+/// The maximum length of a frame's data, in bytes.
 pub const MAX_DATA_BYTES: usize = 32_768;
 
 const HEADER_BYTES: usize = 4;
 
-/// What kind of message a frame carries.
+/// The kind of message in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tag {
-    /// A `ReportBoundaryLogsRequest`: what older clients send.
+    /// A `ReportBoundaryLogsRequest`, which older clients send.
     Logs = 1,
-    /// A `BoundaryMessage`: logs or a status.
+    /// A `BoundaryMessage`, which contains logs or a status.
     Message = 2,
 }
 
@@ -55,19 +55,21 @@ impl TryFrom<u8> for Tag {
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// What the data is.
+    /// The kind of message.
     pub tag: Tag,
-    /// A protobuf message, not yet decoded.
+    /// The encoded protobuf message.
     pub data: Bytes,
 }
 
-/// Why bytes are not a frame. After any of these the position in the stream is lost: the connection must be closed.
+/// The reason why bytes are not a frame.
+///
+/// After any of these errors the position in the stream is lost, so the server closes the connection.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// A tag that this version does not know.
+    /// The tag is unknown.
     #[error("unknown frame tag {0}, expected 1 or 2")]
     UnknownTag(u8),
-    /// A length over the limit.
+    /// The length exceeds [`MAX_DATA_BYTES`].
     #[error("a frame of {0} bytes, at most {MAX_DATA_BYTES} are allowed")]
     TooLong(usize),
     /// The connection ended inside a frame.
@@ -78,7 +80,7 @@ pub enum FrameError {
     Io(#[from] io::Error),
 }
 
-/// Splits a byte stream into frames, and joins frames to one.
+/// The codec that decodes and encodes frames.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FrameCodec;
 

@@ -1,6 +1,4 @@
-//! `component`: the embedded component, for other hosts: what it needs, what it offers, which file it is.
-//!
-//! There is one for each world: hosts whose runtime knows no `async func` take `tracker-blocking`.
+//! `component`: shows the embedded component and writes it for other hosts.
 
 use std::path::PathBuf;
 
@@ -14,15 +12,15 @@ use crate::cli::Global;
 
 /// Show the embedded component's contract, size and hash.
 ///
-/// Any host with a component runtime can load it: it imports only what is shown, not even WASI. It comes in two worlds,
-/// which count in the same way.
+/// Any host with a component runtime can load it. It imports only the interfaces shown here and needs no WASI. There
+/// are two worlds, which count in the same way.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// The world that the component is built for.
     #[arg(long, value_name = "WORLD", value_enum, default_value_t)]
     world: World,
-    /// Write the component to this file, too.
+    /// File to write the component to.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -35,10 +33,10 @@ Examples:
 
 #[derive(Clone, Copy, Default, ValueEnum)]
 enum World {
-    /// `flush` and the imports are async functions: `track` can be called while a flush waits.
+    /// Async functions: the host can call `track` while a flush waits.
     #[default]
     Tracker,
-    /// They are plain functions, for hosts whose runtime knows no async ones.
+    /// Plain functions, for hosts without async functions.
     TrackerBlocking,
 }
 

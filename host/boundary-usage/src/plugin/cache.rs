@@ -1,10 +1,9 @@
-//! Compiled components, kept between processes: to compile one takes seconds, to load it milliseconds.
+//! The cache of compiled components. Compilation takes seconds; loading takes milliseconds.
 //!
-//! What is loaded is machine code, and runs outside the sandbox that it is supposed to be. So an entry counts only if
-//! nobody but this user and root can have written it, directory included, and if its checksum holds; everything else is
-//! compiled anew and replaced. Its name is a hash of the component, of the runtime's version and of the engine's
-//! settings: a change of any of them is another entry. The cache is never needed: what fails here costs time and a line
-//! in the log.
+//! A cache entry is machine code and implements the sandbox, so it must be trustworthy. An entry is used only if this
+//! user or root owns the file and its directory, no other user can write to them, and its checksum is right. Any other
+//! entry is compiled again and replaced. The entry's name is a hash of the component, the runtime's version and the
+//! engine's settings. The cache is optional: a failure costs time and a line in the log.
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, Metadata};
@@ -17,27 +16,27 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-/// Where compiled components are kept between processes.
+/// The place of the compile cache.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum CompileCache {
-    /// `boundary-usage` in the user's cache directory: `$CACHE_DIRECTORY` (systemd sets it), `$XDG_CACHE_HOME` or
-    /// `~/.cache`, the first that there is. None when there is none of them.
+    /// `boundary-usage` in the user's cache directory: the first of `$CACHE_DIRECTORY` (set by systemd),
+    /// `$XDG_CACHE_HOME` and `~/.cache`. Disabled if none of these variables is set.
     #[default]
     User,
-    /// This directory. It is made when missing; one that others than its owner can write to is not used.
+    /// This directory. It is created if missing, and ignored if other users can write to it.
     Directory(PathBuf),
-    /// Nowhere: compile every time.
+    /// Disabled: compile every time.
     Off,
 }
 
-/// The checksum in front of an entry's code, in bytes.
+/// The length of the checksum before an entry's code, in bytes.
 const CHECKSUM_BYTES: usize = 32;
 
-/// An entry that is longer is not one of ours, in bytes.
+/// The maximum length of an entry, in bytes.
 const ENTRY_BYTES_MAX: u64 = 64 << 20;
 
 impl CompileCache {
-    /// The component, loaded if it has been compiled before; else compiled, and kept for the next time.
+    /// Loads the component from the cache, or compiles and stores it.
     pub(super) fn compile(&self, engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Component> {
         let Some(directory) = self.directory() else {
             return Component::from_binary(engine, bytes);
@@ -48,7 +47,7 @@ impl CompileCache {
         }
         let component = Component::from_binary(engine, bytes)?;
         if let Err(error) = store(&directory, &entry, &component) {
-            tracing::debug!(entry = %entry.display(), %error, "the compiled component is not kept");
+            tracing::debug!(entry = %entry.display(), %error, "cannot store the compiled component in the cache");
         }
         Ok(component)
     }
@@ -59,7 +58,7 @@ impl CompileCache {
             Self::User => {
                 let parent = set("CACHE_DIRECTORY").or_else(|| set("XDG_CACHE_HOME"));
                 let parent = parent.or_else(|| Some(set("HOME")?.join(".cache")));
-                // A relative directory would depend on where the process happens to run.
+                // A relative directory would depend on the working directory.
                 parent.filter(|parent| parent.is_absolute()).map(|parent| parent.join("boundary-usage"))
             }
             Self::Directory(directory) => Some(directory.clone()),
@@ -76,13 +75,13 @@ fn name(engine: &Engine, bytes: &[u8]) -> String {
     format!("{hexadecimal}.compiled")
 }
 
-/// `None` when there is no entry, or none that can be trusted.
+/// Loads an entry; returns `None` if it is missing or not trustworthy.
 fn load(engine: &Engine, directory: &Path, entry: &Path) -> Option<Component> {
     let bytes = match read(directory, entry) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => {
-            tracing::warn!(entry = %entry.display(), %error, "the compiled component is not used, and is compiled anew");
+            tracing::warn!(entry = %entry.display(), %error, "cannot use the compiled component from the cache; compiling it again");
             return None;
         }
     };
@@ -93,19 +92,19 @@ fn load(engine: &Engine, directory: &Path, entry: &Path) -> Option<Component> {
 
 #[allow(unsafe_code)]
 fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: the code must be what `Component::serialize` has made. `read` has seen that only this user or root can have
-    // written it, which this process trusts with its own program too, and that it is whole, by its checksum.
+    // SAFETY: The code must come from `Component::serialize`. `read` has verified its checksum, and that only this user
+    // or root can have written it. This process trusts both with its own program.
     unsafe { Component::deserialize(engine, code) }
 }
 
-/// The entry, if it can be trusted.
+/// Reads an entry and verifies its owner, mode and checksum.
 fn read(directory: &Path, entry: &Path) -> io::Result<Vec<u8>> {
     check_trust(&std::fs::metadata(directory)?, "its directory")?;
     let mut file = File::open(entry)?;
     let metadata = file.metadata()?;
     check_trust(&metadata, "the file")?;
     if !metadata.is_file() || metadata.len() > ENTRY_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a file of ours"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a cache entry"));
     }
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
@@ -119,11 +118,12 @@ fn store(directory: &Path, entry: &Path, component: &Component) -> Result<(), Bo
     let code = component.serialize()?;
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     check_trust(&std::fs::metadata(directory)?, "its directory")?;
-    // Written aside and renamed: another process sees the whole entry or none. The name is this process's own.
+    // The rename is atomic, so other processes see a complete entry or none. The temporary name is unique to this
+    // process.
     let partial = entry.with_extension(format!("{}.partial", std::process::id()));
     let written = write(&partial, &code).and_then(|()| std::fs::rename(&partial, entry));
     if written.is_err() {
-        // What cannot be removed is overwritten the next time.
+        // The next attempt overwrites a file that cannot be removed.
         let _ = std::fs::remove_file(&partial);
     }
     Ok(written?)
@@ -135,7 +135,7 @@ fn write(path: &Path, code: &[u8]) -> io::Result<()> {
     file.write_all(code)
 }
 
-/// Whether only this user or root can have written it.
+/// Returns an error unless only this user or root can have written the file.
 fn check_trust(metadata: &Metadata, what: &str) -> io::Result<()> {
     let us = rustix::process::geteuid().as_raw();
     if metadata.uid() != us && metadata.uid() != 0 {

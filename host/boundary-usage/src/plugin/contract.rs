@@ -1,4 +1,4 @@
-//! What a component must import and export, and what one of another contract is told.
+//! The contract check: what a component must import and export.
 
 use serde::Serialize;
 use wasmtime::Engine;
@@ -6,7 +6,7 @@ use wasmtime::component::Component;
 
 use crate::error::Error;
 
-/// The contract that this host speaks.
+/// The contract that this host implements.
 pub(super) const PACKAGE: &str = "boundary:usage@0.1.0";
 
 const IMPORTS: [&str; 3] =
@@ -14,14 +14,14 @@ const IMPORTS: [&str; 3] =
 
 const EXPORTS: [&str; 2] = ["flush", "track"];
 
-/// What a component imports and exports, sorted by name.
+/// The imports and exports of a component, sorted by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Contract {
-    /// The package that this host speaks.
+    /// The contract that this host implements.
     pub package: String,
-    /// Imported interfaces, with their version.
+    /// The imported interfaces with their versions.
     pub imports: Vec<String>,
-    /// Exported functions.
+    /// The exported functions.
     pub exports: Vec<String>,
 }
 
@@ -35,7 +35,7 @@ impl Contract {
         Self { package: PACKAGE.into(), imports, exports }
     }
 
-    /// Says all that is wrong, not only the first.
+    /// Returns an error that lists all differences from the contract.
     pub(super) fn check(&self) -> Result<(), Error> {
         let unknown = self.imports.iter().filter(|import| !IMPORTS.contains(&import.as_str()));
         let mut faults: Vec<_> =

@@ -1,20 +1,20 @@
-//! How long flushes take: counted in buckets, so that it stays small however many they are.
+//! A histogram of flush durations.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// The buckets' upper bounds in seconds: from a local file to the limit of a flush.
+/// The upper bounds of the buckets, in seconds. They range from a local file to the time limit of a flush.
 const BOUNDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// How long the flushes took that had something to do, failed ones among them.
+/// The durations of all flushes that were not idle, including failed ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct FlushDurations {
-    /// How many they were.
+    /// The number of flushes.
     pub count: u64,
-    /// How long they took together, in seconds.
+    /// The sum of their durations, in seconds.
     pub sum_seconds: f64,
-    /// How many took at most that many seconds: bound and count, each bucket holding those before it.
+    /// The cumulative buckets: an upper bound in seconds and the number of flushes within it.
     pub buckets: [(f64, u64); BOUNDS.len()],
 }
 
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_holds_those_before_it_and_what_is_longer_than_all_counts_too() {
+    fn buckets_are_cumulative_and_the_count_includes_longer_flushes() {
         let mut durations = FlushDurations::new();
         [5, 6, 700, 60_000].map(Duration::from_millis).into_iter().for_each(|duration| durations.add(duration));
         let counts = durations.buckets.map(|(_, count)| count);

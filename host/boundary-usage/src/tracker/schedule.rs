@@ -1,15 +1,16 @@
-//! When to flush next: every interval, give or take a jitter, and sooner after a flush that failed. And when to replace a
-//! component that broke. Pure.
+//! The schedule of flushes and of component restarts, without I/O.
+//!
+//! The tracker flushes at every interval, with jitter, and sooner after a failed flush.
 
 use std::time::Duration;
 
-/// The first wait after a failure; it doubles with every further one, up to the interval.
+/// The wait after the first failure. It doubles with every further failure, up to the interval.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 
 /// The waits of one flush loop.
 ///
-/// An outage is mostly short: whoever waits a whole interval after it has a whole interval more to lose. So the first
-/// retry comes soon. In a long outage the retries come as rarely as the flushes would.
+/// Most outages are short. A full interval of waiting after one would risk another interval of activity, so the first
+/// retry comes soon. In a long outage the retries become as rare as the flushes.
 #[derive(Debug)]
 pub(super) struct Schedule {
     interval: Duration,
@@ -19,20 +20,22 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// A schedule without failures so far. `jitter` is a fraction, from 0 to 1.
+    /// Creates a schedule. `jitter` is a fraction of the wait, from 0 to 1.
     pub(super) fn new(interval: Duration, jitter: f64) -> Self {
         Self { interval, jitter, retry: RETRY_MIN }
     }
 
-    /// How long to wait for the next flush, at the start and after one that did not fail. `random` is from 0 to 1 and
-    /// picks the point within the jitter.
+    /// Returns the wait at the start and after a successful flush.
+    ///
+    /// `random` is from 0 to 1 and selects the point within the jitter.
     pub(super) fn after_success(&mut self, random: f64) -> Duration {
         self.retry = RETRY_MIN;
         self.jittered(self.interval, random)
     }
 
-    /// How long to wait after a flush that failed: never longer than the interval. The jitter keeps replicas that lost
-    /// the database in one moment from coming back in one moment.
+    /// Returns the wait after a failed flush, at most the interval.
+    ///
+    /// The jitter spreads replicas that lost the database at the same moment.
     pub(super) fn after_failure(&mut self, random: f64) -> Duration {
         let wait = self.retry.min(self.interval);
         self.retry = wait.saturating_mul(2);
@@ -41,16 +44,16 @@ impl Schedule {
 
     fn jittered(&self, wait: Duration, random: f64) -> Duration {
         let seconds = wait.as_secs_f64() * (1.0 + self.jitter * (2.0 * random - 1.0));
-        // An interval for ever is a way to say that one flushes by hand.
+        // An endless interval means that the host flushes by hand.
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 }
 
-/// The first wait before a component that broke is replaced.
+/// The wait before the first restart of a crashed component.
 const RESTART_WAIT_MIN: Duration = Duration::from_millis(50);
 const RESTART_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// How long to wait before a component that broke is replaced, when as many before it broke without a flush between.
+/// Returns the wait before a restart, given the number of consecutive restarts without a flush.
 pub(super) fn restart_wait(in_a_row: u32) -> Duration {
     RESTART_WAIT_MIN.saturating_mul(2_u32.saturating_pow(in_a_row)).min(RESTART_WAIT_MAX)
 }
@@ -72,14 +75,14 @@ mod tests {
     }
 
     #[test]
-    fn retries_come_soon_and_then_ever_later_up_to_the_interval() {
+    fn retries_back_off_up_to_the_interval() {
         let mut schedule = Schedule::new(MINUTE, 0.1);
         let waits: Vec<_> = (0..9).map(|_| schedule.after_failure(0.5).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
     }
 
     #[test]
-    fn a_success_makes_the_schedule_forget_the_failures() {
+    fn a_success_resets_the_back_off() {
         let mut schedule = Schedule::new(MINUTE, 0.0);
         (0..5).for_each(|_| _ = schedule.after_failure(0.5));
         assert_eq!(schedule.after_success(0.5), MINUTE);
@@ -87,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn retries_have_a_jitter_and_are_never_later_than_the_interval() {
+    fn retries_have_jitter_and_never_exceed_the_interval() {
         let first = |random| Schedule::new(MINUTE, 0.1).after_failure(random);
         assert_eq!([first(0.0), first(1.0)].map(|wait| wait.as_millis()), [900, 1_100]);
         for interval in [Duration::from_millis(1), Duration::from_millis(1_050), MINUTE, Duration::MAX] {
@@ -97,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_component_that_breaks_again_and_again_is_replaced_ever_more_slowly() {
+    fn restarts_of_a_crashing_component_back_off() {
         let waits = [0, 1, 2, 3, 9, 10, 31, 32, u32::MAX].map(|in_a_row| restart_wait(in_a_row).as_millis());
         assert_eq!(waits, [50, 100, 200, 400, 25_600, 30_000, 30_000, 30_000, 30_000]);
     }

@@ -1,31 +1,31 @@
-//! What waits in one shard: an activity for each pair of workspace and owner, as far as a small table remembers them.
+//! The waiting activities of one shard, merged by pairs of workspace and owner.
 //!
-//! A proxy's activity comes from few pairs, again and again. To add to the one that waits already is cheaper than all that
-//! would follow, and changes nothing: ids are sets, and counts are sums. The table is a cache of four ways, with nothing to
-//! probe and nothing to clear: a pair that it has forgotten waits twice, which costs a little time, and so do ids that
-//! somebody chose to collide.
+//! A proxy's activity comes from few pairs. A merge with a waiting activity is cheaper than a second activity and
+//! changes no result, because ids are sets and counts are sums. A four-way cache finds waiting pairs without probing or
+//! clearing. A pair that the cache has evicted waits twice, which costs a little time. So do ids that an attacker chose
+//! to collide.
 
 use crate::activity::Activity;
 
-/// How many sets the table has. Together with the activities of a thousand pairs it stays in a core's own cache.
+/// The number of cache sets. With the activities of a thousand pairs, the table fits into a core's private cache.
 const SETS: usize = 2_048;
 
-/// How many pairs each set remembers. Of a thousand pairs that come in turn, a cache of two ways would forget thirty.
+/// The number of pairs per set. With two ways, a thousand pairs in turn would evict thirty.
 const WAYS: usize = 4;
 
-/// The set's place is in this many high bits of a hash.
+/// The number of high bits of a hash that select the set.
 const SET_BITS: u32 = SETS.trailing_zeros();
 
 #[derive(Default)]
 pub(super) struct Pairs {
     waiting: Vec<Activity>,
-    /// For each set the positions in `waiting` of the pairs that came last. A position says nothing before it is compared
-    /// with what waits there: it may be one of an earlier buffer. Made at first use, so that an idle tracker is small.
+    /// For each set, the positions in `waiting` of its latest pairs. A position may belong to an earlier buffer, so
+    /// `merge` compares the pair there. The table is allocated at first use to keep an idle tracker small.
     places: Box<[[u32; WAYS]]>,
 }
 
 impl Pairs {
-    /// Adds the counts to those of the same pair, if it waits and is remembered.
+    /// Adds the counts to a waiting activity of the same pair, and returns whether the cache found one.
     pub(super) fn merge(&mut self, activity: &Activity) -> bool {
         let Some(set) = self.places.get(set_of(activity)) else { return false };
         for position in set {
@@ -39,13 +39,13 @@ impl Pairs {
         false
     }
 
-    /// Appends an activity, and remembers its pair in place of the oldest one of its set.
+    /// Appends an activity and caches its pair in place of the oldest one of the set.
     pub(super) fn push(&mut self, activity: Activity) {
         if self.places.is_empty() {
             self.places = vec![[u32::MAX; WAYS]; SETS].into();
         }
         let set = &mut self.places[set_of(&activity)];
-        // A position beyond 32 bits is not remembered.
+        // A position beyond 32 bits is not cached.
         set.rotate_right(1);
         set[0] = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
         self.waiting.push(activity);
@@ -55,14 +55,16 @@ impl Pairs {
         self.waiting.len()
     }
 
-    /// Takes all that waits; `buffer`, empty, takes its place.
+    /// Swaps the waiting activities with an empty buffer.
     pub(super) fn swap(&mut self, buffer: &mut Vec<Activity>) {
-        debug_assert!(buffer.is_empty(), "what was taken before has been handed on");
+        debug_assert!(buffer.is_empty(), "the worker has forwarded the previous batch");
         std::mem::swap(&mut self.waiting, buffer);
     }
 }
 
-/// Two multiplications to 128 bits, folded: ids that count up spread as well as random ones. The constants are digits of π.
+/// Returns the set of a pair, by two folded 128-bit multiplications. Sequential ids spread as well as random ones.
+///
+/// The constants are digits of π.
 fn set_of(activity: &Activity) -> usize {
     fn fold(left: u64, right: u64) -> u64 {
         let product = u128::from(left) * u128::from(right);
@@ -92,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_pairs_wait_as_one_with_the_sum_of_their_counts() {
+    fn equal_pairs_merge_and_add_their_counts() {
         let mut pairs = Pairs::default();
         for (workspace, owner) in [(1, 1), (1, 2), (2, 1), (1, 1), (2, 1), (1, 1)] {
             add(&mut pairs, activity(workspace, owner));
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_is_not_added_to_any_more() {
+    fn activities_never_merge_into_a_batch_that_was_taken() {
         let (mut pairs, mut taken) = (Pairs::default(), Vec::new());
         add(&mut pairs, activity(1, 1));
         pairs.swap(&mut taken);
@@ -122,16 +124,16 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_pairs_hardly_ever_wait_twice() {
+    fn a_thousand_pairs_seldom_wait_twice() {
         let mut pairs = Pairs::default();
         for _ in 0..100 {
             (0..1_000).for_each(|id| add(&mut pairs, activity(id << 64 | 7, id % 100)));
         }
-        assert!(pairs.len() < 1_100, "{} wait for 1,000 pairs", pairs.len());
+        assert!(pairs.len() < 1_100, "{} activities wait for 1,000 pairs", pairs.len());
     }
 
     #[test]
-    fn pairs_that_collide_wait_more_than_once_and_lose_nothing() {
+    fn colliding_pairs_wait_twice_and_lose_nothing() {
         let mut pairs = Pairs::default();
         let colliding = (0..).map(|id| activity(id, 1)).filter(|activity| set_of(activity) == 0).take(WAYS + 1);
         let colliding: Vec<_> = colliding.collect();
