@@ -167,7 +167,7 @@ fn variables_of_the_environment_are_followed_or_refused_by_name() {
 #[tokio::test]
 async fn connection_errors_name_the_address_and_hold_the_servers_message_alone() -> Result<()> {
     let no_listener = refusal("postgres://u@127.0.0.1:1/d").await?;
-    ensure!(no_listener.contains("127.0.0.1:1"), "{nobody_listens}");
+    ensure!(no_listener.contains("127.0.0.1:1"), "{no_listener}");
     let no_socket = refusal("postgres://u@/d?host=/nonexistent/sockets&port=5433").await?;
     ensure!(no_socket.contains("/nonexistent/sockets/.s.PGSQL.5433"), "{no_socket}");
     let no_name = refusal("postgres://u@no-such-host.invalid/d").await?;

@@ -151,7 +151,7 @@ mod tests {
     fn bars_are_as_high_as_their_numbers_and_the_newest_is_at_the_right_end() {
         let (new, old) = (summary(150, 50, 4, 1), summary(0, 0, 0, 0));
         let [requests, uniques] = charts(&[&new, &old]);
-        assert_eq!((requests.top.as_str(), requests.middle.as_str(), requests.width), ("200", "100", 160));
+        assert_eq!((requests.top, requests.middle, requests.width), (Digits(200), Digits(100), 160));
         let [allowed, denied] = &requests.slots[0].bars;
         assert_eq!(
             (requests.slots[0].x, allowed.y, allowed.height, denied.y, denied.height),
