@@ -111,8 +111,11 @@ async fn a_last_flush_without_a_reply_or_checkpoint_is_not_reported_as_lost() ->
     let arguments = ["--no-state", "--no-collect", "--flush-interval", "1h"].map(str::to_owned);
     let serving = workplace.serve(1, arguments.into_iter().chain(one_socket(&socket, 1, 2)));
     send_and_hang_up(&socket, SESSION);
+    // The shutdown would resolve the doubt by itself if it could connect again.
     proxy.cut(Cut::Reply);
+    proxy.refuse(true);
     let ended = serving.stop();
+    proxy.refuse(false);
     ended.assert_failed(
         1,
         "the last flush has an unknown outcome; activity since the flush before it is in the database or lost",

@@ -102,7 +102,10 @@ async fn a_second_process_without_an_id_of_its_own_is_told_which_options_help() 
     let home = Home::new(&database);
     let first = home.serve("1h");
     home.send(10).await?;
-    let second: Ended = home.0.command(["serve"]).args(home.arguments("1h")).output()?.into();
+    let mut arguments = home.arguments("1h");
+    let socket = arguments.iter().position(|argument| argument == "--socket").expect("it serves a socket");
+    arguments[socket + 1] = home.0.path("second.sock").to_str().expect("a path of the test").to_owned();
+    let second: Ended = home.0.command(["serve"]).args(arguments).output()?.into();
     assert_eq!(second.code, 1, "{}", second.stderr);
     assert!(second.stderr.contains("--state-dir") && second.stderr.contains("--replica"), "{}", second.stderr);
     assert_eq!(first.stop().code, 0);

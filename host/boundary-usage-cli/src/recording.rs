@@ -225,13 +225,19 @@ fn explain(line: &[u8], error: &serde_json::Error) -> BadLine {
                 return BadLine::TooGreat { field, count };
             }
         }
-        Err(error) if error.to_string().starts_with("number out of range") => {
-            return BadLine::NotAnActivity(without_line(&error.to_string()));
+        Err(wide) if shows_great_number(&error.to_string()) => {
+            return BadLine::NotAnActivity(without_line(&wide.to_string()));
         }
         Err(_) => {}
     }
     // The parser quotes keys and values.
     BadLine::NotAnActivity(printable(without_line(&error.to_string())))
+}
+
+/// Returns whether the parser's message quotes a number beyond 64 bits, which it shows as a floating point number.
+fn shows_great_number(message: &str) -> bool {
+    let number = message.split('`').nth(1).and_then(|number| number.parse::<f64>().ok());
+    number.is_some_and(|number| number >= u64::MAX as f64)
 }
 
 /// The parser sees one line at a time and calls each the first; the right number is reported beside it.

@@ -100,7 +100,7 @@ pub fn in_words(error: &rustls::Error, remedies: Remedies) -> String {
             format!("the server does not speak TLS on this port; {}", remedies.plain)
         }
         Tls::AlertReceived(alert) => {
-            let alert = words(&format!("{alert:?}"));
+            let alert = words(&inner(&format!("{alert:?}")));
             format!("the server refused the TLS connection ({alert}); see the server's log for the reason")
         }
         Tls::PeerIncompatible(reason) => {
@@ -210,7 +210,7 @@ mod tests {
         for (error, text) in [
             (rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType), "use Y"),
             (rustls::Error::AlertReceived(AlertDescription::HandshakeFailure), "(handshake failure)"),
-            (rustls::Error::AlertReceived(AlertDescription::Unknown(7)), "(unknown)"),
+            (rustls::Error::AlertReceived(AlertDescription::Unknown(7)), "(0x7)"),
             (rustls::Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon), "(no cipher suites in common)"),
             (expired.into(), "expired 1970-01-01 00:01:00 UTC"),
             (CertificateError::UnknownIssuer.into(), "name it with X"),

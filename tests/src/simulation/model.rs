@@ -32,7 +32,10 @@ struct Sequence {
     /// The number of its process.
     process: u32,
     last_flush: u64,
-    /// The highest number of a flush that one of its processes knows to be applied.
+    /// Which of its commits was applied last, counted over all of them, forgotten ones too.
+    last_commit: u64,
+    commits: u64,
+    /// The latest commit that one of its processes knows to be applied.
     learned: u64,
     /// Its ids in the open period.
     ids: Ids,
@@ -42,9 +45,9 @@ struct Accepted {
     activity: Activity,
     process: u32,
     doomed: bool,
-    /// The flush that has carried it.
+    /// The commit that has carried it.
     counted: Option<u64>,
-    /// The flush that had carried it, until the server forgot that; its replica had learned of it.
+    /// The commit that had carried it, until the server forgot that; its replica had learned of it.
     forgotten: Option<u64>,
 }
 
@@ -61,9 +64,11 @@ pub(super) struct Past {
     replicas: BTreeMap<Uuid, PastSequence>,
 }
 
+#[derive(Default)]
 struct PastSequence {
     next: usize,
     last_flush: u64,
+    last_commit: u64,
     ids: Ids,
 }
 
@@ -170,6 +175,8 @@ impl Model {
             self.violations.push(format!("{replica}: flush {number} came after flush {}", sequence.last_flush));
         }
         sequence.last_flush = update.flush;
+        sequence.commits += 1;
+        sequence.last_commit = sequence.commits;
         let Some(ids) = sequence.take(key, process, update) else {
             self.violations.push(format!(
                 "{replica}: flush {} carries A{} D{} and ids, which is not what comes after the first {} that it accepted",
@@ -184,10 +191,10 @@ impl Model {
         self.open.replicas.insert(replica);
     }
 
-    /// A replica knows that its flush of that number is applied.
-    pub(super) fn learned(&mut self, replica: Uuid, flush: u64) {
+    /// A replica knows which of its commits was applied last.
+    pub(super) fn learned(&mut self, replica: Uuid) {
         let sequence = self.replicas.entry(replica).or_default();
-        sequence.learned = sequence.learned.max(flush);
+        sequence.learned = sequence.learned.max(sequence.last_commit);
     }
 
     /// The state before a commit.
@@ -195,6 +202,7 @@ impl Model {
         let past = |sequence: &Sequence| PastSequence {
             next: sequence.next,
             last_flush: sequence.last_flush,
+            last_commit: sequence.last_commit,
             ids: sequence.ids.clone(),
         };
         let replicas = self.replicas.iter().map(|(replica, sequence)| (*replica, past(sequence)));
@@ -205,12 +213,7 @@ impl Model {
     pub(super) fn forgotten(&mut self, past: Past) {
         self.open = past.open;
         for (replica, sequence) in &mut self.replicas {
-            let (next, last_flush, ids) = match past.replicas.get(replica) {
-                Some(past) => (past.next, past.last_flush, past.ids.clone()),
-                None => Default::default(),
-            };
-            sequence.forget(next, last_flush);
-            (sequence.next, sequence.last_flush, sequence.ids) = (next, last_flush, ids);
+            sequence.forget(past.replicas.get(replica).unwrap_or(&PastSequence::default()));
         }
     }
 
@@ -263,15 +266,19 @@ impl Model {
 }
 
 impl Sequence {
-    /// The flushes after that one are no longer in the database.
-    fn forget(&mut self, next: usize, last_flush: u64) {
+    /// The commits since then are no longer in the database.
+    fn forget(&mut self, past: &PastSequence) {
         let (process, learned) = (self.process, self.learned);
-        let later = |one: &&mut Accepted| one.counted.is_some_and(|flush| flush > last_flush);
-        for accepted in self.accepted[next..].iter_mut().filter(later) {
-            let flush = accepted.counted.take();
-            accepted.forgotten = flush.filter(|flush| *flush <= learned);
+        let later = |one: &&mut Accepted| one.counted.is_some_and(|commit| commit > past.last_commit);
+        for accepted in self.accepted[past.next..].iter_mut().filter(later) {
+            let commit = accepted.counted.take();
+            accepted.forgotten = commit.filter(|commit| *commit <= learned);
             accepted.doomed |= accepted.process < process;
         }
+        self.next = past.next;
+        self.last_flush = past.last_flush;
+        self.last_commit = past.last_commit;
+        self.ids = past.ids.clone();
     }
 
     /// Finds the stretch that an update carries, and moves on behind it; returns its ids.
@@ -310,7 +317,7 @@ impl Sequence {
             denied += accepted.activity.denied;
             if (allowed, denied) == (update.allowed, update.denied) && self.ids.become_with(&ids, key, &update.uniques)
             {
-                stretch.iter().for_each(|index| self.accepted[*index].counted = Some(update.flush));
+                stretch.iter().for_each(|index| self.accepted[*index].counted = Some(self.last_commit));
                 self.next = index + 1;
                 return Some(ids);
             }

@@ -41,15 +41,6 @@ impl Session {
     pub(super) fn new(crashes: u64, tables: &Tables) -> Self {
         Self { crashes, guards: Vec::new(), writes: Vec::new(), rows_at_begin: tables.rows.clone(), failed: false }
     }
-
-    /// The number of the flush that it writes, or 0.
-    fn flush(&self) -> u64 {
-        let number = |write: &Write| match write {
-            Write::Upsert(_, update) => Some(update.flush),
-            _ => None,
-        };
-        self.writes.iter().find_map(number).unwrap_or_default()
-    }
 }
 
 /// The client's end.
@@ -189,7 +180,7 @@ impl Transaction for SessionTransaction {
         self.statement("read", Fault::ReadFails).await?;
         let tables = self.server.tables();
         let last_flush = tables.last_flushes.get(&replica).copied().unwrap_or_default();
-        self.server.run.model().learned(replica, last_flush);
+        self.server.run.model().learned(replica);
         Ok(Stored { last_flush, uniques: tables.rows.get(&replica).map(|row| row.uniques.clone()) })
     }
 
@@ -198,7 +189,7 @@ impl Transaction for SessionTransaction {
         let session = self.statement("upsert", Fault::UpsertFails).await?;
         let tables = server.tables();
         let last_flush = tables.last_flushes.get(&replica).copied().unwrap_or_default();
-        if last_flush >= update.flush && !server.run.is(Mutation::NumberNotCompared) {
+        if last_flush >= update.flush {
             session.failed = true;
             return Err(conflict("an old flush"));
         }
@@ -262,10 +253,9 @@ impl Transaction for SessionTransaction {
             return Err(unknown());
         }
         let reply_lost = run.strikes(Fault::ReplyLost, client);
-        let flush = session.flush();
         self.server.commit(client, session);
         if let (Client::Replica { id, .. }, false) = (client, reply_lost) {
-            run.model().learned(id, flush);
+            run.model().learned(id);
         }
         match reply_lost {
             true if run.is(Mutation::LostReplyCalledFailure) => Err(failed("the commit")),

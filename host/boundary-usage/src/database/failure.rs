@@ -14,8 +14,13 @@ pub(super) fn cause(error: sqlx::Error) -> Cause {
             "all connections were in use; the database, or another transaction, is slow".into()
         }
         sqlx::Error::PoolClosed => "the database was closed".into(),
-        other => other.to_string().into(),
+        other => without_place(&other.to_string()).into(),
     }
+}
+
+/// Removes the place in the driver's source code, such as ` (sqlx_postgres::connection::tls:95)`, from a message.
+fn without_place(message: &str) -> &str {
+    message.split_once(" (sqlx_").map_or(message, |(message, _)| message)
 }
 
 /// The database cannot be reached, or gave up.
@@ -32,4 +37,16 @@ pub(super) fn refused(action: &'static str, reason: impl Display) -> Error {
 pub(super) fn unfinished() -> Error {
     let message = "an earlier statement of this transaction failed or was abandoned; it is rolled back";
     Error::Refused { message: message.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_of_the_driver_name_no_place_in_its_source() {
+        let message = "unexpected response from SSLRequest: 0x00 (sqlx_postgres::connection::tls:95)";
+        assert_eq!(without_place(message), "unexpected response from SSLRequest: 0x00");
+        assert_eq!(without_place("no place (at all)"), "no place (at all)");
+    }
 }

@@ -171,10 +171,20 @@ impl Owner {
                     wait = wait.saturating_mul(2).min(LAST_FLUSH_RETRY_MAX);
                 }
                 flushed => {
+                    let flushed = flushed.map_err(|error| self.with_doubt(error));
                     answer(self.stop.take().and_then(|stop| stop.reply), flushed);
                     return Ok(());
                 }
             }
+        }
+    }
+
+    /// Returns the error of the last flush. An earlier commit without a reply makes its outcome unknown, whatever failed later.
+    fn with_doubt(&self, error: Error) -> Error {
+        match error {
+            Error::CommitUnknown { .. } => error,
+            _ if self.grants.ledger().account().left_over.in_doubt.is_none() => error,
+            _ => Error::CommitUnknown { source: Box::new(error) },
         }
     }
 
