@@ -7,9 +7,9 @@ use boundary_usage_tests::postgres_server::PostgresServer;
 use boundary_usage_tests::restartable_postgres::RestartablePostgres;
 use serde_json::{Value, json};
 
-use crate::audit_socket::SESSION;
+use crate::audit_socket::{SESSION, send_and_hang_up};
 use crate::http::get;
-use crate::program::{Ended, Workplace, numbers, one_socket, pick};
+use crate::program::{Ended, Serving, Workplace, numbers, one_socket, pick};
 
 #[tokio::test]
 async fn serve_starts_while_postgres_is_away_and_counts_what_was_sent_meanwhile() -> anyhow::Result<()> {
@@ -38,6 +38,124 @@ async fn serve_starts_while_postgres_is_away_and_counts_what_was_sent_meanwhile(
     assert_eq!(get(&address, "/readyz").body, "ready\n");
     serving.stop().json();
     assert_eq!(numbers(&workplace.json(["collect"])), [1, 1, 9, 4]);
+    Ok(())
+}
+
+/// `serve` with a state directory, without collections.
+fn serving(workplace: &Workplace) -> Serving {
+    let socket = workplace.path("audit.sock");
+    let more = ["--listen", "127.0.0.1:0", "--no-collect", "--state-dir", "state", "--checkpoint-interval", "50ms"];
+    workplace.serve(1, one_socket(&socket, 1, 2).into_iter().chain(more.map(str::to_owned)))
+}
+
+/// The same while the database is away.
+fn waiting(workplace: &Workplace) -> Serving {
+    let serving = serving(workplace);
+    let ready = get(&serving.http(), "/readyz");
+    assert!(ready.code == 503 && ready.body.starts_with("not ready: database: "), "{}", ready.body);
+    serving
+}
+
+/// Sends a session and waits until the checkpoint of this process holds it.
+fn send_and_checkpoint(workplace: &Workplace, serving: &Serving) -> anyhow::Result<()> {
+    send_and_hang_up(&workplace.path("audit.sock"), SESSION);
+    let address = serving.http();
+    let status = || serde_json::from_str::<Value>(&get(&address, "/status.json").body);
+    let read = chrono::Utc::now();
+    loop {
+        let checkpoint = status()?["tracker"]["checkpoint"].clone();
+        let complete = chrono::DateTime::parse_from_rfc3339(checkpoint["complete_at"].as_str().unwrap())?;
+        if complete > read {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+#[tokio::test]
+async fn a_start_without_postgres_tracks_into_the_checkpoint_and_counts_exactly_once() -> anyhow::Result<()> {
+    let postgres = RestartablePostgres::start("").await?;
+    let workplace = Workplace::on(&postgres.url());
+    // The first start keeps the key. The checkpoint of the second one holds a session that is not in the database.
+    let first = serving(&workplace);
+    send_and_hang_up(&workplace.path("audit.sock"), SESSION);
+    first.stop().json();
+    let before = serving(&workplace);
+    send_and_checkpoint(&workplace, &before)?;
+    before.kill();
+    postgres.stop().await?;
+
+    // Killed during the outage.
+    let killed = waiting(&workplace);
+    send_and_checkpoint(&workplace, &killed)?;
+    killed.kill();
+    // Stopped during the outage.
+    let stopped = waiting(&workplace);
+    send_and_hang_up(&workplace.path("audit.sock"), SESSION);
+    stopped.stop().assert_failed(1, "is kept in the checkpoint");
+    // The last one sees the database return.
+    let mut last = waiting(&workplace);
+    send_and_checkpoint(&workplace, &last)?;
+    postgres.start_again().await?;
+    last.wait_until_it_says("restored what an earlier process left");
+    last.stop().json();
+    assert_eq!(numbers(&workplace.json(["collect"])), [1, 1, 9 * 5, 4 * 5]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_old_checkpoint_is_refused_and_what_was_tracked_without_postgres_counts() -> anyhow::Result<()> {
+    let postgres = RestartablePostgres::start("").await?;
+    let workplace = Workplace::on(&postgres.url());
+    let first = serving(&workplace);
+    send_and_checkpoint(&workplace, &first)?;
+    first.kill();
+    let checkpoint = workplace.files().into_iter().find(|name| name.ends_with(".checkpoint"));
+    let state = workplace.path("state");
+    let checkpoint = match checkpoint {
+        Some(name) => workplace.path(&name),
+        None => std::fs::read_dir(&state)?
+            .map(|entry| entry.unwrap().path())
+            .find(|path| path.extension().is_some_and(|extension| extension == "checkpoint"))
+            .unwrap(),
+    };
+    let old = std::fs::read(&checkpoint)?;
+    // The next start flushes what the file holds; the file is then put back, as from a backup.
+    let second = serving(&workplace);
+    second.stop().json();
+    std::fs::write(&checkpoint, &old)?;
+    postgres.stop().await?;
+    let mut waiting = waiting(&workplace);
+    send_and_checkpoint(&workplace, &waiting)?;
+    postgres.start_again().await?;
+    waiting.wait_until_it_says("a checkpoint is set aside");
+    waiting.stop().json();
+    assert_eq!(numbers(&workplace.json(["collect"])), [1, 1, 18, 8]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn another_database_at_the_url_ends_serve_and_the_activity_is_kept() -> anyhow::Result<()> {
+    let postgres = RestartablePostgres::start("").await?;
+    let workplace = Workplace::on(&postgres.url());
+    let first = serving(&workplace);
+    first.stop().json();
+    let pool = sqlx::PgPool::connect(&postgres.url()).await?;
+    sqlx::query("UPDATE boundary_usage_deployment SET hashing_key = decode(repeat('5a', 16), 'hex')")
+        .execute(&pool)
+        .await?;
+    pool.close().await;
+    postgres.stop().await?;
+    let waiting = waiting(&workplace);
+    send_and_checkpoint(&workplace, &waiting)?;
+    postgres.start_again().await?;
+    let ended = waiting.wait();
+    ended.assert_failed(1, "another hashing key");
+    ended.assert_failed(1, "is kept in the checkpoint");
+    // The next start takes the database that is there, and names the activity of the other one.
+    let next = serving(&workplace).stop();
+    next.json();
+    assert!(next.stderr.contains("a checkpoint holds activity for another database"), "{}", next.stderr);
     Ok(())
 }
 

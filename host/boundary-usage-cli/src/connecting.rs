@@ -8,7 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use boundary_usage::{Database, Error};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 /// The pause after the first failed attempt. It doubles after each further one.
@@ -28,6 +29,8 @@ const LONGEST_NOTICE: Duration = Duration::from_secs(10 * 60);
 pub struct Connecting {
     /// Why the last attempt failed.
     failure: Mutex<Option<String>>,
+    /// Notified by the first failure.
+    failed: Notify,
 }
 
 impl Connecting {
@@ -53,6 +56,11 @@ impl Connecting {
         Ok(database)
     }
 
+    /// Waits for the first failure, and no longer than 2 s: the database is away then.
+    pub async fn away(&self) {
+        let _ = timeout(FIRST_NOTICE, self.failed.notified()).await;
+    }
+
     async fn attempts(&self, url: &str) -> Result<Database, Error> {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -61,6 +69,7 @@ impl Connecting {
                 connected => return connected,
             };
             *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{error:#}"));
+            self.failed.notify_one();
             // Up to a half more, so that replicas which lost one server do not return together.
             sleep(pause.mul_f64(1.0 + rand::random::<f64>() / 2.0)).await;
             pause = (2 * pause).min(LONGEST_PAUSE);

@@ -7,7 +7,7 @@
 //! The same account tells what the component must write and how its flush must end. Any difference is a fault of the component.
 
 use boundary_usage_tracker::{
-    Activity, Flush, HashingKey, LeftOver, Outcome, Plan, StoredUniques, Tracker, UniqueSketch,
+    Activity, Flush, HashingKey, LeftOver, Outcome, Plan, Snapshot, StoredUniques, Tracker, UniqueSketch,
 };
 
 use crate::database::{Stored, UniqueSet, Uniques, UniquesUpdate, Update};
@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::tracker::Flushed;
 
 pub(crate) struct Ledger {
+    key: HashingKey,
     tracker: Tracker,
     flush: Option<OpenFlush>,
     /// The number of the last flush known to be applied.
@@ -109,9 +110,23 @@ impl Stage {
 }
 
 impl Ledger {
-    pub(crate) fn new(key: HashingKey, account: Account) -> Self {
-        let Account { last_flush, left_over } = account;
-        Self { tracker: Tracker::new(key, left_over), flush: None, last_flush, forgotten_flushes: 0, revision: 0 }
+    /// A ledger that holds this activity, which no flush has carried yet.
+    pub(crate) fn new(key: HashingKey, unflushed: Option<Snapshot>) -> Self {
+        let tracker = Tracker::new(key, LeftOver { delta: unflushed, in_doubt: None });
+        Self { key, tracker, flush: None, last_flush: 0, forgotten_flushes: 0, revision: 0 }
+    }
+
+    /// Adds the account of an earlier process. No flush may have begun.
+    pub(crate) fn add(&mut self, earlier: Account) {
+        debug_assert!(self.flush.is_none(), "the account of an earlier process comes before the first flush");
+        let Account { last_flush, mut left_over } = earlier;
+        let recorded = self.tracker.left_over().delta.clone();
+        left_over.delta = match (left_over.delta, recorded) {
+            (Some(earlier), Some(recorded)) => Some(earlier.merge(&recorded)),
+            (earlier, recorded) => earlier.or(recorded),
+        };
+        self.tracker = Tracker::new(self.key, left_over);
+        self.last_flush = last_flush;
     }
 
     /// The component is about to be told of these.

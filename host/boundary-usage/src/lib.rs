@@ -69,7 +69,7 @@ pub mod tower;
 mod tracker;
 
 pub use activity::Activity;
-pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStatus};
+pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStatus, KeyFile};
 pub use clock::{Clock, ManualClock};
 pub use collection::{CollectOptions, Collection, Summary, TakenRow};
 pub use database::{

@@ -4,6 +4,7 @@ pub mod collect;
 pub mod completions;
 pub mod component;
 pub mod demo;
+mod first_connection;
 pub mod man;
 pub mod replay;
 pub mod serve;

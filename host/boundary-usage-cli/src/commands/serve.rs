@@ -10,10 +10,11 @@ use anyhow::{Context, Result, bail};
 use boundary_usage::{Clock, CollectOptions, Database, Error, Options, Plugin};
 use clap::{ArgGroup, Args};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::info;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::CANNOT_USE;
+use super::first_connection::{Arrival, FirstConnection};
 use crate::audit_socket::{BoundSockets, Socket, SocketGroup};
 use crate::cli::{Global, WrongUse, parse_flush_interval, parse_period, parse_retry, parse_wait};
 use crate::configuration::{self, Configuration, parse_address, parse_id, path_fault};
@@ -230,7 +231,7 @@ pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCod
         }
         started = Running::start(global, arguments, view.clone()) => started,
     };
-    let Running { service, database, collector, deliverer, _http } = started?;
+    let Running { service, database, collector, deliverer, arrival, _http } = started?;
 
     let signal = tokio::select! {
         signal = stop.next() => signal,
@@ -239,6 +240,16 @@ pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCod
             "the tracker has ended by a panic; activity since the last checkpoint, or without one since the last flush, is \
              lost"
         ),
+        error = arrival => {
+            view.stopping();
+            drop(collector);
+            let (stopped, ()) = tokio::join!(service.stop(), stop_delivery(deliverer));
+            // What was tracked meanwhile is in the checkpoint, or the error says that it is lost.
+            return Err(match stopped {
+                Ok(_) => error,
+                Err(stopped) => error.context(stopped.to_string()),
+            });
+        }
     };
     view.stopping();
     info!(signal = signal.name, "stopping: no new clients, draining, flushing");
@@ -265,6 +276,8 @@ struct Running {
     database: Database,
     collector: Option<AbortOnDropHandle<()>>,
     deliverer: Option<Deliverer>,
+    /// Completes only if the database cannot be used after all, which was away at the start.
+    arrival: Arrival,
     /// Replies until the end.
     _http: Option<AbortOnDropHandle<()>>,
 }
@@ -285,12 +298,9 @@ impl Running {
         let endpoint = delivery.as_ref().map(Endpoint::new).transpose()?;
         // Before the database: clients that connect while it is away wait, and lose nothing.
         let bound = BoundSockets::bind(&sockets).await?;
-        let mut announced = false;
-        let database = view.connecting().connect(&global.database, || {
-            announce(&sockets);
-            announced = true;
-        });
-        let database = database.await.context(CANNOT_USE)?;
+        let first = FirstConnection::start(&global.database, options.state_directory.as_deref(), &view, &sockets)?;
+        let announcement = first.announcement();
+        let (database, connecting) = first.database().await?;
         // Compiling takes a processor for seconds.
         let plugin = tokio::task::spawn_blocking(Plugin::embedded).await.context("cannot load the component")?;
         let plugin = plugin.context("cannot load the component")?;
@@ -302,24 +312,36 @@ impl Running {
             _ => error,
         })?;
         let collector = (!arguments.no_collect).then(|| collect_every(database.clone(), arguments.collect_interval));
-        view.running(Replica {
+        let shown = Replica {
             tracker: service.tracker().clone(),
             sockets: service.socket_reports(),
             database: database.clone(),
-        });
+        };
         let deliverer = endpoint.map(|endpoint| Deliverer::start(database.clone(), endpoint));
-        info!(%replica, sockets = sockets.len(), "serving");
-        if !announced {
-            announce(&sockets);
-        }
-        Ok(Self { service, database, collector, deliverer, _http: http })
-    }
-}
-
-/// Says whatever the log level that clients can connect: supervisors wait for it.
-fn announce(sockets: &[Socket]) {
-    for socket in sockets {
-        output::print_error(&format!("listening on {}", socket.path.display()));
+        let running = move |view: &View, shown| {
+            view.running(shown);
+            info!(%replica, sockets = sockets.len(), "serving");
+        };
+        let arrival: Arrival = match connecting {
+            None => {
+                running(&view, shown);
+                Box::pin(std::future::pending())
+            }
+            Some(connecting) => {
+                view.waiting(shown.clone());
+                warn!(%replica, "tracking without the database, into memory and the checkpoint");
+                let database = database.clone();
+                Box::pin(async move {
+                    match connecting.arrive_at(&database).await {
+                        Ok(()) => running(&view, shown),
+                        Err(error) => return error,
+                    }
+                    std::future::pending().await
+                })
+            }
+        };
+        announcement.say();
+        Ok(Self { service, database, collector, deliverer, arrival, _http: http })
     }
 }
 

@@ -46,6 +46,8 @@ pub struct View {
 #[derive(Clone)]
 enum Phase {
     Starting,
+    /// It tracks, and the database has not been reached yet.
+    Waiting(Replica),
     Running(Replica),
     Stopping(Replica),
 }
@@ -134,6 +136,11 @@ impl View {
         &self.connecting
     }
 
+    /// The replica tracks, and the database has not been reached yet.
+    pub fn waiting(&self, replica: Replica) {
+        *self.phase() = Phase::Waiting(replica);
+    }
+
     /// The database was reached and the component runs.
     pub fn running(&self, replica: Replica) {
         *self.phase() = Phase::Running(replica);
@@ -142,7 +149,7 @@ impl View {
     /// It has been told to stop.
     pub fn stopping(&self) {
         let mut phase = self.phase();
-        if let Phase::Running(replica) = &*phase {
+        if let Phase::Waiting(replica) | Phase::Running(replica) = &*phase {
             *phase = Phase::Stopping(replica.clone());
         }
     }
@@ -156,6 +163,7 @@ impl View {
         let phase = self.phase().clone();
         let (state, replica) = match &phase {
             Phase::Starting => (State::Starting, None),
+            Phase::Waiting(replica) => (State::Starting, Some(replica)),
             Phase::Running(replica) => (State::Running, Some(replica)),
             Phase::Stopping(replica) => (State::Stopping, Some(replica)),
         };
@@ -199,7 +207,7 @@ impl View {
 
     fn database(&self) -> Option<Database> {
         match &*self.phase() {
-            Phase::Starting => None,
+            Phase::Starting | Phase::Waiting(_) => None,
             Phase::Running(replica) | Phase::Stopping(replica) => Some(replica.database.clone()),
         }
     }

@@ -114,19 +114,24 @@ impl StateFiles {
         }
     }
 
-    /// Renames a checkpoint, for a person to look at. Returns its new path.
-    pub(super) fn set_aside(&self, path: &Path, why: &str) -> io::Result<PathBuf> {
+    /// Copies a checkpoint to another path.
+    pub(super) fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::copy(from, to)?;
+        File::open(to)?.sync_all()?;
+        self.sync_directory()
+    }
+
+    /// Returns a path at which a checkpoint can be set aside, for a person to look at.
+    pub(super) fn free_path(&self, path: &Path, why: &str) -> io::Result<PathBuf> {
         let seconds = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
         let mut number = 0;
-        let kept = loop {
+        loop {
             let kept = PathBuf::from(format!("{}.{why}-{seconds}-{number}", path.display()));
             if !kept.try_exists()? {
-                break kept;
+                return Ok(kept);
             }
             number += 1;
-        };
-        self.rename(path, &kept)?;
-        Ok(kept)
+        }
     }
 
     /// Makes renames last.

@@ -3,7 +3,7 @@
 //! ```text
 //! "BUSAGECP"  version u32  length of the body u32
 //! body:       replica 16   database 16   last flush u64
-//!             in doubt u8 [flush u64, snapshot]   open u8 [snapshot]
+//!             in doubt u8 [flush u64, snapshot]   open u8 [snapshot]   in version 2: [snapshot] recorded since
 //! snapshot:   allowed u64  denied u64  { length u32, compact sketch } of workspaces, of users
 //! SHA-256 over all of this
 //! ```
@@ -18,14 +18,25 @@ use super::Fingerprint;
 use crate::ledger::Account;
 
 const MAGIC: [u8; 8] = *b"BUSAGECP";
+/// Of a checkpoint whose account goes on where the database stands.
 const VERSION: u32 = 1;
+
+/// Of one that also holds activity recorded while the database was away from the start on.
+const VERSION_SINCE: u32 = 2;
+
 const HEADER_BYTES: usize = 8 + 4 + 4;
 const CHECKSUM_BYTES: usize = 32;
 const SNAPSHOT_BYTES_MAX: usize = 8 + 8 + 2 * (4 + SKETCH_BYTES_MAX);
 
 /// The longest checkpoint, in bytes: about half a megabyte.
-pub(super) const BYTES_MAX: usize =
-    HEADER_BYTES + 16 + 16 + 8 + (1 + 8 + SNAPSHOT_BYTES_MAX) + (1 + SNAPSHOT_BYTES_MAX) + CHECKSUM_BYTES;
+pub(super) const BYTES_MAX: usize = HEADER_BYTES
+    + 16
+    + 16
+    + 8
+    + (1 + 8 + SNAPSHOT_BYTES_MAX)
+    + (1 + SNAPSHOT_BYTES_MAX)
+    + SNAPSHOT_BYTES_MAX
+    + CHECKSUM_BYTES;
 
 /// What a checkpoint file holds: the activity of one replica that is not in its database for certain.
 #[derive(Clone, Debug)]
@@ -33,6 +44,8 @@ pub struct Checkpoint {
     pub(super) replica: Uuid,
     pub(super) fingerprint: Fingerprint,
     pub(super) account: Account,
+    /// Activity recorded since a start without the database. No flush has carried it, whatever becomes of the account.
+    pub(super) since: Option<Snapshot>,
 }
 
 /// Bytes that are no checkpoint.
@@ -43,7 +56,7 @@ pub enum CheckpointError {
     #[error("it is not a checkpoint")]
     NotACheckpoint,
     /// Made by another version of this program.
-    #[error("it has version {version}, and this program reads version {VERSION}")]
+    #[error("it has version {version}, and this program reads versions {VERSION} and {VERSION_SINCE}")]
     Version {
         /// Its version.
         version: u32,
@@ -83,7 +96,7 @@ impl Checkpoint {
             return Err(CheckpointError::NotACheckpoint);
         }
         let version = header.u32().map_err(not_ours)?;
-        if version != VERSION {
+        if !matches!(version, VERSION | VERSION_SINCE) {
             return Err(CheckpointError::Version { version });
         }
         let expected = HEADER_BYTES.saturating_add(header.length().map_err(not_ours)?).saturating_add(CHECKSUM_BYTES);
@@ -95,7 +108,10 @@ impl Checkpoint {
             return Err(CheckpointError::Checksum);
         }
         let mut body = Reader(&covered[HEADER_BYTES..]);
-        let checkpoint = body.checkpoint()?;
+        let mut checkpoint = body.checkpoint()?;
+        if version == VERSION_SINCE {
+            checkpoint.since = Some(body.snapshot()?);
+        }
         if body.0.is_empty() { Ok(checkpoint) } else { Err(CheckpointError::Content) }
     }
 
@@ -103,7 +119,7 @@ impl Checkpoint {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         bytes.extend(MAGIC);
-        bytes.extend(VERSION.to_be_bytes());
+        bytes.extend(if self.since.is_some() { VERSION_SINCE } else { VERSION }.to_be_bytes());
         bytes.extend([0; 4]);
         bytes.extend(self.replica.as_bytes());
         bytes.extend(self.fingerprint);
@@ -117,6 +133,9 @@ impl Checkpoint {
         bytes.push(delta.is_some().into());
         if let Some(delta) = delta {
             write_snapshot(&mut bytes, delta);
+        }
+        if let Some(since) = &self.since {
+            write_snapshot(&mut bytes, since);
         }
         let length = length(bytes.len() - HEADER_BYTES);
         bytes[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&length);
@@ -143,16 +162,22 @@ impl Checkpoint {
     /// Requests (allowed, denied) that it holds, those of the flush in doubt included.
     pub fn requests(&self) -> (u64, u64) {
         let LeftOver { delta, in_doubt } = &self.account.left_over;
-        let snapshots = delta.iter().chain(in_doubt.iter().map(|in_doubt| &in_doubt.snapshot));
+        let snapshots = delta.iter().chain(in_doubt.iter().map(|in_doubt| &in_doubt.snapshot)).chain(&self.since);
         snapshots.fold((0, 0), |(allowed, denied), snapshot| {
             (allowed.saturating_add(snapshot.allowed), denied.saturating_add(snapshot.denied))
         })
     }
 
+    /// Whether all that it holds was recorded since a start without the database.
+    pub(super) fn is_only_since(&self) -> bool {
+        let LeftOver { delta, in_doubt } = &self.account.left_over;
+        self.since.is_some() && delta.is_none() && in_doubt.is_none()
+    }
+
     /// Whether nothing was left to write.
     pub fn is_empty(&self) -> bool {
         let LeftOver { delta, in_doubt } = &self.account.left_over;
-        delta.is_none() && in_doubt.is_none()
+        delta.is_none() && in_doubt.is_none() && self.since.is_none()
     }
 }
 
@@ -187,7 +212,7 @@ impl<'a> Reader<'a> {
             false => None,
         };
         let account = Account { last_flush, left_over: LeftOver { delta, in_doubt } };
-        Ok(Checkpoint { replica, fingerprint, account })
+        Ok(Checkpoint { replica, fingerprint, account, since: None })
     }
 
     fn snapshot(&mut self) -> Result<Snapshot, CheckpointError> {

@@ -10,6 +10,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use boundary_usage_tracker::{LeftOver, Snapshot};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tokio::runtime::Handle;
@@ -17,19 +18,23 @@ use uuid::Uuid;
 
 use super::file::{StateFiles, WriteFailure};
 use super::{Checkpoint, Fingerprint};
+use crate::database::Database;
 use crate::error::Error;
 use crate::ledger::{Account, Ledger};
 use crate::options::Options;
 
 /// What was found at the start.
-pub(crate) struct Restored {
+pub(crate) struct Found {
     pub(super) files: StateFiles,
     pub(super) fingerprint: Fingerprint,
-    /// What the tracker goes on from.
-    pub(crate) account: Account,
-    /// The highest flush number that the file on disk knows.
-    pub(super) known: u64,
-    pub(super) restored: bool,
+    pub(super) checkpoint: Option<Checkpoint>,
+}
+
+impl Found {
+    /// Activity recorded since a start without the database. The ledger holds it from the beginning.
+    pub(crate) fn since(&self) -> Option<Snapshot> {
+        self.checkpoint.as_ref()?.since.clone()
+    }
 }
 
 /// Writes the checkpoints of one tracker.
@@ -51,6 +56,15 @@ struct Disk {
     written: u64,
     /// The highest flush number that a file on disk may know.
     known: u64,
+    earlier: Earlier,
+}
+
+/// The checkpoint of an earlier process.
+enum Earlier {
+    /// What it counts for is not known until the database's last flush is. Each write keeps its account.
+    Unjudged(Option<Checkpoint>),
+    /// The ledger holds what of it counts.
+    Judged,
 }
 
 /// How the checkpoints of a tracker fare.
@@ -84,20 +98,85 @@ enum Occasion {
 }
 
 impl Keeper {
-    /// The keeper of a ledger that goes on from what was restored.
-    pub(crate) fn new(replica: Uuid, restored: Restored, ledger: Arc<Mutex<Ledger>>, runtime: Handle) -> Self {
-        let Restored { files, fingerprint, known, restored, .. } = restored;
+    /// The keeper of a ledger that holds [`Found::since`]. What was found has to be judged before the first flush.
+    pub(crate) fn new(replica: Uuid, found: Found, ledger: Arc<Mutex<Ledger>>, runtime: Handle) -> Self {
+        let Found { files, fingerprint, checkpoint } = found;
+        let restored = checkpoint.as_ref().is_some_and(|checkpoint| !checkpoint.is_empty());
         let path = files.path().display().to_string();
         let status =
             CheckpointStatus { path, restored, written: 0, failed: 0, complete_at: Utc::now(), last_error: None };
-        // What is on disk is what was restored, or nothing when there was nothing.
+        // What is on disk is what was found, or nothing when there was nothing.
         let written = lock(&ledger).revision();
-        let disk = Mutex::new(Disk { files: Some(files), written, known });
+        let known = checkpoint.as_ref().map_or(0, Checkpoint::known);
+        let disk = Mutex::new(Disk { files: Some(files), written, known, earlier: Earlier::Unjudged(checkpoint) });
         Self { replica, fingerprint, ledger, runtime, disk, status: Mutex::new(status) }
     }
 
     pub(crate) fn status(&self) -> CheckpointStatus {
         lock(&self.status).clone()
+    }
+
+    /// Whether the checkpoint of an earlier process is yet to be judged.
+    pub(crate) fn is_unjudged(&self) -> bool {
+        matches!(lock(&self.disk).earlier, Earlier::Unjudged(_))
+    }
+
+    /// Whether an earlier process left activity, or a flush in doubt, that is yet to be judged.
+    pub(crate) fn has_unjudged_activity(&self) -> bool {
+        match &lock(&self.disk).earlier {
+            Earlier::Unjudged(Some(checkpoint)) => !checkpoint.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Judges the checkpoint of an earlier process by the replica's last flush. The ledger goes on from what of it counts.
+    ///
+    /// # Errors
+    ///
+    /// Errors of the database, and [`Error::State`] if a checkpoint that does not count cannot be set aside.
+    pub(crate) async fn judge(&self, database: &Database) -> Result<(), Error> {
+        let applied = super::last_flush(database, self.replica).await?;
+        let mut disk = lock(&self.disk);
+        let Disk { files: Some(files), written, known, earlier } = &mut *disk else { return Err(Error::Stopped) };
+        let Earlier::Unjudged(found) = earlier else { return Ok(()) };
+        let mut account = Account { last_flush: applied, left_over: LeftOver::default() };
+        let mut restored = false;
+        if let Some(checkpoint) = found.take() {
+            restored = checkpoint.since.is_some();
+            match checkpoint.judge(applied) {
+                Ok(()) => {
+                    restored = !checkpoint.is_empty();
+                    // What it knows to be confirmed may be more than the database still has: the next flush reports it.
+                    account.last_flush = applied.max(checkpoint.last_flush());
+                    account.left_over = checkpoint.account.left_over;
+                }
+                // Its account was empty already before the database went away.
+                Err(_) if checkpoint.is_only_since() => {}
+                Err(refusal) => {
+                    // The file may also hold what was recorded since, until the next write.
+                    let keep = if *known == u64::MAX { StateFiles::copy } else { StateFiles::rename };
+                    if let Err(error) = super::set_aside_by(keep, files, files.path(), &refusal, "refused") {
+                        *found = Some(checkpoint);
+                        return Err(error);
+                    }
+                    if *known != u64::MAX {
+                        *known = 0;
+                    }
+                }
+            }
+        }
+        *earlier = Earlier::Judged;
+        lock(&self.ledger).add(account);
+        if *known == u64::MAX {
+            // The next write replaces the file by one with a single account.
+            *written = u64::MAX;
+        }
+        let mut status = lock(&self.status);
+        status.restored = restored;
+        if restored {
+            tracing::info!(replica = %self.replica, checkpoint = status.path, "restored what an earlier process left");
+        }
+        Ok(())
     }
 
     /// Writes at every interval, until the tracker ends.
@@ -136,7 +215,7 @@ impl Keeper {
 
     fn write_now(&self, occasion: Occasion) -> Result<(), Error> {
         let mut disk = lock(&self.disk);
-        let Disk { files: Some(files), written, known } = &mut *disk else {
+        let Disk { files: Some(files), written, known, earlier } = &mut *disk else {
             return Err(put_off("the tracker is stopped".into()));
         };
         let now = Utc::now();
@@ -150,7 +229,7 @@ impl Keeper {
             lock(&self.status).complete_at = now;
         }
         if let Some((revision, account)) = changed {
-            let checkpoint = Checkpoint { replica: self.replica, fingerprint: self.fingerprint, account };
+            let checkpoint = self.checkpoint(earlier, account);
             match files.write(&checkpoint.to_bytes()) {
                 Ok(()) => {
                     *written = revision;
@@ -164,6 +243,18 @@ impl Keeper {
             disk.files = None;
         }
         result
+    }
+
+    /// The checkpoint of the ledger's account, together with that of an earlier process.
+    fn checkpoint(&self, earlier: &Earlier, account: Account) -> Checkpoint {
+        let (account, since) = match earlier {
+            Earlier::Judged => (account, None),
+            Earlier::Unjudged(found) => {
+                let earlier = found.as_ref().map(|found| found.account.clone()).unwrap_or_default();
+                (earlier, account.left_over.delta)
+            }
+        };
+        Checkpoint { replica: self.replica, fingerprint: self.fingerprint, account, since }
     }
 
     fn succeeded(&self, now: DateTime<Utc>) {

@@ -14,25 +14,31 @@
 //! Each database has a file of its own. A file that cannot be read stops the start, because the fault may be over the next
 //! time. Only a file whose content is damaged, old or of another replica is set aside.
 //!
-//! `format` is the file's bytes, `file` how they get onto the disk and who may use them, `keeper` when.
+//! If the database is away at the start, the account cannot be judged yet. The file then holds it unchanged, and beside it what
+//! is recorded since, which no flush has carried. The first connection judges the account, and what was recorded since counts
+//! in any case.
+//!
+//! `format` is the file's bytes, `file` how they get onto the disk and who may use them, `keeper` when. `key_file` keeps the
+//! hashing key for a start without the database.
 
 mod file;
 mod format;
 mod keeper;
+mod key_file;
 
 use std::path::{Path, PathBuf};
 
-use boundary_usage_tracker::{HashingKey, LeftOver};
+use boundary_usage_tracker::HashingKey;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use self::file::StateFiles;
 pub use self::format::{Checkpoint, CheckpointError};
 pub use self::keeper::CheckpointStatus;
-pub(crate) use self::keeper::{Keeper, Restored};
+pub(crate) use self::keeper::{Found, Keeper};
+pub use self::key_file::KeyFile;
 use crate::database::{Database, Lock, LockMode, Purpose};
 use crate::error::Error;
-use crate::ledger::Account;
 
 /// Names a database without telling its key: the hash of that, under a domain of our own.
 type Fingerprint = [u8; 16];
@@ -60,64 +66,51 @@ enum Refusal {
 }
 
 impl Checkpoint {
-    /// Whether it goes on where the database stands. `applied` is the replica's last flush, read under its lock.
-    fn judge(&self, replica: Uuid, fingerprint: Fingerprint, applied: u64) -> Result<(), Refusal> {
+    /// Whether it is of this replica and this database.
+    fn identify(&self, replica: Uuid, fingerprint: Fingerprint) -> Result<(), Refusal> {
         if self.replica != replica {
             return Err(Refusal::OtherReplica(self.replica));
         }
         if self.fingerprint != fingerprint {
             return Err(Refusal::OtherDatabase);
         }
-        let known = self.known();
+        Ok(())
+    }
+
+    /// Whether its account goes on where the database stands. `applied` is the replica's last flush, read under its lock.
+    fn judge(&self, applied: u64) -> Result<(), Refusal> {
+        let known = self.last_flush().max(self.flush_in_doubt().unwrap_or_default());
         if applied > known {
             return Err(Refusal::Old { known, applied });
         }
         Ok(())
     }
 
-    /// The highest flush number that it knows. It is restored only where the database has none beyond.
+    /// The highest flush number whose commit would not keep the next start from restoring a part of this file.
     fn known(&self) -> u64 {
+        // What was recorded since a start without the database is restored whatever the database has.
+        if self.since.is_some() {
+            return u64::MAX;
+        }
         self.last_flush().max(self.flush_in_doubt().unwrap_or_default())
     }
 }
 
-/// Takes the replica's checkpoint into use. Returns what the tracker starts from.
+/// Takes the replica's lock and finds its checkpoint of this database, which is yet to be judged.
 ///
 /// # Errors
 ///
-/// [`Error::State`] if the directory or a file in it cannot be used, and errors of the database.
-pub(crate) async fn restore(
+/// [`Error::State`] if the directory or a file in it cannot be used.
+pub(crate) async fn find(
     directory: PathBuf,
     replica: Uuid,
     key: HashingKey,
     database: &Database,
-) -> Result<Restored, Error> {
+) -> Result<Found, Error> {
     let (fingerprint, opening) = (fingerprint(key), directory.clone());
     let opened = database.runtime().spawn_blocking(move || open(&opening, replica, fingerprint));
-    let (files, found) = opened.await.map_err(|error| unusable(&directory, error))??;
-    let last_flush = last_flush(database, replica).await?;
-    let mut restored = Restored {
-        files,
-        fingerprint,
-        account: Account { last_flush, left_over: LeftOver::default() },
-        known: 0,
-        restored: false,
-    };
-    let Some(checkpoint) = found else { return Ok(restored) };
-    if let Err(refusal) = checkpoint.judge(replica, fingerprint, last_flush) {
-        set_aside(&restored.files, restored.files.path(), &refusal, "refused")?;
-        return Ok(restored);
-    }
-    restored.known = checkpoint.known();
-    restored.restored = !checkpoint.is_empty();
-    if restored.restored {
-        let path = restored.files.path().display();
-        tracing::info!(%replica, checkpoint = %path, "restored what an earlier process left");
-    }
-    // What the checkpoint knows to be confirmed may be more than the database still has: the next flush reports it.
-    restored.account.last_flush = last_flush.max(checkpoint.last_flush());
-    restored.account.left_over = checkpoint.account.left_over;
-    Ok(restored)
+    let (files, checkpoint) = opened.await.map_err(|error| unusable(&directory, error))??;
+    Ok(Found { files, fingerprint, checkpoint })
 }
 
 /// Takes the replica's lock and reads its checkpoint of this database. All of it may wait for a disk.
@@ -135,8 +128,12 @@ fn open(directory: &Path, replica: Uuid, fingerprint: Fingerprint) -> Result<(St
             );
         }
     }
-    let found = read_or_set_aside(&files, files.path())?;
-    Ok((files, found))
+    let Some(found) = read_or_set_aside(&files, files.path())? else { return Ok((files, None)) };
+    if let Err(refusal) = found.identify(replica, fingerprint) {
+        set_aside(&files, files.path(), &refusal, "refused")?;
+        return Ok((files, None));
+    }
+    Ok((files, Some(found)))
 }
 
 /// Renames a checkpoint of a release whose names lacked the database.
@@ -165,7 +162,19 @@ fn set_aside(
     why: &(dyn std::error::Error + 'static),
     suffix: &str,
 ) -> Result<(), Error> {
-    let kept = files.set_aside(path, suffix).map_err(|error| Error::State {
+    set_aside_by(StateFiles::rename, files, path, why, suffix)
+}
+
+/// Sets a checkpoint aside by this way to get it to its new path.
+fn set_aside_by(
+    way: fn(&StateFiles, &Path, &Path) -> std::io::Result<()>,
+    files: &StateFiles,
+    path: &Path,
+    why: &(dyn std::error::Error + 'static),
+    suffix: &str,
+) -> Result<(), Error> {
+    let kept = files.free_path(path, suffix).and_then(|kept| way(files, path, &kept).map(|()| kept));
+    let kept = kept.map_err(|error| Error::State {
         message: format!("cannot set aside the checkpoint {}, which is not usable ({why})", path.display()),
         source: Some(error.into()),
     })?;

@@ -11,6 +11,7 @@ mod postgres;
 mod rows;
 mod schema;
 mod sqlite;
+mod unconnected;
 mod url;
 
 use std::sync::Arc;
@@ -36,6 +37,8 @@ use crate::error::Error;
 #[derive(Clone)]
 pub struct Database {
     backend: Arc<dyn Backend>,
+    /// The backend again, if it was made without a connection.
+    unconnected: Option<Arc<unconnected::Unconnected>>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -83,9 +86,17 @@ impl Database {
         }
     }
 
+    /// What a PostgreSQL URL leads to, without its password: the server, the database, the role, and the session's options.
+    pub(crate) fn target(url: &str) -> Result<Option<String>, Error> {
+        match url::Scheme::of(url)? {
+            url::Scheme::Sqlite => Ok(None),
+            url::Scheme::Postgres => url::postgres(url).map(|url| Some(url.target)),
+        }
+    }
+
     /// A database of one's own making. Must be called on a Tokio runtime.
     pub fn with_backend(backend: Arc<dyn Backend>) -> Self {
-        Self { backend, runtime: tokio::runtime::Handle::current() }
+        Self { backend, unconnected: None, runtime: tokio::runtime::Handle::current() }
     }
 
     /// What the database holds now; changes nothing.

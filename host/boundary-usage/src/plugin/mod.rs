@@ -27,10 +27,10 @@ pub(crate) use instance::{Calls, Instance};
 use self::bindings::TrackerPre;
 use self::capabilities::Capabilities;
 use self::engine::TickingEngine;
-use crate::checkpoint::{self, Keeper};
+use crate::checkpoint::{self, Found, Keeper};
 use crate::database::Database;
 use crate::error::Error;
-use crate::ledger::{Account, Ledger};
+use crate::ledger::Ledger;
 use crate::options::Options;
 use crate::tracker::Tracker;
 
@@ -184,14 +184,17 @@ async fn grants(replica: Uuid, database: Database, options: &Options) -> Result<
     }
     options.check()?;
     let hashing_key = database.backend().hashing_key().await?;
-    let restored = match &options.state_directory {
-        Some(directory) => Some(checkpoint::restore(directory.clone(), replica, hashing_key, &database).await?),
+    let found = match &options.state_directory {
+        Some(directory) => Some(checkpoint::find(directory.clone(), replica, hashing_key, &database).await?),
         None => None,
     };
-    let account = restored.as_ref().map_or_else(Account::default, |restored| restored.account.clone());
-    let ledger = Arc::new(Mutex::new(Ledger::new(hashing_key, account)));
-    let keeper = restored.map(|restored| Keeper::new(replica, restored, ledger.clone(), database.runtime().clone()));
+    let ledger = Ledger::new(hashing_key, found.as_ref().and_then(Found::since));
+    let ledger = Arc::new(Mutex::new(ledger));
+    let keeper = found.map(|found| Keeper::new(replica, found, ledger.clone(), database.runtime().clone()));
     let keeper = keeper.map(Arc::new);
+    if let Some(keeper) = keeper.as_ref().filter(|_| database.is_connected()) {
+        keeper.judge(&database).await?;
+    }
     let flush_timeout = options.flush_timeout;
     Ok(Arc::new(Grants { replica, database, hashing_key, flush_timeout, ledger, keeper }))
 }

@@ -8,6 +8,7 @@ mod owner;
 mod schedule;
 mod span;
 mod threads;
+mod waiting;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

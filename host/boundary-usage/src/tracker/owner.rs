@@ -80,6 +80,13 @@ impl Owner {
     /// Runs until told to stop, or until the last handle is gone.
     pub(super) async fn run(mut self, instance: Instance) {
         let mut instance = Ok(instance);
+        if self.is_waiting() {
+            if !self.wait_for_the_database().await {
+                return;
+            }
+            // The first one began from nothing.
+            instance = self.instantiate().await;
+        }
         loop {
             let run = match instance {
                 Ok(instance) => instance.run(async |calls| self.work(calls).await).await,
@@ -116,15 +123,18 @@ impl Owner {
             tokio::select! {
                 biased;
                 () = &mut waited => return,
-                () = self.shared.intake.filled() => {
-                    let recorded = self.shared.intake.sweep(&mut buffer, async |activities| {
-                        self.grants.ledger().record(activities);
-                        Ok::<_, Infallible>(())
-                    });
-                    let Ok(()) = recorded.await;
-                }
+                () = self.shared.intake.filled() => self.record(&mut buffer).await,
             }
         }
+    }
+
+    /// Lets the ledger alone have all that the intake holds now.
+    pub(super) async fn record(&self, buffer: &mut Vec<Activity>) {
+        let recorded = self.shared.intake.sweep(buffer, async |activities| {
+            self.grants.ledger().record(activities);
+            Ok::<_, Infallible>(())
+        });
+        let Ok(()) = recorded.await;
     }
 
     /// One event after the other: the end of a flush, a command, activity.
@@ -250,7 +260,7 @@ impl Owner {
 }
 
 /// Replies to the caller of a command, who may no longer wait.
-fn answer(reply: Option<Reply>, flushed: Result<Flushed, Error>) {
+pub(super) fn answer(reply: Option<Reply>, flushed: Result<Flushed, Error>) {
     if let Some(reply) = reply {
         let _ = reply.send(flushed);
     }

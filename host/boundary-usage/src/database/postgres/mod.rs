@@ -51,7 +51,7 @@ type PostgresLease = Lease<PgConnection, Session>;
 impl Postgres {
     /// Connects, and brings the schema up to date; or takes it as it is.
     pub(super) async fn connect(url: &str, when_missing: WhenMissing) -> Result<Self, Error> {
-        let PostgresUrl { options, connect_limit, address } = url::postgres(url)?;
+        let PostgresUrl { options, connect_limit, address, .. } = url::postgres(url)?;
         // Statements are not for the log: a flush that waits for a lock is no slow query.
         let connections = Connections::new(options.disable_statement_logging(), connect_limit);
         let mut lease = connections.take().await.map_err(|error| not_connected(&address, error))?;

@@ -32,6 +32,8 @@ pub(in crate::database) struct PostgresUrl {
     pub(in crate::database) connect_limit: Duration,
     /// The server's host and port, or the file of its socket, for messages.
     pub(in crate::database) address: String,
+    /// The address, the database, the role and the session's options: what decides which tables are found.
+    pub(in crate::database) target: String,
 }
 
 /// Reads a PostgreSQL URL, with the variables of the environment for what it does not say. Connects to nothing.
@@ -63,7 +65,10 @@ fn read(url: &str, environment: impl Fn(&str) -> Option<OsString>) -> Result<Pos
         false if target.contains(':') => format!("[{target}]:{port}"),
         false => format!("{target}:{port}"),
     };
-    Ok(PostgresUrl { options, connect_limit: settings.connect_limit()?, address })
+    let (user, connect_limit) = (settings.user()?, settings.connect_limit()?);
+    let database = settings.get("dbname").unwrap_or(&user);
+    let target = [&address, database, &user, settings.get("options").unwrap_or_default()].join("\0");
+    Ok(PostgresUrl { options, connect_limit, address, target })
 }
 
 /// What the URL says, and else the environment.
