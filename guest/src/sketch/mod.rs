@@ -200,17 +200,17 @@ mod tests {
     #[test]
     fn d1_a_union_is_byte_by_byte_that_of_the_library() {
         let ranges = [0..0, 0..1, 0..100, 50..20_000, 0..16_384, 8_192..24_576, 16_384..32_768, 40_000..400_000];
-        for one in ranges.clone() {
-            for other in ranges.clone() {
-                let union = sketch_of(one.clone()).union(&sketch_of(other.clone()));
+        let sketches = ranges.map(|ids| (ids.clone(), sketch_of(ids.clone()), library_sketch_of(ids)));
+        for (one_range, one, one_of_library) in &sketches {
+            for (other_range, other, other_of_library) in &sketches {
+                let union = one.union(other);
                 let mut library = ThetaUnionBuilder::default().lg_k(14).build().unwrap();
-                library.update(&library_sketch_of(one.clone())).unwrap();
-                library.update(&library_sketch_of(other.clone())).unwrap();
+                library.update(one_of_library).unwrap();
+                library.update(other_of_library).unwrap();
                 let library = library.to_sketch(true);
-                assert_eq!(union.to_bytes(), library.serialize(), "{one:?} and {other:?}");
-                assert_eq!(union.count(), library.estimate().round() as u64, "{one:?} and {other:?}");
-                let held = sketch_of(one.clone()).holds_all(&sketch_of(other.clone()));
-                assert_eq!(held, union == sketch_of(one.clone()), "{one:?} and {other:?}");
+                assert_eq!(union.to_bytes(), library.serialize(), "{one_range:?} and {other_range:?}");
+                assert_eq!(union.count(), library.estimate().round() as u64, "{one_range:?} and {other_range:?}");
+                assert_eq!(one.holds_all(other), union == *one, "{one_range:?} and {other_range:?}");
             }
         }
     }
