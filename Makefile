@@ -5,7 +5,8 @@ SECONDS ?= 60
 
 .PHONY: help setup setup-component setup-curl setup-postgres setup-chromium setup-shells setup-groff \
   setup-deploy-tools setup-valgrind demo test \
-  test-intake test-python test-node test-pingora page-pictures fuzz simulate bench instructions lint audit release package
+  test-intake test-python test-node test-pingora page-pictures fuzz simulate bench instructions mutants mutants-guest \
+  mutants-library lint audit release package
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -61,6 +62,14 @@ lint: setup-component ## Formatting, clippy and documentation, without warnings
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --features boundary-usage-tests/opentelemetry -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+mutants: mutants-guest mutants-library ## Changes the code in one place at a time, and expects a test to fail; takes hours
+
+mutants-guest: ## Does so with the guest only, in about 20 minutes
+	@scripts/mutants guest $(ARGS)
+
+mutants-library: setup ## Does so with ledger, checkpoint, collection and database; ARGS='--file PATH' or '--shard 1/20' for a part
+	@scripts/mutants library $(ARGS)
 
 audit: ## Checks the dependencies: licences, bans, sources, and advisories where they can be had
 	@scripts/audit-dependencies

@@ -222,6 +222,16 @@ mod tests {
     }
 
     #[test]
+    fn a_flush_has_the_next_number_once_the_database_has_been_read() {
+        let mut tracker = tracker();
+        tracker.record(activity(1, 1, 0));
+        let mut flush = tracker.start_flush().unwrap().unwrap();
+        assert_eq!(flush.number(), None);
+        flush.plan(&Stored { last_flush: 6, uniques: None }).unwrap();
+        assert_eq!(flush.number(), Some(7));
+    }
+
+    #[test]
     fn d2_a_flush_that_failed_goes_out_with_the_next() {
         let mut tracker = tracker();
         tracker.record(activity(1, 1, 2));

@@ -152,6 +152,12 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_sketch_has_a_word_for_each_hash_and_three_more() {
+        assert_eq!(SKETCH_BYTES_MAX, 131_096);
+        assert_eq!(sketch_of(1..=16_385).to_bytes().len(), SKETCH_BYTES_MAX);
+    }
+
+    #[test]
     fn damaged_sketches_are_errors_and_never_panics() {
         for ids in [1_u128, 2, 100, 20_000] {
             let whole = sketch_of(1..=ids);

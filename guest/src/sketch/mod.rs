@@ -278,6 +278,31 @@ mod tests {
     }
 
     #[test]
+    fn the_least_theta_that_ids_lead_to_is_plausible() {
+        let step = THETA_MIN / (RETAINED_MAX as u64 + 1);
+        let hashes = (1..=RETAINED_MAX as u64).map(|hash| hash * step).collect();
+        assert!(UniqueSketch { hashes, theta: THETA_MIN }.is_plausible());
+    }
+
+    #[test]
+    fn sixty_of_a_hundred_hashes_may_be_the_least_and_not_one_more() {
+        // Six standard deviations of a hundred hashes are sixty ranks.
+        for (least, expected) in [(60, true), (61, false)] {
+            let hashes = (0..100).map(|rank| if rank < least { rank + 1 } else { THETA_MAX / 100 * rank });
+            let sketch = UniqueSketch { hashes: hashes.collect(), theta: THETA_MAX };
+            assert_eq!(sketch.is_plausible(), expected, "{least} of the least hashes");
+        }
+    }
+
+    #[test]
+    fn a_sketch_holds_another_one_that_has_only_a_hash_it_has_dropped() {
+        let estimating = sketch_of(0..20_000);
+        let dropped = UniqueSketch { hashes: vec![estimating.theta], theta: THETA_MAX };
+        assert_eq!(estimating.union(&dropped), estimating);
+        assert!(estimating.holds_all(&dropped));
+    }
+
+    #[test]
     fn the_estimate_of_an_extreme_theta_is_a_number_that_the_database_holds() {
         for (hashes, theta) in [(vec![], 1), (vec![1], 2), ((1..=16_384).collect(), 16_385), (vec![], THETA_MAX - 1)] {
             let count = UniqueSketch { hashes, theta }.count();

@@ -177,6 +177,13 @@ mod tests {
     }
 
     #[test]
+    fn a_table_grows_with_its_hashes_and_no_further_than_its_bound() {
+        assert!(table_of([5]).slots.len() < 2 * HOMES_MIN);
+        let hashes = (1..20_000_u64).map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 1);
+        assert_eq!(table_of(hashes).slots.len(), HOMES_MAX + HOMES_MAX / 128 + 16);
+    }
+
+    #[test]
     fn hashes_out_of_range_are_not_kept() {
         assert!(table_of([0, THETA_MAX, u64::MAX]).is_empty());
     }
