@@ -170,10 +170,11 @@ const ZSH: &str = r#"zmodload zsh/zpty; completions=$1; shift; line="${(j: :)@}"
     zpty session zsh -f -i
     zpty -w session 'PS1=; autoload -Uz compinit; compinit -u -D; source '${(q)completions}
     zpty -w session 'compadd() { local -a found; builtin compadd -O found "$@"; print -rl -- "<"$^found">"; }'
-    zpty -w session 'bindkey "^I" complete-word; zle -C complete-word complete-word _main_complete; print ready-$((1+1))'
+    zpty -w session 'zle -C complete-word complete-word _main_complete'
+    zpty -w session 'complete-and-report() { zle complete-word; print -r -- "done-$((1+1))"; }'
+    zpty -w session 'zle -N complete-and-report; bindkey "^I" complete-and-report; print ready-$((1+1))'
     while zpty -r session out; do [[ $out == *ready-2* ]] && break; done
     zpty -n -w session "$line"$'\t'
-    zpty -w session $'\x15print done-$((1+1))'
     while zpty -r session out; do said+=$out; [[ $said == *done-2* ]] && break; done
     print -r -- $said | grep -o '<[^>]*>' | tr -d '<>'
     zpty -d session"#;

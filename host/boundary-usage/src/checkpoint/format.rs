@@ -278,7 +278,7 @@ mod tests {
 
     fn checkpoint(delta: Option<Snapshot>, in_doubt: Option<InDoubt>) -> Checkpoint {
         let account = Account { last_flush: 6, left_over: LeftOver { delta, in_doubt } };
-        Checkpoint { replica: Uuid::from_u128(0xaa), fingerprint: [7; 16], account }
+        Checkpoint { replica: Uuid::from_u128(0xaa), fingerprint: [7; 16], account, since: None }
     }
 
     fn full() -> Checkpoint {
@@ -297,7 +297,8 @@ mod tests {
     #[test]
     fn a_checkpoint_reads_back_the_same() {
         let in_doubt = full().account.left_over.in_doubt;
-        for original in [full(), checkpoint(None, None), checkpoint(None, in_doubt)] {
+        let with_since = Checkpoint { since: Some(snapshot(5..9, 3, 4)), ..full() };
+        for original in [full(), checkpoint(None, None), checkpoint(None, in_doubt), with_since] {
             let bytes = original.to_bytes();
             let read = Checkpoint::from_bytes(&bytes).unwrap();
             assert_eq!(read.to_bytes(), bytes);

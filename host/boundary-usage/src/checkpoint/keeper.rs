@@ -62,7 +62,7 @@ struct Disk {
 /// The checkpoint of an earlier process.
 enum Earlier {
     /// What it counts for is not known until the database's last flush is. Each write keeps its account.
-    Unjudged(Option<Checkpoint>),
+    Unjudged(Option<Box<Checkpoint>>),
     /// The ledger holds what of it counts.
     Judged,
 }
@@ -108,7 +108,12 @@ impl Keeper {
         // What is on disk is what was found, or nothing when there was nothing.
         let written = lock(&ledger).revision();
         let known = checkpoint.as_ref().map_or(0, Checkpoint::known);
-        let disk = Mutex::new(Disk { files: Some(files), written, known, earlier: Earlier::Unjudged(checkpoint) });
+        let disk = Mutex::new(Disk {
+            files: Some(files),
+            written,
+            known,
+            earlier: Earlier::Unjudged(checkpoint.map(Box::new)),
+        });
         Self { replica, fingerprint, ledger, runtime, disk, status: Mutex::new(status) }
     }
 

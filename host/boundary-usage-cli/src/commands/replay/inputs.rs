@@ -86,13 +86,13 @@ impl Input {
             let length = file.read_at(&mut start, position).map_err(failed)?;
             check_format(&start[..length]).map_err(|fault| foreign(&name, &fault))?;
         }
-        let identity = (is_stdin || !metadata.file_type().is_char_device()).then(|| (metadata.dev(), metadata.ino()));
+        let identity = (is_stdin || !metadata.file_type().is_char_device()).then_some((metadata.dev(), metadata.ino()));
         let source = match (is_stdin, is_regular) {
             (true, _) => Source::Stdin,
             (false, true) => Source::Path(path.to_owned()),
             (false, false) => Source::Stream(file),
         };
-        Ok((Self { name, size: is_regular.then(|| metadata.len()), source }, identity))
+        Ok((Self { name, size: is_regular.then_some(metadata.len()), source }, identity))
     }
 
     /// Reads it from its start. The format of a pipe can be checked only now.
