@@ -276,3 +276,71 @@ impl From<&UniqueSketch> for UniqueSet {
         Self { count: sketch.count(), sketch: sketch.to_bytes() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn ledger(last_flush: u64) -> Ledger {
+        let mut ledger = Ledger::new(HashingKey(1, 2), None);
+        ledger.add(Account { last_flush, left_over: LeftOver::default() });
+        ledger
+    }
+
+    fn activity() -> crate::Activity {
+        crate::Activity { workspace: Uuid::from_u128(1), owner: Uuid::from_u128(2), allowed: 1, denied: 0 }
+    }
+
+    /// Runs a flush on a database that has applied this flush last, up to the read.
+    fn read(ledger: &mut Ledger, last_flush: u64) -> Option<Forgotten> {
+        ledger.record(&[activity()]);
+        assert!(ledger.flush_begins());
+        ledger.stored_read(&Stored { last_flush, uniques: None })
+    }
+
+    #[test]
+    fn flushes_that_the_database_forgot_are_reported_and_added_up() {
+        let mut ledger = ledger(5);
+        assert_eq!(read(&mut ledger, 3), Some(Forgotten { confirmed: 5, stored: 3 }));
+        ledger.commit_sent();
+        ledger.commit_answered(Outcome::Committed);
+        assert_eq!(ledger.flush_ends(), FlushEnd::Committed { flush: 4, new_period: true });
+        assert_eq!(ledger.forgotten_flushes(), 2);
+        assert_eq!(read(&mut ledger, 1), Some(Forgotten { confirmed: 4, stored: 1 }));
+        assert_eq!(ledger.forgotten_flushes(), 5);
+    }
+
+    #[test]
+    fn a_database_with_all_flushes_or_later_ones_has_forgotten_none() {
+        for last_flush in [5, 6] {
+            let mut ledger = ledger(5);
+            assert_eq!(read(&mut ledger, last_flush), None);
+            assert_eq!(ledger.forgotten_flushes(), 0);
+        }
+    }
+
+    #[test]
+    fn the_revision_changes_at_every_step_and_not_without_one() {
+        let mut ledger = ledger(0);
+        let start = ledger.revision();
+        ledger.record(&[]);
+        let mut steps = vec![ledger.revision() - start];
+        read(&mut ledger, 0);
+        steps.push(ledger.revision() - start);
+        ledger.commit_sent();
+        steps.push(ledger.revision() - start);
+        ledger.commit_answered(Outcome::Committed);
+        steps.push(ledger.revision() - start);
+        assert_eq!(steps, [0, 2, 3, 4]);
+    }
+
+    #[test]
+    fn recorded_activity_is_there_to_flush() {
+        let mut ledger = ledger(0);
+        assert!(!ledger.has_to_flush() && !ledger.flush_begins());
+        ledger.record(&[activity()]);
+        assert!(ledger.has_to_flush() && ledger.flush_begins());
+    }
+}

@@ -165,3 +165,52 @@ fn private() -> OpenOptions {
     options.write(true).create(true).mode(0o600);
     options
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPLICA: Uuid = Uuid::from_u128(7);
+
+    fn files(directory: &Path) -> StateFiles {
+        StateFiles::open(directory, REPLICA, [1; 16]).expect("the directory is writable")
+    }
+
+    #[test]
+    fn the_other_checkpoints_are_those_of_this_replica_on_other_databases() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = files(directory.path());
+        let other = files.path_for([2; 16]);
+        let foreign = directory.path().join(name(Uuid::from_u128(8), [2; 16]));
+        let set_aside = directory.path().join(format!("{REPLICA}.0000000000000000.checkpoint.damaged-0-0"));
+        for path in [files.path(), &other, &foreign, &set_aside] {
+            fs::write(path, "").unwrap();
+        }
+        assert_eq!(files.others().unwrap(), [other]);
+    }
+
+    #[test]
+    fn a_missing_checkpoint_counts_as_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = files(directory.path());
+        files.remove().unwrap();
+        fs::write(files.path(), "").unwrap();
+        files.remove().unwrap();
+        assert!(!files.path().exists());
+    }
+
+    #[test]
+    fn files_set_aside_in_one_second_have_paths_of_their_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = files(directory.path());
+        let paths: Vec<_> = (0..20)
+            .map(|_| {
+                let path = files.free_path(files.path(), "damaged").unwrap();
+                fs::write(&path, "").unwrap();
+                path
+            })
+            .collect();
+        assert!(paths.iter().all(|path| path.to_str().unwrap().contains(".checkpoint.damaged-")));
+        assert!(paths.iter().enumerate().all(|(place, path)| !paths[..place].contains(path)));
+    }
+}
