@@ -90,7 +90,7 @@ impl UniqueSketch {
     /// Returns whether real ids can have led to this sketch. A forged sketch would falsify every union that contains
     /// it.
     ///
-    /// An estimating sketch retains exactly [`RETAINED_MAX`] hashes. Hashes of ids are evenly distributed below theta.
+    /// An estimating sketch retains exactly 16,384 hashes. Hashes of ids are evenly distributed below theta.
     /// The Kolmogorov-Smirnov test measures how far they deviate.
     pub fn is_plausible(&self) -> bool {
         let kept = self.hashes.len();
