@@ -1,6 +1,6 @@
 //! What a command prints: its result on stdout, as text for people or one line of JSON for programs; errors on stderr.
 //!
-//! Everything that passes here is free of control characters: see [`printable`](crate::printable).
+//! Everything that passes here is free of control characters: see [`crate::printable`].
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
