@@ -1,6 +1,7 @@
 """The schema is the same, whoever makes it, and one of another release is left alone."""
 
 import sqlite3
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -15,10 +16,17 @@ POSTGRES_COLUMNS = """
     WHERE table_schema = 'public' ORDER BY table_name, ordinal_position"""
 
 
-def test_sqlite_has_the_same_tables_whichever_host_makes_them(sqlite_url: str, tmp_path: object) -> None:
+def create_with_program(url: str, directory: Path) -> None:
+    """Creates the schema as the Rust host does: `replay` of an empty file, since reading commands create nothing."""
+    empty = directory / "empty.jsonl"
+    empty.touch()
+    Program(url).json("replay", str(empty))
+
+
+def test_sqlite_has_the_same_tables_from_every_host(sqlite_url: str, tmp_path: Path) -> None:
     other = sqlite_url.replace("usage.db", "other.db")
     connect(sqlite_url).close()
-    Program(other).json("collect")
+    create_with_program(other, tmp_path)
 
     def tables(url: str) -> list[object]:
         with sqlite3.connect(url.removeprefix("sqlite:")) as connection:
@@ -30,10 +38,10 @@ def test_sqlite_has_the_same_tables_whichever_host_makes_them(sqlite_url: str, t
     assert Program(sqlite_url).json("status")["rows"] == []
 
 
-def test_postgres_has_the_same_tables_whichever_host_makes_them(postgres_url: str) -> None:
+def test_postgres_has_the_same_tables_from_every_host(postgres_url: str, tmp_path: Path) -> None:
     other = new_postgres()
     connect(postgres_url).close()
-    Program(other).json("collect")
+    create_with_program(other, tmp_path)
 
     def tables(url: str) -> list[object]:
         with psycopg.connect(url) as connection:
