@@ -8,7 +8,7 @@ use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::usage::{flush, id, later_update, update};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-const ROLES: &str = include_str!("../../host/boundary-usage/migrations/postgres/roles.sql");
+const ROLES: &str = include_str!("../../host/boundary-usage/sql/postgres/roles.sql");
 
 /// A database with the roles, and usage of one replica.
 async fn database_with_roles() -> Result<TestDatabase> {

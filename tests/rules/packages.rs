@@ -54,7 +54,7 @@ fn the_library_is_packed_with_the_component_and_all_that_its_build_reads() -> Re
     for (file, component) in components() {
         assert!(std::fs::read(library.join("component").join(file))? == component);
     }
-    for folder in ["wit", "host/boundary-usage/src", "host/boundary-usage/migrations", "host/boundary-usage/build"] {
+    for folder in ["wit", "host/boundary-usage/src", "host/boundary-usage/sql", "host/boundary-usage/build"] {
         let packed = library.join(folder.strip_prefix("host/boundary-usage/").unwrap_or(folder));
         run(Command::new("diff").arg("-r").arg(root.join(folder)).arg(packed))?;
     }

@@ -17,11 +17,11 @@ test("it is made from the program's component, byte for byte", async () => {
 
 test("its migrations are those of the Rust host", async () => {
   for (const kind of ["sqlite", "postgres"]) {
-    const theirs = new URL(`../boundary-usage/migrations/${kind}/`, root);
+    const theirs = new URL(`../boundary-usage/sql/${kind}/migrations/`, root);
     const scripts = (await readdir(theirs)).filter((file) => /^\d/.test(file));
     assert.ok(scripts.length >= 2);
     for (const script of scripts) {
-      const ours = new URL(`dist/migrations/${kind}/${script}`, root);
+      const ours = new URL(`dist/sql/${kind}/migrations/${script}`, root);
       assert.equal(await readFile(ours, "utf8"), await readFile(new URL(script, theirs), "utf8"));
     }
   }

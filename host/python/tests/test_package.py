@@ -15,11 +15,11 @@ def test_the_component_is_the_programs_byte_for_byte(sqlite_url: str, tmp_path: 
     assert shown["bytes"] == len(component_bytes())
 
 
-def test_the_migrations_are_those_of_the_rust_host() -> None:
-    ours = files("boundary_usage.database").joinpath("migrations")
-    theirs = Path(__file__).parents[2] / "boundary-usage" / "migrations"
-    scripts = sorted(path.relative_to(theirs) for path in theirs.glob("*/0*.sql"))
-    assert len(scripts) >= 4
+def test_the_sql_files_equal_those_of_the_rust_host() -> None:
+    ours = files("boundary_usage.database").joinpath("sql")
+    theirs = Path(__file__).parents[2] / "boundary-usage" / "sql"
+    scripts = sorted(path.relative_to(theirs) for path in theirs.rglob("*.sql"))
+    assert len(scripts) >= 40
     assert all(ours.joinpath(str(script)).read_text() == (theirs / script).read_text() for script in scripts)
 
 

@@ -27,7 +27,7 @@ export interface Applied {
 
 /** The scripts for a kind of database, in order. Their files are called `0001_name.sql`. */
 export async function migrations(kind: "sqlite" | "postgres"): Promise<Migration[]> {
-  const folder = new URL(`../../dist/migrations/${kind}/`, import.meta.url);
+  const folder = new URL(`../../dist/sql/${kind}/migrations/`, import.meta.url);
   const files = (await readdir(folder)).filter((file) => /^\d{4}_\w+\.sql$/.test(file)).sort();
   return Promise.all(
     files.map(async (file) => {

@@ -30,9 +30,9 @@ const LOOK_LIMIT: Duration = Duration::from_secs(10);
 const MIGRATE_LIMIT: Duration = Duration::from_secs(400);
 
 const SCRIPTS: [(&str, &str); 3] = [
-    ("usage", include_str!("../../../migrations/postgres/0001_usage.sql")),
-    ("periods", include_str!("../../../migrations/postgres/0002_periods.sql")),
-    ("deliveries", include_str!("../../../migrations/postgres/0003_deliveries.sql")),
+    ("usage", include_str!("../../../sql/postgres/migrations/0001_usage.sql")),
+    ("periods", include_str!("../../../sql/postgres/migrations/0002_periods.sql")),
+    ("deliveries", include_str!("../../../sql/postgres/migrations/0003_deliveries.sql")),
 ];
 
 /// Where the tables are, or would be created; one row. A search path that is set for the role, the database or the

@@ -11,9 +11,9 @@ use crate::database::schema::{self, WhenMissing};
 use crate::error::Error;
 
 const SCRIPTS: [(&str, &str); 3] = [
-    ("usage", include_str!("../../../migrations/sqlite/0001_usage.sql")),
-    ("periods", include_str!("../../../migrations/sqlite/0002_periods.sql")),
-    ("deliveries", include_str!("../../../migrations/sqlite/0003_deliveries.sql")),
+    ("usage", include_str!("../../../sql/sqlite/migrations/0001_usage.sql")),
+    ("periods", include_str!("../../../sql/sqlite/migrations/0002_periods.sql")),
+    ("deliveries", include_str!("../../../sql/sqlite/migrations/0003_deliveries.sql")),
 ];
 
 const TABLE_EXISTS: &str = "SELECT name FROM sqlite_master WHERE name = 'boundary_usage_migrations'";

@@ -29,7 +29,7 @@ class Migration:
 
 def migrations(kind: str) -> list[Migration]:
     """The scripts for a kind of database, in order. Their files are called `0001_name.sql`."""
-    folder = files(__package__).joinpath("migrations", kind)
+    folder = files(__package__).joinpath("sql", kind, "migrations")
     names = sorted(entry.name for entry in folder.iterdir() if entry.name[:4].isdigit())
     return [
         Migration(int(name[:4]), name[5:].removesuffix(".sql"), folder.joinpath(name).read_text("utf-8"))

@@ -1,0 +1,23 @@
+-- Begins the transaction of a collection, with its time limits.
+--
+-- It waits for the lock longer than a flush that hangs can hold it.
+--
+-- The settings end with the transaction, so a pooler may lend another session to the next one. They also override
+-- every setting of the server, the database and the role that could change a result or a promise.
+--
+-- Parameters: the psql variable "schema". The host replaces it with the quoted name of the schema of the tables, and
+-- sends all statements in one round trip.
+-- Returns nothing that the host needs.
+BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+-- The catalog comes first implicitly. Temporary tables would too, so they are named last.
+SET LOCAL search_path = :"schema", pg_temp;
+SET LOCAL lock_timeout = '30s';
+SET LOCAL statement_timeout = '300s';
+SET LOCAL idle_in_transaction_session_timeout = '60s';
+-- A commit must survive a crash of the server.
+SET LOCAL synchronous_commit = on;
+-- Hosts that receive text read this format.
+SET LOCAL bytea_output = hex;
+-- PostgreSQL 17 added this limit. The limits above are enough.
+SELECT set_config('transaction_timeout', '0', true)
+WHERE current_setting('server_version_num')::integer >= 170000;

@@ -1,0 +1,13 @@
+-- Creates the table of the applied migrations, if it is missing. It is the table of the sqlx migrator, under another
+-- name.
+--
+-- Parameters: none.
+-- Returns nothing.
+CREATE TABLE IF NOT EXISTS boundary_usage_migrations (
+    version BIGINT PRIMARY KEY,
+    description TEXT NOT NULL,
+    installed_on TIMESTAMPTZ NOT NULL DEFAULT now(),
+    success BOOLEAN NOT NULL,
+    checksum BYTEA NOT NULL,
+    execution_time BIGINT NOT NULL
+);

@@ -1,0 +1,8 @@
+-- Begins the transaction of a collection.
+--
+-- It acquires SQLite's only write lock, which excludes every flush. The busy timeout of the connection limits the
+-- wait.
+--
+-- Parameters: none.
+-- Returns nothing.
+BEGIN IMMEDIATE;

@@ -1,0 +1,11 @@
+-- Reads how long the open period has lasted and how long the oldest undelivered summary has waited, for metrics.
+--
+-- Parameters: none.
+-- Returns one row: open_period_ms, and oldest_undelivered_ms (null if all summaries are delivered).
+SELECT CAST(1000 * (unixepoch('now', 'subsec') - unixepoch(coalesce(
+    (SELECT period_end FROM boundary_usage_periods ORDER BY period_id DESC LIMIT 1),
+    (SELECT created_at FROM boundary_usage_deployment)
+), 'subsec')) AS INTEGER) AS open_period_ms, (
+    SELECT CAST(1000 * (unixepoch('now', 'subsec') - unixepoch(min(period_end), 'subsec')) AS INTEGER)
+    FROM boundary_usage_periods WHERE delivered_at IS NULL
+) AS oldest_undelivered_ms;
