@@ -175,7 +175,9 @@ def test_r9_the_component_is_kept_to_its_own_replica_and_to_the_order_of_the_con
 def test_d6_a_collection_that_holds_the_cutover_lock_holds_a_flush_up_and_a_limit_ends_that(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "_BEGIN", postgres._BEGIN.replace("lock_timeout = '5s'", "lock_timeout = '10ms'"))
+    short = postgres.SQL["begin_flush"].replace(b"lock_timeout = '5s'", b"lock_timeout = '10ms'")
+    assert short != postgres.SQL["begin_flush"]
+    monkeypatch.setitem(postgres.SQL, "begin_flush", short)
     with Tracker(uuid("r1"), connect(postgres_url), flush_interval=None) as tracker:
         tracker.track(uuid("w1"), uuid("u1"), 1, 1)
         with postgres.psycopg.connect(postgres_url) as collection:
@@ -183,7 +185,7 @@ def test_d6_a_collection_that_holds_the_cutover_lock_holds_a_flush_up_and_a_limi
             with pytest.raises(ConflictError, match="cutover lock"):
                 tracker.flush()
         with postgres.psycopg.connect(postgres_url) as other:
-            other.execute("SELECT pg_advisory_xact_lock(9, %s)", [postgres.lock_key(uuid("r1"))])
+            postgres.psycopg.RawCursor(other).execute(postgres.SQL["acquire_replica_lock"], [uuid("r1")])
             with pytest.raises(ConflictError, match="another flush of replica"):
                 tracker.flush()
         assert tracker.flush() == Written(flush=1, new_period=True)

@@ -1,7 +1,7 @@
-"""The database, in the words of the domain. The SQL is in `sqlite` and `postgres` and nowhere else.
+"""The database as a flush uses it.
 
-Both keep to the schema and to the locks of the Rust host, so that replicas of either can share a database. Collections
-are not here: they need authority that a proxy does not have.
+Both kinds of database use the schema, the statements and the locks of the Rust host, so replicas of all hosts can share
+a database. Collections are not here, because they need authority that a proxy does not have.
 """
 
 from typing import Protocol
@@ -16,45 +16,48 @@ class Transaction(Protocol):
     """An open transaction. After an error it can only be rolled back."""
 
     def acquire_cutover(self) -> None:
-        """Waits until no collection runs, and keeps the next one from starting."""
+        """Waits until no collection runs. None can start until the transaction ends."""
 
     def acquire_replica(self, replica: UUID) -> None:
         """Waits until no other flush of this replica runs."""
 
     def read(self, replica: UUID) -> Stored:
-        """What is stored of a replica."""
+        """Reads the stored usage of a replica."""
 
     def upsert(self, replica: UUID, update: Update) -> None:
-        """Inserts or updates the replica's row, as the update says, and records the flush as its last.
+        """Inserts or updates the replica's row, and records the flush as its last one.
 
-        `ConflictError`, and nothing written, when the flush is not newer than the last one, or when a row to insert is
-        there already, or one to update is not.
+        Raises `ConflictError` and writes nothing if the flush is not newer than the last one, if a row to insert
+        exists, or if a row to update is missing.
         """
 
     def commit(self) -> None:
-        """Commits. `CommitUnknownError` when no reply came; after any other error nothing is applied."""
+        """Commits.
+
+        Raises `CommitUnknownError` if no reply arrived. Every other error means that nothing was applied.
+        """
 
     def rollback(self) -> None:
         """Rolls back; never fails."""
 
 
 class Database(Protocol):
-    """A database that holds usage."""
+    """A database that stores usage."""
 
     def hashing_key(self) -> bytes:
-        """The 16 bytes under which ids are hashed."""
+        """Reads the 16 bytes of the key of the id hashes."""
 
     def begin(self) -> Transaction:
-        """Opens a transaction for a flush."""
+        """Begins a transaction for a flush."""
 
     def close(self) -> None:
         """Closes all connections."""
 
 
 def connect(url: str) -> Database:
-    """Connects to a database by its URL, and brings its schema up to date.
+    """Connects to a database by its URL, and creates or updates its tables.
 
-    `sqlite:PATH` is a file, created when missing, which several processes of one machine can share;
+    `sqlite:PATH` names a file that several processes of one machine can share. It is created if it is missing.
     `postgres://USER:PASSWORD@HOST:PORT/DATABASE` is for several replicas, and needs the extra `postgres`.
     """
     scheme = url.partition(":")[0]
@@ -68,5 +71,5 @@ def connect(url: str) -> Database:
         except ImportError as error:
             raise ConfigurationError("PostgreSQL needs psycopg; install boundary-usage[postgres]") from error
         return Postgres(url)
-    # Not shown: anything else could be a password.
-    raise ConfigurationError(f"the database URL names no kind of database; {EXPECTED}")
+    # The text may be a password, so the message does not contain it.
+    raise ConfigurationError(f"the database URL names no supported kind of database; {EXPECTED}")

@@ -1,8 +1,10 @@
-"""PostgreSQL: for several replicas, on any number of machines.
+"""PostgreSQL, for several replicas on any number of machines.
 
-A flush shares the cutover lock with other flushes and holds a lock of its replica's own. Both are advisory locks of
-the transaction, under the keys of the Rust host, so they end with it and hold against its collections. Times are the
-server's.
+A flush holds the cutover lock in shared mode and the lock of its replica. Both are advisory locks of the transaction
+with the keys of the Rust host, so they end with the transaction and exclude the Rust host's collections. All times are
+the server's.
+
+A flush needs six round trips and no state of its session, so it works through a transaction pooler.
 """
 
 import logging
@@ -10,8 +12,7 @@ import os
 import re
 import socket
 from contextlib import suppress
-from functools import partial, reduce
-from operator import xor
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -29,71 +30,28 @@ from ..errors import (
 from ..usage import Stored, Update
 from . import postgres_schema, rows, schema
 from . import url as urls
+from .postgres_schema import SQL, Connection
 from .watchdog import Watchdog
 
 _log = logging.getLogger("boundary_usage")
 
 TRANSACTION_SECONDS = 30.0
-"""The longest that a transaction may take. The server's own limits are shorter; this is for when it is silent."""
+"""The longest duration of a transaction.
 
-_BEGIN = (
-    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s'; "
-    "SET LOCAL statement_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '15s'"
-)
+The limits of the server are shorter. This one is for a server that does not reply.
+"""
 
-LOOK_SECONDS, MIGRATE_SECONDS = 10.0, 400.0
-"""The longest that it may take to see whether the schema is up to date, and to bring it there."""
+LOOKUP_SECONDS, MIGRATION_SECONDS = 10.0, 400.0
+"""The longest durations of the schema's lookup and of its migration."""
 
 SLOW_SECONDS = 2.0
-"""When a log line says that connecting takes long."""
-
-
-def _write(stats: str) -> str:
-    """Writes the row, and records the flush if that has changed one; answers a row if it has."""
-    return f"""
-        WITH written AS (
-            {stats}
-            RETURNING s.replica_id
-        )
-        INSERT INTO boundary_usage_replicas (replica_id, last_flush, flushed_at)
-        SELECT replica_id, $2, statement_timestamp() FROM written
-        ON CONFLICT (replica_id) DO UPDATE SET last_flush = excluded.last_flush, flushed_at = excluded.flushed_at
-        RETURNING replica_id"""
-
-
-_INSERT = _write("""
-    INSERT INTO boundary_usage_stats AS s (
-        replica_id, allowed_requests, denied_requests, unique_workspaces_count, unique_users_count,
-        workspaces_sketch, users_sketch, window_start, updated_at
-    )
-    SELECT $1, $3, $4, $5, $6, $7, $8, statement_timestamp(), statement_timestamp()
-    WHERE NOT EXISTS (SELECT FROM boundary_usage_replicas WHERE replica_id = $1 AND last_flush >= $2)
-    ON CONFLICT (replica_id) DO NOTHING""")
-
-
-def _update(sets: str) -> str:
-    return _write(f"""
-    UPDATE boundary_usage_stats AS s SET
-        allowed_requests = s.allowed_requests + least($3, 9223372036854775807 - s.allowed_requests),
-        denied_requests = s.denied_requests + least($4, 9223372036854775807 - s.denied_requests),
-        {sets}
-        updated_at = statement_timestamp()
-    FROM boundary_usage_replicas AS r
-    WHERE s.replica_id = $1 AND r.replica_id = $1 AND r.last_flush < $2""")
-
-
-_UPDATE = _update("""
-        unique_workspaces_count = $5,
-        unique_users_count = $6,
-        workspaces_sketch = $7,
-        users_sketch = $8,""")
-
-_UPDATE_REQUESTS = _update("")
+"""The time after which a log line reports that connecting is slow."""
 
 _UNCERTAIN = ("08", "57", "40003")
-"""Errors that may come after a commit was done: a session that ends or is cancelled, a pooler that lost the server."""
+"""Codes of errors that may follow an applied commit.
 
-Connection = psycopg.Connection[Any]
+A session ended or was cancelled, or a pooler lost its server.
+"""
 
 
 class Postgres:
@@ -107,12 +65,12 @@ class Postgres:
         self._key: bytes | None = None
         self._watchdog = Watchdog()
         try:
-            connection = self._open()
+            connection = self._connect()
             try:
-                self._settings = self._prepare(connection)
+                self._namespace = self._migrate(connection)
             except psycopg.Error as error:
                 connection.close()
-                raise _failure(f"bringing the schema up to date on {self._address}", error) from error
+                raise _failure(f"updating the database schema on {self._address}", error) from error
             except BaseException:
                 connection.close()
                 raise
@@ -122,43 +80,18 @@ class Postgres:
         self._idle.append(connection)
 
     def hashing_key(self) -> bytes:
-        """The 16 bytes under which ids are hashed."""
-        transaction = self.begin()
+        """Reads the 16 bytes of the key of the id hashes."""
+        transaction = self._begin("begin_read")
         try:
-            self._key = transaction.hashing_key()
+            row = transaction.fetch("reading the hashing key", "read_hashing_key")
+            self._key = schema.checked_key(row and row[0])
         finally:
             transaction.rollback()
         return self._key
 
     def begin(self) -> "PostgresTransaction":
-        """Opens a transaction. An idle connection may have died unnoticed: the next one is tried, at last a new one."""
-        if os.getpid() != self._process:
-            raise RefusedError(
-                f"process {self._process} connected to the database, and this is a fork; connect after the fork"
-            )
-        if self._watchdog.is_closed:
-            # A database that was closed opens again for a tracker that still flushes.
-            self._watchdog = Watchdog()
-        while True:
-            try:
-                connection, is_reused = self._idle.pop(), True
-            except IndexError:
-                connection, is_reused = self._open(), False
-            transaction = PostgresTransaction(connection, self._idle, self._watchdog)
-            try:
-                connection.execute(f"{_BEGIN}; {self._settings}".encode())
-                # The component has hashed its ids under this key; under another one they would count twice.
-                if not is_reused and self._key is not None and transaction.hashing_key() != self._key:
-                    what = "the database was replaced by one with another hashing key"
-                    raise RefusedError(f"{what}; connect to the right one, or start again")
-                return transaction
-            except psycopg.Error as error:
-                transaction.abandon()
-                if not is_reused:
-                    raise _failure(f"opening a transaction on {self._address}", error) from error
-            except BaseException:
-                transaction.abandon()
-                raise
+        """Begins a transaction for a flush."""
+        return self._begin("begin_flush")
 
     def close(self) -> None:
         """Closes all connections."""
@@ -166,7 +99,36 @@ class Postgres:
             self._idle.pop().close()
         self._watchdog.close()
 
-    def _open(self) -> Connection:
+    def _begin(self, statement: str) -> "PostgresTransaction":
+        """Begins a transaction on an idle connection.
+
+        If all are broken, it opens a new one.
+        """
+        if os.getpid() != self._process:
+            raise RefusedError(
+                f"process {self._process} connected to the database, and this is a fork; connect after the fork"
+            )
+        if self._watchdog.is_closed:
+            # A tracker may flush after the database was closed.
+            self._watchdog = Watchdog()
+        while True:
+            try:
+                connection, is_reused = self._idle.pop(), True
+            except IndexError:
+                connection, is_reused = self._connect(), False
+            transaction = PostgresTransaction(connection, self._idle, self._watchdog, self._key)
+            try:
+                connection.execute(postgres_schema.begin(statement, self._namespace))
+                return transaction
+            except psycopg.Error as error:
+                transaction.abandon()
+                if not is_reused:
+                    raise _failure(f"beginning a transaction on {self._address}", error) from error
+            except BaseException:
+                transaction.abandon()
+                raise
+
+    def _connect(self) -> Connection:
         slow = partial(_log.warning, "connecting to %s takes more than %s s", self._address, SLOW_SECONDS)
         try:
             with self._watchdog.limit(SLOW_SECONDS, slow):
@@ -174,40 +136,38 @@ class Postgres:
                     **self._parameters,
                     autocommit=True,
                     cursor_factory=psycopg.RawCursor,
-                    # A pooler may lend another session to each transaction, without what this one prepared.
+                    # A prepared statement would be state of the session, which a pooler may exchange.
                     prepare_threshold=None,
                 )
         except psycopg.Error as error:
             if error.sqlstate is None and re.search(r"\binvalid \w+ (value|number)", str(error)):
-                # The library quotes the value of a parameter that it cannot use.
+                # libpq quotes the invalid value, which may contain a password.
                 raise urls.invalid("the value of a parameter, or of a variable PG…, is not valid") from None
             raise _failure(f"connecting to {self._address}", error) from error
 
-    def _prepare(self, connection: Connection) -> str:
-        """Brings the schema up to date. Returns the settings of each later transaction."""
-        hang_up = partial(_hang_up, connection)
-        slow = partial(_log.warning, "%s does not reply for more than %s s", self._address, SLOW_SECONDS)
-        with self._watchdog.limit(LOOK_SECONDS, hang_up), self._watchdog.limit(SLOW_SECONDS, slow):
-            connection.execute(_BEGIN)
-            settings, missing = postgres_schema.look(connection)
-            connection.execute("ROLLBACK")
+    def _migrate(self, connection: Connection) -> str:
+        """Creates or updates the tables; returns the schema that has them."""
+        disconnect = partial(_disconnect, connection)
+        slow = partial(_log.warning, "%s has not replied for more than %s s", self._address, SLOW_SECONDS)
+        with self._watchdog.limit(LOOKUP_SECONDS, disconnect), self._watchdog.limit(SLOW_SECONDS, slow):
+            namespace, missing = postgres_schema.look_up(connection)
         if missing:
-            with self._watchdog.limit(MIGRATE_SECONDS, hang_up):
-                postgres_schema.migrate(connection, settings)
-        return settings
+            with self._watchdog.limit(MIGRATION_SECONDS, disconnect):
+                postgres_schema.migrate(connection, namespace)
+        return namespace
 
 
 def _parameters(url: str) -> dict[str, Any]:
-    """What the URL says, and what it leaves open."""
+    """Returns the connection's parameters, from the URL and the environment."""
     urls.check_syntax(url)
     try:
         given = conninfo_to_dict(url)
     except psycopg.Error:
-        # Not shown: a mistyped URL can hold a password anywhere.
+        # The driver's message quotes the URL, which may contain a password anywhere.
         raise urls.invalid("it cannot be parsed, or has an unknown parameter") from None
-    parameters = urls.settle(given, os.environ)
+    parameters = urls.resolve(given, os.environ)
     for option in Conninfo.get_defaults():
-        # An empty variable counts as not set, and libpq takes some of them for a value.
+        # An empty variable counts as not set, but libpq uses some of them as a value.
         variable, default = option.envvar, option.compiled
         if variable and default and os.environ.get(variable.decode()) == "":
             parameters.setdefault(option.keyword.decode(), default.decode())
@@ -215,48 +175,49 @@ def _parameters(url: str) -> dict[str, Any]:
 
 
 class PostgresTransaction:
-    """An open transaction, the connection that it runs on, and the clock that it runs against."""
+    """An open transaction, its connection, and its time limit."""
 
-    def __init__(self, connection: Connection, idle: list[Connection], watchdog: Watchdog) -> None:
+    def __init__(self, connection: Connection, idle: list[Connection], watchdog: Watchdog, key: bytes | None) -> None:
         self._connection = connection
         self._idle = idle
+        self._key = key
         self._watchdog = watchdog
-        self._limit = watchdog.after(TRANSACTION_SECONDS, partial(_hang_up, connection))
-
-    def hashing_key(self) -> bytes:
-        """The 16 bytes under which ids are hashed."""
-        row = self.fetch("reading the hashing key", rows.SELECT_KEY)
-        return schema.checked_key(row and row[0])
+        self._limit = watchdog.after(TRANSACTION_SECONDS, partial(_disconnect, connection))
 
     def acquire_cutover(self) -> None:
-        """Waits until no collection runs, and keeps the next one from starting."""
-        self._lock(
-            "a collection has held the cutover lock for more than 5 s; if that does not pass, look for it in pg_locks "
+        """Waits until no collection runs. None can start until the transaction ends."""
+        self._acquire(
+            "a collection has held the cutover lock for more than 5 s; if this persists, find the session in pg_locks "
             "(locktype advisory, objid 9)",
-            "SELECT pg_advisory_xact_lock_shared(9)",
+            "acquire_shared_cutover_lock",
         )
 
     def acquire_replica(self, replica: UUID) -> None:
         """Waits until no other flush of this replica runs."""
-        self._lock(
-            f"another flush of replica {replica} has not ended within 5 s; make sure that no second process runs under "
-            "this id",
-            "SELECT pg_advisory_xact_lock(9, $1)",
-            lock_key(replica),
+        self._acquire(
+            f"another flush of replica {replica} has run for more than 5 s; make sure that no second process uses this "
+            "replica id",
+            "acquire_replica_lock",
+            replica,
         )
 
     def read(self, replica: UUID) -> Stored:
-        """What is stored of a replica."""
-        return rows.stored(self.fetch("reading the stored usage", rows.READ, replica))
+        """Reads the stored usage of a replica."""
+        row = self.fetch("reading the stored usage", "read_usage", replica)
+        # The component hashed its ids with the first key. With another key, known ids would count twice.
+        if self._key is not None and schema.checked_key(row[-1]) != self._key:
+            what = "the database was replaced by one with another hashing key"
+            raise RefusedError(f"{what}; connect to the right one, or restart this process to use the new one")
+        return rows.stored(row)
 
     def upsert(self, replica: UUID, update: Update) -> None:
         """Inserts or updates the replica's row."""
-        statement, arguments = rows.write(update, _INSERT, _UPDATE, _UPDATE_REQUESTS)
-        if self.fetch("writing usage", statement, replica, *arguments) is None:
+        statement, arguments = rows.write(replica, update)
+        if self.fetch("writing usage", statement, *arguments) is None:
             raise rows.old_flush(replica, update.flush)
 
     def commit(self) -> None:
-        """Commits. Only an ordinary error reply says for certain that nothing was applied."""
+        """Commits. Only an ordinary error reply proves that nothing was applied."""
         try:
             self._connection.execute("COMMIT")
         except psycopg.Error as error:
@@ -265,52 +226,49 @@ class PostgresTransaction:
             if code is None or code.startswith(_UNCERTAIN) or error.diag.severity_nonlocalized != "ERROR":
                 raise CommitUnknownError(_cause(error)) from error
             raise _failure("committing", error) from error
-        self._give_back()
+        self._return_connection()
 
     def rollback(self) -> None:
-        """Rolls back; a connection that cannot is closed."""
+        """Rolls back, and closes the connection if that fails."""
         try:
             self._connection.execute("ROLLBACK")
         except psycopg.Error:
             self.abandon()
         else:
-            self._give_back()
+            self._return_connection()
 
     def abandon(self) -> None:
-        """Closes the connection: its state is not known."""
-        self._watchdog.call_off(self._limit)
+        """Closes the connection, because its state is unknown."""
+        self._watchdog.cancel(self._limit)
         self._connection.close()
 
     def fetch(self, action: str, statement: str, *arguments: Any) -> Any:
-        """Runs a statement that answers at most one row."""
+        """Runs a statement that returns at most one row, and returns that row."""
         try:
-            return self._connection.execute(statement, arguments).fetchone()
+            return self._connection.execute(SQL[statement], arguments).fetchone()
         except psycopg.Error as error:
             raise _failure(action, error) from error
 
-    def _lock(self, conflict: str, statement: str, *arguments: Any) -> None:
+    def _acquire(self, conflict: str, statement: str, *arguments: Any) -> None:
         try:
-            self._connection.execute(statement, arguments)
+            self._connection.execute(SQL[statement], arguments)
         except psycopg.errors.LockNotAvailable as error:
             raise ConflictError(conflict) from error
         except psycopg.Error as error:
-            raise _failure("taking a lock", error) from error
+            raise _failure("acquiring a lock", error) from error
 
-    def _give_back(self) -> None:
-        self._watchdog.call_off(self._limit)
+    def _return_connection(self) -> None:
+        self._watchdog.cancel(self._limit)
         self._idle.append(self._connection)
 
 
-def _hang_up(connection: Connection) -> None:
-    """Ends the wait for a server that says nothing more: the driver sees its connection broken."""
+def _disconnect(connection: Connection) -> None:
+    """Ends the wait for a server that does not reply.
+
+    The driver finds its connection closed.
+    """
     with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as other_end:
         other_end.shutdown(socket.SHUT_RDWR)
-
-
-def lock_key(replica: UUID) -> int:
-    """A replica's lock has two integers for a key, 9 and this one, as in the Rust host."""
-    words = (int.from_bytes(replica.bytes[start : start + 4], signed=True) for start in range(0, 16, 4))
-    return reduce(xor, words)
 
 
 def _cause(error: psycopg.Error) -> str:
@@ -318,14 +276,17 @@ def _cause(error: psycopg.Error) -> str:
 
 
 def _failure(action: str, error: psycopg.Error) -> BoundaryUsageError:
-    """The error of a statement: nothing is applied. Classes are those of the manual's appendix of error codes."""
+    """Converts the error of a statement that applied nothing.
+
+    The codes are in the appendix "PostgreSQL Error Codes" of the manual.
+    """
     code = error.sqlstate or ""
     what = f"{action} failed: {_cause(error)}"
     if code in ("55P03", "40P01", "40001"):
-        return ConflictError(f"{what}: another transaction was in the way; it is tried again")
+        return ConflictError(f"{what}; another transaction interfered, and the next flush tries again")
     if code == "42501":
         return RefusedError(f"{what}; grant the role boundary_usage_replica")
-    # A statement's time limit, a standby, a session ended because it was idle: these pass.
+    # A statement's time limit, a standby, and a session that was idle for too long are temporary.
     if code not in ("57014", "25006", "25P03", "25P04") and code[:2] in ("22", "23", "25", "42"):
         return RefusedError(f"{what} ({code})")
     return UnavailableError(what)

@@ -1,80 +1,54 @@
-"""Where PostgreSQL has the tables, and how they come there."""
+"""The schema of PostgreSQL that has the tables, and their migration.
+
+The tables are in one schema: the one on the search path that has them, or the first one on the search path if they are
+missing. Every transaction sets its search path to that schema. So neither the search path of the session nor a schema
+that is created later can lead a statement to other tables.
+"""
 
 from typing import Any
 
 import psycopg
 
 from ..errors import RefusedError
-from . import rows, schema
+from . import schema
+from .statements import read_statements
 
-_LOCK_SCHEMA = "SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = '300s'; SELECT pg_advisory_xact_lock(9)"
-"""The cutover lock, alone: one process makes the schema, and no flush runs meanwhile."""
-
-_CREATE_MIGRATIONS = """
-    CREATE TABLE IF NOT EXISTS boundary_usage_migrations (
-        version BIGINT PRIMARY KEY,
-        description TEXT NOT NULL,
-        installed_on TIMESTAMPTZ NOT NULL DEFAULT now(),
-        success BOOLEAN NOT NULL,
-        checksum BYTEA NOT NULL,
-        execution_time BIGINT NOT NULL
-    )"""
-
-_LOOK = """
-    WITH found AS (
-        SELECT n.nspname, n.nspname = ANY (current_schemas(false)) AS is_on_path
-        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-        WHERE c.relname = 'boundary_usage_migrations' AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-    ), path AS (
-        SELECT nspname, place FROM unnest(current_schemas(false)) WITH ORDINALITY AS p (nspname, place)
-        WHERE left(nspname::text, 3) <> 'pg_' AND nspname <> 'information_schema'
-    )
-    SELECT current_setting('server_version_num')::int,
-        ARRAY(SELECT nspname::text FROM found WHERE is_on_path ORDER BY 1),
-        ARRAY(SELECT nspname::text FROM found WHERE NOT is_on_path ORDER BY 1),
-        (SELECT nspname::text FROM path ORDER BY place LIMIT 1),
-        current_setting('search_path'),
-        (SELECT source NOT IN ('default', 'configuration file', 'command line', 'environment variable', 'global')
-            FROM pg_catalog.pg_settings WHERE name = 'search_path')"""
-"""Where the tables are, or would be created, as in the Rust host. A search path that is set for the role, the database
-or the connection was chosen on purpose."""
+SQL = {name: text.encode() for name, text in read_statements("postgres").items()}
+"""The statements by their names, as the driver takes them."""
 
 Connection = psycopg.Connection[Any]
 
 
-def look(connection: Connection) -> tuple[str, list[schema.Migration]]:
-    """Finds the tables, in an open transaction. Returns each transaction's settings, and the missing migrations."""
-    found = connection.execute(_LOOK).fetchone()
+def begin(name: str, namespace: str) -> bytes:
+    """Returns a statement that begins a transaction on the tables of a schema."""
+    quoted = '"' + namespace.replace('"', '""') + '"'
+    return SQL[name].replace(b':"schema"', quoted.encode())
+
+
+def look_up(connection: Connection) -> tuple[str, list[schema.Migration]]:
+    """Returns the schema of the tables, and the migrations that they lack."""
+    connection.execute(SQL["begin_lookup"])
+    found = connection.execute(SQL["find_schema"]).fetchone()
+    connection.execute("ROLLBACK")
     assert found is not None, "the statement returns one row"
-    settings = _settings(found)
-    connection.execute(settings.encode())
-    has_tables = bool(found[1])
-    applied = connection.execute(rows.SELECT_APPLIED).fetchall() if has_tables else []
-    return settings, schema.missing(schema.migrations("postgres"), applied)
+    namespace = _namespace(*found)
+    applied = []
+    if found[0]:
+        connection.execute(begin("begin_read", namespace))
+        applied = connection.execute(SQL["read_migrations"]).fetchall()
+        connection.execute("ROLLBACK")
+    return namespace, schema.missing(schema.migrations("postgres"), applied)
 
 
-def _settings(found: tuple[Any, ...]) -> str:
-    """What each transaction sets for itself, so that settings of the role or the database change nothing."""
-    version = found[0]
-    settings = [
-        # The catalog is searched before it by itself; temporary tables, which come first otherwise, after it.
-        'SET LOCAL search_path = "{}", pg_temp'.format(_namespace(found).replace('"', '""')),
-        # What is promised must survive a crash of the server.
-        "SET LOCAL synchronous_commit = on",
-        "SET LOCAL bytea_output = hex",
-    ]
-    if version >= 170_000:
-        settings.append("SET LOCAL transaction_timeout = 0")
-    return "; ".join(settings)
+def _namespace(on_path: list[str], elsewhere: list[str], first: str | None, search_path: str, is_chosen: bool) -> str:
+    """Chooses the schema from the row of `find_schema`.
 
-
-def _namespace(found: tuple[Any, ...]) -> str:
-    """The schema of the tables, by the rules of `docs/operating.md`."""
-    _, on_path, elsewhere, first, search_path, is_chosen = found
+    The rules are in `docs/operating.md`.
+    """
     if len(on_path) == 1:
-        return str(on_path[0])
+        return on_path[0]
     hint = (
-        "set search_path to the one that is meant (ALTER ROLE … SET search_path = …, "
+        "set search_path to the schema that is meant (ALTER ROLE … SET search_path = …, "
         "or options=-csearch_path%3D… in the URL)"
     )
     if on_path:
@@ -87,22 +61,25 @@ def _namespace(found: tuple[Any, ...]) -> str:
     if elsewhere and not is_chosen:
         what = f"the tables are in the schema {' and in '.join(elsewhere)}"
         raise RefusedError(f"{what}, which is not on the search path of this role ({search_path}); {hint}")
-    return str(first)
+    return first
 
 
-def migrate(connection: Connection, settings: str) -> None:
+def migrate(connection: Connection, namespace: str) -> None:
     """Applies the migrations that are missing."""
     known = schema.migrations("postgres")
     try:
-        connection.execute("BEGIN")
-        connection.execute(f"{settings}; {_LOCK_SCHEMA}".encode())
-        connection.execute(_CREATE_MIGRATIONS)
-        # Looked up again: another process may have migrated since.
-        for migration in schema.missing(known, connection.execute(rows.SELECT_APPLIED).fetchall()):
+        connection.execute(begin("begin_migration", namespace))
+        # One process at a time migrates, and no flush runs meanwhile.
+        connection.execute(SQL["acquire_exclusive_cutover_lock"])
+        connection.execute(SQL["create_migrations_table"])
+        # Another process may have migrated since the lookup.
+        applied = connection.execute(SQL["read_migrations"]).fetchall()
+        for migration in schema.missing(known, applied):
             connection.execute(migration.sql.encode())
-            connection.execute(rows.INSERT_APPLIED, (migration.version, migration.name, migration.checksum))
-        connection.execute(rows.INSERT_KEY, (schema.random_key(),))
+            arguments = (migration.version, migration.name, migration.checksum)
+            connection.execute(SQL["record_migration"], arguments)
+        connection.execute(SQL["insert_hashing_key"], (schema.random_key(),))
         connection.execute("COMMIT")
     except psycopg.errors.InsufficientPrivilege as error:
-        what = "the database's schema is not up to date, and this role may not change it"
+        what = "the schema of the database is out of date, and this role may not change it"
         raise RefusedError(f"{what}; connect once as the owner of the database, then run roles.sql") from error

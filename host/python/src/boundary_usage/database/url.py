@@ -1,7 +1,7 @@
-"""Database URLs, by the rules of `docs/operating.md` ("Database URLs"), which are the same in every host. Pure.
+"""Parser of database URLs, by the rules in `docs/operating.md` ("Database URLs").
 
-A URL can contain a password, and a mistyped one anywhere. So no message here shows more of a PostgreSQL URL than the
-name of a parameter that is known.
+The rules are the same in every host. A URL may contain a password, and a mistyped URL may contain it anywhere. So
+messages show no part of a PostgreSQL URL except the names of known parameters.
 """
 
 from collections.abc import Mapping
@@ -19,19 +19,26 @@ CONNECT_SECONDS = 5
 CONNECT_SECONDS_MAX = 600
 
 _ONE_HOST = "name one host, or an address in front of all of them"
-_SERVICE = "write what the service says into the URL, or set PGHOST and the other variables"
+_SERVICE = "write the settings of the service into the URL, or set PGHOST and the other variables"
 
 _REFUSED = {
     "service": ("PGSERVICE", _SERVICE),
     "passfile": (None, "name the file in the environment variable PGPASSFILE"),
     "replication": (None, "usage is not written through a replication connection; leave it out"),
 }
-"""Parameters and variables of libpq that ask for what no host of this project does, and the alternative."""
+"""Parameters of libpq that no host supports.
+
+Each has its variable and the alternative.
+"""
 
 _ONLY = {
     "target_session_attrs": ("PGTARGETSESSIONATTRS", ("any", "read-write", "primary"), "usage is written to a primary"),
     "load_balance_hosts": ("PGLOADBALANCEHOSTS", ("disable",), "one host is used; leave it out"),
 }
+"""Parameters of libpq with a restricted value.
+
+Each has its variable, the supported values, and the reason.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class SqliteUrl:
 
 
 def sqlite(url: str) -> SqliteUrl:
-    """The file that a SQLite URL names."""
+    """Parses a SQLite URL."""
     rest = url.removeprefix("sqlite:")
     if rest.startswith("//"):
         rest = rest[2:]
@@ -68,16 +75,22 @@ def sqlite(url: str) -> SqliteUrl:
 
 
 def check_syntax(url: str) -> None:
-    """Refuses what other parsers would take for something else: an unencoded character in a password."""
+    """Refuses an unencoded character in a password.
+
+    Other parsers would read it differently.
+    """
     after_scheme = url.partition("//")[2]
     end = min((place for place in map(after_scheme.find, "/?#") if place >= 0), default=len(after_scheme))
     if "@" in after_scheme[end:].partition("?")[0]:
         encode = "percent-encode the characters `/ ? # @` in user and password (`/` is %2F)"
-        raise ConfigurationError(f"the PostgreSQL URL has an `@` behind its host; {encode}")
+        raise ConfigurationError(f"the PostgreSQL URL has an `@` after its host; {encode}")
 
 
-def settle(given: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    """The parameters of a connection: what the URL says, and what it leaves open. An empty one counts as not set."""
+def resolve(given: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """Completes the parameters of a URL with the environment and the defaults.
+
+    An empty parameter counts as not set.
+    """
     parameters = {name: str(value) for name, value in given.items() if value not in (None, "")}
 
     def setting(name: str, variable: str | None) -> str | None:
@@ -91,11 +104,13 @@ def settle(given: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str
         if setting(name, variable):
             refuse(name, variable, reason)
     if environment.get("PGSERVICE") == "":
-        raise ConfigurationError("the variable PGSERVICE is set and empty, which libpq takes for a name; unset it")
+        raise ConfigurationError(
+            "the variable PGSERVICE is empty, which libpq reads as the name of a service; unset it"
+        )
     for name, (variable, allowed, reason) in _ONLY.items():
         value = setting(name, variable)
         if value and value not in allowed:
-            refuse(name, variable, f"{reason}; known are {', '.join(allowed)}")
+            refuse(name, variable, f"{reason}; supported values: {', '.join(allowed)}")
     for name, variable in (("host", "PGHOST"), ("hostaddr", "PGHOSTADDR"), ("port", "PGPORT")):
         if "," in (setting(name, variable) or ""):
             refuse(name, variable, _ONE_HOST)
@@ -109,10 +124,10 @@ def settle(given: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str
     if not environment.get("PGAPPNAME"):
         parameters.setdefault("application_name", "boundary-usage")
     parameters["client_encoding"] = "UTF8"
-    # The address that is connected to decides, wherever it was set.
+    # A host address overrides a host name.
     host = setting("hostaddr", "PGHOSTADDR") or setting("host", "PGHOST")
     if host is not None and not _is_this_machine(host) and not setting("sslmode", "PGSSLMODE"):
-        # A remote host is verified unless something else is asked for, as in the Rust host.
+        # By default, the certificate of a remote host is verified.
         parameters["sslmode"] = "verify-full"
         if not setting("sslrootcert", "PGSSLROOTCERT"):
             parameters["sslrootcert"] = "system"
@@ -120,7 +135,7 @@ def settle(given: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str
 
 
 def address(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> str:
-    """Where a connection goes to, for messages."""
+    """Returns the address of the server, for messages."""
     host = (
         parameters.get("host")
         or environment.get("PGHOST")
@@ -132,14 +147,14 @@ def address(parameters: Mapping[str, Any], environment: Mapping[str, str]) -> st
 
 
 def invalid(reason: str) -> ConfigurationError:
-    """A PostgreSQL URL that cannot be used."""
+    """Returns the error of an invalid PostgreSQL URL."""
     return ConfigurationError(
         f"the PostgreSQL URL is not valid: {reason}; expected `postgres://USER:PASSWORD@HOST:PORT/DATABASE`"
     )
 
 
 def _is_this_machine(host: str) -> bool:
-    # A path is the directory of a socket, and an `@` begins the name of an abstract one.
+    # A path is the directory of a Unix socket, and an `@` starts the name of an abstract socket.
     if host.startswith(("/", "@")) or host.lower() == "localhost":
         return True
     try:

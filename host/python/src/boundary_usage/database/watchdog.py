@@ -1,6 +1,7 @@
-"""Time limits for calls that cannot be given one: one thread for each database, started when connecting.
+"""Time limits for calls that have none, enforced by one thread for each database.
 
-A thread for each transaction could not be started where threads are limited, or while the interpreter shuts down.
+The thread starts when the database is connected. A thread for each transaction might fail to start: the system may
+limit threads, and the interpreter starts none while it shuts down.
 """
 
 import heapq
@@ -15,7 +16,7 @@ _log = logging.getLogger("boundary_usage")
 
 
 class Watchdog:
-    """Runs actions when their time is over, unless they are called off before."""
+    """Runs actions after a delay unless they are cancelled."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -26,7 +27,7 @@ class Watchdog:
         threading.Thread(target=self._run, name="boundary-usage-watchdog", daemon=True).start()
 
     def after(self, seconds: float, action: Callable[[], None]) -> int:
-        """Runs an action after this time; returns the number to call it off by."""
+        """Schedules an action; returns the number for `cancel`."""
         with self._changed:
             number = next(self._numbers)
             self._actions[number] = action
@@ -34,8 +35,8 @@ class Watchdog:
             self._changed.notify()
         return number
 
-    def call_off(self, number: int) -> None:
-        """Does not run the action any more. When this returns, it does not run either."""
+    def cancel(self, number: int) -> None:
+        """Cancels an action. It is not running when this returns."""
         with self._changed:
             self._actions.pop(number, None)
 
@@ -46,7 +47,7 @@ class Watchdog:
         try:
             yield
         finally:
-            self.call_off(number)
+            self.cancel(number)
 
     def close(self) -> None:
         """Ends the thread."""
@@ -64,6 +65,6 @@ class Watchdog:
                         try:
                             action()
                         except Exception:
-                            _log.exception("ending a call whose time is over failed unexpectedly")
-                # What was called off stays in the queue until its time, which is short.
+                            _log.exception("the action of a time limit failed unexpectedly")
+                # A cancelled entry stays in the queue until its time, which is short.
                 self._changed.wait(self._due[0][0] - now if self._due else None)
