@@ -8,7 +8,7 @@
 
 import { BoundaryUsageError } from "./errors.ts";
 import { RETAINED_MAX, Sketch } from "./sketch.ts";
-import { type Activity, type Halves, type Stored, sum, type Uniques, type UniqueSet, type Update } from "./usage.ts";
+import { type Activity, type Halves, type StoredUsage, sum, type Uniques, type UniqueSet, type Update } from "./usage.ts";
 
 /** Activity of some time, in the words of the contract. */
 export interface Snapshot {
@@ -143,7 +143,7 @@ export class Account {
   }
 
   /** What the running flush has to write, given what is stored; none if the stored sketches are damaged. */
-  update({ uniques }: Stored): Update | undefined {
+  update({ uniques }: StoredUsage): Update | undefined {
     const flight = this.#flight ?? new Recording();
     const { allowed, denied } = flight;
     const write = { flush: this.#number, allowed, denied };

@@ -7,7 +7,7 @@
 import type { Account } from "./account.ts";
 import type { Database, Transaction } from "./database/index.ts";
 import { BoundaryUsageError, isAnswer } from "./errors.ts";
-import { REQUESTS_MAX, type Stored, type UniqueSet, type Update } from "./usage.ts";
+import { REQUESTS_MAX, type StoredUsage, type UniqueSet, type Update } from "./usage.ts";
 
 /** The longest sketch of the contract, in bytes. */
 const SKETCH_BYTES_MAX = 131_096;
@@ -23,7 +23,7 @@ export class Capabilities {
   #transaction: Transaction | undefined;
   #ending: Promise<void> = Promise.resolve();
   #granted = new Set<string>();
-  #stored: Stored | undefined;
+  #stored: StoredUsage | undefined;
   #commitSent = false;
   #isCommitted = false;
   #breach: string | undefined;
@@ -113,7 +113,7 @@ export class Capabilities {
   }
 
   /** Reads what is stored of the replica. */
-  async read(): Promise<Stored> {
+  async read(): Promise<StoredUsage> {
     const transaction = this.#open();
     if (!this.#granted.has("replica")) {
       throw refused("to read needs the replica's lock");
@@ -197,7 +197,7 @@ function refused(message: string): BoundaryUsageError {
 }
 
 /** What a database returns must fit the contract: a value that does not would break the component. */
-function checkStored({ lastFlush, uniques }: Stored): Stored {
+function checkStored({ lastFlush, uniques }: StoredUsage): StoredUsage {
   const isCount = (count: unknown) => typeof count === "bigint" && count >= 0n && count <= REQUESTS_MAX;
   const sets = uniques === undefined ? [] : [uniques.workspaces, uniques.users];
   const isSet = ({ count, sketch }: UniqueSet) => {

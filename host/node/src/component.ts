@@ -13,7 +13,7 @@ import type { Account, LeftOver } from "./account.ts";
 import { Capabilities } from "./capabilities.ts";
 import type { Database } from "./database/index.ts";
 import { BoundaryUsageError, type ErrorKind, isAnswer, isAnswerKind, messageOf, printable } from "./errors.ts";
-import { type Activity, type Flushed, type Halves, halves, hyphenated, type Stored, type Update } from "./usage.ts";
+import { type Activity, type Flushed, type Halves, halves, hyphenated, type StoredUsage, type Update } from "./usage.ts";
 
 const modules = new Map<string, Promise<WebAssembly.Module>>();
 
@@ -142,7 +142,7 @@ function imports(capabilities: Capabilities, key: Uint8Array, leftOver: LeftOver
     static commit(_transaction: Transaction): Promise<void> {
       return answering(capabilities.commit(), "commit-unknown");
     }
-    read(): Promise<Stored> {
+    read(): Promise<StoredUsage> {
       return answering(capabilities.read());
     }
     upsert(update: Update): Promise<boolean> {

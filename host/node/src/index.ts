@@ -10,4 +10,4 @@
 export { connect, type Database, type Transaction } from "./database/index.ts";
 export { BoundaryUsageError, type ErrorKind } from "./errors.ts";
 export { Tracker, type TrackerOptions } from "./tracker.ts";
-export type { Flushed, Stored, Uniques, UniqueSet, UniquesUpdate, Update } from "./usage.ts";
+export type { Flushed, StoredUsage, Uniques, UniqueSet, UniquesUpdate, Update } from "./usage.ts";

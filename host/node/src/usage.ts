@@ -20,7 +20,7 @@ export interface Uniques {
 }
 
 /** What the database holds of a replica: its last flush (0: none), and the open period's ids if it flushed in it. */
-export interface Stored {
+export interface StoredUsage {
   lastFlush: bigint;
   uniques?: Uniques;
 }

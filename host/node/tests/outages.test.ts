@@ -33,7 +33,7 @@ test("D6: a SQLite file that is locked beyond the limit fails the flush, and blo
   const turning = setInterval(() => (turns += 1), 10);
   await assert.rejects(() => tracker.flush(), {
     kind: "conflict",
-    message: /usage\.db.*another transaction has the file/,
+    message: /usage\.db.*another transaction holds the file/,
   });
   clearInterval(turning);
   assert.ok(turns > 50, `${turns}`);

@@ -6,8 +6,12 @@ import test from "node:test";
 import { type BoundaryUsageError, connect, Tracker } from "boundary-usage";
 import pg from "pg";
 
+import { typeParser } from "../src/database/postgres_types.ts";
 import { newPostgres, Program, sql } from "./equipment.ts";
 import { numbered, uuid } from "./scenario.ts";
+
+/** The number of the type `text[]`. */
+const TEXT_ARRAY = 1009;
 
 const BY_HAND = { flushInterval: Number.POSITIVE_INFINITY };
 
@@ -107,7 +111,7 @@ test("another database behind the same address is refused", async () => {
     "SELECT encode(hashing_key, 'hex') AS hashing_key FROM boundary_usage_deployment",
   );
   await sql(url, "UPDATE boundary_usage_deployment SET hashing_key = decode(md5('another'), 'hex')");
-  await assert.rejects(() => tracker.flush(), { kind: "refused", message: /hashing key differs/ });
+  await assert.rejects(() => tracker.flush(), { kind: "refused", message: /another hashing key/ });
   await sql(url, `UPDATE boundary_usage_deployment SET hashing_key = decode('${key}', 'hex')`);
   await tracker.shutdown();
   assert.deepEqual(await new Program(url).totals(), [1, 1, 1, 0]);
@@ -134,7 +138,7 @@ test("tables that another role would not find are named, and no second set is ma
   await sql(url, 'CREATE TABLE other.boundary_usage_migrations AS TABLE "Owner\'s".boundary_usage_migrations');
   await assert.rejects(() => connect(pathTo('other,"Owner\'s"')), {
     kind: "configuration",
-    message: /other and .*more than once/,
+    message: /several sets of tables, in the schemas "Owner's" and "other"/,
   });
   tracker.track(uuid("w2"), uuid("u1"), 1, 0);
   assert.deepEqual(await tracker.shutdown(), { outcome: "written", flush: 2n, newPeriod: false });
@@ -143,7 +147,7 @@ test("tables that another role would not find are named, and no second set is ma
 
 test("a search path without a schema is refused where tables are missing", async () => {
   const url = await newPostgres();
-  const message = /search path of the role names no schema/;
+  const message = /no schema on the search path \(missing\) can hold the tables/;
   await assert.rejects(() => connect(`${url}?options=-csearch_path%3Dmissing`), { kind: "configuration", message });
 });
 
@@ -152,8 +156,18 @@ test("a role that may not create tables is refused in plain words", async () => 
   const role = `reader_${process.pid}`;
   await sql(url, `CREATE ROLE ${role} LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC`);
   const as = url.replace("postgres@", `${role}@`);
-  await assert.rejects(() => connect(as), { kind: "refused", message: /permission denied for schema public/ });
+  await assert.rejects(() => connect(as), { kind: "refused", message: /out of date.*permission denied for schema public/ });
   await sql(url, `DROP ROLE ${role}`);
+});
+
+test("arrays of texts are parsed as the server writes them", async () => {
+  const texts = ["public", "Owner's", 'a "b"', "c,d", "e\\f", "{g}", "", " h ", "NULL"];
+  const [{ written }] = await sql(
+    await newPostgres(),
+    `SELECT ARRAY[${texts.map((text) => `'${text.replaceAll("'", "''")}'`)}]::text AS written`,
+  );
+  assert.deepEqual(typeParser(TEXT_ARRAY)(written), texts);
+  assert.deepEqual(typeParser(TEXT_ARRAY)("{}"), []);
 });
 
 // The last one: the driver keeps these for the whole process.

@@ -12,7 +12,7 @@ import { promisify } from "node:util";
 
 import { type BoundaryUsageError, connect, Tracker } from "boundary-usage";
 
-import { type Target, targetOf } from "../src/database/postgres_url.ts";
+import { type Target, parsePostgresUrl } from "../src/database/postgres_url.ts";
 import { CuttingProxy, newFolder, newPostgres, Program } from "./equipment.ts";
 import { uuid } from "./scenario.ts";
 
@@ -43,7 +43,7 @@ const meanings: [string, Record<string, string>, Partial<Target>][] = [
 ];
 for (const [url, environment, meaning] of meanings) {
   test(`${url} with ${JSON.stringify(environment)} means what libpq means`, () => {
-    assert.partialDeepStrictEqual(targetOf(url, environment), meaning);
+    assert.partialDeepStrictEqual(parsePostgresUrl(url, environment), meaning);
   });
 }
 
@@ -57,9 +57,9 @@ test("a process whose user has no name must be told one", async () => {
   const node = join(folder, "node");
   await copyFile(process.execPath, node);
   const program = `
-    const { targetOf } = await import("${pathToFileURL(join(folder, "database", "postgres_url.js")).href}");
-    try { targetOf("postgres://h/d", {}) } catch ({ kind, message }) { console.log(kind, message) }
-    console.log(targetOf("postgres://u@h/d", {}).user);`;
+    const { parsePostgresUrl } = await import("${pathToFileURL(join(folder, "database", "postgres_url.js")).href}");
+    try { parsePostgresUrl("postgres://h/d", {}) } catch ({ kind, message }) { console.log(kind, message) }
+    console.log(parsePostgresUrl("postgres://u@h/d", {}).user);`;
   const options = { cwd: "/", uid: 54_321, gid: 54_321 };
   const { stdout } = await promisify(execFile)(node, ["--input-type=module", "--eval", program], options);
   assert.match(stdout, /^configuration .*names no user.*add USER@.*\nu\n$/);
@@ -69,7 +69,7 @@ test("encryption follows the host that is connected to", async () => {
   const ca = join(await newFolder(), "ca.crt");
   await writeFile(ca, "certificate");
   const [plain, unverified] = [[false], { rejectUnauthorized: false }];
-  const tls = (url: string, environment = {}) => targetOf(url, environment).tls as unknown;
+  const tls = (url: string, environment = {}) => parsePostgresUrl(url, environment).tls as unknown;
   const named = { servername: "db.example.com" };
   for (const remote of ["postgres://db.example.com/d", "postgres://localhost/d?host=db.example.com"]) {
     assert.deepEqual(tls(remote), [named], remote);
@@ -134,7 +134,7 @@ for (const [url, environment, message] of refusals) {
     const isRefused = (error: BoundaryUsageError) => {
       return error.kind === "configuration" && message.test(error.message) && !error.message.includes("hunter2");
     };
-    assert.throws(() => targetOf(url, environment), isRefused);
+    assert.throws(() => parsePostgresUrl(url, environment), isRefused);
   });
 }
 

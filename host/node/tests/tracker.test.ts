@@ -1,6 +1,7 @@
 /** What `track`, `flush` and `shutdown` promise while they run beside each other. */
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import test from "node:test";
 
 import { BoundaryUsageError, connect, type Database, Tracker, type Update } from "boundary-usage";
@@ -8,7 +9,6 @@ import pg from "pg";
 
 import { Account } from "../src/account.ts";
 import { Capabilities } from "../src/capabilities.ts";
-import { lockKey } from "../src/database/postgres.ts";
 import { Schedule } from "../src/schedule.ts";
 import { Sketch } from "../src/sketch.ts";
 import { type Activity, halves } from "../src/usage.ts";
@@ -17,6 +17,9 @@ import { Faults } from "./faults.ts";
 import { numbered, uuid } from "./scenario.ts";
 
 const NEVER = Number.POSITIVE_INFINITY;
+
+/** The statements of the Rust host. */
+const STATEMENTS = new URL("../../boundary-usage/sql/postgres/", import.meta.url);
 
 async function started(url: string, options = {}) {
   const faults = new Faults(await connect(url));
@@ -323,13 +326,14 @@ test("a sketch reads back as it was written, and damage is noticed", () => {
 });
 
 test("D6: locks of others hold a flush up, and a limit ends that", async () => {
-  const holdUp = async (lock: string, message: RegExp) => {
+  const holdUp = async (statement: string, values: string[], message: RegExp) => {
     const url = await newPostgres();
     const { faults, tracker } = await started(url);
     tracker.track(uuid("w1"), uuid("u1"), 1, 1);
     const other = new pg.Client(url);
     await other.connect();
-    await other.query(`BEGIN; SELECT pg_advisory_xact_lock(${lock})`);
+    await other.query("BEGIN");
+    await other.query(readFileSync(new URL(`${statement}.sql`, STATEMENTS), "utf8"), values);
     await assert.rejects(() => tracker.flush(), { kind: "conflict", message });
     await other.end();
     assert.deepEqual(await tracker.flush(), { outcome: "written", flush: 1n, newPeriod: true });
@@ -337,7 +341,10 @@ test("D6: locks of others hold a flush up, and a limit ends that", async () => {
     await faults.close();
   };
   // At once, because the limit is 5 s.
-  await Promise.all([holdUp("9", /cutover lock/), holdUp(`9, ${lockKey(uuid("r1"))}`, /another flush of replica/)]);
+  await Promise.all([
+    holdUp("acquire_exclusive_cutover_lock", [], /cutover lock/),
+    holdUp("acquire_replica_lock", [uuid("r1")], /another flush of replica/),
+  ]);
 });
 
 test("connections that died while idle are replaced", async () => {

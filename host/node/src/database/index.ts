@@ -1,47 +1,52 @@
 /**
- * The database, in the words of the domain. The SQL is in this folder and nowhere else.
+ * The database as a flush uses it.
  *
- * Both keep to the schema and to the locks of the Rust host, so that replicas of either can share a database.
- * Collections are not here: they need authority that a proxy does not have.
+ * Both kinds of database use the schema, the statements and the locks of the Rust host, so replicas of all hosts can
+ * share a database. Collections are not here, because they need authority that a proxy does not have.
  */
 
 import { BoundaryUsageError } from "../errors.ts";
-import type { Stored, Update } from "../usage.ts";
+import type { StoredUsage, Update } from "../usage.ts";
 
-/** An open transaction. After an error it can only be rolled back. Replicas are UUIDs. */
+/** An open transaction. After an error it can only be rolled back. Replica ids are UUIDs. */
 export interface Transaction {
-  /** Waits until no collection runs, and keeps the next one from starting. */
+  /** Waits until no collection runs. None can start until the transaction ends. */
   acquireCutover(): Promise<void>;
   /** Waits until no other flush of this replica runs. */
   acquireReplica(replica: string): Promise<void>;
-  /** What is stored of a replica. */
-  read(replica: string): Promise<Stored>;
+  /** Reads the stored usage of a replica. */
+  read(replica: string): Promise<StoredUsage>;
   /**
-   * Inserts or updates the replica's row, as the update says, and records the flush as its last. The error `conflict`,
-   * and nothing written, when the flush is not newer than the last one, or when a row to insert is there already, or
-   * one to update is not.
+   * Inserts or updates the replica's row, and records the flush as its last one.
+   *
+   * Throws `conflict` and writes nothing if the flush is not newer than the last one, if a row to insert exists, or if
+   * a row to update is missing.
    */
   upsert(replica: string, update: Update): Promise<void>;
-  /** Commits. The error `commit-unknown` when no reply came; after any other error nothing is applied. */
+  /**
+   * Commits.
+   *
+   * Throws `commit-unknown` if no reply arrived. Every other error means that nothing was applied.
+   */
   commit(): Promise<void>;
   /** Rolls back; never fails. */
   rollback(): Promise<void>;
 }
 
-/** A database that holds usage. */
+/** A database that stores usage. */
 export interface Database {
-  /** The 16 bytes under which ids are hashed. */
+  /** Reads the 16 bytes of the key of the id hashes. */
   hashingKey(): Promise<Uint8Array>;
-  /** Opens a transaction for a flush. */
+  /** Begins a transaction for a flush. */
   begin(): Promise<Transaction>;
   /** Closes all connections. */
   close(): Promise<void>;
 }
 
 /**
- * Connects to a database by its URL, and brings its schema up to date.
+ * Connects to a database by its URL, and creates or updates its tables.
  *
- * `sqlite:PATH` is a file, created when missing, which several processes of one machine can share;
+ * `sqlite:PATH` names a file that several processes of one machine can share. It is created if it is missing.
  * `postgres://USER:PASSWORD@HOST:PORT/DATABASE` is for several replicas, and needs the package `pg`.
  */
 export async function connect(url: string): Promise<Database> {
@@ -53,8 +58,8 @@ export async function connect(url: string): Promise<Database> {
       return (await import("./postgres.ts")).Postgres.connect(url);
     default: {
       const expected = "expected `sqlite:PATH` or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`";
-      // Not shown: anything else could be a password.
-      throw new BoundaryUsageError("configuration", `the database URL names no kind of database; ${expected}`);
+      // The text may be a password, so the message does not contain it.
+      throw new BoundaryUsageError("configuration", `the database URL names no supported kind of database; ${expected}`);
     }
   }
 }

@@ -1,18 +1,22 @@
 /**
- * The errors of PostgreSQL and of its driver, in the kinds of this package.
+ * Converts errors of PostgreSQL and of its driver.
  */
 
 import { BoundaryUsageError, messageOf } from "../errors.ts";
 
-/** The code and severity of a server's reply; empty if the error is the driver's. */
+/** Returns the code and severity of an error reply. Both are empty if the error comes from the driver. */
 export function replyOf(error: unknown): { code: string; severity: string } {
   const { code, severity } = (error ?? {}) as { code?: unknown; severity?: unknown };
   const isReply = typeof code === "string" && typeof severity === "string";
   return isReply ? { code, severity } : { code: "", severity: "" };
 }
 
-/** The error of a statement: nothing is applied. Classes are those of the manual's appendix of error codes. */
-export function failure(action: string, error: unknown): BoundaryUsageError {
+/**
+ * Converts the error of a statement that applied nothing.
+ *
+ * The codes are in the appendix "PostgreSQL Error Codes" of the manual.
+ */
+export function classify(action: string, error: unknown): BoundaryUsageError {
   if (error instanceof BoundaryUsageError) {
     return error;
   }
@@ -20,34 +24,37 @@ export function failure(action: string, error: unknown): BoundaryUsageError {
   const what = `${action} failed: ${messageOf(error)}`;
   const cause = { cause: error };
   if (["55P03", "40P01", "40001"].includes(code)) {
-    return new BoundaryUsageError("conflict", `${what}: another transaction was in the way; it is tried again`, cause);
+    const message = `${what}; another transaction interfered, and the next flush tries again`;
+    return new BoundaryUsageError("conflict", message, cause);
   }
   if (code === "42501") {
     return new BoundaryUsageError("refused", `${what}; grant the role boundary_usage_replica`, cause);
   }
-  // A statement's time limit, a standby, a session ended because it was idle: these pass.
-  const passes = ["57014", "25006", "25P03", "25P04"].includes(code);
-  const isRefusal = !passes && /^(22|23|25|42)/.test(code);
+  // A statement's time limit, a standby, and a session that was idle for too long are temporary.
+  const isTemporary = ["57014", "25006", "25P03", "25P04"].includes(code);
+  const isRefusal = !isTemporary && /^(22|23|25|42)/.test(code);
   return new BoundaryUsageError(isRefusal ? "refused" : "unavailable", isRefusal ? `${what} (${code})` : what, cause);
 }
 
-/** What to do about errors of a connection attempt, by their code. */
+const UNTRUSTED = "; set sslrootcert to the file of the authority that issued the certificate";
+
+/** What to do about a failed connection attempt, by the code of its error. */
 const HINTS: Record<string, string> = {
   "28000": "; see pg_hba.conf of the server",
   "28P01": "; correct the password in the URL, in PGPASSWORD or in the password file",
   "3D000": "; create the database, or correct its name in the URL",
-  CERT_HAS_EXPIRED: "; the server needs a new certificate",
-  DEPTH_ZERO_SELF_SIGNED_CERT: "; name the file of the authority that issued the certificate with sslrootcert",
-  ERR_TLS_CERT_ALTNAME_INVALID: "; connect under a name that the certificate holds",
-  SELF_SIGNED_CERT_IN_CHAIN: "; name the file of the authority that issued the certificate with sslrootcert",
-  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "; name the file of the authority that issued the certificate with sslrootcert",
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: "; name the file of the authority that issued the certificate with sslrootcert",
+  CERT_HAS_EXPIRED: "; renew the certificate of the server",
+  DEPTH_ZERO_SELF_SIGNED_CERT: UNTRUSTED,
+  ERR_TLS_CERT_ALTNAME_INVALID: "; connect with a host name that the certificate contains",
+  SELF_SIGNED_CERT_IN_CHAIN: UNTRUSTED,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: UNTRUSTED,
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: UNTRUSTED,
 };
 
-/** What the driver reports if the server has no TLS. */
+/** The driver's message for a server without TLS. */
 const NO_TLS = /does not support SSL/;
 
-/** The error of a connection that could not be opened. It names the address that was tried. */
+/** Returns the error of a failed connection attempt. Its message contains the address. */
 export function cannotConnect(address: string, error: unknown): BoundaryUsageError {
   const reason = messageOf(error);
   const noTls = "; turn TLS on in the server (`ssl = on`), or use sslmode=disable if the network is trusted";
@@ -57,9 +64,7 @@ export function cannotConnect(address: string, error: unknown): BoundaryUsageErr
   return new BoundaryUsageError("unavailable", message, { cause: error });
 }
 
-/**
- * Whether another kind of encryption may succeed: the server has no TLS, or its rules refuse a connection of this kind.
- */
+/** Whether another kind of encryption may succeed: the server lacks TLS, or its rules refuse this kind of connection. */
 export function needsOtherEncryption(error: unknown): boolean {
   const cause = error instanceof BoundaryUsageError ? error.cause : error;
   return NO_TLS.test(messageOf(cause)) || replyOf(cause).code === "28000";

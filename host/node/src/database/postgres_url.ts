@@ -1,17 +1,18 @@
 /**
- * PostgreSQL URLs, and the environment variables of libpq that fill in what a URL leaves open.
+ * The parser of PostgreSQL URLs, by the rules in `docs/operating.md` ("Database URLs").
  *
- * A setting that this host cannot keep is refused with the reason. The driver gets every value from here: its own
- * reading of URLs and of the environment differs from libpq's. A mistyped URL can hold a password anywhere, so no
- * message quotes one.
+ * Environment variables of libpq complete the URL. Settings that this package does not support are refused with the
+ * reason. The driver gets every value from here, because its own reading of URLs and of the environment differs from
+ * libpq's. A mistyped URL may contain a password anywhere, so no message quotes a part of it.
  */
 
-import { existsSync, readFileSync } from "node:fs";
-import { isIP, isIPv4 } from "node:net";
+import { existsSync } from "node:fs";
+import { isIP } from "node:net";
 import { userInfo } from "node:os";
 import type { ConnectionOptions } from "node:tls";
 
 import { BoundaryUsageError } from "../errors.ts";
+import { encryptionOf, invalidUrl, type Settings } from "./postgres_tls.ts";
 
 /** Where and how to connect. */
 export interface Target {
@@ -23,17 +24,15 @@ export interface Target {
   database: string;
   applicationName: string;
   options: string | undefined;
-  /** The time limit for connecting, in milliseconds, if one is set. */
+  /** The time limit for connecting in milliseconds, if the URL or the environment sets one. */
   connectLimit: number | undefined;
-  /** The kinds of encryption to try in turn; `false` is none. */
+  /** The kinds of encryption to try, in order; `false` is none. */
   tls: readonly (ConnectionOptions | false)[];
   /** The address, for messages. */
   address: string;
 }
 
-type Environment = Record<string, string | undefined>;
-
-/** The parameters of a URL, with the environment variable that holds when the URL says nothing. */
+/** The parameters of a URL. Each has the environment variable that replaces a missing value. */
 const PARAMETERS: Record<string, string> = {
   application_name: "PGAPPNAME",
   channel_binding: "PGCHANNELBINDING",
@@ -54,7 +53,7 @@ const PARAMETERS: Record<string, string> = {
   user: "PGUSER",
 };
 
-/** Other names of parameters, which the Rust host knows too. */
+/** Other names of parameters that the Rust host accepts, too. */
 const ALIASES: Record<string, string> = {
   "ssl-cert": "sslcert",
   "ssl-key": "sslkey",
@@ -62,16 +61,16 @@ const ALIASES: Record<string, string> = {
   "ssl-root-cert": "sslrootcert",
 };
 
-/** The values that a setting may have, where this host keeps no other, and what to do instead. */
-const KEPT: Record<string, [values: string[], instead: string]> = {
-  channel_binding: [["disable", "prefer"], "this driver cannot demand it; use sslmode=verify-full"],
-  gssencmode: [["disable", "prefer"], "this driver has no GSSAPI encryption; use sslmode=verify-full"],
+/** Parameters with a restricted value. Each has the supported values and the alternative to the others. */
+const RESTRICTED: Record<string, [values: string[], alternative: string]> = {
+  channel_binding: [["disable", "prefer"], "the driver cannot require it; use sslmode=verify-full"],
+  gssencmode: [["disable", "prefer"], "the driver has no GSSAPI encryption; use sslmode=verify-full"],
   service: [[], "service files are not read; write host, port, user and database into the URL"],
   target_session_attrs: [["any", "read-write", "primary"], "flushes write, so name the primary server"],
 };
 
-/** What libpq knows and this host does not do at all, with the environment variables that ask for it. */
-const UNSUPPORTED: Record<string, [variable: string | undefined, instead: string]> = {
+/** Parameters of libpq that this package does not support. Each has its variable and the alternative. */
+const UNSUPPORTED: Record<string, [variable: string | undefined, alternative: string]> = {
   client_encoding: [undefined, "it is always UTF-8; leave it out"],
   fallback_application_name: [undefined, "use application_name"],
   gssdelegation: [undefined, "there is no GSSAPI authentication; leave it out"],
@@ -84,7 +83,7 @@ const UNSUPPORTED: Record<string, [variable: string | undefined, instead: string
   load_balance_hosts: ["PGLOADBALANCEHOSTS", "name one host"],
   passfile: [undefined, "set PGPASSFILE in the environment"],
   replication: [undefined, "leave it out"],
-  require_auth: ["PGREQUIREAUTH", "this driver cannot demand it; use sslmode=verify-full"],
+  require_auth: ["PGREQUIREAUTH", "the driver cannot require it; use sslmode=verify-full"],
   requirepeer: ["PGREQUIREPEER", "protect the directory of the socket"],
   ssl_max_protocol_version: ["PGSSLMAXPROTOCOLVERSION", "set it in the server"],
   ssl_min_protocol_version: ["PGSSLMINPROTOCOLVERSION", "set ssl_min_protocol_version in the server"],
@@ -97,37 +96,19 @@ const UNSUPPORTED: Record<string, [variable: string | undefined, instead: string
   tcp_user_timeout: [undefined, "every reply has a time limit; leave it out"],
 };
 
-const MODES = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
-
-/** Where a server's socket is looked for when no host is named. */
+/** Where the socket of a server may be, if the URL names no host. */
 const SOCKET_DIRECTORIES = ["/run/postgresql", "/var/run/postgresql", "/tmp"];
 
-/** Reads a PostgreSQL URL. */
-export function targetOf(url: string, environment: Environment = process.env): Target {
-  const settings = parse(url);
-  for (const [name, variable] of Object.entries(PARAMETERS)) {
-    // An empty value is as good as none.
-    settings[name] = settings[name] || environment[variable];
-    const [values, instead] = KEPT[name] ?? [];
-    const value = settings[name];
-    if (value && values && !values.includes(value)) {
-      throw unsupported(`this ${name} (or ${variable})`, instead);
-    }
-  }
-  for (const [variable, instead] of Object.values(UNSUPPORTED)) {
-    if (variable !== undefined && environment[variable]) {
-      throw unsupported(`the environment variable ${variable}`, instead);
-    }
-  }
-  const port = portOf(settings["port"]);
+/** Parses a PostgreSQL URL, and completes it with the environment and the defaults. */
+export function parsePostgresUrl(url: string, environment: Settings = process.env): Target {
+  const settings = completed(settingsIn(url), environment);
+  const port = parsePort(settings["port"]);
   const name = settings["host"] || settings["hostaddr"] || defaultHost(port);
   if ((settings["host"] ?? "").includes(",") || (settings["hostaddr"] ?? "").includes(",")) {
-    throw wrong(
-      "it names several hosts, and this host connects to one; name the primary server, or a proxy in front of both",
-    );
+    throw severalHosts();
   }
   if (settings["hostaddr"] && isIP(settings["hostaddr"]) === 0) {
-    throw wrong("hostaddr (PGHOSTADDR) is not an IP address; write a name as host");
+    throw invalidUrl("hostaddr (PGHOSTADDR) is not an IP address; write a name as host");
   }
   const host = settings["hostaddr"] || name;
   const user = settings["user"] || operatingSystemUser();
@@ -139,84 +120,93 @@ export function targetOf(url: string, environment: Environment = process.env): T
     database: settings["dbname"] || user,
     applicationName: settings["application_name"] || "boundary-usage",
     options: settings["options"] || undefined,
-    connectLimit: connectLimit(settings["connect_timeout"]),
-    tls: encryption(host, name, settings),
-    address: host.startsWith("/")
-      ? `${host}/.s.PGSQL.${port}`
-      : host.includes(":")
-        ? `[${host}]:${port}`
-        : `${host}:${port}`,
+    connectLimit: parseConnectLimit(settings["connect_timeout"]),
+    tls: encryptionOf(host, name, settings),
+    address: addressOf(host, port),
   };
 }
 
-/** What stands in the URL. */
-function parse(url: string): Environment {
+/** Returns the settings in a URL. */
+function settingsIn(url: string): Settings {
   const [, authority = "", path = "", query = ""] = /^[a-z]+:\/\/([^/?#]*)(?:\/([^?]*))?(?:\?(.*))?$/s.exec(url) ?? [];
   if (!/^[a-z]+:\/\//.test(url)) {
-    throw wrong("`//` is missing behind its scheme");
+    throw invalidUrl("`//` is missing after its scheme");
   }
-  // A raw `/`, `?`, `#` or `@` in a password ends the host too early.
+  // An unencoded `/`, `?`, `#` or `@` in a password ends the host too early.
   if (url.includes("#") || url.replace(/^[a-z]+:\/\/[^/?#]*/, "").includes("@")) {
-    throw wrong("percent-encode the characters `/ ? # @` in user, password and other values (`/` is %2F, `@` is %40)");
+    const characters = "percent-encode the characters `/ ? # @` in user, password and other values";
+    throw invalidUrl(`${characters} (\`/\` is %2F, \`@\` is %40)`);
   }
-  const settings: Environment = {};
+  const settings: Settings = {};
   const at = authority.lastIndexOf("@");
   const [, user = "", password = ""] = /^([^:]*):?(.*)$/s.exec(authority.slice(0, Math.max(at, 0))) ?? [];
   const hosts = authority.slice(at + 1);
-  const [, bracketed, plain, port] = /^(?:\[([^\]]*)\]|([^:]*))(?::(.*))?$/s.exec(hosts) ?? [
-    undefined,
-    undefined,
-    hosts,
-  ];
   if (hosts.includes(",")) {
-    throw wrong(
-      "it names several hosts, and this host connects to one; name the primary server, or a proxy in front of both",
-    );
+    throw severalHosts();
   }
-  const given = { user, password, host: bracketed ?? plain, port, dbname: path };
-  for (const [name, value] of Object.entries(given)) {
-    settings[name] = decoded(value ?? "");
+  const [, bracketed, plain, port] = /^(?:\[([^\]]*)\]|([^:]*))(?::(.*))?$/s.exec(hosts) ?? [, , hosts];
+  for (const [name, value] of Object.entries({ user, password, host: bracketed ?? plain, port, dbname: path })) {
+    settings[name] = percentDecode(value ?? "");
   }
   for (const pair of query === "" ? [] : query.split("&")) {
     const [, left = "", value = ""] = /^([^=]*)=?(.*)$/s.exec(pair) ?? [];
-    const name = ALIASES[decoded(left)] ?? decoded(left);
+    const name = ALIASES[percentDecode(left)] ?? percentDecode(left);
     if (Object.hasOwn(UNSUPPORTED, name)) {
       throw unsupported(`the parameter ${name}`, UNSUPPORTED[name]?.[1] ?? "");
     }
     if (!Object.hasOwn(PARAMETERS, name)) {
       const known = Object.keys(PARAMETERS).join(", ");
-      throw wrong(`it has an unknown parameter; write \`&\` in a password as %26; known are ${known}`);
+      throw invalidUrl(`it has an unknown parameter; write \`&\` in a password as %26; the known ones are ${known}`);
     }
-    settings[name] = decoded(value);
+    settings[name] = percentDecode(value);
   }
   return settings;
 }
 
-function decoded(value: string): string {
+/** Completes settings with the environment, and refuses unsupported ones. An empty value counts as not set. */
+function completed(given: Settings, environment: Settings): Settings {
+  const settings = { ...given };
+  for (const [name, variable] of Object.entries(PARAMETERS)) {
+    settings[name] = settings[name] || environment[variable];
+    const [values, alternative] = RESTRICTED[name] ?? [];
+    const value = settings[name];
+    if (value && values && !values.includes(value)) {
+      throw unsupported(`this ${name} (or ${variable})`, alternative);
+    }
+  }
+  for (const [variable, alternative] of Object.values(UNSUPPORTED)) {
+    if (variable !== undefined && environment[variable]) {
+      throw unsupported(`the environment variable ${variable}`, alternative);
+    }
+  }
+  return settings;
+}
+
+function percentDecode(value: string): string {
   let text: string;
   try {
     text = decodeURIComponent(value);
   } catch {
-    throw wrong("a `%` in it is not followed by two hexadecimal digits of UTF-8; write a percent sign as %25");
+    throw invalidUrl("a `%` in it is not followed by two hexadecimal digits of UTF-8; write a percent sign as %25");
   }
   if (text.includes("\0")) {
-    throw wrong("it contains a zero byte");
+    throw invalidUrl("it contains a zero byte");
   }
   return text;
 }
 
-function portOf(text: string | undefined): number {
+function parsePort(text: string | undefined): number {
   const port = text ? Number(text) : 5432;
   if ((text && !/^\d{1,5}$/.test(text)) || port < 1 || port > 65_535) {
-    throw wrong("its port (or PGPORT) is not a number from 1 to 65535");
+    throw invalidUrl("its port (or PGPORT) is not a number from 1 to 65535");
   }
   return port;
 }
 
-function connectLimit(text: string | undefined): number | undefined {
+function parseConnectLimit(text: string | undefined): number | undefined {
   const seconds = Number(text || 0);
   if (text && !(/^\d{1,3}$/.test(text) && seconds >= 1 && seconds <= 600)) {
-    throw wrong("its connect_timeout (or PGCONNECT_TIMEOUT) is not a number of seconds from 1 to 600");
+    throw invalidUrl("its connect_timeout (or PGCONNECT_TIMEOUT) is not a number of seconds from 1 to 600");
   }
   return text ? seconds * 1_000 : undefined;
 }
@@ -225,8 +215,8 @@ function operatingSystemUser(): string {
   try {
     return userInfo().username;
   } catch {
-    // A container can run under a number that has no name.
-    throw wrong("it names no user, and the operating system has no name for the user of this process; add USER@");
+    // In a container, the number of the user may have no name.
+    throw invalidUrl("it names no user, and the operating system has no name for the user of this process; add USER@");
   }
 }
 
@@ -234,74 +224,19 @@ function defaultHost(port: number): string {
   return SOCKET_DIRECTORIES.find((directory) => existsSync(`${directory}/.s.PGSQL.${port}`)) ?? "localhost";
 }
 
-/**
- * The kinds of encryption to try. `host` is the address that is connected to, `name` the one that a certificate must
- * hold.
- */
-function encryption(host: string, name: string, settings: Environment): readonly (ConnectionOptions | false)[] {
-  const { sslmode, sslrootcert, sslcert, sslkey } = settings;
-  if (sslmode && !MODES.includes(sslmode)) {
-    throw wrong(`sslmode (or PGSSLMODE) must be one of ${MODES.join(", ")}`);
-  }
-  // A socket file is as private as its directory; libpq ignores the mode there, too.
+function addressOf(host: string, port: number): string {
   if (host.startsWith("/")) {
-    return [false];
+    return `${host}/.s.PGSQL.${port}`;
   }
-  const isSystem = sslrootcert === "system";
-  // A remote host is verified unless the URL says otherwise. A root certificate makes `require` verify.
-  const unset = isThisMachine(host) && !sslrootcert ? "prefer" : "verify-full";
-  const mode = sslmode === "require" && sslrootcert && !isSystem ? "verify-ca" : sslmode || unset;
-  if (isSystem && mode !== "verify-full") {
-    throw wrong("sslrootcert=system needs sslmode=verify-full");
-  }
-  if (mode === "verify-ca" && !sslrootcert) {
-    throw wrong("sslmode=verify-ca needs sslrootcert, the file of the authority to trust; or use sslmode=verify-full");
-  }
-  const verified: ConnectionOptions = {
-    ...(sslrootcert && !isSystem ? { ca: read("sslrootcert", sslrootcert) } : {}),
-    ...(sslcert ? { cert: read("sslcert", sslcert) } : {}),
-    ...(sslkey ? { key: read("sslkey", sslkey) } : {}),
-    ...(isIP(name) === 0 ? { servername: name } : {}),
-  };
-  const unverified = { ...verified, rejectUnauthorized: false };
-  switch (mode) {
-    case "disable":
-      return [false];
-    case "allow":
-      return [false, unverified];
-    case "prefer":
-      return [unverified, false];
-    case "require":
-      return [unverified];
-    case "verify-ca":
-      return [{ ...verified, checkServerIdentity: () => undefined }];
-    default:
-      return [verified];
-  }
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
-function isThisMachine(host: string): boolean {
-  return isIPv4(host) ? host.startsWith("127.") : ["::1", "localhost"].includes(host.toLowerCase());
+function severalHosts(): BoundaryUsageError {
+  const hint = "name the primary server, or a proxy in front of both";
+  return invalidUrl(`it names several hosts, and this package connects to one; ${hint}`);
 }
 
-function read(name: string, file: string): string | Buffer {
-  if (file.trim().startsWith("-----BEGIN")) {
-    return file;
-  }
-  try {
-    return readFileSync(file);
-  } catch (cause) {
-    throw new BoundaryUsageError("configuration", `cannot read the ${name} ${file}: ${(cause as Error).message}`, {
-      cause,
-    });
-  }
-}
-
-function unsupported(what: string, instead: string): BoundaryUsageError {
-  return new BoundaryUsageError("configuration", `${what} is not supported for PostgreSQL connections: ${instead}`);
-}
-
-function wrong(reason: string): BoundaryUsageError {
-  const expected = "expected `postgres://USER:PASSWORD@HOST:PORT/DATABASE`";
-  return new BoundaryUsageError("configuration", `the PostgreSQL URL is not valid: ${reason}; ${expected}`);
+function unsupported(what: string, alternative: string | undefined): BoundaryUsageError {
+  const message = `${what} is not supported for PostgreSQL connections: ${alternative}`;
+  return new BoundaryUsageError("configuration", message);
 }

@@ -1,27 +1,32 @@
 /**
- * What both kinds of database read and say in the same way.
+ * Rows, arguments and errors that both kinds of database share.
  */
 
 import { BoundaryUsageError, messageOf } from "../errors.ts";
-import type { Stored } from "../usage.ts";
+import type { StoredUsage, Update } from "../usage.ts";
+import { validateKey } from "./migrations.ts";
 
-/** Reads the hashing key. */
-export const SELECT_KEY = "SELECT hashing_key FROM boundary_usage_deployment";
-
-/** Reads which scripts were applied. */
-export const SELECT_APPLIED = "SELECT version, checksum FROM boundary_usage_migrations ORDER BY version";
-
-/** What is stored of a replica: columns are null where there is nothing. Counts can be strings or bigints. */
-export interface StoredRow {
+/** The row of `read_usage.sql`. Missing values are null. A driver returns counts as strings or bigints. */
+export interface UsageRow {
   last_flush: string | bigint | null;
   unique_workspaces_count: string | bigint | null;
   unique_users_count: string | bigint | null;
   workspaces_sketch: Uint8Array | null;
   users_sketch: Uint8Array | null;
+  hashing_key: Uint8Array | null;
 }
 
-/** Reads such a row. */
-export function stored(row: StoredRow): Stored {
+/**
+ * Converts the row of `read_usage.sql`.
+ *
+ * Throws `refused` if the database has another hashing key than `key`, because known ids would count twice then.
+ */
+export function storedUsage(row: UsageRow, key: Uint8Array | undefined): StoredUsage {
+  if (key !== undefined && !Buffer.from(validateKey(row.hashing_key)).equals(key)) {
+    const what = "the database was replaced by one with another hashing key";
+    const hint = "put the first database back, or restart the process to use the new one";
+    throw new BoundaryUsageError("refused", `${what}; ${hint}`);
+  }
   const lastFlush = BigInt(row.last_flush ?? 0);
   const set = (count: string | bigint | null, sketch: Uint8Array | null) => {
     return count === null || sketch === null ? undefined : { count: BigInt(count), sketch: new Uint8Array(sketch) };
@@ -31,23 +36,31 @@ export function stored(row: StoredRow): Stored {
   return workspaces && users ? { lastFlush, uniques: { workspaces, users } } : { lastFlush };
 }
 
-/** A flush that is not newer than the replica's last one. */
-export function oldFlush(replica: string, flush: bigint): BoundaryUsageError {
-  const what = `flush ${flush} of replica ${replica} was written before, or a later one was`;
-  return new BoundaryUsageError("conflict", `${what}; make sure that no second process runs under this id`);
+/** A value that both drivers accept as an argument. */
+export type Argument = string | number | bigint | Uint8Array;
+
+/** Returns the name of the statement that writes an update, and its arguments. */
+export function writeOf(
+  replica: string,
+  { flush, uniques, allowed, denied }: Update,
+): [statement: "insert_usage" | "update_usage" | "update_requests", values: Argument[]] {
+  const values: Argument[] = [replica, flush, allowed, denied];
+  if (uniques.tag === "unchanged") {
+    return ["update_requests", values];
+  }
+  const { workspaces, users } = uniques.val;
+  values.push(workspaces.count, users.count, workspaces.sketch, users.sketch);
+  return [uniques.tag === "delta" ? "insert_usage" : "update_usage", values];
 }
 
-/** A database whose hashing key is not the one that the tracker hashes under: its sketches cannot be merged. */
-export function otherKey(): BoundaryUsageError {
-  const what = "the database is not the one of the start: its hashing key differs";
-  return new BoundaryUsageError(
-    "refused",
-    `${what}; put the first database back, or restart the process to use this one`,
-  );
+/** Returns the error of a flush that is not newer than the replica's last one. */
+export function staleFlush(replica: string, flush: bigint): BoundaryUsageError {
+  const what = `flush ${flush} of replica ${replica} or a later one is already in the database`;
+  return new BoundaryUsageError("conflict", `${what}; make sure that no second process uses this replica id`);
 }
 
-/** A commit without a reply. */
+/** Returns the error of a commit without a reply. */
 export function commitUnknown(error: unknown): BoundaryUsageError {
-  const what = `the commit brought no reply (${messageOf(error)}): it is unknown whether the flush was applied`;
-  return new BoundaryUsageError("commit-unknown", `${what}; the next flush finds out`, { cause: error });
+  const what = `the commit had no reply, so the flush may have been applied: ${messageOf(error)}`;
+  return new BoundaryUsageError("commit-unknown", `${what}; the next flush resolves it`, { cause: error });
 }
