@@ -1,4 +1,4 @@
-"""A database that fails where it is told to, in front of one that does not."""
+"""A database that injects faults into another one."""
 
 import threading
 from collections import deque
@@ -10,9 +10,10 @@ from boundary_usage.usage import Stored, Update
 
 
 class Faults:
-    """The faults to come: `begin`, `acquire`, `read`, `upsert`, `commit`, `commit-lost`, `commit-reply-lost`.
+    """A queue of faults, and the database that they strike.
 
-    A `gate` holds every upsert up until it is opened; `upserting` tells when one is held.
+    The faults are `begin`, `acquire`, `read`, `upsert`, `commit`, `commit-lost` and `commit-reply-lost`. Upserts wait
+    until the `gate` is open, and set `upserting`.
     """
 
     def __init__(self, database: Database) -> None:
@@ -24,18 +25,18 @@ class Faults:
         self.begun = 0
 
     def strikes(self, step: str) -> bool:
-        """Whether the next fault is this one; it has then struck."""
+        """Removes the next fault if it is this one; returns whether it was."""
         if self.queued and self.queued[0] == step:
             self.queued.popleft()
             return True
         return False
 
     def hashing_key(self) -> bytes:
-        """The database's."""
+        """Reads the key of the database."""
         return self._database.hashing_key()
 
     def begin(self) -> Transaction:
-        """Opens a transaction that may fail."""
+        """Begins a transaction, or fails."""
         self.begun += 1
         if self.strikes("begin"):
             raise UnavailableError("beginning failed: injected by the test")
@@ -47,20 +48,20 @@ class Faults:
 
 
 class FaultyTransaction:
-    """A transaction that may fail."""
+    """A transaction that injects faults."""
 
     def __init__(self, faults: Faults, transaction: Transaction) -> None:
         self._faults = faults
         self._transaction = transaction
 
     def acquire_cutover(self) -> None:
-        """The first lock of a flush."""
+        """Acquires the cutover lock, or fails."""
         if self._faults.strikes("acquire"):
-            raise ConflictError("the cutover lock was not granted in time: injected by the test")
+            raise ConflictError("the cutover lock timed out: injected by the test")
         self._transaction.acquire_cutover()
 
     def acquire_replica(self, replica: UUID) -> None:
-        """The second lock of a flush."""
+        """Acquires the replica's lock."""
         self._transaction.acquire_replica(replica)
 
     def read(self, replica: UUID) -> Stored:

@@ -1,7 +1,7 @@
-"""Runs the scenarios in the project's `tests/scenarios`: the lines that every host reads.
+"""A runner of the scenarios in `tests/scenarios`, which all hosts run.
 
-The table of lines is in `tests/src/scenario.rs`. Flushes and their faults are this host's; `collect` and `rows` ask the
-program of the Rust host, on the same database.
+`tests/src/scenario.rs` describes the lines. This host flushes, and injects the faults. The program of the Rust host
+runs `collect` and `rows` on the same database.
 """
 
 import threading
@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parents[3] / "tests" / "scenarios"
 
 
 class Scenario:
-    """The replicas of one scenario, on a database that nobody else uses."""
+    """The replicas of one scenario, on their own database."""
 
     def __init__(self, url: str) -> None:
         self._faults = Faults(connect(url))
@@ -25,7 +25,7 @@ class Scenario:
         self._trackers: dict[str, Tracker] = {}
 
     def run(self, text: str) -> None:
-        """Runs every line; the first that does not hold is named."""
+        """Runs every line. The error of a failed line names it."""
         for number, line in enumerate(text.splitlines(), 1):
             if line and not line.startswith("#"):
                 try:
@@ -62,7 +62,7 @@ class Scenario:
                 found = len(self._program.json("status")["rows"])
                 assert found == int(expected), found
             case _:
-                raise AssertionError("not a scenario's line")
+                raise AssertionError("unknown line")
 
     def _tracker(self, replica: str) -> Tracker:
         if replica not in self._trackers:
@@ -71,7 +71,7 @@ class Scenario:
 
 
 def flush(tracker: Tracker) -> str:
-    """Flushes; the outcome in a scenario's words."""
+    """Flushes; returns the outcome as scenarios name it."""
     try:
         match tracker.flush():
             case Idle():
@@ -85,17 +85,17 @@ def flush(tracker: Tracker) -> str:
 
 
 def track_from_threads(tracker: Tracker, threads: int, times: int, allowed: int, denied: int) -> None:
-    """Tracks from as many threads at once, each with ids of its own."""
+    """Tracks from several threads simultaneously, each with its own ids."""
 
     def track(number: int) -> None:
         for _ in range(times):
             tracker.track(UUID(int=number), UUID(int=number), allowed, denied)
 
-    all_at_once([threading.Thread(target=track, args=[number]) for number in range(1, threads + 1)])
+    run_all([threading.Thread(target=track, args=[number]) for number in range(1, threads + 1)])
 
 
 def track_beside_flushes(tracker: Tracker, count: int, allowed: int, denied: int) -> None:
-    """Tracks while as many flushes run."""
+    """Tracks while flushes run."""
 
     def track() -> None:
         for number in range(1, count + 1):
@@ -105,11 +105,11 @@ def track_beside_flushes(tracker: Tracker, count: int, allowed: int, denied: int
         for _ in range(count):
             tracker.flush()
 
-    all_at_once([threading.Thread(target=track), threading.Thread(target=flush_all)])
+    run_all([threading.Thread(target=track), threading.Thread(target=flush_all)])
 
 
-def all_at_once(threads: list[threading.Thread]) -> None:
-    """Starts all, and waits for all."""
+def run_all(threads: list[threading.Thread]) -> None:
+    """Starts all threads and waits for them."""
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -117,5 +117,8 @@ def all_at_once(threads: list[threading.Thread]) -> None:
 
 
 def uuid(name: str) -> UUID:
-    """`w7` is the UUID whose first byte is the letter and whose last bytes are the number."""
+    """Returns the UUID of a name such as `w7`.
+
+    Its first byte is the letter, its last bytes are the number.
+    """
     return UUID(int=ord(name[0]) << 120 | int(name[1:]))

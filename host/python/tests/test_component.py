@@ -1,4 +1,4 @@
-"""A component that breaks, or breaks its contract, is replaced, and costs nothing that was tracked."""
+"""A component that crashes or violates the contract loses no activity."""
 
 import os
 import threading
@@ -21,9 +21,9 @@ from boundary_usage import (
     Tracker,
     UnavailableError,
     Written,
-    account,
     component,
     connect,
+    ledger,
 )
 from boundary_usage.capabilities import Capabilities
 from boundary_usage.component import Instance
@@ -31,7 +31,10 @@ from boundary_usage.usage import Cumulative, Delta, Flushed, Uniques, UniqueSet,
 
 
 class Misbehaving:
-    """Has the component's place, and does something else at the next flush. What it was given is lost with it."""
+    """Replaces the component's next flush.
+
+    The component's own activity is lost with it.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, on_flush: Callable[[Instance], Flushed | None]) -> None:
         flush = Instance._call
@@ -46,7 +49,7 @@ class Misbehaving:
 
 
 def trap(_instance: Instance) -> None:
-    raise ComponentError("the component broke: on cue")
+    raise ComponentError("the component crashed: on cue")
 
 
 def forget_a_transaction(instance: Instance) -> None:
@@ -55,11 +58,11 @@ def forget_a_transaction(instance: Instance) -> None:
 
 
 def report_nothing(_instance: Instance) -> None:
-    """Reports `idle`, though it was given activity."""
+    """Reports `idle` despite unflushed activity."""
 
 
 @pytest.mark.parametrize("cue", [trap, forget_a_transaction, report_nothing])
-def test_a_component_that_breaks_the_contract_is_replaced_and_nothing_is_lost(
+def test_a_component_that_violates_the_contract_restarts_without_loss(
     url: str, cue: Callable[[Instance], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracker = Tracker(uuid("r1"), connect(url), flush_interval=None)
@@ -68,7 +71,7 @@ def test_a_component_that_breaks_the_contract_is_replaced_and_nothing_is_lost(
     Misbehaving(monkeypatch, cue)
     with pytest.raises(ComponentError):
         tracker.flush()
-    # Another process can write: no transaction has stayed open.
+    # No transaction is open, so another process can write.
     Program(url).json("collect")
     tracker.track(uuid("w1"), uuid("u1"), 1, 0)
     assert tracker.flush() == Written(flush=1, new_period=True)
@@ -78,7 +81,7 @@ def test_a_component_that_breaks_the_contract_is_replaced_and_nothing_is_lost(
 
 
 @pytest.mark.parametrize("fault", ["commit-lost", "commit-reply-lost"])
-def test_a_component_that_breaks_with_a_flush_in_doubt_counts_it_once(
+def test_a_flush_in_doubt_counts_once_after_a_crash_of_the_component(
     url: str, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults = Faults(connect(url))
@@ -96,14 +99,12 @@ def test_a_component_that_breaks_with_a_flush_in_doubt_counts_it_once(
     assert totals(url) == (2, 2, 5, 2)
 
 
-def test_a_component_that_breaks_over_what_it_is_given_loses_nothing(
-    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crash_during_track_loses_no_activity(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tracker = Tracker(uuid("r1"), connect(sqlite_url), flush_interval=None)
     tracker.track(uuid("w1"), uuid("u1"), 1, 1)
 
     def fail(*_: object) -> None:
-        raise ComponentError("the component broke: on cue")
+        raise ComponentError("the component crashed: on cue")
 
     with monkeypatch.context() as patch:
         patch.setattr(Instance, "track", fail)
@@ -116,15 +117,15 @@ def test_a_component_that_breaks_over_what_it_is_given_loses_nothing(
     assert totals(sqlite_url) == (2, 2, 3, 3)
 
 
-def test_a_component_that_computes_for_too_long_is_replaced_and_nothing_is_lost(
+def test_a_component_that_computes_too_long_restarts_without_loss(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracker = Tracker(uuid("r1"), connect(sqlite_url), flush_interval=None)
     for number in range(1, 20_001):
         tracker.track(UUID(int=number), uuid("u1"), 1, 0)
     with monkeypatch.context() as patch:
-        # What it does in milliseconds is too long now.
-        patch.setattr(component, "TICKS_MAX", 0)
+        # No computing time is allowed.
+        patch.setattr(component, "EPOCHS_MAX", 0)
         with pytest.raises(ComponentError, match="interrupt"):
             tracker.flush()
     tracker.flush()
@@ -134,7 +135,7 @@ def test_a_component_that_computes_for_too_long_is_replaced_and_nothing_is_lost(
     assert abs(workspaces - 20_000) < 20_000 * 0.04
 
 
-def test_the_time_of_the_database_is_not_the_components(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_time_does_not_count_as_computing_time(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     faults = Faults(connect(sqlite_url))
     tracker = Tracker(uuid("r1"), faults, flush_interval=None)
     tracker.track(uuid("w1"), uuid("u1"), 1, 0)
@@ -143,8 +144,8 @@ def test_the_time_of_the_database_is_not_the_components(sqlite_url: str, monkeyp
     flushing = threading.Thread(target=lambda: flushed.append(tracker.flush()))
     flushing.start()
     faults.upserting.wait()
-    engine = component._ticking(os.getpid())
-    for _ in range(10 * component.TICKS_MAX):
+    engine = component._engine(os.getpid())
+    for _ in range(10 * component.EPOCHS_MAX):
         engine.increment_epoch()
     faults.gate.set()
     flushing.join()
@@ -152,8 +153,8 @@ def test_the_time_of_the_database_is_not_the_components(sqlite_url: str, monkeyp
     tracker.shutdown()
 
 
-def test_a_loop_without_end_is_interrupted() -> None:
-    engine = component._ticking(os.getpid())
+def test_an_endless_loop_is_interrupted() -> None:
+    engine = component._engine(os.getpid())
     store = Store(engine)
     store.set_epoch_deadline(1)
     module = Module(engine, '(module (func (export "run") (loop (br 0))))')
@@ -163,9 +164,7 @@ def test_a_loop_without_end_is_interrupted() -> None:
         run(store)
 
 
-def test_counts_saturate_when_a_component_that_breaks_is_replaced(
-    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_counts_saturate_after_a_restart_of_the_component(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     faults = Faults(connect(sqlite_url))
     tracker = Tracker(uuid("r1"), faults, flush_interval=None)
     for _ in range(3):
@@ -181,10 +180,8 @@ def test_counts_saturate_when_a_component_that_breaks_is_replaced(
     assert totals(sqlite_url) == (1, 1, 2**63 - 1, 3)
 
 
-def test_what_the_account_cannot_hold_is_reported_when_it_is_lost_and_requests_are_kept(
-    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(account, "PAIRS_MAX", 10)
+def test_lost_ids_are_reported_and_their_requests_are_kept(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "PAIRS_MAX", 10)
     tracker = Tracker(uuid("r1"), connect(sqlite_url), flush_interval=None)
     for number in range(1, 16):
         tracker.track(uuid(f"w{number}"), uuid("u1"), 1, 1)
@@ -192,7 +189,7 @@ def test_what_the_account_cannot_hold_is_reported_when_it_is_lost_and_requests_a
         Misbehaving(patch, trap)
         with pytest.raises(ComponentError, match="on cue"):
             tracker.flush()
-        with pytest.raises(ComponentError, match="the ids of 5 activities are lost; requests are kept"):
+        with pytest.raises(ComponentError, match="the ids of 5 activities are lost; their requests are kept"):
             tracker.flush()
     tracker.flush()
     tracker.shutdown()
@@ -200,7 +197,7 @@ def test_what_the_account_cannot_hold_is_reported_when_it_is_lost_and_requests_a
 
 
 def updates(honest: Update) -> dict[str, Update]:
-    """What a component could write instead of an honest update of one workspace."""
+    """Returns false updates that a component could write instead of an honest one."""
     uniques = honest.uniques
     assert isinstance(uniques, Delta | Cumulative)
     sketch = uniques.uniques.workspaces.sketch
@@ -214,8 +211,8 @@ def updates(honest: Update) -> dict[str, Update]:
 
     words = b"\x03" + sketch[1:8]
     return {
-        "a number that leaps": change(flush=2**63 - 1),
-        "an old number": change(flush=honest.flush - 1),
+        "a flush number with a gap": change(flush=2**63 - 1),
+        "an old flush number": change(flush=honest.flush - 1),
         "more requests": change(allowed=honest.allowed + 1),
         "fewer requests": change(denied=honest.denied - 1),
         "another count": with_sketch(7, sketch),
@@ -232,7 +229,7 @@ def updates(honest: Update) -> dict[str, Update]:
 
 
 @pytest.mark.parametrize("is_new_period", [True, False])
-def test_b2_and_b3_kinds_an_update_that_differs_from_the_hosts_account_is_refused(
+def test_an_update_that_differs_from_the_ledger_is_refused(
     sqlite_url: str, is_new_period: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracker = Tracker(uuid("r1"), connect(sqlite_url), flush_interval=None)

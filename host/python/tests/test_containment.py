@@ -1,4 +1,4 @@
-"""What is kept when arguments, threads, processes or the component itself misbehave."""
+"""Faulty arguments, exceptions, threads and processes lose no activity."""
 
 import logging
 import os
@@ -29,7 +29,7 @@ from boundary_usage.intake import Intake
 
 
 class Integer:
-    """What NumPy's integers are: no `int`, and an integer all the same."""
+    """An integer that is no `int`, like NumPy's."""
 
     def __init__(self, value: int) -> None:
         self.value = value
@@ -38,7 +38,7 @@ class Integer:
         return self.value
 
 
-def test_counts_that_are_no_integers_are_refused_and_spoil_nothing(sqlite_url: str) -> None:
+def test_invalid_types_raise_type_errors_and_record_nothing(sqlite_url: str) -> None:
     tracker = Tracker(uuid("r1"), connect(sqlite_url), flush_interval=None)
     tracker.track(uuid("w1"), uuid("u1"), 5, 1)
     for wrong in (1.5, float("nan"), float("inf"), 1.0, Decimal(1), Fraction(1), "1", None, b"1"):
@@ -77,15 +77,13 @@ def test_options_out_of_range_are_refused(sqlite_url: str, options: dict[str, An
         Tracker(uuid("r1"), connect(sqlite_url), **options)
 
 
-def test_a_tracker_whose_thread_ended_accepts_nothing_and_says_why(
-    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_calls_raise_the_reason_after_the_thread_ended(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise SystemExit("on cue")
 
     tracker = Tracker(uuid("r1"), connect(sqlite_url), flush_interval=None)
     with monkeypatch.context() as patch:
-        patch.setattr(Intake, "take", fail)
+        patch.setattr(Intake, "drain", fail)
         with pytest.raises(StoppedError, match="on cue"):
             tracker.flush()
     for call in (lambda: tracker.track(uuid("w1"), uuid("u1"), 1, 0), tracker.flush, tracker.shutdown):
@@ -94,7 +92,7 @@ def test_a_tracker_whose_thread_ended_accepts_nothing_and_says_why(
 
 
 @pytest.mark.parametrize("step", ["acquire_cutover", "acquire_replica", "read", "upsert", "begin"])
-def test_an_unexpected_exception_of_the_database_fails_the_flush_and_loses_nothing(
+def test_an_unexpected_exception_of_the_database_loses_no_activity(
     url: str, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -113,7 +111,7 @@ def test_an_unexpected_exception_of_the_database_fails_the_flush_and_loses_nothi
 
 
 @pytest.mark.parametrize("is_applied", [False, True])
-def test_an_unexpected_exception_of_a_commit_leaves_it_unknown_and_counts_once(
+def test_a_commit_with_an_unexpected_exception_counts_once(
     url: str, is_applied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit = FaultyTransaction.commit
@@ -149,7 +147,7 @@ def test_flushes_start_no_threads(url: str, monkeypatch: pytest.MonkeyPatch) -> 
     tracker.shutdown()
 
 
-def test_after_a_fork_the_childs_copy_refuses_and_the_parent_goes_on(url: str) -> None:
+def test_after_a_fork_the_child_cannot_use_the_parents_tracker(url: str) -> None:
     database = connect(url)
     tracker = Tracker(uuid("r1"), database, flush_interval=None)
     tracker.track(uuid("w1"), uuid("u1"), 1, 1)
@@ -181,7 +179,7 @@ def test_after_a_fork_the_childs_copy_refuses_and_the_parent_goes_on(url: str) -
     assert totals(url) == (1, 1, 1, 1)
 
 
-def test_a_tracker_that_is_started_after_a_fork_works_though_the_parent_had_one(url: str) -> None:
+def test_a_child_can_start_its_own_tracker_after_a_fork(url: str) -> None:
     parent = Tracker(uuid("r1"), connect(url), flush_interval=None)
     parent.track(uuid("w1"), uuid("u1"), 1, 0)
     parent.flush()
@@ -200,7 +198,7 @@ def test_a_tracker_that_is_started_after_a_fork_works_though_the_parent_had_one(
     assert totals(url) == (2, 2, 6, 0)
 
 
-def test_text_of_others_in_messages_is_one_short_line_without_control_characters(
+def test_quoted_text_is_short_and_has_no_control_characters(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     evil = "\x1b]0;owned\x07line\nsecond\u202e " + "x" * 60_000

@@ -1,4 +1,4 @@
-"""SQLite files: which one a URL names, and what happens when it is taken away."""
+"""URLs of SQLite files, and files that are deleted or replaced."""
 
 import os
 import sqlite3
@@ -12,7 +12,7 @@ from boundary_usage import ConfigurationError, RefusedError, Tracker, Unavailabl
 
 
 def allowed(path: Path) -> int:
-    """The requests in the open period of a file."""
+    """Returns the allowed requests in the open period of a file."""
     with sqlite3.connect(path) as connection:
         return connection.execute("SELECT coalesce(sum(allowed_requests), 0) FROM boundary_usage_stats").fetchone()[0]
 
@@ -28,7 +28,7 @@ def remove(path: Path) -> None:
         name.unlink(missing_ok=True)
 
 
-def test_a_deleted_file_fails_the_flush_and_no_activity_is_lost(tmp_path: Path) -> None:
+def test_a_deleted_file_fails_one_flush_and_loses_no_activity(tmp_path: Path) -> None:
     path = tmp_path / "usage.db"
     with Tracker(uuid("r1"), connect(f"sqlite:{path}"), flush_interval=None) as tracker:
         tracker.track(uuid("w1"), uuid("u1"), 10, 0)
@@ -43,9 +43,7 @@ def test_a_deleted_file_fails_the_flush_and_no_activity_is_lost(tmp_path: Path) 
         assert connect(f"sqlite:{path}").hashing_key() == key
 
 
-def test_a_file_replaced_by_its_backup_fails_the_flush_and_then_gets_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_restored_backup_fails_one_flush_and_gets_the_next(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path, backup = tmp_path / "usage.db", tmp_path / "backup.db"
     with Tracker(uuid("r1"), connect(f"sqlite:{path}"), flush_interval=None) as tracker:
         tracker.track(uuid("w1"), uuid("u1"), 10, 0)
@@ -61,17 +59,16 @@ def test_a_file_replaced_by_its_backup_fails_the_flush_and_then_gets_it(
             tracker.flush()
         assert tracker.flush() == Written(flush=2, new_period=False)
         assert allowed(path) == 110
-    assert "flush 1 of replica" in caplog.text
-    assert "flush 2 was confirmed before" in caplog.text
+    assert "in the database is 1, but flush 2 was confirmed before" in caplog.text
 
 
-def test_a_file_of_another_deployment_is_refused_until_the_right_one_is_back(tmp_path: Path) -> None:
+def test_a_file_with_another_hashing_key_is_refused(tmp_path: Path) -> None:
     path, other, aside = tmp_path / "usage.db", tmp_path / "other.db", tmp_path / "aside.db"
     database = connect(f"sqlite:{path}")
     connect(f"sqlite:{other}").close()
     with Tracker(uuid("r1"), database, flush_interval=None) as tracker:
         tracker.track(uuid("w1"), uuid("u1"), 7, 0)
-        # With its log, which SQLite would play into whatever file is there.
+        # With its log, because SQLite would apply the log to the other file.
         move(path, aside)
         move(other, path)
         with pytest.raises(UnavailableError, match="replaced"):
@@ -110,7 +107,7 @@ def test_a_url_names_the_same_file_as_in_the_rust_host(
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("sqlite:a%00.db", "must be a file"),
         ("sqlite:%FF.db", "not UTF-8"),
@@ -122,21 +119,21 @@ def test_a_url_names_the_same_file_as_in_the_rust_host(
     ],
 )
 def test_a_url_that_names_no_file_is_refused(
-    url: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    url: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigurationError, match=told):
+    with pytest.raises(ConfigurationError, match=message):
         connect(url)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_file_is_not_created_with_mode_rw(tmp_path: Path) -> None:
+def test_mode_rw_does_not_create_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="there is no file"):
         connect(f"sqlite:{tmp_path}/usage.db?mode=rw")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_relative_path_stays_the_same_file_when_the_working_directory_changes(
+def test_a_relative_path_does_not_depend_on_later_working_directories(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

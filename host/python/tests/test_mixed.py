@@ -1,4 +1,4 @@
-"""Replicas of the Rust host and of this one, on one PostgreSQL, at once."""
+"""Replicas of the Rust host and of this host share one database."""
 
 import json
 import threading
@@ -14,7 +14,10 @@ ACTIVITIES = 2_000
 
 
 def recording(path: Path) -> Path:
-    """What the Rust replica tracks: 700 workspaces of 300 users; 200 and 100 of them the Python replica sees, too."""
+    """Writes the activity of the Rust replica: 700 workspaces and 300 users.
+
+    The Python replica also has 200 of these workspaces and 100 of these users.
+    """
     lines = (
         {"workspace": str(UUID(int=1 + n % 700)), "owner": str(UUID(int=1 + n % 300)), "allowed": 2, "denied": 1}
         for n in range(ACTIVITIES)
@@ -29,7 +32,7 @@ def test_rust_and_python_replicas_share_a_database_with_exact_totals(postgres_ur
     database = connect(postgres_url)
     with Tracker(uuid("r2"), database, flush_interval=None) as tracker:
         for number in range(ACTIVITIES):
-            # 500 workspaces of 200 users, from 501 and 201 on.
+            # 500 workspaces and 200 users, from 501 and 201.
             workspace, owner = UUID(int=501 + number % 500), UUID(int=201 + number % 200)
             tracker.track(workspace, owner, 3, 1)
             if number % 100 == 0:
@@ -41,7 +44,7 @@ def test_rust_and_python_replicas_share_a_database_with_exact_totals(postgres_ur
     database.close()
 
 
-def test_collections_of_the_rust_host_in_the_middle_cut_nothing_in_two(postgres_url: str, tmp_path: Path) -> None:
+def test_concurrent_collections_of_the_rust_host_count_every_request_once(postgres_url: str, tmp_path: Path) -> None:
     program = Program(postgres_url)
     rust = program.start("replay", str(recording(tmp_path / "activity.jsonl")), "--flush-every", "20")
     database = connect(postgres_url)
@@ -70,7 +73,7 @@ def test_collections_of_the_rust_host_in_the_middle_cut_nothing_in_two(postgres_
     database.close()
 
 
-def test_a_replica_can_move_from_one_host_to_the_other(url: str, tmp_path: Path) -> None:
+def test_a_replica_can_move_between_hosts(url: str, tmp_path: Path) -> None:
     program, replica = Program(url), uuid("r1")
     database = connect(url)
     with Tracker(replica, database, flush_interval=None) as tracker:
@@ -88,7 +91,7 @@ def test_a_replica_can_move_from_one_host_to_the_other(url: str, tmp_path: Path)
 
 
 def summary(collected: dict[str, int]) -> tuple[int, int, int, int]:
-    """The four numbers."""
+    """Returns the four numbers of a summary."""
     return (
         collected["unique_workspaces"],
         collected["unique_users"],

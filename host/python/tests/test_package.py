@@ -1,4 +1,4 @@
-"""What the package carries is what the program writes."""
+"""The package contains the component and the SQL files of the Rust host."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -8,7 +8,7 @@ from conftest import Program
 from boundary_usage.component import component_bytes
 
 
-def test_the_component_is_the_programs_byte_for_byte(sqlite_url: str, tmp_path: Path) -> None:
+def test_the_component_equals_that_of_the_rust_host(sqlite_url: str, tmp_path: Path) -> None:
     written = tmp_path / "tracker-blocking.wasm"
     shown = Program(sqlite_url).json("component", "--world", "tracker-blocking", "--output", str(written))
     assert component_bytes() == written.read_bytes()
@@ -23,5 +23,5 @@ def test_the_sql_files_equal_those_of_the_rust_host() -> None:
     assert all(ours.joinpath(str(script)).read_text() == (theirs / script).read_text() for script in scripts)
 
 
-def test_the_types_are_there() -> None:
+def test_the_package_declares_its_types() -> None:
     assert files("boundary_usage").joinpath("py.typed").is_file()

@@ -1,4 +1,4 @@
-"""PostgreSQL: what its settings, its URLs and broken connections do to usage, and what they must not."""
+"""Settings of PostgreSQL, its URLs, and broken connections."""
 
 import getpass
 import logging
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from conftest import Program, Proxy, equipment
+from conftest import Program, Proxy, from_environment
 from scenario import uuid
 
 from boundary_usage import (
@@ -30,7 +30,7 @@ from boundary_usage.database import url as urls
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The environment says nothing about PostgreSQL."""
+    """Removes the variables of PostgreSQL."""
     for name in [name for name in os.environ if name.startswith("PG")]:
         monkeypatch.delenv(name)
     yield
@@ -69,9 +69,9 @@ def totals(url: str) -> tuple[int, int, int]:
         ("idle_in_transaction_session_timeout", "1"),
     ],
 )
-def test_settings_of_the_database_change_nothing(postgres_url: str, setting: str, value: str) -> None:
+def test_settings_of_the_database_do_not_affect_flushes(postgres_url: str, setting: str, value: str) -> None:
     connect(postgres_url).close()
-    server = equipment("BOUNDARY_USAGE_TEST_POSTGRES")
+    server = from_environment("BOUNDARY_USAGE_TEST_POSTGRES")
     administer(server, f"ALTER DATABASE {name_of(postgres_url)} SET {setting} = {value}")
     with Tracker(uuid("r1"), connect(postgres_url), flush_interval=None) as tracker:
         for number in range(1, 4):
@@ -81,7 +81,7 @@ def test_settings_of_the_database_change_nothing(postgres_url: str, setting: str
     assert totals(postgres_url) == (3, 30, 3)
 
 
-def test_a_flush_is_durable_whatever_the_database_sets(postgres_url: str) -> None:
+def test_flushes_are_durable_despite_the_settings_of_the_database(postgres_url: str) -> None:
     administer(postgres_url, f"ALTER DATABASE {name_of(postgres_url)} SET synchronous_commit = off")
     database = connect(postgres_url)
     transaction = database.begin()
@@ -90,25 +90,25 @@ def test_a_flush_is_durable_whatever_the_database_sets(postgres_url: str) -> Non
     database.close()
 
 
-def test_flushes_need_no_state_of_their_session(postgres_url: str) -> None:
+def test_flushes_need_no_session_state(postgres_url: str) -> None:
     database = connect(postgres_url)
     with Tracker(uuid("r1"), database, flush_interval=None) as tracker:
         for number in range(1, 9):
             tracker.track(uuid(f"w{number}"), uuid("u1"), 10, 1)
             assert tracker.flush() == Written(flush=number, new_period=number == 1)
-            # As a transaction pooler does when it exchanges the session.
+            # A transaction pooler may lend another session to the next transaction.
             (connection,) = database._idle  # type: ignore[attr-defined]
             assert connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
             connection.execute("DISCARD ALL")
     assert totals(postgres_url) == (8, 80, 8)
 
 
-def test_a_flush_number_that_went_back_is_logged(postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_decreased_flush_number_is_logged(postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
     with Tracker(uuid("r1"), connect(postgres_url), flush_interval=None) as tracker:
         for _ in range(3):
             tracker.track(uuid("w1"), uuid("u1"), 1, 0)
             tracker.flush()
-        # As after a failover to a standby that lagged.
+        # A failover to a lagging standby has this effect.
         administer(postgres_url, "UPDATE boundary_usage_replicas SET last_flush = 1")
         tracker.track(uuid("w1"), uuid("u1"), 1, 0)
         assert tracker.flush() == Written(flush=2, new_period=False)
@@ -116,12 +116,11 @@ def test_a_flush_number_that_went_back_is_logged(postgres_url: str, caplog: pyte
         tracker.flush()
     warnings = [message for message in caplog.messages if "was confirmed before" in message]
     assert len(warnings) == 1
-    assert "has flush 1 of replica" in warnings[0]
-    assert "flush 3 was confirmed" in warnings[0]
+    assert "in the database is 1, but flush 3 was confirmed before" in warnings[0]
 
 
 @pytest.mark.parametrize("ending", ["", " reset"])
-def test_a_connection_cut_at_any_request_of_a_flush_loses_and_doubles_nothing(proxy: Proxy, ending: str) -> None:
+def test_a_flush_counts_once_if_any_of_its_requests_is_cut(proxy: Proxy, ending: str) -> None:
     tracker = Tracker(uuid("r1"), connect(proxy.url), flush_interval=None)
     tracker.track(uuid("w1"), uuid("u1"), 1, 1)
     tracker.flush()
@@ -134,7 +133,7 @@ def test_a_connection_cut_at_any_request_of_a_flush_loses_and_doubles_nothing(pr
             tracker.flush()
         except (UnavailableError, CommitUnknownError):
             struck += 1
-        # At the first request another connection is taken, and the flush succeeds.
+        # If the first request is cut, the flush uses another connection and succeeds.
         if proxy.run("pending") == "1":
             break
     # A flush has six round trips, and the first cut does not strike.
@@ -145,7 +144,7 @@ def test_a_connection_cut_at_any_request_of_a_flush_loses_and_doubles_nothing(pr
 
 @pytest.mark.parametrize("point", ["commit", "reply"])
 @pytest.mark.parametrize("ending", ["", " reset"])
-def test_a_commit_that_is_cut_is_unknown_and_counts_once(proxy: Proxy, point: str, ending: str) -> None:
+def test_a_commit_without_a_reply_is_unknown_and_counts_once(proxy: Proxy, point: str, ending: str) -> None:
     with Tracker(uuid("r1"), connect(proxy.url), flush_interval=None) as tracker:
         tracker.track(uuid("w1"), uuid("u1"), 1, 1)
         proxy.run(f"cut {point}{ending}")
@@ -156,9 +155,7 @@ def test_a_commit_that_is_cut_is_unknown_and_counts_once(proxy: Proxy, point: st
     assert totals(proxy.behind) == (2, 2, 2)
 
 
-def test_a_server_that_falls_silent_at_a_commit_is_given_up_and_the_flush_counts_once(
-    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_commit_to_a_silent_server_times_out_and_counts_once(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     with Tracker(uuid("r1"), connect(proxy.url), flush_interval=None) as tracker:
         tracker.track(uuid("w1"), uuid("u1"), 1, 1)
         proxy.run("cut silence")
@@ -170,7 +167,7 @@ def test_a_server_that_falls_silent_at_a_commit_is_given_up_and_the_flush_counts
     assert totals(proxy.behind) == (1, 1, 1)
 
 
-def test_a_shutdown_tries_again_until_the_database_is_back(proxy: Proxy) -> None:
+def test_a_shutdown_repeats_its_flush_until_the_database_is_back(proxy: Proxy) -> None:
     tracker = Tracker(uuid("r1"), connect(proxy.url), flush_interval=None, shutdown_timeout=60)
     tracker.track(uuid("w1"), uuid("u1"), 4, 2)
     proxy.run("cut request:1")
@@ -179,10 +176,10 @@ def test_a_shutdown_tries_again_until_the_database_is_back(proxy: Proxy) -> None
         tracker.flush()
     stopped: list[object] = []
     stopping = threading.Thread(target=lambda: stopped.append(tracker.shutdown()))
-    with_a_failure = Failures()
-    with with_a_failure:
+    failures = Failures()
+    with failures:
         stopping.start()
-        assert with_a_failure.seen.wait(60)
+        assert failures.seen.wait(60)
         proxy.run("accept")
         stopping.join()
     assert stopped == [Written(flush=1, new_period=True)]
@@ -197,27 +194,27 @@ def test_a_shutdown_resolves_an_unknown_commit(proxy: Proxy) -> None:
     assert totals(proxy.behind) == (1, 4, 2)
 
 
-def test_a_shutdown_that_cannot_resolve_an_unknown_commit_says_so(proxy: Proxy) -> None:
+def test_a_shutdown_reports_an_unresolved_commit(proxy: Proxy) -> None:
     tracker = Tracker(uuid("r1"), connect(proxy.url), flush_interval=None, shutdown_timeout=0.5)
     tracker.track(uuid("w1"), uuid("u1"), 4, 2)
     proxy.run("cut reply")
     with pytest.raises(CommitUnknownError):
         tracker.flush()
     proxy.run("refuse")
-    with pytest.raises(CommitUnknownError, match="whether flush 1 of replica .* was applied is unknown"):
+    with pytest.raises(CommitUnknownError, match="the outcome of flush 1 of replica .* is unknown"):
         tracker.shutdown()
     proxy.run("accept")
 
 
 class Failures(logging.Handler):
-    """Notices when a flush fails."""
+    """Detects a failed flush by its warning."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.seen = threading.Event()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Is called for each warning."""
+        """Handles a warning."""
         self.seen.set()
 
     def __enter__(self) -> "Failures":
@@ -228,7 +225,7 @@ class Failures(logging.Handler):
         logging.getLogger("boundary_usage").removeHandler(self)
 
 
-def test_a_server_that_says_nothing_after_the_login_is_given_up_with_a_log_line(
+def test_connecting_to_a_silent_server_times_out_after_the_login(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(postgres, "LOOKUP_SECONDS", 0.5)
@@ -239,7 +236,7 @@ def test_a_server_that_says_nothing_after_the_login_is_given_up_with_a_log_line(
     assert "has not replied for more than 0.1 s" in caplog.text
 
 
-def test_a_server_that_accepts_and_says_nothing_is_given_up_with_a_log_line(
+def test_connecting_to_a_silent_server_times_out_before_the_login(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(postgres, "SLOW_SECONDS", 0.1)
@@ -252,7 +249,7 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up_with_a_log_line(
     assert f"connecting to the server on 127.0.0.1, port {port} takes more than" in caplog.text
 
 
-def test_a_refused_connection_names_the_address_in_one_line() -> None:
+def test_the_error_of_a_refused_connection_names_the_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(UnavailableError) as refused:
@@ -262,7 +259,7 @@ def test_a_refused_connection_names_the_address_in_one_line() -> None:
     assert "hunter2" not in str(refused.value)
 
 
-def test_without_a_user_the_operating_systems_is_taken(postgres_url: str) -> None:
+def test_the_default_user_is_that_of_the_operating_system(postgres_url: str) -> None:
     parts = urlsplit(postgres_url)
     with pytest.raises(UnavailableError, match='role ".+" does not exist') as refused:
         connect(f"postgres://{parts.hostname}:{parts.port}{parts.path}")
@@ -282,25 +279,23 @@ def test_without_a_user_the_operating_systems_is_taken(postgres_url: str) -> Non
         "postgres://postgres@{host}:{port}/{name}?sslmode=",
     ],
 )
-def test_urls_mean_what_libpq_means(postgres_url: str, form: str) -> None:
+def test_urls_have_the_same_meaning_as_in_libpq(postgres_url: str, form: str) -> None:
     parts = urlsplit(postgres_url)
     connect(form.format(host=parts.hostname, port=parts.port, name=name_of(postgres_url))).close()
 
 
-def test_what_the_url_leaves_open_comes_from_the_environment(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_completes_a_url(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = urlsplit(postgres_url)
     for name, value in {"PGHOST": parts.hostname, "PGPORT": str(parts.port), "PGUSER": "postgres"}.items():
         monkeypatch.setenv(name, str(value))
     for name in ("PGSSLMODE", "PGOPTIONS", "PGAPPNAME", "PGTARGETSESSIONATTRS"):
-        # An empty one counts as not set.
+        # An empty variable counts as not set.
         monkeypatch.setenv(name, "")
     connect(f"postgres:///{name_of(postgres_url)}").close()
 
 
 @pytest.mark.parametrize(
-    ("url", "variables", "told"),
+    ("url", "variables", "message"),
     [
         ("postgres://u@a,b/d", {}, "host.*name one host"),
         ("postgres:///d", {"PGHOST": "a,b"}, "PGHOST.*name one host"),
@@ -314,12 +309,12 @@ def test_what_the_url_leaves_open_comes_from_the_environment(
         ("postgres://u:pa/ss@h/d", {}, "percent-encode"),
     ],
 )
-def test_what_is_not_supported_is_refused_with_the_alternative(
-    url: str, variables: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+def test_unsupported_parameters_are_refused_with_an_alternative(
+    url: str, variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigurationError, match=told):
+    with pytest.raises(ConfigurationError, match=message):
         connect(url)
 
 
@@ -341,13 +336,13 @@ def test_what_is_not_supported_is_refused_with_the_alternative(
         ({}, {}, False),
     ],
 )
-def test_the_address_that_is_connected_to_decides_about_tls(
+def test_certificates_are_verified_unless_the_server_is_local(
     given: dict[str, str], variables: dict[str, str], is_verified: bool
 ) -> None:
     assert (urls.resolve(given, variables).get("sslmode") == "verify-full") == is_verified
 
 
-def test_tables_in_another_schema_are_not_made_a_second_time(postgres_url: str) -> None:
+def test_tables_in_another_schema_are_not_created_again(postgres_url: str) -> None:
     owner, other = f"owner_{name_of(postgres_url)}", f"other_{name_of(postgres_url)}"
     administer(
         postgres_url,
@@ -360,7 +355,7 @@ def test_tables_in_another_schema_are_not_made_a_second_time(postgres_url: str) 
     connect(as_owner).close()
     with pytest.raises(RefusedError, match=f"the tables are in the schema {owner}.*set search_path"):
         connect(as_other)
-    # A search path that is set on purpose makes a second set.
+    # A search path that an operator has chosen allows a second set.
     administer(postgres_url, f"ALTER ROLE {other} SET search_path = public")
     connect(as_other).close()
     administer(postgres_url, f"ALTER ROLE {owner} SET search_path = {owner}, public")
@@ -368,7 +363,7 @@ def test_tables_in_another_schema_are_not_made_a_second_time(postgres_url: str) 
         connect(as_owner)
 
 
-def test_tables_that_appear_earlier_on_the_search_path_do_not_catch_usage(postgres_url: str) -> None:
+def test_later_tables_earlier_on_the_search_path_get_no_usage(postgres_url: str) -> None:
     database = connect(postgres_url)
     with Tracker(uuid("r1"), database, flush_interval=None) as tracker:
         tracker.track(uuid("w1"), uuid("u1"), 1, 0)
@@ -383,7 +378,7 @@ def test_tables_that_appear_earlier_on_the_search_path_do_not_catch_usage(postgr
     database.close()
 
 
-def test_a_closed_database_opens_again_for_a_last_flush(postgres_url: str) -> None:
+def test_a_closed_database_reconnects_for_the_last_flush(postgres_url: str) -> None:
     database = connect(postgres_url)
     tracker = Tracker(uuid("r1"), database, flush_interval=None)
     tracker.track(uuid("w1"), uuid("u1"), 4, 2)
@@ -392,7 +387,7 @@ def test_a_closed_database_opens_again_for_a_last_flush(postgres_url: str) -> No
     assert totals(postgres_url) == (1, 4, 2)
 
 
-def test_a_database_with_another_key_is_refused(postgres_url: str) -> None:
+def test_a_database_with_another_hashing_key_is_refused(postgres_url: str) -> None:
     database = connect(postgres_url)
     with Tracker(uuid("r1"), database, flush_interval=None) as tracker:
         tracker.track(uuid("w1"), uuid("u1"), 1, 0)

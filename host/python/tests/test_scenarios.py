@@ -1,4 +1,4 @@
-"""The scenarios that every host passes, on each kind of database."""
+"""Every host passes the same scenarios, on each kind of database."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from scenario import FOLDER, Scenario
 SCENARIOS = sorted(FOLDER.glob("*.txt"))
 
 
-def test_there_are_scenarios() -> None:
+def test_the_folder_has_scenarios() -> None:
     assert len(SCENARIOS) >= 17
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
-def test_a_scenario_holds(path: Path, url: str) -> None:
+def test_a_scenario_passes(path: Path, url: str) -> None:
     Scenario(url).run(path.read_text())

@@ -1,4 +1,4 @@
-"""The schema is the same, whoever makes it, and one of another release is left alone."""
+"""All hosts create the same tables, and refuse those of an unknown release."""
 
 import sqlite3
 from pathlib import Path
@@ -17,13 +17,13 @@ POSTGRES_COLUMNS = """
 
 
 def create_with_program(url: str, directory: Path) -> None:
-    """Creates the schema as the Rust host does: `replay` of an empty file, since reading commands create nothing."""
+    """Creates the tables with the Rust host: `replay` of an empty file creates them."""
     empty = directory / "empty.jsonl"
     empty.touch()
     Program(url).json("replay", str(empty))
 
 
-def test_sqlite_has_the_same_tables_from_every_host(sqlite_url: str, tmp_path: Path) -> None:
+def test_all_hosts_create_the_same_sqlite_tables(sqlite_url: str, tmp_path: Path) -> None:
     other = sqlite_url.replace("usage.db", "other.db")
     connect(sqlite_url).close()
     create_with_program(other, tmp_path)
@@ -34,11 +34,11 @@ def test_sqlite_has_the_same_tables_from_every_host(sqlite_url: str, tmp_path: P
             return [*words, *connection.execute(MIGRATIONS)]
 
     assert tables(sqlite_url) == tables(other)
-    # The Rust host takes it as its own.
+    # The Rust host accepts the tables.
     assert Program(sqlite_url).json("status")["rows"] == []
 
 
-def test_postgres_has_the_same_tables_from_every_host(postgres_url: str, tmp_path: Path) -> None:
+def test_all_hosts_create_the_same_postgres_tables(postgres_url: str, tmp_path: Path) -> None:
     other = new_postgres()
     connect(postgres_url).close()
     create_with_program(other, tmp_path)
@@ -55,14 +55,14 @@ def test_postgres_has_the_same_tables_from_every_host(postgres_url: str, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("UPDATE boundary_usage_migrations SET version = 99 WHERE version = 2", "version 99.*use a newer release"),
         ("UPDATE boundary_usage_migrations SET checksum = 'x' WHERE version = 1", "made by a different release"),
         ("DELETE FROM boundary_usage_deployment", "no key of 16 bytes"),
     ],
 )
-def test_a_schema_that_is_not_known_is_refused(url: str, change: str, told: str) -> None:
+def test_an_unknown_schema_is_refused(url: str, change: str, message: str) -> None:
     connect(url).close()
     if url.startswith("sqlite"):
         with sqlite3.connect(url.removeprefix("sqlite:")) as connection:
@@ -70,7 +70,7 @@ def test_a_schema_that_is_not_known_is_refused(url: str, change: str, told: str)
     else:
         with psycopg.connect(url) as connection:
             connection.execute(change.encode())
-    with pytest.raises(RefusedError, match=told):
+    with pytest.raises(RefusedError, match=message):
         connect(url).hashing_key()
 
 
@@ -88,7 +88,7 @@ def test_a_schema_that_is_not_known_is_refused(url: str, change: str, told: str)
         "postgres://h/d?hunter2=1",
     ],
 )
-def test_a_url_that_is_not_understood_is_refused_and_not_shown(url: str) -> None:
+def test_an_invalid_url_is_refused_and_not_shown(url: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         connect(url)
     assert "hunter2" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""What `track`, `flush` and `shutdown` promise while they run beside each other."""
+"""Promises of `track`, `flush` and `shutdown`, also while they run simultaneously."""
 
 import threading
 from uuid import UUID
@@ -32,7 +32,7 @@ def totals(url: str) -> tuple[int, int, int, int]:
     return tuple(summary[name] for name in ("unique_workspaces", "unique_users", "allowed_requests", "denied_requests"))
 
 
-def test_r3_what_is_tracked_while_a_flush_waits_for_the_database_belongs_to_the_next(url: str) -> None:
+def test_r3_activity_during_a_flush_belongs_to_the_next_one(url: str) -> None:
     faults = Faults(connect(url))
     tracker = Tracker(uuid("r1"), faults, flush_interval=None)
     tracker.track(uuid("w1"), uuid("u1"), 10, 5)
@@ -50,7 +50,7 @@ def test_r3_what_is_tracked_while_a_flush_waits_for_the_database_belongs_to_the_
     assert totals(url) == (2, 2, 30, 15)
 
 
-def test_r7_the_loop_flushes_by_itself_and_goes_on_after_a_failure(sqlite_url: str) -> None:
+def test_r7_the_flush_loop_continues_after_a_failure(sqlite_url: str) -> None:
     faults = Faults(connect(sqlite_url))
     faults.queued.append("begin")
     with Tracker(uuid("r1"), faults, flush_interval=0.001) as tracker:
@@ -60,7 +60,7 @@ def test_r7_the_loop_flushes_by_itself_and_goes_on_after_a_failure(sqlite_url: s
     assert totals(sqlite_url) == (1, 1, 1, 1)
 
 
-def test_d5_a_shutdown_flushes_and_then_nothing_is_accepted(sqlite_url: str) -> None:
+def test_d5_a_shutdown_flushes_and_refuses_further_calls(sqlite_url: str) -> None:
     tracker = Tracker(uuid("r1"), connect(sqlite_url), flush_interval=None)
     tracker.track(uuid("w1"), uuid("u1"), 1, 1)
     assert tracker.shutdown() == Written(flush=1, new_period=True)
@@ -69,7 +69,7 @@ def test_d5_a_shutdown_flushes_and_then_nothing_is_accepted(sqlite_url: str) -> 
             call()
 
 
-def test_d5_a_shutdown_waits_no_longer_than_its_limit(sqlite_url: str) -> None:
+def test_d5_a_shutdown_times_out(sqlite_url: str) -> None:
     faults = Faults(connect(sqlite_url))
     tracker = Tracker(uuid("r1"), faults, flush_interval=None, shutdown_timeout=0.01)
     tracker.track(uuid("w1"), uuid("u1"), 1, 1)
@@ -79,7 +79,7 @@ def test_d5_a_shutdown_waits_no_longer_than_its_limit(sqlite_url: str) -> None:
     faults.gate.set()
 
 
-def test_r6_the_intake_is_bounded_and_pairs_that_it_knows_take_no_room(sqlite_url: str) -> None:
+def test_r6_the_intake_is_bounded_by_the_number_of_different_pairs(sqlite_url: str) -> None:
     faults = Faults(connect(sqlite_url))
     tracker = Tracker(uuid("r1"), faults, flush_interval=None, intake_capacity=3)
     tracker.track(uuid("w9"), uuid("u9"), 1, 1)
@@ -99,7 +99,7 @@ def test_r6_the_intake_is_bounded_and_pairs_that_it_knows_take_no_room(sqlite_ur
     assert totals(sqlite_url) == (5, 2, 6, 1)
 
 
-def test_counts_saturate_and_nil_ids_and_negative_counts_are_refused(sqlite_url: str) -> None:
+def test_counts_saturate_and_invalid_ids_and_counts_are_refused(sqlite_url: str) -> None:
     tracker = Tracker(uuid("r1"), connect(sqlite_url), flush_interval=None)
     for _ in range(2):
         tracker.track(uuid("w1"), uuid("u1"), 2**70, 2**63 - 1)
@@ -113,7 +113,7 @@ def test_counts_saturate_and_nil_ids_and_negative_counts_are_refused(sqlite_url:
         Tracker(UUID(int=0), connect(sqlite_url))
 
 
-def test_uniques_beyond_what_is_exact_are_estimated_in_bounded_memory(sqlite_url: str) -> None:
+def test_unique_counts_beyond_the_exact_range_are_estimated(sqlite_url: str) -> None:
     with Tracker(uuid("r1"), connect(sqlite_url), flush_interval=None, intake_capacity=4_096) as tracker:
         for number in range(1, 20_001):
             tracker.track(UUID(int=number), uuid("u1"), 1, 0)
@@ -124,11 +124,11 @@ def test_uniques_beyond_what_is_exact_are_estimated_in_bounded_memory(sqlite_url
     assert abs(workspaces - 20_000) < 20_000 * 0.04
 
 
-def test_a_component_that_breaks_is_replaced(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_component_that_crashes_is_restarted(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     faults = Faults(connect(sqlite_url))
     tracker = Tracker(uuid("r1"), faults, flush_interval=None)
     tracker.track(uuid("w1"), uuid("u1"), 1, 1)
-    # An answer that the contract does not know breaks the call in the middle, with the transaction open.
+    # An exception outside the contract is a trap, while the transaction is open.
     with monkeypatch.context() as patch:
         patch.setattr(Capabilities, "acquire", lambda *_: 1 / 0)
         with pytest.raises(ComponentError, match="division by zero"):
@@ -138,43 +138,41 @@ def test_a_component_that_breaks_is_replaced(sqlite_url: str, monkeypatch: pytes
     tracker.shutdown()
 
 
-def test_r9_the_component_is_kept_to_its_own_replica_and_to_the_order_of_the_contract(url: str) -> None:
+def test_r9_calls_outside_the_contract_are_refused(url: str) -> None:
     capabilities = Capabilities(uuid("r1"), connect(url))
     empty = UniqueSet(0, bytes.fromhex("01030300001e0000"))
     update = Update(1, Delta(Uniques(empty, empty)), 0, 0)
 
-    def refused(told: str, call: object, *arguments: object) -> None:
-        with pytest.raises(RefusedError, match=told):
+    def refused(message: str, call: object, *arguments: object) -> None:
+        with pytest.raises(RefusedError, match=message):
             call(*arguments)  # type: ignore[operator]
 
-    refused("no transaction open", capabilities.read)
-    refused("not the component's own", capabilities.begin, uuid("r2"))
+    refused("no open transaction", capabilities.read)
+    refused("not the component's own replica", capabilities.begin, uuid("r2"))
     capabilities.begin(uuid("r1"))
-    refused("has a transaction open", capabilities.begin, uuid("r1"))
-    refused("needs the replica's lock", capabilities.read)
+    refused("already has an open transaction", capabilities.begin, uuid("r1"))
+    refused("a read needs the replica's lock", capabilities.read)
     refused("only a collection", capabilities.acquire, "cutover", "exclusive")
-    refused("is exclusive", capabilities.acquire, "replica", "shared")
+    refused("no shared mode", capabilities.acquire, "replica", "shared")
     capabilities.acquire("cutover", "shared")
     capabilities.acquire("replica", "exclusive")
     refused("and a read", capabilities.upsert, update)
     capabilities.read()
     damaged = Uniques(UniqueSet(1, b"7" * 64), empty)
     refused("not a compact Theta sketch", capabilities.upsert, Update(1, Delta(damaged), 0, 0))
-    for of_no_row in (Unchanged(), Cumulative(Uniques(empty, empty))):
-        refused("does not fit what was read", capabilities.upsert, Update(1, of_no_row, 0, 0))
-    refused("beyond 2\\^63 - 1", capabilities.upsert, Update(1, update.uniques, 2**63, 0))
+    for of_an_existing_row in (Unchanged(), Cumulative(Uniques(empty, empty))):
+        refused("does not match the stored usage", capabilities.upsert, Update(1, of_an_existing_row, 0, 0))
+    refused("more than 2\\^63 - 1", capabilities.upsert, Update(1, update.uniques, 2**63, 0))
     assert capabilities.upsert(update)
-    refused("an upsert already", capabilities.upsert, update)
+    refused("already has an upsert", capabilities.upsert, update)
     capabilities.commit()
-    refused("has sent its commit", capabilities.begin, uuid("r1"))
+    refused("already sent its commit", capabilities.begin, uuid("r1"))
     capabilities.flush_begins()
     capabilities.begin(uuid("r1"))
-    refused("nothing to commit", capabilities.commit)
+    refused("no upsert to commit", capabilities.commit)
 
 
-def test_d6_a_collection_that_holds_the_cutover_lock_holds_a_flush_up_and_a_limit_ends_that(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_d6_a_flush_waits_for_its_locks_with_a_limit(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     short = postgres.SQL["begin_flush"].replace(b"lock_timeout = '5s'", b"lock_timeout = '10ms'")
     assert short != postgres.SQL["begin_flush"]
     monkeypatch.setitem(postgres.SQL, "begin_flush", short)
@@ -192,7 +190,7 @@ def test_d6_a_collection_that_holds_the_cutover_lock_holds_a_flush_up_and_a_limi
         assert tracker.flush() == Idle()
 
 
-def test_a_server_that_says_nothing_more_is_given_up(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flush_to_a_silent_server_times_out(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Tracker(uuid("r1"), connect(postgres_url), flush_interval=None) as tracker:
         tracker.track(uuid("w1"), uuid("u1"), 1, 1)
         with postgres.psycopg.connect(postgres_url) as collection:
@@ -204,7 +202,7 @@ def test_a_server_that_says_nothing_more_is_given_up(postgres_url: str, monkeypa
         assert tracker.flush() == Written(flush=1, new_period=True)
 
 
-def test_a_connection_that_died_while_idle_is_replaced(postgres_url: str) -> None:
+def test_a_broken_idle_connection_is_replaced(postgres_url: str) -> None:
     with Tracker(uuid("r1"), connect(postgres_url), flush_interval=None) as tracker:
         tracker.track(uuid("w1"), uuid("u1"), 1, 1)
         tracker.flush()
@@ -217,7 +215,7 @@ def test_a_connection_that_died_while_idle_is_replaced(postgres_url: str) -> Non
         assert tracker.flush() == Written(flush=2, new_period=False)
 
 
-def test_the_schedule_spreads_flushes_and_retries_soon() -> None:
+def test_the_schedule_has_jitter_and_short_waits_after_failures() -> None:
     schedule = Schedule(60, 0.1)
     assert [schedule.after_success(random) for random in (0, 0.5, 1)] == pytest.approx([54, 60, 66])
     assert [schedule.after_failure(0.5) for _ in range(8)] == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60])

@@ -1,7 +1,9 @@
-"""Usage tracking for egress boundaries: unique workspaces and users, requests allowed and denied.
+"""Usage tracking for egress boundaries.
 
-The flow is *track → intake → component → transaction → database*. The tracker itself is a WebAssembly component, the
-same for every host; this package loads it, hands it a database transaction of its own rows, and flushes it.
+It counts unique workspaces, unique users, allowed requests and denied requests.
+
+The flow is *track → intake → component → transaction → database*. The tracker is a WebAssembly component that all hosts
+share. This package loads it, gives it transactions on the usage of its own replica, and flushes it.
 
     import uuid
     from boundary_usage import Tracker, connect

@@ -1,6 +1,7 @@
-"""What the component can do: the imports of its world, each with the checks that keep it to its own replica.
+"""The functions that the component imports.
 
-A component is not trusted. Nothing here knows the component's runtime; `component` translates.
+Their checks restrict the component to its own replica. The host does not trust the component. This module does not
+depend on the component runtime; `component` converts the values.
 """
 
 import logging
@@ -8,22 +9,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
-from .account import Account
 from .database import Database, Transaction
 from .errors import BoundaryUsageError, CommitUnknownError, RefusedError, UnavailableError
+from .ledger import Ledger
 from .usage import REQUESTS_MAX, Delta, Stored, Unchanged, Update
 
 _log = logging.getLogger("boundary_usage")
 
 
 class Capabilities:
-    """The functions behind the instances of one tracker's component. At most one transaction is open."""
+    """The imports of one tracker's component. At most one transaction is open."""
 
     def __init__(self, replica: UUID, database: Database) -> None:
-        self.account = Account(replica)
+        self.ledger = Ledger(replica)
         self._replica = replica
         self._database = database
-        # Read once: a component that is replaced must not need the database for it.
+        # A restart of the component must not depend on the database, so the key is read once.
         self._key = database.hashing_key()
         self._transaction: Transaction | None = None
         self._granted: set[str] = set()
@@ -32,17 +33,17 @@ class Capabilities:
         self._commit_sent = False
 
     def flush_begins(self) -> None:
-        """One commit for each flush that the host asks for."""
+        """Allows the component one commit."""
         self._commit_sent = False
 
     def flush_ends(self) -> bool:
-        """Rolls back what the component left open; returns whether there was something."""
+        """Rolls back the open transaction; returns whether there was one."""
         is_open = self._transaction is not None
         self.roll_back()
         return is_open
 
     def resolve_doubt(self) -> None:
-        """Finds out whether the flush in doubt was applied, for the successor of a component that broke."""
+        """Resolves the flush in doubt, before a new instance gets the unflushed activity."""
         try:
             self.begin(self._replica)
             self.acquire("replica", "exclusive")
@@ -51,90 +52,90 @@ class Capabilities:
             self.roll_back()
 
     def hashing_key(self) -> tuple[int, int]:
-        """The key under which ids are hashed."""
+        """Returns the key of the id hashes."""
         return int.from_bytes(self._key[:8]), int.from_bytes(self._key[8:])
 
     def begin(self, replica: UUID) -> None:
-        """Opens the transaction."""
+        """Begins the transaction."""
         if replica != self._replica:
-            raise RefusedError(f"replica {replica} is not the component's own")
+            raise RefusedError(f"replica {replica} is not the component's own replica")
         if self._transaction is not None:
-            raise RefusedError("the component has a transaction open")
+            raise RefusedError("the component already has an open transaction")
         if self._commit_sent:
-            raise RefusedError("this flush has sent its commit")
+            raise RefusedError("this flush has already sent its commit")
         self._granted = set()
         self._update = None
-        with _expected("opening a transaction"):
+        with _errors_of_the_contract("beginning a transaction"):
             self._transaction = self._database.begin()
 
     def acquire(self, lock: str, mode: str) -> None:
-        """Takes a lock for the transaction."""
+        """Acquires a lock for the transaction."""
         transaction = self._open()
         if (lock, mode) == ("cutover", "shared"):
-            with _expected("taking the cutover lock"):
+            with _errors_of_the_contract("acquiring the cutover lock"):
                 transaction.acquire_cutover()
         elif (lock, mode) == ("replica", "exclusive"):
-            with _expected("taking the replica's lock"):
+            with _errors_of_the_contract("acquiring the replica's lock"):
                 transaction.acquire_replica(self._replica)
         elif lock == "cutover":
-            raise RefusedError("only a collection holds the cutover lock alone")
+            raise RefusedError("only a collection may acquire the cutover lock in exclusive mode")
         else:
-            raise RefusedError("a replica's lock is exclusive")
+            raise RefusedError("the replica's lock has no shared mode")
         self._granted.add(lock)
 
     def read(self) -> Stored:
-        """Reads what is stored of the replica."""
+        """Reads the stored usage of the replica."""
         transaction = self._open()
         if "replica" not in self._granted:
-            raise RefusedError("to read needs the replica's lock")
-        with _expected("reading the stored usage"):
+            raise RefusedError("a read needs the replica's lock")
+        with _errors_of_the_contract("reading the stored usage"):
             stored = transaction.read(self._replica)
         self._granted.add("read")
         self._stored = stored
-        self.account.last_flush_read(stored.last_flush)
+        self.ledger.resolve(stored.last_flush)
         return stored
 
     def upsert(self, update: Update) -> bool:
         """Writes the replica's row; returns whether it is new."""
         transaction = self._open()
         if not {"cutover", "replica", "read"} <= self._granted:
-            raise RefusedError("to upsert needs the cutover lock, the replica's lock, and a read")
+            raise RefusedError("an upsert needs the cutover lock, the replica's lock and a read")
         if self._update is not None:
-            raise RefusedError("the transaction has an upsert already")
+            raise RefusedError("the transaction already has an upsert")
         _check_range(update)
         new_period = isinstance(update.uniques, Delta)
         if new_period == (self._stored.uniques is not None):
-            raise RefusedError("the update does not fit what was read: a delta begins a row, and all else needs one")
-        self.account.check(update, self._stored)
-        with _expected("writing usage"):
+            raise RefusedError("the update does not match the stored usage: only a delta inserts a row")
+        self.ledger.check(update, self._stored)
+        with _errors_of_the_contract("writing usage"):
             transaction.upsert(self._replica, update)
         self._update = update
         return new_period
 
     def commit(self) -> None:
-        """Ends the transaction and makes its update last."""
+        """Commits the transaction."""
         transaction = self._open()
         if self._update is None:
             self.roll_back()
-            raise RefusedError("there is nothing to commit")
+            raise RefusedError("the transaction has no upsert to commit")
         self._transaction = None
         self._commit_sent = True
         number = self._update.flush
-        self.account.commit_sent(number)
+        self.ledger.commit_sent(number)
         try:
             transaction.commit()
         except CommitUnknownError as error:
             raise self._unknown(number, str(error)) from error
         except BoundaryUsageError:
-            self.account.not_committed()
+            self.ledger.not_committed()
             raise
         except Exception as error:
             _log.exception("committing failed unexpectedly")
             raise self._unknown(number, _unexpected(error)) from error
-        self.account.committed()
+        self.ledger.committed()
 
     def roll_back(self) -> None:
-        """Ends the transaction, if one is open, without its update."""
+        """Rolls back the transaction, if one is open."""
         transaction, self._transaction = self._transaction, None
         if transaction is not None:
             try:
@@ -144,19 +145,22 @@ class Capabilities:
 
     def _unknown(self, number: int, cause: str) -> CommitUnknownError:
         return CommitUnknownError(
-            f"the commit of flush {number} of replica {self._replica} brought no reply, so its outcome is unknown: "
-            f"{cause}; the next flush finds out, and `boundary-usage status` shows the replica's last flush"
+            f"the commit of flush {number} of replica {self._replica} had no reply, so its outcome is unknown: "
+            f"{cause}; the next flush resolves it, and `boundary-usage status` shows the replica's last flush"
         )
 
     def _open(self) -> Transaction:
         if self._transaction is None:
-            raise RefusedError("the component has no transaction open")
+            raise RefusedError("the component has no open transaction")
         return self._transaction
 
 
 @contextmanager
-def _expected(action: str) -> Iterator[None]:
-    """Makes an error of the contract of any failure: an exception that is none would trap the component."""
+def _errors_of_the_contract(action: str) -> Iterator[None]:
+    """Converts every exception to an error of the contract.
+
+    Any other exception would be a trap.
+    """
     try:
         yield
     except BoundaryUsageError:
@@ -171,7 +175,7 @@ def _unexpected(error: Exception) -> str:
 
 
 def _check_range(update: Update) -> None:
-    """The database has no larger numbers."""
+    """Refuses numbers that the database cannot store."""
     numbers = {
         "flush number": update.flush,
         "count of allowed requests": update.allowed,
@@ -182,4 +186,4 @@ def _check_range(update: Update) -> None:
         numbers["count of unique ids"] = max(uniques.workspaces.count, uniques.users.count)
     for name, number in numbers.items():
         if number > REQUESTS_MAX:
-            raise RefusedError(f"the component's {name} is {number}, beyond 2^63 - 1")
+            raise RefusedError(f"the component's {name} is {number}, more than 2^63 - 1")

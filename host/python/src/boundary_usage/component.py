@@ -1,7 +1,7 @@
-"""The component: loaded and compiled once, instantiated for each tracker.
+"""The component, compiled once for each process and instantiated for each tracker.
 
-This is the only module that knows the component runtime. The file is the one that `boundary-usage component --world
-tracker-blocking` writes, byte for byte: this runtime calls no async functions.
+Only this module uses the component runtime. The runtime has no async functions, so the component has the world
+`tracker-blocking`. Its file equals the output of `boundary-usage component --world tracker-blocking`.
 """
 
 import os
@@ -46,23 +46,23 @@ _TRANSACTIONS = "boundary:usage/transactions-blocking@0.1.0"
 _LOCKS = "boundary:usage/locks-blocking@0.1.0"
 
 MEMORY_BYTES_MAX = 16 << 20
-"""The linear memory that an instance may use."""
+"""The limit of an instance's linear memory."""
 
-TICK_SECONDS = 1.0
-"""The unit in which computing is measured."""
+EPOCH_SECONDS = 1.0
+"""The unit of the component's computing time."""
 
-TICKS_MAX = 60
-"""For how many ticks the component may compute without calling the host.
+EPOCHS_MAX = 60
+"""The number of epochs that the component may compute between two calls.
 
-Milliseconds are enough for it. But the time includes the conversion of arguments in Python, and a busy interpreter
-makes that wait for its lock again and again.
+It needs milliseconds. But the time includes the conversion of arguments in Python, which waits for the interpreter lock
+many times if other threads are busy.
 """
 
 BATCH = 256
-"""How many activities are handed over in one call."""
+"""The largest number of activities in one call of `track`."""
 
 _TRANSACTION = 1
-"""The number of the resource type, and of the one transaction that can be open."""
+"""The number of the resource type, and of the only open transaction."""
 
 _ERRORS: dict[str, type[BoundaryUsageError]] = {
     "unavailable": UnavailableError,
@@ -73,7 +73,7 @@ _ERRORS: dict[str, type[BoundaryUsageError]] = {
 
 
 def component_bytes() -> bytes:
-    """The component that this package carries."""
+    """Returns the component that this package contains."""
     return files(__package__).joinpath(FILE).read_bytes()
 
 
@@ -89,40 +89,46 @@ def _compiled() -> tuple[Engine, Component]:
 
 
 @cache
-def _ticking(_process: int) -> Engine:
-    """The engine, with a thread that counts its epochs: one for each process, because a fork copies no threads."""
+def _engine(_process: int) -> Engine:
+    """Returns the engine of a process, and starts the thread that counts its epochs.
+
+    A fork copies no threads, so every process needs its own.
+    """
     engine, _ = _compiled()
 
-    def tick() -> None:
+    def count_epochs() -> None:
         while True:
-            time.sleep(TICK_SECONDS)
+            time.sleep(EPOCH_SECONDS)
             engine.increment_epoch()
 
-    threading.Thread(target=tick, name="boundary-usage-ticks", daemon=True).start()
+    threading.Thread(target=count_epochs, name="boundary-usage-epochs", daemon=True).start()
     return engine
 
 
 class Instance:
-    """A running component. Not for two threads at once; and not to be called while a call runs."""
+    """A running component. Not thread-safe and not reentrant."""
 
     def __init__(self, replica: UUID, capabilities: Capabilities) -> None:
-        engine, component = _ticking(os.getpid()), _compiled()[1]
+        engine, component = _engine(os.getpid()), _compiled()[1]
         self._replica = replica
         self._capabilities = capabilities
         self._store = Store(engine)
         self._store.set_limits(memory_size=MEMORY_BYTES_MAX)
-        self._store.set_epoch_deadline(TICKS_MAX)
+        self._store.set_epoch_deadline(EPOCHS_MAX)
         linker = Linker(engine)
         self._define(linker)
         try:
             instance = linker.instantiate(self._store, component)
         except WasmtimeError as error:
-            raise ComponentError(f"the component {FILE} is not one for this host: {error}") from error
+            raise ComponentError(f"the component {FILE} does not fit this host: {error}") from error
         self._track = self._export(instance.get_func(self._store, "track"), "track")
         self._flush = self._export(instance.get_func(self._store, "flush"), "flush")
 
     def track(self, pairs: Pairs) -> None:
-        """Hands activity to the component. On a `ComponentError` none or a part of it was recorded."""
+        """Forwards activity to the component.
+
+        After a `ComponentError`, part of it may be recorded.
+        """
         activities = [
             _record(workspace=_uuid(workspace), owner=_uuid(owner), allowed=allowed, denied=denied)
             for (workspace, owner), (allowed, denied) in pairs.items()
@@ -131,21 +137,21 @@ class Instance:
             self._call(self._track, activities[start : start + BATCH])
 
     def flush(self) -> Flushed:
-        """Writes what was tracked since the last flush; raises what the component returned as an error.
+        """Writes the activity since the last flush.
 
-        A component that breaks the contract raises a `ComponentError`, like one that traps.
+        Raises the component's error. Raises `ComponentError` if the component traps or violates the contract.
         """
         self._capabilities.flush_begins()
         try:
             flushed = self._call(self._flush, _uuid(self._replica))
         finally:
-            has_forgotten = self._capabilities.flush_ends()
-        if has_forgotten:
-            raise ComponentError("the component ended its flush with a transaction open; it was rolled back")
+            was_open = self._capabilities.flush_ends()
+        if was_open:
+            raise ComponentError("the component ended its flush with an open transaction, which was rolled back")
         if isinstance(flushed, Variant):
             raise _ERRORS[flushed.tag](str(flushed.payload))
-        if not self._capabilities.account.is_empty:
-            raise ComponentError("the component reported a flush that it has not committed")
+        if not self._capabilities.ledger.is_empty:
+            raise ComponentError("the component reported a flush that it did not commit")
         if flushed is None:
             return Idle()
         if isinstance(flushed, int):
@@ -153,21 +159,21 @@ class Instance:
         return Written(flushed.flush, _field(flushed, "new-period"))
 
     def _call(self, function: Func, *arguments: Any) -> Any:
-        self._store.set_epoch_deadline(TICKS_MAX)
+        self._store.set_epoch_deadline(EPOCHS_MAX)
         try:
             return function(self._store, *arguments)
         except Exception as error:
-            # The component cannot be entered again.
-            raise ComponentError(f"the component broke: {error}") from error
+            # The runtime does not allow further calls of this instance.
+            raise ComponentError(f"the component crashed: {error}") from error
 
     @staticmethod
     def _export(function: Func | None, name: str) -> Func:
         if function is None:
-            raise ComponentError(f"the component {FILE} lacks the export {name}")
+            raise ComponentError(f"the component {FILE} has no export {name}")
         return function
 
     def _define(self, linker: Linker) -> None:
-        """Every function that the component may call."""
+        """Defines every function that the component may call."""
         capabilities = self._capabilities
         with linker.root() as root:
             with root.add_instance(_TRANSACTIONS) as transactions:
@@ -176,34 +182,37 @@ class Instance:
                 )
                 transactions.add_func("hashing-key", lambda _store: capabilities.hashing_key())
                 transactions.add_func("restore", lambda _store: _record(delta=None, in_doubt=None))
-                self._answer(transactions, "[static]transaction.begin", self._begin)
-                self._answer(transactions, "[method]transaction.read", self._read)
-                self._answer(transactions, "[method]transaction.upsert", self._upsert)
-                self._answer(transactions, "[static]transaction.commit", self._commit)
+                self._add_fallible(transactions, "[static]transaction.begin", self._begin)
+                self._add_fallible(transactions, "[method]transaction.read", self._read)
+                self._add_fallible(transactions, "[method]transaction.upsert", self._upsert)
+                self._add_fallible(transactions, "[static]transaction.commit", self._commit)
             with root.add_instance(_LOCKS) as locks:
-                self._answer(locks, "acquire", self._acquire)
+                self._add_fallible(locks, "acquire", self._acquire)
 
-    def _answer(self, interface: LinkerInstance, name: str, function: Callable[..., Any]) -> None:
-        """Defines a function that returns its errors; any other exception is a trap."""
+    def _add_fallible(self, interface: LinkerInstance, name: str, function: Callable[..., Any]) -> None:
+        """Defines a function that returns errors of the contract.
 
-        def answer(store: Any, *arguments: Any) -> Any:
+        Any other exception is a trap.
+        """
+
+        def call(store: Any, *arguments: Any) -> Any:
             try:
                 return function(store, *arguments)
             except BoundaryUsageError as error:
                 tags = (tag for tag, kind in _ERRORS.items() if isinstance(error, kind))
                 return Variant(next(tags, "refused"), str(error))
             finally:
-                # The database's time is not the component's.
-                self._store.set_epoch_deadline(TICKS_MAX)
+                # The time of the database does not count as the component's.
+                self._store.set_epoch_deadline(EPOCHS_MAX)
 
-        interface.add_func(name, answer)
+        interface.add_func(name, call)
 
     def _begin(self, _store: Any, replica: Record) -> ResourceHost:
         self._capabilities.begin(UUID(int=_field(replica, "high") << 64 | _field(replica, "low")))
         return ResourceHost.own(_TRANSACTION, _TRANSACTION)
 
     def _acquire(self, store: Any, transaction: Any, lock: str, mode: str) -> None:
-        transaction.drop(store)  # The borrow ends with the call, and this runtime wants to be told.
+        transaction.drop(store)  # The runtime requires an explicit end of the borrow.
         self._capabilities.acquire(lock, mode)
 
     def _read(self, store: Any, transaction: Any) -> Record:
@@ -231,7 +240,7 @@ class Instance:
 
 
 def _record(**fields: Any) -> Record:
-    """A record for the runtime, which reads fields by their WIT names."""
+    """Returns a record for the runtime, which reads fields by their WIT names."""
     record = Record()
     record.__dict__.update({name.replace("_", "-"): value for name, value in fields.items()})
     return record

@@ -1,15 +1,19 @@
-"""What can fail, sorted by what the caller can do about it. No message contains a password.
+"""The errors of this package, grouped by what the caller can do.
 
-Messages quote what others wrote: a server, a path, the component. So every message is made safe for a terminal and a
-log here, in one place.
+No message contains a password.
+
+Messages quote the server, paths and the component. The base class makes every message safe for terminals and logs.
 """
 
 MESSAGE_CHARACTERS_MAX = 1_000
-"""The longest message; a component's error text may have any length."""
+"""The length of the longest message.
+
+The component's error texts have no limit of their own.
+"""
 
 
 def printable(text: str) -> str:
-    """Returns the text in one line, shortened, with control characters escaped."""
+    """Returns the text as one line, shortened, with control characters escaped."""
     line = " ".join(text.split())
     if len(line) > MESSAGE_CHARACTERS_MAX:
         line = line[: MESSAGE_CHARACTERS_MAX - 1] + "…"
@@ -19,39 +23,57 @@ def printable(text: str) -> str:
 
 
 class BoundaryUsageError(Exception):
-    """Any failure of this package."""
+    """The base class of all errors of this package."""
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
 
 
 class UnavailableError(BoundaryUsageError):
-    """The database cannot be reached or gave up waiting; nothing was applied. Trying again later helps."""
+    """The database is unreachable or gave up waiting.
+
+    Nothing was applied. Try again later.
+    """
 
 
 class ConflictError(BoundaryUsageError):
-    """Lost a race: a lock timed out, or a newer flush was applied. Nothing was applied; trying again helps."""
+    """Lost a race: a lock timed out, or a newer flush was already applied.
+
+    Nothing was applied. Try again.
+    """
 
 
 class CommitUnknownError(BoundaryUsageError):
-    """A commit brought no reply, so it may or may not be applied. The next flush finds out by the flush number."""
+    """A commit had no reply, so it may have been applied.
+
+    The next flush resolves it by the flush number.
+    """
 
 
 class RefusedError(BoundaryUsageError):
-    """Not allowed, or not understood; nothing was applied. Trying again does not help."""
+    """The call is not allowed or has invalid data.
+
+    Nothing was applied. Do not try again.
+    """
 
 
 class ComponentError(BoundaryUsageError):
-    """The component cannot be loaded, or broke. The message says whether unflushed activity was lost."""
+    """The component cannot be loaded, or it crashed.
+
+    The message reports whether unflushed activity was lost.
+    """
 
 
 class ConfigurationError(BoundaryUsageError, ValueError):
-    """A setting, a URL or an id that makes no sense."""
+    """A setting, a URL or an id is invalid."""
 
 
 class StoppedError(BoundaryUsageError):
-    """The tracker does not run: it was shut down, its thread ended, or it belongs to the process before a fork."""
+    """The tracker does not run.
+
+    It was shut down, its thread ended, or this process is a fork.
+    """
 
 
 class TimedOutError(BoundaryUsageError):
-    """A time limit ran out. A flush that still ran may or may not be applied."""
+    """A time limit expired. A flush that was still running may have been applied."""

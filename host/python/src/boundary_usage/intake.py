@@ -1,7 +1,7 @@
-"""What was tracked and not yet handed to the component: bounded, from any thread.
+"""The bounded queue between the callers' threads and the tracker's thread.
 
 The component cannot be called while it flushes, so activity waits here. Activities of the same workspace and owner wait
-as one, with their counts added: what is bounded is the number of different pairs.
+as one, with their counts added. The limit applies to the number of different pairs.
 """
 
 import threading
@@ -13,45 +13,48 @@ from .usage import REQUESTS_MAX, Pairs
 
 
 class Intake:
-    """The queue between the callers' threads and the tracker's."""
+    """A queue with a limited number of different pairs. All methods are thread-safe."""
 
-    def __init__(self, capacity: int, on_filling: Callable[[], None]) -> None:
+    def __init__(self, capacity: int, on_half_full: Callable[[], None]) -> None:
         self._capacity = capacity
-        self._on_filling = on_filling
+        self._on_half_full = on_half_full
         self._pairs: Pairs = {}
         self._closed: str | None = None
-        self._room = threading.Condition()
+        self._changed = threading.Condition()
 
     def put(self, workspace: UUID, owner: UUID, allowed: int, denied: int, *, wait: bool) -> bool:
-        """Adds an activity; answers whether there was room, for which it waits if told to."""
+        """Adds an activity; returns whether it fitted. With `wait`, blocks until it fits."""
         pair = (workspace, owner)
-        with self._room:
+        with self._changed:
             while self._closed is None and len(self._pairs) >= self._capacity and pair not in self._pairs:
                 if not wait:
                     return False
-                self._room.wait()
+                self._changed.wait()
             if self._closed is not None:
                 raise StoppedError(self._closed)
             known = self._pairs.get(pair)
             if known is None:
                 self._pairs[pair] = (allowed, denied)
-                filling = len(self._pairs) == (self._capacity + 1) // 2
+                is_half_full = len(self._pairs) == (self._capacity + 1) // 2
             else:
                 self._pairs[pair] = (min(known[0] + allowed, REQUESTS_MAX), min(known[1] + denied, REQUESTS_MAX))
-                filling = False
-        if filling:
-            self._on_filling()
+                is_half_full = False
+        if is_half_full:
+            self._on_half_full()
         return True
 
-    def take(self) -> Pairs:
-        """Takes all that waits, and makes room."""
-        with self._room:
+    def drain(self) -> Pairs:
+        """Removes and returns all activities."""
+        with self._changed:
             pairs, self._pairs = self._pairs, {}
-            self._room.notify_all()
+            self._changed.notify_all()
         return pairs
 
-    def close(self, why: str) -> None:
-        """Accepts nothing more, for this reason; what waits can still be taken. The first reason stays."""
-        with self._room:
-            self._closed = self._closed or why
-            self._room.notify_all()
+    def close(self, reason: str) -> None:
+        """Refuses further activities with this reason, unless it was closed before.
+
+        `drain` still works.
+        """
+        with self._changed:
+            self._closed = self._closed or reason
+            self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""The handle that a proxy holds; the thread behind it is in `worker`."""
+"""The tracker as a proxy uses it. Its thread is in `worker`."""
 
 import math
 import os
@@ -16,19 +16,23 @@ from .usage import REQUESTS_MAX, Flushed
 from .worker import Worker
 
 SECONDS_MAX = 366 * 86_400.0
-"""The longest interval or time limit; the system's clocks hold no arbitrary numbers."""
+"""The longest interval and time limit.
+
+The clocks of the system do not support arbitrary numbers.
+"""
 
 
 class Tracker:
-    """A running tracker of one replica. Safe for any number of threads.
+    """A running tracker of one replica. Thread-safe.
 
-    End it with `shutdown`, or use it in a `with` statement; what was tracked since the last flush is lost otherwise.
-    No two trackers that run at the same time may have the same replica id. Start it after a process has forked.
+    End it with `shutdown` or a `with` statement. Otherwise unflushed activity is lost. Two running trackers must not
+    have the same replica id. If the process forks, start trackers after the fork.
 
-    - `flush_interval`: seconds from one flush to the next; `None` flushes only when asked to.
-    - `flush_jitter`: how far each wait may deviate, as a fraction of it.
-    - `shutdown_timeout`: seconds that `shutdown` waits for the last flush.
-    - `intake_capacity`: how many different (workspace, owner) pairs wait for the component before `track` has to.
+    - `flush_interval`: seconds between flushes; `None` disables automatic flushes.
+    - `flush_jitter`: the largest deviation of each wait, as a fraction of it.
+    - `shutdown_timeout`: seconds that `shutdown` waits for its flush.
+    - `intake_capacity`: the number of different (workspace, owner) pairs that can wait for the component. If it is
+      reached, `track` blocks.
     """
 
     def __init__(
@@ -54,42 +58,40 @@ class Tracker:
         self._worker = Worker(replica, capabilities, intake_capacity, flush_interval, flush_jitter)
 
     def track(self, workspace: UUID, owner: UUID, allowed: int = 0, denied: int = 0) -> None:
-        """Records activity: both ids as active, and both counts added; counts of 0 still record the ids.
+        """Records activity: marks both ids as active and adds both counts, which may be 0.
 
-        Does not wait for the database, unless as many different pairs as `intake_capacity` came in while a flush waited
-        for it.
+        Blocks only while the intake is full.
         """
         self._put(workspace, owner, allowed, denied, wait=True)
 
     def try_track(self, workspace: UUID, owner: UUID, allowed: int = 0, denied: int = 0) -> bool:
-        """Like `track`, but never waits; returns whether the activity was accepted."""
+        """Records activity like `track` without blocking; returns whether it fitted."""
         return self._put(workspace, owner, allowed, denied, wait=False)
 
     def flush(self) -> Flushed:
-        """Writes what was tracked before this call, and returns what that did. The tracker does so by itself, too.
+        """Writes the activity that was tracked before this call.
 
-        When it fails, this raises; the activity is kept and goes out with the next flush.
+        Raises a `BoundaryUsageError` if that fails. The next flush then writes the activity.
         """
         self._check_process()
-        return self._worker.ask().result()
+        return self._worker.request_flush().result()
 
     def shutdown(self) -> Flushed:
-        """Accepts nothing more, flushes once more and stops.
+        """Refuses further activity, flushes, and stops.
 
-        A flush that fails is tried again until `shutdown_timeout` is over. After that this raises. What was tracked
-        since the last flush that succeeded is lost then, unless the error is a `CommitUnknownError` or a
-        `TimedOutError`: then it may be in the database.
+        Repeats a failed flush until `shutdown_timeout` expires, and then raises its error. Unflushed activity is then
+        lost. After a `CommitUnknownError` or a `TimedOutError`, it may be in the database.
         """
         self._check_process()
         deadline = time.monotonic() + self._shutdown_timeout
         self._worker.intake.close("the tracker is stopped")
-        flushed = self._worker.ask(deadline)
+        flushed = self._worker.request_flush(deadline)
         try:
             return flushed.result(self._shutdown_timeout)
         except FutureTimeoutError:
             limit = self._shutdown_timeout
-            what = f"the last flush took longer than {limit} s; whether it was applied is unknown"
-            raise TimedOutError(f"{what} (`boundary-usage status` shows the replica's last flush)") from None
+            what = f"the last flush took longer than {limit} s, so its outcome is unknown"
+            raise TimedOutError(f"{what}; `boundary-usage status` shows the replica's last flush") from None
 
     def __enter__(self) -> Self:
         return self
@@ -102,19 +104,22 @@ class Tracker:
     def _put(self, workspace: UUID, owner: UUID, allowed: int, denied: int, *, wait: bool) -> bool:
         _check_id("workspace", workspace)
         _check_id("owner", owner)
-        # Whatever is an integer, NumPy's too, becomes Python's; a fraction is a `TypeError`.
+        # Accepts all types of integers, such as NumPy's. Others raise `TypeError`.
         allowed, denied = int(index(allowed)), int(index(denied))
         if allowed < 0 or denied < 0:
-            raise ConfigurationError(f"{allowed} allowed and {denied} denied: a count is never negative")
+            raise ConfigurationError(f"the counts are {allowed} allowed and {denied} denied, must not be negative")
         self._check_process()
         return self._worker.intake.put(
             workspace, owner, min(allowed, REQUESTS_MAX), min(denied, REQUESTS_MAX), wait=wait
         )
 
     def _check_process(self) -> None:
-        """A fork copies no threads, so what a child tracked would never be flushed."""
+        """Refuses calls in a fork.
+
+        A fork copies no threads, so nothing would flush its activity.
+        """
         if os.getpid() != self._process:
-            what = f"this tracker runs in process {self._process}, and this is a fork of it, process {os.getpid()}"
+            what = f"this tracker runs in process {self._process}, and process {os.getpid()} is a fork of it"
             raise StoppedError(f"{what}; connect to the database and start a tracker after the fork")
 
 
@@ -122,7 +127,7 @@ def _check_id(name: str, value: UUID) -> None:
     if not isinstance(value, UUID):
         raise TypeError(f"{name} is a {type(value).__name__}, must be a uuid.UUID")
     if value.int == 0:
-        raise ConfigurationError(f"the {name} id is the nil UUID, which identifies nothing")
+        raise ConfigurationError(f"the {name} id is the nil UUID, which is not an id")
 
 
 def _check_number(name: str, value: float, least: float, most: float) -> None:

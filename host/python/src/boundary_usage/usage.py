@@ -1,19 +1,19 @@
-"""The words that the tracker, its database and its callers share."""
+"""The types that the tracker, its database and its callers share."""
 
 from dataclasses import dataclass
 from uuid import UUID
 
 REQUESTS_MAX = 2**63 - 1
-"""The largest count that a database holds; sums stop there."""
+"""The largest count that a database stores. Sums saturate at it."""
 
 
 Pairs = dict[tuple[UUID, UUID], tuple[int, int]]
-"""Requests allowed and denied, of each workspace and owner."""
+"""The allowed and denied requests of each workspace and owner."""
 
 
 @dataclass(frozen=True)
 class UniqueSet:
-    """A set of ids that counts without naming: a compact Theta sketch, and what it estimates."""
+    """A set of ids as a compact Theta sketch of their hashes, with its estimated size."""
 
     count: int
     sketch: bytes
@@ -21,7 +21,7 @@ class UniqueSet:
 
 @dataclass(frozen=True)
 class Uniques:
-    """The two sets that are counted."""
+    """The unique workspaces and users of some activity."""
 
     workspaces: UniqueSet
     users: UniqueSet
@@ -29,7 +29,10 @@ class Uniques:
 
 @dataclass(frozen=True)
 class Stored:
-    """What the database holds of a replica: its last flush (0: none), and the open period's ids if it flushed in it."""
+    """The stored usage of a replica.
+
+    `last_flush` is 0 before the first flush. `uniques` is `None` if the replica has not flushed in the open period.
+    """
 
     last_flush: int
     uniques: Uniques | None
@@ -37,26 +40,29 @@ class Stored:
 
 @dataclass(frozen=True)
 class Delta:
-    """The replica has no row in the open period: the ids of this flush alone go into a new one."""
+    """The replica has no row in the open period.
+
+    The new row gets the ids of this flush alone.
+    """
 
     uniques: Uniques
 
 
 @dataclass(frozen=True)
 class Cumulative:
-    """The ids of the open period, this flush included, replace those of the row."""
+    """The union of the row's ids and those of this flush replaces the row's sets."""
 
     uniques: Uniques
 
 
 @dataclass(frozen=True)
 class Unchanged:
-    """The row holds the ids of this flush already, and keeps its sets."""
+    """The row already contains all ids of this flush and keeps its sets."""
 
 
 @dataclass(frozen=True)
 class Update:
-    """What one flush writes."""
+    """The update that one flush writes."""
 
     flush: int
     uniques: Delta | Cumulative | Unchanged
@@ -66,12 +72,15 @@ class Update:
 
 @dataclass(frozen=True)
 class Idle:
-    """Nothing was tracked since the last flush: no transaction was opened."""
+    """There was no activity since the last flush, so the flush began no transaction."""
 
 
 @dataclass(frozen=True)
 class Confirmed:
-    """A flush whose commit had brought no reply was found applied; nothing else was waiting."""
+    """The flush with this number had no commit reply and was applied.
+
+    There was no other activity.
+    """
 
     flush: int
 
@@ -85,4 +94,4 @@ class Written:
 
 
 Flushed = Idle | Confirmed | Written
-"""What a flush did."""
+"""The result of a flush."""

@@ -1,7 +1,7 @@
-"""The thread behind a tracker: it alone calls the component.
+"""The tracker's thread, which alone calls the component.
 
-It hands over what the intake holds, and flushes, one after the other. A component that breaks is replaced, and its
-successor is given everything that the account has as unflushed.
+It forwards activity from the intake to the component, and flushes. If the component crashes, the thread starts a new
+instance and gives it all unflushed activity of the ledger.
 """
 
 import logging
@@ -16,83 +16,85 @@ from .capabilities import Capabilities
 from .component import Instance
 from .errors import BoundaryUsageError, CommitUnknownError, ComponentError, StoppedError
 from .intake import Intake
-from .schedule import Schedule, retry_of_the_last_flush
+from .schedule import Schedule, shutdown_retry
 from .usage import Flushed, Pairs
 
 _log = logging.getLogger("boundary_usage")
 
+_STOPPED = "the tracker is stopped"
+
 
 class Worker:
-    """The thread's work, and how others ask for it."""
+    """The thread, and the requests of other threads to it."""
 
     def __init__(
         self, replica: UUID, capabilities: Capabilities, intake_capacity: int, interval: float | None, jitter: float
     ) -> None:
-        self.intake = Intake(intake_capacity, self._wake)
+        self.intake = Intake(intake_capacity, self._request_drain)
         self._replica = replica
         self._capabilities = capabilities
-        self._account = capabilities.account
+        self._ledger = capabilities.ledger
         self._interval = interval
         self._schedule = Schedule(interval or 0.0, jitter)
         self._instance: Instance | None = Instance(replica, capabilities)
-        self._wanted = threading.Condition()
-        self._drain = False
-        self._asked: list[Future[Flushed]] = []
-        self._ended: str | None = None
+        self._requested = threading.Condition()
+        self._drain_requested = False
+        self._flush_requests: list[Future[Flushed]] = []
+        self._stopped: str | None = None
+        """Why no further request is accepted."""
         self._deadline: float | None = None
-        """When the last flush is given up; set by a shutdown."""
+        """The end of the shutdown's time limit."""
         threading.Thread(target=self._run, name="boundary-usage", daemon=True).start()
 
-    def ask(self, deadline: float | None = None) -> Future[Flushed]:
-        """Asks for a flush; with a deadline, for the last one."""
+    def request_flush(self, deadline: float | None = None) -> Future[Flushed]:
+        """Requests a flush. With a deadline, it is the last one."""
         flushed: Future[Flushed] = Future()
-        with self._wanted:
-            if self._ended is not None:
-                raise StoppedError(self._ended)
+        with self._requested:
+            if self._stopped is not None:
+                raise StoppedError(self._stopped)
             if deadline is not None:
                 self._deadline = deadline
-                self._ended = "the tracker is stopped"
-            self._asked.append(flushed)
-            self._wanted.notify()
+                self._stopped = _STOPPED
+            self._flush_requests.append(flushed)
+            self._requested.notify()
         return flushed
 
-    def _wake(self) -> None:
-        """The intake fills up."""
-        with self._wanted:
-            self._drain = True
-            self._wanted.notify()
+    def _request_drain(self) -> None:
+        with self._requested:
+            self._drain_requested = True
+            self._requested.notify()
 
     def _run(self) -> None:
-        """The thread's whole work. However it ends, nothing is accepted afterwards."""
-        asked: list[Future[Flushed]] = []
-        why = "the tracker is stopped"
+        """Runs until the last flush. However it ends, nothing is accepted afterwards."""
+        requests: list[Future[Flushed]] = []
+        reason = _STOPPED
         try:
-            self._flush_until_the_last(asked)
+            self._flush_until_shutdown(requests)
         except BaseException as error:
-            why = f"the tracker's thread ended unexpectedly, and what was not flushed is lost: {error!r}"
-            _log.critical("replica %s: %s", self._replica, why, exc_info=error)
-        with self._wanted:
-            self._ended = why
-            asked += self._asked
-        self.intake.close(why)
-        for future in asked:
-            if not future.done():
-                future.set_exception(StoppedError(why))
+            reason = f"the tracker's thread ended unexpectedly, and its unflushed activity is lost: {error!r}"
+            _log.critical("replica %s: %s", self._replica, reason, exc_info=error)
+        with self._requested:
+            self._stopped = reason
+            requests += self._flush_requests
+        self.intake.close(reason)
+        for request in requests:
+            if not request.done():
+                request.set_exception(StoppedError(reason))
 
-    def _flush_until_the_last(self, asked: list[Future[Flushed]]) -> None:
+    def _flush_until_shutdown(self, requests: list[Future[Flushed]]) -> None:
         due = self._next_flush(self._schedule.after_success(random.random()))
         while True:
-            with self._wanted:
-                self._wanted.wait_for(lambda: self._drain or self._asked, _seconds_until(due))
-                self._drain = False
-                asked += self._asked
-                self._asked = []
-                last_until = self._deadline
-            if asked or time.monotonic() >= due:
-                due = self._next_flush(self._flush_for(asked, last_until))
+            with self._requested:
+                self._requested.wait_for(lambda: self._drain_requested or self._flush_requests, _seconds_until(due))
+                self._drain_requested = False
+                requests += self._flush_requests
+                self._flush_requests = []
+                deadline = self._deadline
+            if requests or time.monotonic() >= due:
+                due = self._next_flush(self._flush_for(requests, deadline))
             else:
                 self._drain_intake()
-            if last_until is not None:
+            if deadline is not None:
                 return
 
     def _next_flush(self, wait: float) -> float:
@@ -100,76 +102,79 @@ class Worker:
 
     def _drain_intake(self) -> None:
         try:
-            self._hand_over()
+            self._forward()
         except BoundaryUsageError as error:
-            # Activity waits in the account and in the intake; the next flush replaces the component.
-            _log.error("the component of replica %s cannot be given activity: %s", self._replica, error)
+            # The ledger and the intake keep the activity, and the next flush restarts the component.
+            _log.error("cannot forward activity to the component of replica %s: %s", self._replica, error)
 
-    def _flush_for(self, asked: list[Future[Flushed]], last_until: float | None) -> float:
-        """Flushes for all who asked, the last time until it succeeds; returns the wait for the next flush."""
+    def _flush_for(self, requests: list[Future[Flushed]], deadline: float | None) -> float:
+        """Flushes, and completes the requests; returns the wait for the next flush.
+
+        With a deadline, it repeats a failed flush until the deadline.
+        """
         for attempt in count():
             flushed = self._flush()
-            wait = retry_of_the_last_flush(attempt)
+            wait = shutdown_retry(attempt)
             is_failed = isinstance(flushed, BoundaryUsageError)
-            if not is_failed or last_until is None or time.monotonic() + wait >= last_until:
+            if not is_failed or deadline is None or time.monotonic() + wait >= deadline:
                 break
             time.sleep(wait)
         if not isinstance(flushed, BoundaryUsageError):
-            for future in asked:
-                future.set_result(flushed)
-            asked.clear()
+            for request in requests:
+                request.set_result(flushed)
+            requests.clear()
             return self._schedule.after_success(random.random())
         failed: BoundaryUsageError = flushed
-        if last_until is not None and self._account.in_doubt is not None and not isinstance(failed, CommitUnknownError):
-            number = self._account.in_doubt
+        number = self._ledger.in_doubt
+        if deadline is not None and number is not None and not isinstance(failed, CommitUnknownError):
             failed = CommitUnknownError(
-                f"the last flush failed, and whether flush {number} of replica {self._replica} was applied is unknown "
-                f"(`boundary-usage status` shows the replica's last flush): {failed}"
+                f"the last flush failed, so the outcome of flush {number} of replica {self._replica} is unknown: "
+                f"{failed}; `boundary-usage status` shows the replica's last flush"
             )
-        for future in asked:
-            future.set_exception(failed)
-        asked.clear()
+        for request in requests:
+            request.set_exception(failed)
+        requests.clear()
         return self._schedule.after_failure(random.random())
 
     def _flush(self) -> Flushed | BoundaryUsageError:
-        """Flushes once; returns the failure that it has logged."""
+        """Flushes once; logs and returns the error of a failed flush."""
         try:
-            self._hand_over()
-            assert self._instance is not None, "handing over has made one"
+            self._forward()
+            assert self._instance is not None, "`_forward` starts one"
             return self._instance.flush()
         except BoundaryUsageError as error:
             if isinstance(error, ComponentError):
                 self._instance = None
-                _log.error("the component of replica %s broke, and is replaced: %s", self._replica, error)
+                _log.error("the component of replica %s failed and is restarted: %s", self._replica, error)
             elif isinstance(error, CommitUnknownError):
                 _log.warning("%s", error)
             else:
-                _log.warning("a flush of replica %s failed, and is tried again: %s", self._replica, error)
+                _log.warning("a flush of replica %s failed and is repeated: %s", self._replica, error)
             return error
 
-    def _hand_over(self) -> None:
-        """Gives the component what waits. What it was given and has not written is in the account."""
+    def _forward(self) -> None:
+        """Forwards the intake's activity to the component."""
         if self._instance is None:
-            self._replace()
-        pairs = self.intake.take()
-        # First: if the component breaks over them, its successor is given them.
-        self._account.record(pairs)
+            self._restart()
+        pairs = self.intake.drain()
+        # The ledger comes first: if the component crashes now, the next instance needs the activity.
+        self._ledger.record(pairs)
         self._track(pairs)
 
-    def _replace(self) -> None:
-        """Starts a successor of a component that broke."""
-        if self._account.in_doubt is not None:
+    def _restart(self) -> None:
+        """Starts an instance in place of one that crashed."""
+        if self._ledger.in_doubt is not None:
             self._capabilities.resolve_doubt()
         self._instance = Instance(self._replica, self._capabilities)
-        self._track(self._account.pairs)
-        if self._account.dropped:
-            lost, self._account.dropped = self._account.dropped, 0
+        self._track(self._ledger.pairs)
+        if self._ledger.dropped:
+            lost, self._ledger.dropped = self._ledger.dropped, 0
             raise ComponentError(
-                f"the component was replaced, and the ids of {lost} activities are lost; requests are kept"
+                f"the component was restarted, and the ids of {lost} activities are lost; their requests are kept"
             )
 
     def _track(self, pairs: Pairs) -> None:
-        assert self._instance is not None, "the caller has made sure"
+        assert self._instance is not None, "the caller starts one"
         try:
             self._instance.track(pairs)
         except ComponentError:
@@ -177,5 +182,5 @@ class Worker:
             raise
 
 
-def _seconds_until(moment: float) -> float | None:
-    return None if moment == float("inf") else max(0.0, moment - time.monotonic())
+def _seconds_until(time_due: float) -> float | None:
+    return None if time_due == float("inf") else max(0.0, time_due - time.monotonic())

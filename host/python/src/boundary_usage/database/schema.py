@@ -43,7 +43,7 @@ def missing(known: list[Migration], applied: Iterable[tuple[int, bytes]]) -> lis
 
     `applied` holds versions and checksums.
 
-    Raises `RefusedError` if the database has a version that this release does not know.
+    Raises `RefusedError` if the database has a version that this release does not support.
     """
     checksums = {migration.version: migration.checksum for migration in known}
     versions = set()

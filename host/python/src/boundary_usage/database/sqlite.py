@@ -93,7 +93,7 @@ class Sqlite:
     def _open(self) -> "OpenFile":
         """Opens the file.
 
-        SQLite does not wait for the lock that enabling the write-ahead log needs, so this does.
+        Enabling the write-ahead log needs a lock for which SQLite does not wait. So this method waits.
         """
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
@@ -111,7 +111,7 @@ class Sqlite:
         connection: sqlite3.Connection | None = None
         before = _identity(self._path)
         try:
-            # The tracker's thread uses connections of other threads, but never one at the same time as another thread.
+            # Several threads use a connection, but only one at a time.
             connection = sqlite3.connect(
                 f"{self._path.as_uri()}?mode={mode}",
                 uri=True,

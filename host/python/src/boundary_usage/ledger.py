@@ -1,8 +1,8 @@
-"""Unflushed activity: what the component was given and the database has not confirmed.
+"""The host's record of unflushed activity, beside the component.
 
-A component that breaks takes its memory with it, and it is not trusted. So the host keeps this account beside it, by
-the same rules. The successor of a component that broke is given all of it again, and what a component writes is
-compared with it.
+The host does not trust the component, and a component that crashes loses its memory. So the ledger applies the same
+rules to the same activity. A restarted component gets all unflushed activity from it, and every update is compared with
+it.
 """
 
 import logging
@@ -15,54 +15,66 @@ from .usage import REQUESTS_MAX, Delta, Pairs, Stored, Unchanged, Update
 _log = logging.getLogger("boundary_usage")
 
 PAIRS_MAX = 65_536
-"""How many different pairs an account keeps. Of the pairs beyond, it keeps the requests and not the ids."""
+"""The largest number of different pairs.
+
+Of further pairs, the ledger keeps the requests without the ids.
+"""
 
 _ESTIMATE_TOLERANCE = 0.08
-"""Ten times the relative standard error of a sketch beyond 16,384 ids."""
+"""The tolerated error of estimates.
+
+It is ten times the relative standard error of a sketch.
+"""
 
 
-class Account:
-    """The account of one replica. Used by the thread that calls the component."""
+class Ledger:
+    """The unflushed activity of one replica.
+
+    Only the thread that calls the component uses it.
+    """
 
     def __init__(self, replica: UUID) -> None:
         self.pairs: Pairs = {}
         self.dropped = 0
-        """How many activities are kept without their ids."""
+        """The number of activities whose ids are not kept."""
         self._replica = replica
         self._in_doubt: tuple[int, Pairs] | None = None
-        self._confirmed = 0
+        self._last_confirmed = 0
 
     @property
     def in_doubt(self) -> int | None:
-        """The number of the flush whose commit brought no reply."""
+        """The number of the flush whose commit had no reply."""
         return self._in_doubt and self._in_doubt[0]
 
     @property
     def is_empty(self) -> bool:
-        """Whether everything is known to be in the database."""
+        """Whether all activity is known to be in the database."""
         return not self.pairs and self._in_doubt is None
 
     def record(self, pairs: Pairs) -> None:
-        """Adds activity that the component is about to be given."""
+        """Adds activity. Must precede the component's `track`."""
         for pair, counts in pairs.items():
             if pair not in self.pairs and len(self.pairs) >= PAIRS_MAX:
                 self.dropped += 1
                 pair = next(iter(self.pairs))
             allowed, denied = self.pairs.get(pair, (0, 0))
-            # Saturated, as in the intake: the component's numbers end a little further.
+            # The component's counts have 64 bits, so they hold at least as much.
             self.pairs[pair] = (min(allowed + counts[0], REQUESTS_MAX), min(denied + counts[1], REQUESTS_MAX))
 
-    def last_flush_read(self, last_flush: int) -> None:
-        """Resolves a doubt. The number must have been read while the transaction held the replica's lock."""
-        if last_flush < self._confirmed:
+    def resolve(self, last_flush: int) -> None:
+        """Resolves a flush in doubt by the replica's last flush number.
+
+        The transaction that read the number must have held the replica's lock.
+        """
+        if last_flush < self._last_confirmed:
             _log.warning(
-                "the database has flush %d of replica %s as its last, and flush %d was confirmed before: the database "
-                "was restored from a backup, or a standby that lagged took over; usage of the flushes between is lost",
-                last_flush,
+                "the last flush of replica %s in the database is %d, but flush %d was confirmed before; the database "
+                "was restored from a backup, or a lagging standby took over; the usage of the flushes between is lost",
                 self._replica,
-                self._confirmed,
+                last_flush,
+                self._last_confirmed,
             )
-        self._confirmed = last_flush
+        self._last_confirmed = last_flush
         if self._in_doubt is not None:
             number, pairs = self._in_doubt
             self._in_doubt = None
@@ -70,25 +82,28 @@ class Account:
                 self.record(pairs)
 
     def commit_sent(self, number: int) -> None:
-        """Everything is in doubt from here until the reply."""
+        """Marks all activity as in doubt until the reply."""
         self._in_doubt = (number, self.pairs)
         self.pairs = {}
 
     def committed(self) -> None:
-        """The commit that was sent is applied."""
+        """Records that the sent commit was applied."""
         if self._in_doubt is not None:
-            self._confirmed = self._in_doubt[0]
+            self._last_confirmed = self._in_doubt[0]
         self._in_doubt = None
         self.dropped = 0
 
     def not_committed(self) -> None:
-        """The commit that was sent is not applied, for certain."""
+        """Records that the sent commit was not applied."""
         if self._in_doubt is not None:
             _, self.pairs = self._in_doubt
         self._in_doubt = None
 
     def check(self, update: Update, stored: Stored) -> None:
-        """Compares what the component writes with the account; raises `RefusedError` on a difference."""
+        """Compares the component's update with the ledger.
+
+        Raises `RefusedError` if they differ.
+        """
         requests = [min(sum(counts), REQUESTS_MAX) for counts in zip(*self.pairs.values(), strict=True)] or [0, 0]
         numbers = (
             ("flush number", update.flush, stored.last_flush + 1),
@@ -113,7 +128,7 @@ class Account:
             self._compare(new, before, ids, kind)
 
     def _compare(self, new: sketch.Sketch, before: sketch.Sketch | None, ids: int, kind: str) -> None:
-        """A sketch has what was stored, and no more new ids than the component was given."""
+        """Checks that a sketch has all stored hashes, and no more new ids than tracked."""
         known = before.below(new.theta) if before else set()
         added = set(new.hashes) - known
         count_before, theta_before = (before.count, before.theta) if before else (0, sketch.THETA_MAX)
@@ -128,6 +143,6 @@ class Account:
             and least <= new.count <= most
         )
         if not is_plausible:
-            what = f"{len(added)} new hashes and counts {new.count}"
-            given = f"the component was given {ids} ids, and {count_before} were stored"
-            raise RefusedError(f"the component's sketch of {kind} has {what}, or lacks stored hashes; {given}")
+            what = f"has {len(added)} new hashes and the count {new.count}, or lacks stored hashes"
+            tracked = f"{ids} ids were tracked, and {count_before} were stored"
+            raise RefusedError(f"the component's sketch of {kind} {what}; {tracked}")
