@@ -1,5 +1,6 @@
 //! What a collection promises, on both kinds of database.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -7,11 +8,15 @@ use boundary_usage::{
     Clock, CollectOptions, Collection, Database, Error, Summary, UniqueSet, Uniques, UniquesUpdate, Update,
 };
 use boundary_usage_tests::databases::TestDatabase;
+use boundary_usage_tests::faults::{Fault, Faults};
+use boundary_usage_tests::model_database::ModelDatabase;
 use boundary_usage_tests::on_each_database;
 use boundary_usage_tests::usage::{flush, id, set, update};
 use chrono::TimeDelta;
 use tokio::task::JoinSet;
 use uuid::Uuid;
+
+use crate::secrets::Log;
 
 const HALF_AN_HOUR: Duration = Duration::from_secs(1800);
 
@@ -267,5 +272,33 @@ on_each_database! {
         assert_eq!(second.period_start, end(&first));
         assert_eq!(database.status().await?.period_start, end(&second));
         Ok(())
+    }
+}
+
+/// A database whose clock stands still, so that its period has the age zero.
+fn without_time() -> Database {
+    Database::with_backend(Arc::new(ModelDatabase::default()))
+}
+
+#[tokio::test]
+async fn c3_a_period_that_is_exactly_old_enough_is_closed() -> Result<()> {
+    let options = CollectOptions { min_age: Some(Duration::ZERO), ..Default::default() };
+    let outcome = without_time().collect(options).await?;
+    assert!(matches!(outcome, Collection::Closed(_)), "{outcome:?}");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_attempt_to_collect_is_logged_with_its_outcome() {
+    let (log, _guard) = Log::start();
+    let (database, faults) = Faults::in_front_of(&without_time());
+    faults.inject(Fault::Begin);
+    for (interval, running_time) in [(HALF_AN_HOUR, Duration::from_secs(2)), (Duration::ZERO, Duration::from_millis(5))]
+    {
+        let collecting = database.collect_every(interval, Default::default(), Clock::system());
+        assert!(tokio::time::timeout(running_time, collecting).await.is_err());
+    }
+    for outcome in ["the collection failed; it is tried again", "the period is not due yet", "collected"] {
+        assert!(log.text().contains(outcome), "{}", log.text());
     }
 }

@@ -200,6 +200,45 @@ mod tests {
     }
 
     #[test]
+    fn a_change_fails_if_the_directory_cannot_be_synchronized() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = files(directory.path());
+        directory.close().unwrap();
+        assert_eq!(files.remove().unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_checkpoint_that_cannot_be_removed_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = files(directory.path());
+        fs::create_dir(files.path()).unwrap();
+        assert!(files.remove().is_err());
+    }
+
+    #[test]
+    fn checkpoints_are_written_renamed_and_copied() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = files(directory.path());
+        let (renamed, copied) = (directory.path().join("renamed"), directory.path().join("copied"));
+        files.write(b"first").map_err(|failure| failure.error).unwrap();
+        files.write(b"second").map_err(|failure| failure.error).unwrap();
+        files.copy(files.path(), &copied).unwrap();
+        files.rename(files.path(), &renamed).unwrap();
+        assert_eq!((fs::read(&copied).unwrap(), fs::read(&renamed).unwrap()), (b"second".into(), b"second".into()));
+        assert!(!files.path().exists());
+        assert_eq!(files.unnamed_path(), directory.path().join(format!("{REPLICA}.checkpoint")));
+    }
+
+    #[test]
+    fn a_missing_checkpoint_is_none_and_an_unreadable_one_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(read(&directory.path().join("missing")).unwrap().is_none());
+        let through_a_file = directory.path().join("file");
+        fs::write(&through_a_file, "").unwrap();
+        assert!(matches!(read(&through_a_file.join("checkpoint")), Err(CheckpointError::Io(_))));
+    }
+
+    #[test]
     fn files_set_aside_in_one_second_have_paths_of_their_own() {
         let directory = tempfile::tempdir().unwrap();
         let files = files(directory.path());

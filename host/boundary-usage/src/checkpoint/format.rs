@@ -266,6 +266,7 @@ mod tests {
     use boundary_usage_tracker::{HashingKey, UniqueSet};
 
     use super::*;
+    use crate::checkpoint::file;
 
     fn snapshot(ids: std::ops::Range<u128>, allowed: u64, denied: u64) -> Snapshot {
         let sketch = || {
@@ -307,12 +308,48 @@ mod tests {
         }
     }
 
+    /// With every part, and each sketch of full length.
+    fn longest() -> Vec<u8> {
+        let full = || snapshot(0..100_000, 10, 1);
+        let in_doubt = InDoubt { flush: 7, snapshot: full() };
+        Checkpoint { since: Some(full()), ..checkpoint(Some(full()), Some(in_doubt)) }.to_bytes()
+    }
+
     #[test]
-    fn the_longest_checkpoint_keeps_its_bound() {
-        let in_doubt = InDoubt { flush: 7, snapshot: snapshot(0..100_000, 10, 1) };
-        let bytes = checkpoint(Some(snapshot(50_000..150_000, 1, 2)), Some(in_doubt)).to_bytes();
-        assert!(bytes.len() <= BYTES_MAX, "{} bytes, and not {BYTES_MAX}", bytes.len());
-        assert_eq!(Checkpoint::from_bytes(&bytes).unwrap().to_bytes(), bytes);
+    fn the_longest_checkpoint_has_the_documented_length() {
+        assert_eq!(longest().len(), BYTES_MAX);
+    }
+
+    #[test]
+    fn the_longest_file_is_read_completely_and_a_longer_one_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("checkpoint");
+        let mut bytes = longest();
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(file::read(&path).unwrap().unwrap().to_bytes(), bytes);
+        bytes.push(0);
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(matches!(file::read(&path), Err(CheckpointError::Length { .. })));
+    }
+
+    #[test]
+    fn a_checkpoint_reports_the_flush_in_doubt_and_the_sum_of_its_requests() {
+        let since = Some(snapshot(5..9, 3, 4));
+        let in_doubt = InDoubt { flush: 7, snapshot: snapshot(0..3, 10, 1) };
+        let all = Checkpoint { since, ..checkpoint(Some(snapshot(2..7, 20, 2)), Some(in_doubt)) };
+        assert_eq!((all.flush_in_doubt(), all.requests()), (Some(7), (33, 7)));
+        assert_eq!(checkpoint(None, None).flush_in_doubt(), None);
+    }
+
+    #[test]
+    fn a_checkpoint_is_empty_without_any_part_and_only_since_with_that_part_alone() {
+        for parts in 0..8 {
+            let snapshot = |part: u8| ((parts >> part) & 1 == 1).then(|| snapshot(0..3, 1, 1));
+            let in_doubt = snapshot(1).map(|snapshot| InDoubt { flush: 7, snapshot });
+            let checkpoint = Checkpoint { since: snapshot(2), ..checkpoint(snapshot(0), in_doubt) };
+            assert_eq!(checkpoint.is_empty(), parts == 0, "{parts:#b}");
+            assert_eq!(checkpoint.is_only_since(), parts == 0b100, "{parts:#b}");
+        }
     }
 
     #[test]

@@ -114,7 +114,7 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
 
@@ -140,6 +140,27 @@ mod tests {
         let schema = format!("{URL}?options=-csearch_path%3Dother");
         assert_ne!(of(directory.path(), &schema).path(), file.path());
         assert!(KeyFile::new(directory.path(), "sqlite:usage.db").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_key_file_that_cannot_be_read_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = of(directory.path(), URL);
+        fs::create_dir(file.path()).unwrap();
+        assert!(matches!(file.read(), Err(Error::State { .. })));
+    }
+
+    #[tokio::test]
+    async fn the_key_of_a_database_is_written_only_if_it_differs() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = of(directory.path(), URL);
+        for key in [HashingKey(1, 2), HashingKey(3, 4)] {
+            file.remember(&Database::unconnected(key)).await.unwrap();
+            assert!(file.read().unwrap() == Some(key));
+        }
+        let written = fs::metadata(file.path()).unwrap().ino();
+        file.remember(&Database::unconnected(HashingKey(3, 4))).await.unwrap();
+        assert_eq!(fs::metadata(file.path()).unwrap().ino(), written, "an unchanged key was written again");
     }
 
     #[test]

@@ -184,3 +184,44 @@ fn log(outcome: &Result<Collection, Error>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::database::{UniqueSet, Uniques};
+
+    /// A row whose two sketches have these lengths.
+    fn row(workspaces: usize, users: usize) -> TakenRow {
+        let set = |length| UniqueSet { count: 0, sketch: vec![0; length] };
+        let uniques = Uniques { workspaces: set(workspaces), users: set(users) };
+        TakenRow { replica: Uuid::nil(), uniques, allowed: 0, denied: 0, updated_at: Utc::now() }
+    }
+
+    #[test]
+    fn a_batch_counts_the_bytes_of_its_rows_and_sketches() {
+        let mut batch = Batch::default();
+        batch.push(row(3, 5));
+        assert_eq!((batch.rows.len(), batch.bytes), (1, size_of::<TakenRow>() + 8));
+        batch.push(row(0, 0));
+        assert_eq!((batch.rows.len(), batch.bytes), (2, 2 * size_of::<TakenRow>() + 8));
+    }
+
+    #[test]
+    fn a_batch_is_full_from_a_mebibyte_on() {
+        let batch = |bytes| Batch { rows: Vec::new(), bytes };
+        assert!(!batch((1 << 20) - 1).is_full());
+        assert!(batch(1 << 20).is_full());
+    }
+
+    #[tokio::test]
+    async fn a_batch_ends_with_the_row_that_fills_it_or_with_the_last_row() {
+        let rows = (0..3).map(|_| Ok(row(BATCH_BYTES / 2, 0)));
+        let mut rows = futures_util::stream::iter(rows).boxed();
+        assert_eq!(next_batch(&mut rows).await.unwrap().rows.len(), 2);
+        assert_eq!(next_batch(&mut rows).await.unwrap().rows.len(), 1);
+        assert!(next_batch(&mut rows).await.unwrap().rows.is_empty());
+    }
+}

@@ -64,6 +64,13 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_is_prolonged_by_at_most_a_tenth() {
+        let wait = |random| Schedule::new(INTERVAL).wait_after(&failed(), random);
+        assert_eq!(wait(0), Duration::from_millis(1_001));
+        assert_eq!(wait(u32::MAX), Duration::from_millis(1_100));
+    }
+
+    #[test]
     fn backs_off_after_failures_and_forgets_them_after_a_success() {
         let mut schedule = Schedule::new(INTERVAL);
         let waits: Vec<_> = (0..9).map(|_| schedule.wait_after(&failed(), 0).as_secs()).collect();

@@ -147,3 +147,87 @@ pub(super) fn timed_out(limit: Duration) -> sqlx::Error {
     let message = format!("no reply from the database within {} s", limit.as_secs_f64());
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, message))
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::SqliteConnection;
+    use sqlx::sqlite::SqliteConnectOptions;
+
+    use super::*;
+
+    type TestConnections = Arc<Connections<SqliteConnection, u32>>;
+
+    fn connections() -> TestConnections {
+        Connections::new(SqliteConnectOptions::new().in_memory(true), Duration::from_secs(5))
+    }
+
+    /// Leaves an idle connection with a note.
+    async fn leave_idle(connections: &TestConnections, note: u32) {
+        let mut lease = connections.take().await.unwrap();
+        lease.notes = note;
+        lease.give_back();
+    }
+
+    fn idle(connections: &TestConnections) -> usize {
+        connections.idle.lock().unwrap().len()
+    }
+
+    #[tokio::test]
+    async fn a_returned_connection_is_lent_again_with_its_notes() {
+        let connections = connections();
+        assert!(connections.take_idle().is_none());
+        leave_idle(&connections, 7).await;
+        let lease = connections.take().await.unwrap();
+        assert_eq!((lease.reused, lease.notes, idle(&connections)), (true, 7, 0));
+        let another = connections.take().await.unwrap();
+        assert_eq!((another.reused, another.notes), (false, 0));
+        lease.give_back();
+        assert_eq!(connections.take_idle().map(|lease| lease.notes), Some(7));
+    }
+
+    #[tokio::test]
+    async fn a_dropped_or_unusable_connection_is_not_lent_again() {
+        let connections = connections();
+        drop(connections.take().await.unwrap());
+        let mut lease = connections.take().await.unwrap();
+        lease.is_reusable = false;
+        lease.give_back();
+        assert_eq!(idle(&connections), 0);
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_lent_again_until_it_was_idle_for_five_minutes() {
+        let connections = connections();
+        for (seconds, is_lent) in [(0, true), (299, true), (300, false), (600, false)] {
+            leave_idle(&connections, 7).await;
+            connections.idle.lock().unwrap()[0].since -= Duration::from_secs(seconds);
+            assert_eq!(connections.take_idle().is_some(), is_lent, "{seconds} s");
+        }
+    }
+
+    #[tokio::test]
+    async fn renewing_closes_idle_connections_and_lent_ones_when_they_end() {
+        let connections = connections();
+        let lent = connections.take().await.unwrap();
+        leave_idle(&connections, 7).await;
+        connections.renew().await;
+        assert_eq!(idle(&connections), 0);
+        lent.give_back();
+        assert_eq!(idle(&connections), 0, "a connection of an earlier generation came back");
+        leave_idle(&connections, 7).await;
+        assert_eq!(idle(&connections), 1);
+    }
+
+    #[tokio::test]
+    async fn closed_connections_are_neither_kept_nor_opened() {
+        let connections = connections();
+        let lent = connections.take().await.unwrap();
+        leave_idle(&connections, 7).await;
+        connections.close().await;
+        assert_eq!(idle(&connections), 0);
+        // A connection of the new generation, too, is closed.
+        connections.push(lent.connection, 7, connections.generation.load(Ordering::Acquire));
+        assert_eq!(idle(&connections), 0);
+        assert!(matches!(connections.take().await.map(drop), Err(sqlx::Error::PoolClosed)));
+    }
+}

@@ -101,3 +101,24 @@ impl Database {
         self.backend().delivery_failed(delivery, error, retry_in.min(DELIVERY_WAIT_MAX)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_wait_for_the_next_attempt_is_a_day() {
+        assert_eq!(DELIVERY_WAIT_MAX, Duration::from_secs(86_400));
+    }
+
+    #[test]
+    fn a_destination_backs_off_until_its_last_wait_ends_after_a_failure() {
+        let backs_off = |failures| {
+            let (first_due, last_due) = (Some(Duration::from_secs(1)), Some(Duration::from_secs(2)));
+            Destination { failures, first_due, last_due }.backs_off()
+        };
+        assert_eq!(backs_off(0), None);
+        assert_eq!(backs_off(1), Some(Duration::from_secs(2)));
+        assert_eq!(Destination { failures: 1, first_due: None, last_due: None }.backs_off(), None);
+    }
+}

@@ -149,6 +149,13 @@ mod tests {
     }
 
     #[test]
+    fn each_new_database_gets_a_key_of_its_own() {
+        let key = random_key();
+        assert!(hashing_key(Some(&key)).is_ok());
+        assert_ne!(random_key(), key);
+    }
+
+    #[test]
     fn a_key_has_sixteen_bytes() {
         assert_eq!(hashing_key(Some(&[0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2])).unwrap(), HashingKey(1, 2));
         assert!(hashing_key(Some(&[1; 17])).is_err());

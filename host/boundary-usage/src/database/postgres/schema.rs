@@ -221,6 +221,14 @@ mod tests {
     }
 
     #[test]
+    fn only_servers_with_a_limit_of_transactions_are_told_to_have_none() {
+        for (version, is_set) in [(169_999, false), (170_000, true), (180_000, true)] {
+            let settings = settings("public", version);
+            assert_eq!(settings.iter().any(|setting| setting.contains("transaction_timeout")), is_set, "{version}");
+        }
+    }
+
+    #[test]
     fn a_name_is_quoted() {
         assert_eq!(settings("a\"b", 150_000)[0], "SET LOCAL search_path = \"a\"\"b\", pg_temp");
     }

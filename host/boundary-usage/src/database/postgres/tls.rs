@@ -167,6 +167,20 @@ IQD75IgwRpXTVkTadPStaS9hlx6Pk1dBxwSFv6U1ustbzg==
     }
 
     #[test]
+    fn refusals_of_tls_have_reasons_and_other_errors_have_none() {
+        let hidden = |error: rustls::Error| sqlx::Error::Io(std::io::Error::other(error));
+        let handshake = rustls::Error::HandshakeNotComplete;
+        let reason = |error: sqlx::Error| refusal(&error);
+        assert!(reason(sqlx::Error::Tls("server does not support TLS".into())).unwrap().contains("offers no TLS"));
+        assert_eq!(reason(sqlx::Error::Tls("no key".into())).unwrap(), "TLS cannot be set up: no key");
+        let expected = certificates::in_words(&handshake, REMEDIES);
+        assert_eq!(reason(sqlx::Error::Tls(handshake.clone().into())), Some(expected.clone()));
+        assert_eq!(reason(hidden(handshake)), Some(expected));
+        assert_eq!(reason(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())), None);
+        assert_eq!(reason(sqlx::Error::PoolClosed), None);
+    }
+
+    #[test]
     fn an_unknown_mode_is_refused_without_being_shown() {
         let refused = settled("db", Some("hunter2"), None).unwrap_err();
         assert!(refused.contains("verify-full") && !refused.contains("hunter2"), "{refused}");

@@ -62,3 +62,88 @@ fn code(error: &sqlx::Error) -> Option<i32> {
     let extended: i32 = error.as_database_error()?.code()?.parse().ok()?;
     Some(extended & 0xff)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use sqlx::error::{DatabaseError, ErrorKind};
+
+    use super::*;
+
+    /// An error of SQLite with this extended result code.
+    #[derive(Debug, thiserror::Error)]
+    #[error("code {0}")]
+    struct Code(i32);
+
+    impl DatabaseError for Code {
+        fn message(&self) -> &str {
+            "a message of SQLite"
+        }
+
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some(self.0.to_string().into())
+        }
+
+        fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn as_error_mut(&mut self) -> &mut (dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn into_error(self: Box<Self>) -> Box<dyn std::error::Error + Send + Sync + 'static> {
+            self
+        }
+
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
+    fn error(code: i32) -> sqlx::Error {
+        sqlx::Error::Database(Box::new(Code(code)))
+    }
+
+    fn kind(error: Error) -> &'static str {
+        match error {
+            Error::Conflict { .. } => "conflict",
+            Error::Unavailable { .. } => "unavailable",
+            Error::Refused { message } if message.contains("the right to write") => "read-only",
+            Error::Refused { .. } => "refused",
+            Error::CommitUnknown { .. } => "unknown",
+            _ => "other",
+        }
+    }
+
+    #[test]
+    fn result_codes_decide_the_kind_of_an_error_and_of_a_failed_commit() {
+        let path = Path::new("usage.db");
+        for (code, of_statement, of_a_commit) in [
+            (BUSY, "conflict", "conflict"),
+            (LOCKED, "conflict", "conflict"),
+            (BUSY | (2 << 8), "conflict", "conflict"),
+            (READ_ONLY, "read-only", "read-only"),
+            (INTERRUPTED, "unavailable", "unavailable"),
+            (IO, "unavailable", "unknown"),
+            (IO | (3 << 8), "unavailable", "unknown"),
+            (FULL, "unavailable", "unavailable"),
+            (CANNOT_OPEN, "unavailable", "unavailable"),
+            (11, "refused", "refused"),
+        ] {
+            assert_eq!(kind(of("writing", path, error(code))), of_statement, "{code}");
+            assert_eq!(kind(of_commit(path, error(code))), of_a_commit, "{code}");
+            assert_eq!(is_busy(&error(code)), of_statement == "conflict", "{code}");
+        }
+        assert!(of("opening", path, error(CANNOT_OPEN)).to_string().contains("opening"));
+    }
+
+    #[test]
+    fn a_missing_column_is_refused_and_a_broken_driver_is_unavailable() {
+        let path = Path::new("usage.db");
+        assert_eq!(kind(of("reading", path, sqlx::Error::ColumnNotFound("x".into()))), "refused");
+        assert_eq!(kind(of("reading", path, sqlx::Error::WorkerCrashed)), "unavailable");
+        assert_eq!(kind(of_commit(path, sqlx::Error::WorkerCrashed)), "unknown");
+    }
+}

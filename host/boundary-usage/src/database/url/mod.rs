@@ -89,6 +89,10 @@ mod tests {
             assert!(message.contains("sqlite:PATH"), "{message}");
             assert!(url == "hunter2://" || !message.contains("hunter2"), "{message}");
         }
+        for (url, is_named) in [("mysql://h/d", true), ("mysql:h", false), ("my-sql://h/d", false)] {
+            let message = Scheme::of(url).unwrap_err().to_string();
+            assert_eq!(message.contains(url.split(':').next().unwrap()), is_named, "{message}");
+        }
     }
 
     #[test]

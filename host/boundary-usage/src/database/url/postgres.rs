@@ -285,6 +285,37 @@ mod tests {
     }
 
     #[test]
+    fn a_parameter_in_the_url_hides_a_refused_value_in_the_environment() {
+        let url = "postgres://u@h/d?channel_binding=prefer";
+        assert!(options(url, &[("PGCHANNELBINDING", "require")]).is_ok());
+        assert!(options("postgres://u@h/d", &[("PGCHANNELBINDING", "require")]).is_err());
+    }
+
+    #[test]
+    fn several_hosts_and_port_zero_are_refused() {
+        for (url, reason) in [("postgres://u@a,b/d", "several hosts"), ("postgres://u@h:0/d", "from 1 to 65535")] {
+            let message = options(url, &[]).map(drop).unwrap_err().to_string();
+            assert!(message.contains(reason), "{message}");
+        }
+    }
+
+    #[test]
+    fn connecting_is_limited_to_five_seconds_or_the_connect_timeout() {
+        let limit = |parameter: &str| options(&format!("postgres://u@h/d?{parameter}"), &[]);
+        for (parameter, seconds) in [("", 5), ("connect_timeout=1", 1), ("connect_timeout=600", 600)] {
+            assert_eq!(limit(parameter).unwrap().connect_limit, Duration::from_secs(seconds), "{parameter}");
+        }
+        assert!(limit("connect_timeout=0").is_err() && limit("connect_timeout=601").is_err());
+    }
+
+    #[test]
+    fn the_default_user_is_the_user_of_the_operating_system() {
+        let user = User::from_uid(Uid::effective()).unwrap().map(|user| user.name);
+        let read = options("postgres://h/d", &[]).ok().map(|url| url.options.get_username().to_owned());
+        assert_eq!(read, user);
+    }
+
+    #[test]
     fn errors_name_the_variable_that_they_come_from() {
         for (variable, value) in [("PGPORT", "x"), ("PGSERVICE", "x"), ("PGSSLMODE", "x"), ("PGHOSTADDR", "x")] {
             let message = options("postgres://u@/d", &[(variable, value)]).map(drop).unwrap_err().to_string();

@@ -113,6 +113,24 @@ mod tests {
     }
 
     #[test]
+    fn each_unusable_path_has_a_reason_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(check(&file).is_ok() && check(&directory.path().join("new.db")).is_ok());
+        for (path, reason) in [
+            (directory.path().to_owned(), "is a directory"),
+            ("/dev/null".into(), "is not a regular file"),
+            (directory.path().join("missing/usage.db"), "there is no directory"),
+            (file.join("usage.db"), "is not a directory"),
+            (file.join("deeper/usage.db"), "cannot look into the directory"),
+        ] {
+            let message = check(&path).unwrap_err().to_string();
+            assert!(message.contains(reason), "{message}");
+        }
+    }
+
+    #[test]
     fn no_message_shows_a_password() {
         for url in ["sqlite://u:hunter2@h/d", "sqlite://u:hunter2@h", "sqlite:x.db?key=hunter2"] {
             let message = sqlite(url).unwrap_err().to_string();
