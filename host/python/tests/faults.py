@@ -6,7 +6,7 @@ from uuid import UUID
 
 from boundary_usage import CommitUnknownError, ConflictError, Database, UnavailableError
 from boundary_usage.database import Transaction
-from boundary_usage.usage import Stored, Update
+from boundary_usage.usage import StoredUsage, Update
 
 
 class Faults:
@@ -64,7 +64,7 @@ class FaultyTransaction:
         """Acquires the replica's lock."""
         self._transaction.acquire_replica(replica)
 
-    def read(self, replica: UUID) -> Stored:
+    def read(self, replica: UUID) -> StoredUsage:
         """Reads, or fails."""
         if self._faults.strikes("read"):
             raise UnavailableError("reading failed: injected by the test")

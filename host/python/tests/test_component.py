@@ -27,7 +27,7 @@ from boundary_usage import (
 )
 from boundary_usage.capabilities import Capabilities
 from boundary_usage.component import Instance
-from boundary_usage.usage import Cumulative, Delta, Flushed, Uniques, UniqueSet, Update
+from boundary_usage.usage import Cumulative, Delta, Flushed, Sketch, Uniques, Update
 
 
 class Misbehaving:
@@ -200,10 +200,10 @@ def updates(honest: Update) -> dict[str, Update]:
     """Returns false updates that a component could write instead of an honest one."""
     uniques = honest.uniques
     assert isinstance(uniques, Delta | Cumulative)
-    sketch = uniques.uniques.workspaces.sketch
+    sketch = uniques.uniques.workspaces.data
 
     def with_sketch(count: int, data: bytes) -> Update:
-        changed = Uniques(UniqueSet(count, data), uniques.uniques.users)
+        changed = Uniques(Sketch(count, data), uniques.uniques.users)
         return Update(honest.flush, type(uniques)(changed), honest.allowed, honest.denied)
 
     def change(**fields: int) -> Update:

@@ -24,7 +24,7 @@ from boundary_usage import (
 from boundary_usage.capabilities import Capabilities
 from boundary_usage.database import postgres
 from boundary_usage.schedule import Schedule
-from boundary_usage.usage import Cumulative, Delta, Unchanged, Uniques, UniqueSet, Update
+from boundary_usage.usage import Cumulative, Delta, Sketch, Unchanged, Uniques, Update
 
 
 def totals(url: str) -> tuple[int, int, int, int]:
@@ -140,7 +140,7 @@ def test_a_component_that_crashes_is_restarted(sqlite_url: str, monkeypatch: pyt
 
 def test_r9_calls_outside_the_contract_are_refused(url: str) -> None:
     capabilities = Capabilities(uuid("r1"), connect(url))
-    empty = UniqueSet(0, bytes.fromhex("01030300001e0000"))
+    empty = Sketch(0, bytes.fromhex("01030300001e0000"))
     update = Update(1, Delta(Uniques(empty, empty)), 0, 0)
 
     def refused(message: str, call: object, *arguments: object) -> None:
@@ -158,7 +158,7 @@ def test_r9_calls_outside_the_contract_are_refused(url: str) -> None:
     capabilities.acquire("replica", "exclusive")
     refused("and a read", capabilities.upsert, update)
     capabilities.read()
-    damaged = Uniques(UniqueSet(1, b"7" * 64), empty)
+    damaged = Uniques(Sketch(1, b"7" * 64), empty)
     refused("not a compact Theta sketch", capabilities.upsert, Update(1, Delta(damaged), 0, 0))
     for of_an_existing_row in (Unchanged(), Cumulative(Uniques(empty, empty))):
         refused("does not match the stored usage", capabilities.upsert, Update(1, of_an_existing_row, 0, 0))

@@ -12,7 +12,7 @@ from uuid import UUID
 from .database import Database, Transaction
 from .errors import BoundaryUsageError, CommitUnknownError, RefusedError, UnavailableError
 from .ledger import Ledger
-from .usage import REQUESTS_MAX, Delta, Stored, Unchanged, Update
+from .usage import REQUESTS_MAX, Delta, StoredUsage, Unchanged, Update
 
 _log = logging.getLogger("boundary_usage")
 
@@ -28,7 +28,7 @@ class Capabilities:
         self._key = database.hashing_key()
         self._transaction: Transaction | None = None
         self._granted: set[str] = set()
-        self._stored = Stored(0, None)
+        self._stored = StoredUsage(0, None)
         self._update: Update | None = None
         self._commit_sent = False
 
@@ -83,7 +83,7 @@ class Capabilities:
             raise RefusedError("the replica's lock has no shared mode")
         self._granted.add(lock)
 
-    def read(self) -> Stored:
+    def read(self) -> StoredUsage:
         """Reads the stored usage of the replica."""
         transaction = self._open()
         if "replica" not in self._granted:

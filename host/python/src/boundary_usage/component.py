@@ -8,7 +8,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -33,9 +32,9 @@ from .usage import (
     Flushed,
     Idle,
     Pairs,
+    Sketch,
     Unchanged,
     Uniques,
-    UniqueSet,
     Update,
     Written,
 )
@@ -220,8 +219,8 @@ class Instance:
         stored = self._capabilities.read()
         uniques = stored.uniques
         if uniques is not None:
-            workspaces, users = (_record(**asdict(part)) for part in (uniques.workspaces, uniques.users))
-            return _record(last_flush=stored.last_flush, uniques=_record(workspaces=workspaces, users=users))
+            record = _record(workspaces=_sketch_record(uniques.workspaces), users=_sketch_record(uniques.users))
+            return _record(last_flush=stored.last_flush, uniques=record)
         return _record(last_flush=stored.last_flush, uniques=None)
 
     def _upsert(self, store: Any, transaction: Any, update: Record) -> bool:
@@ -261,8 +260,13 @@ def _uniques_update(update: Variant) -> Delta | Cumulative | Unchanged:
     return Delta(uniques) if update.tag == "delta" else Cumulative(uniques)
 
 
-def _uniques(uniques: Any) -> Uniques:
-    def unique_set(part: Any) -> UniqueSet:
-        return UniqueSet(part.count, part.sketch)
+def _uniques(record: Any) -> Uniques:
+    return Uniques(_sketch(record.workspaces), _sketch(record.users))
 
-    return Uniques(unique_set(uniques.workspaces), unique_set(uniques.users))
+
+def _sketch_record(sketch: Sketch) -> Record:
+    return _record(count=sketch.count, sketch=sketch.data)
+
+
+def _sketch(record: Any) -> Sketch:
+    return Sketch(record.count, record.sketch)

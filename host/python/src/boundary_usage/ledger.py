@@ -10,7 +10,7 @@ from uuid import UUID
 
 from . import sketch
 from .errors import RefusedError
-from .usage import REQUESTS_MAX, Delta, Pairs, Stored, Unchanged, Update
+from .usage import REQUESTS_MAX, Delta, Pairs, StoredUsage, Unchanged, Update
 
 _log = logging.getLogger("boundary_usage")
 
@@ -99,7 +99,7 @@ class Ledger:
             _, self.pairs = self._in_doubt
         self._in_doubt = None
 
-    def check(self, update: Update, stored: Stored) -> None:
+    def check(self, update: Update, stored: StoredUsage) -> None:
         """Compares the component's update with the ledger.
 
         Raises `RefusedError` if they differ.
@@ -118,16 +118,16 @@ class Ledger:
         for index, kind in enumerate(("workspaces", "users")):
             ids = len({pair[index] for pair in self.pairs})
             written = getattr(update.uniques.uniques, kind)
-            new = sketch.read(written.sketch, f"the component's sketch of {kind}")
+            new = sketch.decode(written.data, f"the component's sketch of {kind}")
             if written.count != new.count:
                 raise RefusedError(f"the component counts {written.count} {kind}, and its sketch {new.count}")
             before = None
             if not isinstance(update.uniques, Delta) and stored.uniques is not None:
-                data = getattr(stored.uniques, kind).sketch
-                before = sketch.read(data, f"the stored sketch of the {kind} of replica {self._replica}")
+                data = getattr(stored.uniques, kind).data
+                before = sketch.decode(data, f"the stored sketch of the {kind} of replica {self._replica}")
             self._compare(new, before, ids, kind)
 
-    def _compare(self, new: sketch.Sketch, before: sketch.Sketch | None, ids: int, kind: str) -> None:
+    def _compare(self, new: sketch.ThetaSketch, before: sketch.ThetaSketch | None, ids: int, kind: str) -> None:
         """Checks that a sketch has all stored hashes, and no more new ids than tracked."""
         known = before.below(new.theta) if before else set()
         added = set(new.hashes) - known

@@ -1,4 +1,4 @@
-"""A reader of compact Theta sketches.
+"""A decoder of compact Theta sketches.
 
 The host checks the component's sketches with it. `guest/src/sketch/bytes.rs` describes the format. A sketch retains the
 16,384 smallest hashes of its ids. Theta is the smallest hash that it does not retain, as a fraction of the range of
@@ -24,7 +24,7 @@ _EMPTY, _COMPACT = 1 << 2, 1 << 3
 
 
 @dataclass(frozen=True)
-class Sketch:
+class ThetaSketch:
     """The hashes of a sketch, in ascending order and below theta."""
 
     hashes: list[int]
@@ -43,8 +43,8 @@ class Sketch:
         return {number for number in self.hashes if number < theta}
 
 
-def read(data: bytes, what: str) -> Sketch:
-    """Reads and validates a sketch. `what` names the sketch in a `RefusedError`."""
+def decode(data: bytes, what: str) -> ThetaSketch:
+    """Decodes and validates a sketch. `what` names the sketch in a `RefusedError`."""
     preamble = data[0] & 0x3F if data else 0
     if (
         len(data) % 8
@@ -55,7 +55,7 @@ def read(data: bytes, what: str) -> Sketch:
     ):
         raise RefusedError(f"{what} is not a compact Theta sketch")
     if data[5] & _EMPTY:
-        return Sketch([], THETA_MAX)
+        return ThetaSketch([], THETA_MAX)
     if data[6:8] != _SEED_HASH:
         raise RefusedError(f"{what} does not have the default seed")
     hashes = list(unpack(f"<{len(data) // 8 - preamble}Q", data[8 * preamble :]))
@@ -68,4 +68,4 @@ def read(data: bytes, what: str) -> Sketch:
         raise RefusedError(f"{what} has hashes that are out of order or out of range")
     if theta < THETA_MAX and count != RETAINED_MAX:
         raise RefusedError(f"{what} has a theta below 1 and {count} hashes; {RETAINED_MAX} are required")
-    return Sketch(hashes, theta)
+    return ThetaSketch(hashes, theta)

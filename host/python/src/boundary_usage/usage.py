@@ -12,23 +12,23 @@ Pairs = dict[tuple[UUID, UUID], tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class UniqueSet:
+class Sketch:
     """A set of ids as a compact Theta sketch of their hashes, with its estimated size."""
 
     count: int
-    sketch: bytes
+    data: bytes
 
 
 @dataclass(frozen=True)
 class Uniques:
     """The unique workspaces and users of some activity."""
 
-    workspaces: UniqueSet
-    users: UniqueSet
+    workspaces: Sketch
+    users: Sketch
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredUsage:
     """The stored usage of a replica.
 
     `last_flush` is 0 before the first flush. `uniques` is `None` if the replica has not flushed in the open period.

@@ -8,7 +8,7 @@ from typing import Protocol
 from uuid import UUID
 
 from ..errors import ConfigurationError
-from ..usage import Stored, Update
+from ..usage import StoredUsage, Update
 from .url import EXPECTED
 
 
@@ -21,7 +21,7 @@ class Transaction(Protocol):
     def acquire_replica(self, replica: UUID) -> None:
         """Waits until no other flush of this replica runs."""
 
-    def read(self, replica: UUID) -> Stored:
+    def read(self, replica: UUID) -> StoredUsage:
         """Reads the stored usage of a replica."""
 
     def upsert(self, replica: UUID, update: Update) -> None:

@@ -27,7 +27,7 @@ from ..errors import (
     RefusedError,
     UnavailableError,
 )
-from ..usage import Stored, Update
+from ..usage import StoredUsage, Update
 from . import postgres_schema, rows, schema
 from . import url as urls
 from .postgres_schema import SQL, Connection
@@ -201,7 +201,7 @@ class PostgresTransaction:
             replica,
         )
 
-    def read(self, replica: UUID) -> Stored:
+    def read(self, replica: UUID) -> StoredUsage:
         """Reads the stored usage of a replica."""
         row = self.fetch("reading the stored usage", "read_usage", replica)
         # The component hashed its ids with the first key. With another key, known ids would count twice.

@@ -5,16 +5,16 @@ from typing import Any
 from uuid import UUID
 
 from ..errors import ConflictError
-from ..usage import Delta, Stored, Unchanged, Uniques, UniqueSet, Update
+from ..usage import Delta, Sketch, StoredUsage, Unchanged, Uniques, Update
 
 
-def stored(row: Sequence[Any]) -> Stored:
+def stored(row: Sequence[Any]) -> StoredUsage:
     """Converts the row of `read_usage`; its last column is the hashing key."""
     last_flush, workspaces, users, workspaces_sketch, users_sketch, _key = row
     if workspaces is None:
-        return Stored(last_flush or 0, None)
-    uniques = Uniques(UniqueSet(workspaces, bytes(workspaces_sketch)), UniqueSet(users, bytes(users_sketch)))
-    return Stored(last_flush or 0, uniques)
+        return StoredUsage(last_flush or 0, None)
+    uniques = Uniques(Sketch(workspaces, bytes(workspaces_sketch)), Sketch(users, bytes(users_sketch)))
+    return StoredUsage(last_flush or 0, uniques)
 
 
 def write(replica: Any, update: Update) -> tuple[str, list[Any]]:
@@ -23,7 +23,7 @@ def write(replica: Any, update: Update) -> tuple[str, list[Any]]:
     if isinstance(update.uniques, Unchanged):
         return "update_requests", arguments
     workspaces, users = update.uniques.uniques.workspaces, update.uniques.uniques.users
-    arguments += [workspaces.count, users.count, workspaces.sketch, users.sketch]
+    arguments += [workspaces.count, users.count, workspaces.data, users.data]
     return "insert_usage" if isinstance(update.uniques, Delta) else "update_usage", arguments
 
 

@@ -18,7 +18,7 @@ from ..errors import (
     RefusedError,
     UnavailableError,
 )
-from ..usage import Stored, Update
+from ..usage import StoredUsage, Update
 from . import rows, schema
 from . import url as urls
 from .statements import read_statements
@@ -238,7 +238,7 @@ class SqliteTransaction:
     def acquire_replica(self, replica: UUID) -> None:
         """Does nothing: the transaction has excluded other flushes since it began."""
 
-    def read(self, replica: UUID) -> Stored:
+    def read(self, replica: UUID) -> StoredUsage:
         """Reads the stored usage of a replica."""
         return rows.stored(self._fetch("reading the stored usage", "read_usage", str(replica)))
 
