@@ -14,8 +14,9 @@ SET LOCAL statement_timeout = '10s';
 SET LOCAL idle_in_transaction_session_timeout = '15s';
 -- A commit must survive a crash of the server.
 SET LOCAL synchronous_commit = on;
--- Hosts that receive text read this format.
+-- Hosts that exchange bytes as text use these formats.
 SET LOCAL bytea_output = hex;
+SET LOCAL standard_conforming_strings = on;
 -- PostgreSQL 17 added this limit. The limits above are enough.
 SELECT set_config('transaction_timeout', '0', true)
 WHERE current_setting('server_version_num')::integer >= 170000;
