@@ -1,190 +1,203 @@
 /**
- * The component: loaded and compiled once, instantiated for each tracker.
+ * The component: compiled once for each process, and instantiated for each tracker.
  *
- * This is the only module that knows what jco makes of the component, which is the file that `boundary-usage component`
- * writes. The folder `dist/component` is made by `npm run build`.
+ * This is the only module that depends on the output of jco. `npm run build` writes that output to `dist/component`.
  */
 
 import { readFile } from "node:fs/promises";
 
 import { instantiate, type Root } from "../dist/component/tracker.js";
 
-import type { Account, LeftOver } from "./account.ts";
 import { Capabilities } from "./capabilities.ts";
 import type { Database } from "./database/index.ts";
-import { BoundaryUsageError, type ErrorKind, isAnswer, isAnswerKind, messageOf, printable } from "./errors.ts";
-import { type Activity, type Flushed, type Halves, halves, hyphenated, type StoredUsage, type Update } from "./usage.ts";
+import {
+  BoundaryUsageError,
+  type ErrorKind,
+  isContractError,
+  isContractKind,
+  messageOf,
+  printable,
+} from "./errors.ts";
+import type { Ledger, Unflushed } from "./ledger.ts";
+import { formatUuid, parseUuid } from "./usage.ts";
+import type { Activity, Flushed, StoredUsage, Update, Uuid } from "./usage.ts";
 
 const modules = new Map<string, Promise<WebAssembly.Module>>();
 
-function compiled(name: string): Promise<WebAssembly.Module> {
+/** Compiles a core module of the component, or returns it if it was compiled before. */
+function coreModule(name: string): Promise<WebAssembly.Module> {
   let module = modules.get(name);
   if (module === undefined) {
-    module = readFile(new URL(`../dist/component/${name}`, import.meta.url)).then((bytes) =>
-      WebAssembly.compile(bytes),
-    );
+    const file = new URL(`../dist/component/${name}`, import.meta.url);
+    module = readFile(file).then((bytes) => WebAssembly.compile(bytes));
     modules.set(name, module);
   }
   return module;
 }
 
-/** A running component. `track` may be called while `flush` waits, but not before it has taken its snapshot. */
+/**
+ * A running instance of the component.
+ *
+ * After an error of the kind `component`, the instance is unusable. Its successor starts from the ledger.
+ */
 export class Instance {
-  readonly #replica: Halves;
+  readonly #replica: Uuid;
   readonly #capabilities: Capabilities;
-  readonly #account: Account;
+  readonly #ledger: Ledger;
   readonly #root: Root;
-  /** Ends the flush that runs. */
-  #breakFlush: (broken: BoundaryUsageError) => void = () => {};
-  #settled: Promise<unknown> = Promise.resolve();
+  /** Fails the running flush. */
+  #failFlush: (error: BoundaryUsageError) => void = () => {};
+  /** Resolves when no flush runs. */
+  #flushEnd: Promise<unknown> = Promise.resolve();
 
-  private constructor(replica: Halves, capabilities: Capabilities, account: Account, root: Root) {
+  private constructor(replica: Uuid, capabilities: Capabilities, ledger: Ledger, root: Root) {
     this.#replica = replica;
     this.#capabilities = capabilities;
-    this.#account = account;
+    this.#ledger = ledger;
     this.#root = root;
   }
 
-  /** Instantiates the component for this replica on this database. It starts from what the account holds. */
-  static async start(replica: string, database: Database, key: Uint8Array, account: Account): Promise<Instance> {
-    const own = halves(replica, "replica id");
-    const capabilities = new Capabilities(hyphenated(own), database, account);
+  /** Instantiates the component for a replica. It starts with the unflushed activity of the ledger. */
+  static async start(replica: string, database: Database, key: Uint8Array, ledger: Ledger): Promise<Instance> {
+    const uuid = parseUuid(replica, "replica id");
+    const capabilities = new Capabilities(formatUuid(uuid), database, ledger);
     try {
-      const root = await instantiate(compiled, imports(capabilities, key, account.leftOver()));
-      return new Instance(own, capabilities, account, root);
+      const root = await instantiate(coreModule, imports(capabilities, key, ledger.unflushed()));
+      return new Instance(uuid, capabilities, ledger, root);
     } catch (error) {
       throw new BoundaryUsageError("component", `cannot load the component: ${messageOf(error)}`, { cause: error });
     }
   }
 
-  /** Whether activities can be handed over: not while a flush has been called and has not taken its snapshot. */
-  get takesActivities(): boolean {
+  /** Whether `track` may be called. It may not from the call of a flush until the flush has taken its snapshot. */
+  get acceptsActivities(): boolean {
     return !this.#capabilities.awaitsSnapshot;
   }
 
-  /** Resolves when no flush of this instance runs. */
-  settled(): Promise<unknown> {
-    return this.#settled;
+  /** Waits until no flush of this instance runs. */
+  async waitForFlush(): Promise<void> {
+    await this.#flushEnd;
   }
 
-  /**
-   * Hands activities to the component, and to the account first. After an error of the kind `component` the instance is
-   * of no use, and its successor has the activities from the account.
-   */
+  /** Records activities in the ledger and in the component. */
   track(activities: Activity[]): void {
-    this.#account.record(activities);
+    this.#ledger.record(activities);
     try {
       this.#root.track(activities);
     } catch (error) {
-      const broken = broke(error);
-      this.#breakFlush(broken);
-      throw broken;
+      const failure = componentFailure(error);
+      this.#failFlush(failure);
+      throw failure;
     }
   }
 
-  /** Writes what was tracked since the last flush; throws the error that the component returned. */
+  /** Writes the activity since the last flush. Throws the error that the component returned. */
   flush(): Promise<Flushed> {
-    const flushed = this.#flushed();
-    this.#settled = flushed.catch(() => undefined);
+    const flushed = this.#flush();
+    this.#flushEnd = flushed.catch(() => undefined);
     return flushed;
   }
 
-  async #flushed(): Promise<Flushed> {
-    const hasToFlush = this.#account.hasToFlush;
-    this.#capabilities.flushBegins();
-    // A call of an instance that breaks meanwhile may never return.
-    const { promise, resolve, reject } = Promise.withResolvers<Flushed>();
-    this.#breakFlush = reject;
-    this.#flush().then(resolve, reject);
-    const error = await promise.then(
-      () => undefined,
-      (error: BoundaryUsageError) => error,
-    );
-    const breach = await this.#capabilities.flushEnds();
-    if (error?.kind === "component") {
-      throw error;
+  async #flush(): Promise<Flushed> {
+    const isDue = this.#ledger.isDue;
+    this.#capabilities.beginFlush();
+    let flushed: Flushed | undefined;
+    let failure: BoundaryUsageError | undefined;
+    try {
+      flushed = await this.#callFlush();
+    } catch (error) {
+      failure = error as BoundaryUsageError;
     }
-    if (breach !== undefined) {
-      throw broke(breach);
+    const violation = await this.#capabilities.endFlush();
+    if (failure?.kind !== "component" && violation !== undefined) {
+      throw componentFailure(violation);
     }
-    const { outcome } = await promise;
-    if ((outcome === "idle" && hasToFlush) || (outcome === "written" && !this.#capabilities.isCommitted)) {
-      throw broke(`it reports a flush as ${outcome}, which is not true`);
+    if (flushed === undefined) {
+      throw failure;
     }
-    return promise;
+    const { outcome } = flushed;
+    if ((outcome === "idle" && isDue) || (outcome === "written" && !this.#capabilities.isCommitted)) {
+      throw componentFailure(`it falsely reports a flush as ${outcome}`);
+    }
+    return flushed;
   }
 
-  async #flush(): Promise<Flushed> {
-    try {
-      const flushed = await this.#root.flush(this.#replica);
-      switch (flushed.tag) {
-        case "idle":
-          return { outcome: "idle" };
-        case "confirmed":
-          return { outcome: "confirmed", flush: flushed.val };
-        case "written":
-          return { outcome: "written", ...flushed.val };
-      }
-    } catch (error) {
-      throw answered(error) ?? broke(error);
-    }
+  /** Calls the component's `flush`. If the component crashes in `track` meanwhile, the call may never return. */
+  #callFlush(): Promise<Flushed> {
+    const { promise, resolve, reject } = Promise.withResolvers<Flushed>();
+    this.#failFlush = reject;
+    this.#root.flush(this.#replica).then(
+      (flushed) => resolve(convertFlushed(flushed)),
+      (error: unknown) => reject(returnedError(error) ?? componentFailure(error)),
+    );
+    return promise;
   }
 }
 
-function imports(capabilities: Capabilities, key: Uint8Array, leftOver: LeftOver): any {
+function convertFlushed(flushed: Awaited<ReturnType<Root["flush"]>>): Flushed {
+  switch (flushed.tag) {
+    case "idle":
+      return { outcome: "idle" };
+    case "confirmed":
+      return { outcome: "confirmed", flush: flushed.val };
+    case "written":
+      return { outcome: "written", ...flushed.val };
+  }
+}
+
+/** Returns the imports of the component. jco's types name the interfaces with their version, its code without. */
+function imports(capabilities: Capabilities, key: Uint8Array, unflushed: Unflushed): any {
   const view = new DataView(key.buffer, key.byteOffset, key.byteLength);
 
   class Transaction {
-    static async begin(replica: Halves): Promise<Transaction> {
-      await answering(capabilities.begin(hyphenated(replica)));
+    static async begin(replica: Uuid): Promise<Transaction> {
+      await withContractErrors(capabilities.begin(formatUuid(replica)));
       return new Transaction();
     }
     static commit(_transaction: Transaction): Promise<void> {
-      return answering(capabilities.commit(), "commit-unknown");
+      return withContractErrors(capabilities.commit(), "commit-unknown");
     }
     read(): Promise<StoredUsage> {
-      return answering(capabilities.read());
+      return withContractErrors(capabilities.read());
     }
     upsert(update: Update): Promise<boolean> {
-      return answering(capabilities.upsert(update));
+      return withContractErrors(capabilities.upsert(update));
     }
     [Symbol.dispose](): void {
-      void capabilities.rollBack();
+      void capabilities.drop();
     }
   }
 
-  // jco's types name the interfaces with their version, its code without.
   return {
     "boundary:usage/locks": {
-      acquire: (_transaction: Transaction, lock: string, mode: string) => answering(capabilities.acquire(lock, mode)),
+      acquire: (_transaction: Transaction, lock: string, mode: string) => {
+        return withContractErrors(capabilities.acquire(lock, mode));
+      },
     },
     "boundary:usage/transactions": {
       hashingKey: () => [view.getBigUint64(0), view.getBigUint64(8)],
-      restore: () => leftOver,
+      restore: () => unflushed,
       Transaction,
     },
   };
 }
 
-/**
- * Turns a failure into an error of the contract. One of another kind has applied nothing and counts as `otherwise`; if
- * the commit may have been sent, the outcome is unknown.
- */
-async function answering<T>(call: Promise<T>, otherwise: ErrorKind = "refused"): Promise<T> {
+/** Converts the errors of a call to errors of the contract. Other errors become the kind `otherwise`. */
+async function withContractErrors<T>(call: Promise<T>, otherwise: ErrorKind = "refused"): Promise<T> {
   try {
     return await call;
   } catch (error) {
-    // What is thrown without a payload would break the component.
-    throw { payload: { tag: isAnswer(error) ? error.kind : otherwise, val: printable(messageOf(error)) } };
+    // An error without a payload would crash the component.
+    throw { payload: { tag: isContractError(error) ? error.kind : otherwise, val: printable(messageOf(error)) } };
   }
 }
 
-/** The error that the component returned, if it did. */
-function answered(error: unknown): BoundaryUsageError | undefined {
+/** Converts an error that the component returned. Returns `undefined` for any other error. */
+function returnedError(error: unknown): BoundaryUsageError | undefined {
   const { tag, val } = (error ?? {}) as { tag?: unknown; val?: unknown };
-  return isAnswerKind(tag) ? new BoundaryUsageError(tag, String(val ?? "")) : undefined;
+  return isContractKind(tag) ? new BoundaryUsageError(tag, String(val ?? "")) : undefined;
 }
 
-function broke(error: unknown): BoundaryUsageError {
+function componentFailure(error: unknown): BoundaryUsageError {
   return new BoundaryUsageError("component", `the component broke: ${messageOf(error)}`, { cause: error });
 }

@@ -1,17 +1,19 @@
 /**
- * The errors of this package, sorted by what the caller can do about them. No message holds a password.
+ * The errors of this package, grouped by what the caller can do about them. No message contains a password.
  */
 
 /**
- * - `unavailable`: the database cannot be reached or gave up waiting; nothing was applied. Trying again later helps.
- * - `conflict`: a lock was not granted in time, or a newer flush was applied; nothing was applied. Trying again helps.
- * - `commit-unknown`: a commit brought no reply. The tracker keeps the data, and its next flush finds out.
- * - `refused`: not allowed, or not understood; nothing was applied. Trying again does not help.
- * - `component`: the component cannot be loaded, or broke.
- * - `configuration`: a setting, a URL or an id that makes no sense.
- * - `lost`: activity that was accepted, or a flush that was confirmed, is gone. The message says how much and why.
+ * What the caller can do about an error.
+ *
+ * - `unavailable`: the database is unreachable or gave up waiting. Nothing was applied. Try again later.
+ * - `conflict`: a lock timed out, or a newer flush was already applied. Nothing was applied. Try again.
+ * - `commit-unknown`: a commit had no reply, so it may have been applied. The tracker's next flush resolves it.
+ * - `refused`: the operation is not allowed or makes no sense. Nothing was applied. Do not try again.
+ * - `component`: the component cannot be loaded, crashed, or violated its contract.
+ * - `configuration`: an option, a URL or an id is invalid.
+ * - `lost`: the database has lost flushes that it had confirmed. The message contains their numbers.
  * - `stopped`: the tracker has been shut down.
- * - `timed-out`: a time limit ran out.
+ * - `timed-out`: an operation exceeded its time limit.
  */
 export type ErrorKind =
   | "unavailable"
@@ -24,13 +26,18 @@ export type ErrorKind =
   | "stopped"
   | "timed-out";
 
-/** The kinds that a component is told, and tells. */
-const ANSWERS: readonly unknown[] = ["unavailable", "conflict", "commit-unknown", "refused"] satisfies ErrorKind[];
+/** The kinds of errors in the contract with the component. */
+const CONTRACT_KINDS: readonly unknown[] = [
+  "unavailable",
+  "conflict",
+  "commit-unknown",
+  "refused",
+] satisfies ErrorKind[];
 
-/** The longest message, in characters. A server, a component or a caller wrote parts of it. */
+/** The longest message, in characters. A server, a component or a caller may write parts of it. */
 const MESSAGE_MAX = 1_000;
 
-/** Control characters, line separators and marks that change the direction of text: a terminal acts on them. */
+/** Control characters, line separators and marks of text direction. A terminal interprets them. */
 const UNPRINTABLE = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
 
 /** Any failure of this package. */
@@ -44,33 +51,33 @@ export class BoundaryUsageError extends Error {
   }
 }
 
-/** Whether an error is one of the contract with the component. */
-export function isAnswer(error: unknown): error is BoundaryUsageError {
-  return error instanceof BoundaryUsageError && isAnswerKind(error.kind);
+/** Whether an error belongs to the contract with the component. */
+export function isContractError(error: unknown): error is BoundaryUsageError {
+  return error instanceof BoundaryUsageError && isContractKind(error.kind);
 }
 
-/** Whether a kind is one of the contract with the component. */
-export function isAnswerKind(kind: unknown): kind is ErrorKind {
-  return ANSWERS.includes(kind);
+/** Whether a kind of error belongs to the contract with the component. */
+export function isContractKind(kind: unknown): kind is ErrorKind {
+  return CONTRACT_KINDS.includes(kind);
 }
 
-/** Whether an error can be shown whole. Node.js prints the causes of an error that is logged, and escapes nothing. */
+/** Whether a cause is safe to print. When Node.js logs an error, it prints the causes without escaping them. */
 function isPrintable(cause: unknown): boolean {
   const text = messageOf(cause);
   return printable(text) === text;
 }
 
-/** Escapes what a terminal would act on, and shortens what is too long for a log. */
+/** Escapes characters that a terminal interprets, and shortens long text for a log. */
 export function printable(text: string): string {
   const short = text.length > MESSAGE_MAX ? `${text.slice(0, MESSAGE_MAX)}… (${text.length} characters)` : text;
   const escaped = (character: string) => `\\u{${character.codePointAt(0)?.toString(16)}}`;
   return short.replace(UNPRINTABLE, escaped).toWellFormed();
 }
 
-/** The message of any thrown value. Never throws. */
+/** Returns the message of any thrown value. Never throws. */
 export function messageOf(thrown: unknown): string {
   try {
-    // A connection that was tried at several addresses fails with an error that has no message of its own.
+    // If a host has several addresses, a failed connection has one error for each, and no message of its own.
     if (thrown instanceof AggregateError && thrown.message === "") {
       return thrown.errors.map(messageOf).join("; ");
     }

@@ -1,13 +1,14 @@
 /**
- * Usage tracking for egress boundaries: unique workspaces and users, requests allowed and denied.
+ * Usage tracking for egress boundaries: unique workspaces and users, allowed and denied requests.
  *
- * The flow is *track → component → transaction → database*. The tracker itself is a WebAssembly component, the same for
- * every host; this package loads it, hands it a database transaction of its own rows, and flushes it.
+ * The flow is *track → component → transaction → database*. The tracker is a WebAssembly component, the same for every
+ * host. This package loads it, gives it transactions for its replica's row, and flushes it.
  *
  * @module
  */
 
 export { connect, type Database, type Transaction } from "./database/index.ts";
 export { BoundaryUsageError, type ErrorKind } from "./errors.ts";
-export { Tracker, type TrackerOptions } from "./tracker.ts";
+export { Tracker } from "./tracker.ts";
+export type { TrackerOptions } from "./options.ts";
 export type { Flushed, StoredUsage, Uniques, UniqueSet, UniquesUpdate, Update } from "./usage.ts";

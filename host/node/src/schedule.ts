@@ -1,11 +1,11 @@
 /**
- * When to flush next: every interval, give or take a jitter, and sooner after a flush that failed. Pure.
+ * The times between flushes: an interval with jitter, and shorter waits after a failed flush.
  */
 
-/** The first wait after a failure, in milliseconds; it doubles with every further one, up to the interval. */
+/** The first wait after a failure, in milliseconds. It doubles with each further failure, up to the interval. */
 const RETRY_MIN = 1_000;
 
-/** The waits of one flush loop, in milliseconds. `random` is from 0 to 1 and picks the point within the jitter. */
+/** The waits of one flush loop, in milliseconds. `random` is between 0 and 1 and selects the point in the jitter. */
 export class Schedule {
   #retry = RETRY_MIN;
   readonly #interval: number;
@@ -16,13 +16,13 @@ export class Schedule {
     this.#jitter = jitter;
   }
 
-  /** How long to wait at the start, and after a flush that did not fail. */
+  /** Returns the wait at the start, and after a successful flush. */
   afterSuccess(random: number): number {
     this.#retry = RETRY_MIN;
     return this.#jittered(this.#interval, random);
   }
 
-  /** How long to wait after a flush that failed: never longer than the interval. */
+  /** Returns the wait after a failed flush. It is at most the interval. */
   afterFailure(random: number): number {
     const wait = Math.min(this.#retry, this.#interval);
     this.#retry = wait * 2;

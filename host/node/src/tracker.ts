@@ -1,49 +1,32 @@
 /**
- * The handle that a proxy holds: hands activity to the component, and flushes it.
+ * The tracker: forwards activity to the component, and flushes it.
  */
 
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { Account } from "./account.ts";
 import { Instance } from "./component.ts";
 import type { Database } from "./database/index.ts";
 import { BoundaryUsageError, messageOf, printable } from "./errors.ts";
+import { Ledger } from "./ledger.ts";
+import { completeOptions, TIMER_MAX, type TrackerOptions, WARNING } from "./options.ts";
 import { Schedule } from "./schedule.ts";
-import { type Activity, type Flushed, halves, requests } from "./usage.ts";
+import { type Activity, type Flushed, parseRequests, parseUuid } from "./usage.ts";
 
-/** Settings of a tracker. */
-export interface TrackerOptions {
-  /** Milliseconds from one flush to the next; `Infinity` flushes only when asked to. Default 60,000. */
-  flushInterval?: number;
-  /** How far each wait may deviate, as a fraction of it. Default 0.1. */
-  flushJitter?: number;
-  /** Milliseconds that `shutdown` waits for the last flush. Default 10,000. */
-  shutdownTimeout?: number;
-  /** Is told of flushes that failed, and of a component that broke. Default: `process.emitWarning`. */
-  onError?: (error: BoundaryUsageError) => void;
-}
-
-/** The type of this package's process warnings. */
-const WARNING = "BoundaryUsageWarning";
-
-/** How many activities are handed over in one call, at most. */
+/** The number of activities that are forwarded to the component in one call. */
 const BATCH = 256;
 
-/** How many activities wait while a component that broke is being replaced, at most. */
+/** The largest number of activities that wait while a failed component is replaced. */
 const WAITING_MAX = 65_536;
 
-/** The longest wait that a timer of Node.js can do, in milliseconds: about 24 days. */
-const TIMER_MAX = 2 ** 31 - 1;
-
-/** The first wait between two attempts of the last flush, in milliseconds; it doubles up to the longest. */
+/** The first and the longest wait between two attempts of the last flush, in milliseconds. The wait doubles. */
 const SHUTDOWN_RETRY_MIN = 50;
 const SHUTDOWN_RETRY_MAX = 1_000;
 
 /**
- * A running tracker of one replica.
+ * The tracker of one replica.
  *
- * End it with `shutdown`; what was tracked since the last flush is lost otherwise. No two trackers that run at the same
- * time may have the same replica id. Its flush loop does not keep the process alive.
+ * End it with `shutdown`, or the activity since the last flush is lost. Two trackers must not run with the same replica
+ * id simultaneously. The flush loop does not keep the process alive.
  */
 export class Tracker {
   readonly #replica: string;
@@ -51,13 +34,15 @@ export class Tracker {
   readonly #key: Uint8Array;
   readonly #options: Required<TrackerOptions>;
   readonly #schedule: Schedule;
-  readonly #account: Account;
+  readonly #ledger: Ledger;
   #instance: Instance | undefined;
-  #starting: Promise<Instance> | undefined;
+  /** The start of an instance, while it runs. */
+  #start: Promise<Instance> | undefined;
   #batch: Activity[] = [];
-  #flushing: Promise<unknown> = Promise.resolve();
+  /** Resolves when all earlier flushes have ended. */
+  #flushes: Promise<unknown> = Promise.resolve();
   #timer: NodeJS.Timeout | undefined;
-  #stopped = false;
+  #isStopped = false;
 
   private constructor(replica: string, database: Database, key: Uint8Array, options: Required<TrackerOptions>) {
     this.#replica = replica;
@@ -65,77 +50,80 @@ export class Tracker {
     this.#key = key;
     this.#options = options;
     this.#schedule = new Schedule(options.flushInterval, options.flushJitter);
-    this.#account = new Account(key, (error) => this.#tell(error));
+    this.#ledger = new Ledger(key, (error) => this.#report(error));
   }
 
-  /** Starts a tracker for this replica, which is a UUID, on this database. */
+  /** Starts the tracker of a replica on a database. The replica id is a UUID. */
   static async start(replica: string, database: Database, options: TrackerOptions = {}): Promise<Tracker> {
-    const settings = checked(options);
-    halves(replica, "replica id");
-    const tracker = new Tracker(replica, database, await database.hashingKey(), settings);
-    await tracker.#running();
-    tracker.#flushIn(tracker.#schedule.afterSuccess(Math.random()));
+    const completed = completeOptions(options);
+    parseUuid(replica, "replica id");
+    const tracker = new Tracker(replica, database, await database.hashingKey(), completed);
+    await tracker.#runningInstance();
+    tracker.#scheduleFlush(tracker.#schedule.afterSuccess(Math.random()));
     return tracker;
   }
 
   /**
-   * Records activity: both ids, which are UUIDs, as active, and both counts added; counts of 0 still record the ids.
-   * Waits for nothing.
+   * Records activity: marks both ids as active and adds both counts.
+   *
+   * The ids are UUIDs. Counts of 0 still record the ids. It never waits. If it throws, it has accepted nothing.
    */
   track(workspace: string, owner: string, allowed: number | bigint = 0, denied: number | bigint = 0): void {
-    this.#mustRun();
+    this.#assertRunning();
     if (this.#batch.length >= WAITING_MAX) {
-      throw new BoundaryUsageError("component", "no component runs to take the activity; it was not accepted");
+      const what = `${WAITING_MAX} activities wait for the component, which has failed or is starting`;
+      throw new BoundaryUsageError("component", `${what}; this activity was not accepted, so try again later`);
     }
     this.#batch.push({
-      workspace: halves(workspace, "workspace"),
-      owner: halves(owner, "owner"),
-      allowed: requests(allowed, "number of allowed requests"),
-      denied: requests(denied, "number of denied requests"),
+      workspace: parseUuid(workspace, "workspace"),
+      owner: parseUuid(owner, "owner"),
+      allowed: parseRequests(allowed, "number of allowed requests"),
+      denied: parseRequests(denied, "number of denied requests"),
     });
     if (this.#batch.length >= BATCH) {
-      this.#handOver();
+      this.#forwardBatch();
     }
   }
 
   /**
-   * Writes what was tracked before this call, and says what that did. The tracker does so by itself, too.
+   * Writes the activity before this call. The flush loop does the same at each interval.
    *
-   * When the database does not take it, this throws; the activity is kept and goes out with the next flush.
+   * If it throws, the activity is kept, and the next flush carries it.
    */
   flush(): Promise<Flushed> {
-    this.#mustRun();
-    return this.#flushNext();
+    this.#assertRunning();
+    return this.#enqueueFlush();
   }
 
   /**
-   * Accepts nothing more, writes what is left and stops.
+   * Accepts no more activity, flushes once more, and stops.
    *
-   * A flush that fails is tried again until `shutdownTimeout`, unless trying again cannot help. Throws the last error
-   * then, or one of the kind `timed-out`: what was tracked since the last flush that succeeded is lost, or its fate is
-   * unknown.
+   * A failed flush is repeated until `shutdownTimeout`, unless a repetition cannot help. Then this throws the last
+   * error, or `timed-out`. The activity since the last successful flush is lost, or its outcome is unknown.
    */
   async shutdown(): Promise<Flushed> {
-    this.#mustRun();
-    this.#stopped = true;
+    this.#assertRunning();
+    this.#isStopped = true;
     clearTimeout(this.#timer);
     const limit = this.#options.shutdownTimeout;
-    const ends = performance.now() + limit;
+    const deadline = performance.now() + limit;
     let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<never>((_, reject) => (timer = setTimeout(() => reject(tooLate(limit)), limit)));
-    late.catch(() => undefined);
+    const timeout = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(unknownOutcome(limit)), limit);
+    });
+    timeout.catch(() => undefined);
     try {
       for (let wait = SHUTDOWN_RETRY_MIN; ; wait = Math.min(2 * wait, SHUTDOWN_RETRY_MAX)) {
         try {
-          return await Promise.race([this.#flushNext(), late]);
+          return await Promise.race([this.#enqueueFlush(), timeout]);
         } catch (error) {
-          const left = ends - performance.now();
+          const remaining = deadline - performance.now();
           const { kind } = error as BoundaryUsageError;
-          if (left < SHUTDOWN_RETRY_MIN || kind === "refused" || kind === "timed-out") {
-            throw kind === "commit-unknown" ? tooLate(limit, error) : error;
+          if (remaining < SHUTDOWN_RETRY_MIN || kind === "refused" || kind === "timed-out") {
+            throw kind === "commit-unknown" ? unknownOutcome(limit, error) : error;
           }
-          // Nearer and nearer to the end, so that the last attempt comes shortly before it.
-          await sleep(Math.min(wait, left / 2));
+          // Half of the remaining time, so that the last attempt comes shortly before the deadline.
+          await sleep(Math.min(wait, remaining / 2));
         }
       }
     } finally {
@@ -143,69 +131,63 @@ export class Tracker {
     }
   }
 
-  #mustRun(): void {
-    if (this.#stopped) {
+  #assertRunning(): void {
+    if (this.#isStopped) {
       throw new BoundaryUsageError("stopped", "the tracker is stopped");
     }
   }
 
-  /** One flush at a time: this one comes after those that were asked for before. */
-  #flushNext(): Promise<Flushed> {
-    const flushed = this.#flushing.then(() => this.#flushOnce());
-    this.#flushing = flushed.catch(() => undefined);
+  /** Runs a flush after all earlier ones. */
+  #enqueueFlush(): Promise<Flushed> {
+    const flushed = this.#flushes.then(() => this.#flushOnce());
+    this.#flushes = flushed.catch(() => undefined);
     return flushed;
   }
 
   async #flushOnce(): Promise<Flushed> {
     let instance: Instance | undefined;
     try {
-      this.#handOver();
-      instance = await this.#running();
+      this.#forwardBatch();
+      instance = await this.#runningInstance();
       const flushed = await instance.flush();
-      this.#flushIn(this.#schedule.afterSuccess(Math.random()));
+      this.#scheduleFlush(this.#schedule.afterSuccess(Math.random()));
       return flushed;
     } catch (error) {
-      this.#failed(error as BoundaryUsageError, instance);
-      this.#flushIn(this.#schedule.afterFailure(Math.random()));
+      this.#handleFailure(error as BoundaryUsageError, instance);
+      this.#scheduleFlush(this.#schedule.afterFailure(Math.random()));
       throw error;
     }
   }
 
-  /** Hands the batch to the component, if one runs. */
-  #handOver(): void {
+  /** Forwards the waiting activities to the component, if it accepts them. */
+  #forwardBatch(): void {
     const instance = this.#instance;
-    if (instance?.takesActivities && this.#batch.length > 0) {
+    if (instance?.acceptsActivities && this.#batch.length > 0) {
       const batch = this.#batch;
       this.#batch = [];
       try {
         instance.track(batch);
       } catch (error) {
-        this.#failed(error as BoundaryUsageError, instance);
+        this.#handleFailure(error as BoundaryUsageError, instance);
       }
     }
   }
 
-  /**
-   * A component that broke cannot be called again. An error of one that was replaced says nothing about its successor.
-   */
-  #failed(error: BoundaryUsageError, instance: Instance | undefined): void {
+  /** Reports an error, and replaces the instance that failed, unless it was replaced before. */
+  #handleFailure(error: BoundaryUsageError, instance: Instance | undefined): void {
     if (error.kind === "component" && instance !== undefined && this.#instance === instance) {
       this.#instance = undefined;
-      // The next flush tries again, and reports it if that fails.
-      void this.#running(instance).catch(() => undefined);
+      // If the start fails, the next flush repeats it and reports the error.
+      void this.#runningInstance(instance).catch(() => undefined);
     }
-    this.#tell(error);
+    this.#report(error);
   }
 
-  /**
-   * Calls `onError`. What that throws, or a promise of it that is rejected, must not end the flush loop or the process.
-   */
-  #tell(error: BoundaryUsageError): void {
+  /** Calls `onError`. An exception or a rejected promise of it must not end the flush loop or the process. */
+  #report(error: BoundaryUsageError): void {
     const warn = (thrown: unknown) => {
-      process.emitWarning(
-        printable(`onError failed: ${messageOf(thrown)}; it was called with: ${error.message}`),
-        WARNING,
-      );
+      const message = `onError failed: ${messageOf(thrown)}; it was called with: ${error.message}`;
+      process.emitWarning(printable(message), WARNING);
     };
     try {
       const returned: unknown = this.#options.onError(error);
@@ -215,65 +197,40 @@ export class Tracker {
     }
   }
 
-  /** The component that runs; a new one is started if none does. */
-  async #running(previous?: Instance): Promise<Instance> {
+  /** Returns the running instance, or starts one that replaces `failed`. */
+  async #runningInstance(failed?: Instance): Promise<Instance> {
     if (this.#instance !== undefined) {
       return this.#instance;
     }
-    this.#starting ??= this.#start(previous).finally(() => {
-      this.#starting = undefined;
+    this.#start ??= this.#startInstance(failed).finally(() => {
+      this.#start = undefined;
     });
-    return this.#starting;
+    return this.#start;
   }
 
-  async #start(previous: Instance | undefined): Promise<Instance> {
-    // What a flush of the one that broke carried is back in the account when that has ended.
-    await previous?.settled();
-    const instance = await Instance.start(this.#replica, this.#database, this.#key, this.#account);
+  async #startInstance(failed: Instance | undefined): Promise<Instance> {
+    // When the failed instance's flush has ended, the ledger has its activity again.
+    await failed?.waitForFlush();
+    const instance = await Instance.start(this.#replica, this.#database, this.#key, this.#ledger);
     this.#instance = instance;
-    this.#handOver();
+    this.#forwardBatch();
     return instance;
   }
 
-  #flushIn(wait: number): void {
+  #scheduleFlush(wait: number): void {
     clearTimeout(this.#timer);
-    if (!this.#stopped && this.#options.flushInterval !== Number.POSITIVE_INFINITY) {
-      // Failures are told to `onError`.
-      const flush = () => void this.#flushNext().catch(() => undefined);
+    if (!this.#isStopped && this.#options.flushInterval !== Number.POSITIVE_INFINITY) {
+      // `#flushOnce` has reported a failure.
+      const flush = () => void this.#enqueueFlush().catch(() => undefined);
       this.#timer = setTimeout(flush, Math.min(wait, TIMER_MAX)).unref();
     }
   }
 }
 
-/** The error of a shutdown that does not know what became of its last flush. */
-function tooLate(limit: number, cause?: unknown): BoundaryUsageError {
+/** Returns the error of a shutdown whose last flush has an unknown outcome. */
+function unknownOutcome(limit: number, cause?: unknown): BoundaryUsageError {
   const what = `the last flush has not ended within ${limit} ms, and it is unknown whether it was applied`;
   const hint = "`boundary-usage status` shows the time and number of each replica's last flush";
   const kind = cause === undefined ? "timed-out" : "commit-unknown";
   return new BoundaryUsageError(kind, `${what}; ${hint}`, { cause });
-}
-
-/** The default of `onError`. */
-function warn(error: BoundaryUsageError): void {
-  process.emitWarning(error.message, WARNING);
-}
-
-/** Fills in what is not set, and refuses what makes no sense. Callers in JavaScript can pass any value. */
-function checked(options: TrackerOptions): Required<TrackerOptions> {
-  const { flushInterval = 60_000, flushJitter = 0.1, shutdownTimeout = 10_000, onError = warn } = options;
-  const between = (name: string, value: unknown, least: number, most: number) => {
-    if (typeof value !== "number" || !(value >= least && value <= most)) {
-      const range = `must be a number from ${least} to ${most}`;
-      throw new BoundaryUsageError("configuration", `${name} is ${printable(messageOf(value))}, ${range}`);
-    }
-  };
-  if (flushInterval !== Number.POSITIVE_INFINITY) {
-    between("flushInterval", flushInterval, 1, TIMER_MAX);
-  }
-  between("flushJitter", flushJitter, 0, 1);
-  between("shutdownTimeout", shutdownTimeout, 0, TIMER_MAX);
-  if (typeof onError !== "function") {
-    throw new BoundaryUsageError("configuration", "onError is not a function");
-  }
-  return { flushInterval, flushJitter, shutdownTimeout, onError };
 }

@@ -14,7 +14,7 @@ import test from "node:test";
 
 import type { BoundaryUsageError, Tracker } from "boundary-usage";
 
-import { equipment, newFolder, newSqlite, Program, rows } from "./equipment.ts";
+import { newFolder, newSqlite, Program, rows, variable } from "./support.ts";
 import { Faults } from "./faults.ts";
 import { numbered, uuid } from "./scenario.ts";
 
@@ -27,7 +27,7 @@ const misbehaving: typeof import("boundary-usage") = await (async () => {
   await cp(new URL("package.json", root), join(folder, "package.json"));
   const component = join(folder, "dist", "component");
   await mkdir(component, { recursive: true });
-  await copyFile(equipment("BOUNDARY_USAGE_TEST_MISBEHAVING"), join(component, "tracker.wasm"));
+  await copyFile(variable("BOUNDARY_USAGE_TEST_MISBEHAVING"), join(component, "tracker.wasm"));
   await promisify(execFile)(process.execPath, ["scripts/transpile.js", component], { cwd: root });
   return import(pathToFileURL(join(folder, "dist", "index.js")).href);
 })();
@@ -109,7 +109,7 @@ test("a component that breaks when its commit is applied is replaced, and nothin
 test("a component that breaks with a commit in doubt is replaced, and its successor finds out", async () => {
   for (const fault of ["commit-lost", "commit-reply-lost"]) {
     const { url, faults, tracker, errors } = await started();
-    faults.queued.push(fault);
+    faults.queue.push(fault);
     trackOne(tracker, 1);
     await assert.rejects(() => tracker.flush(), { kind: "commit-unknown" });
     trackOne(tracker, 2);
@@ -124,7 +124,7 @@ test("a component that breaks with a commit in doubt is replaced, and its succes
 test("a component that breaks while its flush waits is replaced, and its successor is kept", async () => {
   const { url, faults, tracker, errors } = await started();
   const { promise, resolve } = Promise.withResolvers<void>();
-  faults.gate = promise;
+  faults.upsertGate = promise;
   const reached = new Promise<void>((resolve) => (faults.onUpsert = resolve));
   trackOne(tracker, 1);
   const flushing = tracker.flush();
@@ -143,12 +143,38 @@ test("a component that breaks while its flush waits is replaced, and its success
   assert.deepEqual(await new Program(url).totals(), [257, 2, 514, 257]);
 });
 
+test("a flush of a component that crashes during its commit ends after the reply", async () => {
+  const { url, faults, tracker } = await started();
+  let hasReplied = false;
+  const reached = new Promise<void>((resolve) => (faults.onReply = resolve));
+  const { promise, resolve } = Promise.withResolvers<void>();
+  faults.replyGate = promise;
+  trackOne(tracker, 1);
+  const flushing = tracker.flush();
+  await reached;
+  tracker.track(cue(1), uuid("u2"), 2, 1);
+  // A full batch is forwarded immediately.
+  for (let number = 2; number <= 256; number += 1) {
+    trackOne(tracker, number);
+  }
+  setTimeout(() => {
+    hasReplied = true;
+    resolve();
+  }, 50);
+  await assert.rejects(flushing, { kind: "component" });
+  // A late reply would be taken for the reply to the next commit.
+  assert.ok(hasReplied);
+  assert.equal((await tracker.flush()).outcome, "written");
+  await tracker.shutdown();
+  assert.deepEqual(await new Program(url).totals(), [257, 2, 514, 257]);
+});
+
 for (const number of [12, 17, 18, 19, 28, 29, 30]) {
   test(`a component that writes what it was not given is refused and replaced (cue ${number})`, async () => {
     const { url, tracker } = await started();
     trackOne(tracker, 1);
     tracker.track(cue(number), uuid("u2"), 2, 1);
-    await assert.rejects(() => tracker.flush(), { kind: "component", message: /the host's own account says/ });
+    await assert.rejects(() => tracker.flush(), { kind: "component", message: /the host's ledger has/ });
     assert.equal((await tracker.flush()).outcome, "written");
     await tracker.shutdown();
     assert.deepEqual(await new Program(url).totals(), [2, 2, 4, 2]);
@@ -168,7 +194,7 @@ test("a component that forgets activity after a failure is replaced, and nothing
       tracked += 1;
       trackOne(tracker, tracked);
       if (fault !== "none") {
-        database.queued.push(fault);
+        database.queue.push(fault);
       }
       await tracker.flush().catch(() => undefined);
     }

@@ -5,7 +5,7 @@ import test from "node:test";
 
 import { type BoundaryUsageError, connect, Tracker } from "boundary-usage";
 
-import { CuttingProxy, newPostgres, Program } from "./equipment.ts";
+import { CuttingProxy, newPostgres, Program } from "./support.ts";
 import { numbered, uuid } from "./scenario.ts";
 
 /** Begin, two locks, read, write, commit. */

@@ -8,7 +8,7 @@ import test from "node:test";
 
 import { type BoundaryUsageError, connect, Tracker } from "boundary-usage";
 
-import { newFolder, Program } from "./equipment.ts";
+import { newFolder, Program } from "./support.ts";
 import { uuid } from "./scenario.ts";
 
 async function onFile() {
@@ -92,7 +92,7 @@ test("a backup that replaces the database file gets the next flush, and the loss
   await assert.rejects(() => tracker.flush(), REPLACED);
   assert.deepEqual(await tracker.flush(), { outcome: "written", flush: 2n, newPeriod: false });
   const lost = errors.find(({ kind }) => kind === "lost");
-  assert.match(lost?.message ?? "", /last flush of replica .* is 1, and 2 was confirmed.*backup/);
+  assert.match(lost?.message ?? "", /last flush of replica .* is 1, but the database had confirmed 2.*backup/);
   // It is reported once.
   tracker.track(uuid("w3"), uuid("u1"), 8, 0);
   await tracker.shutdown();

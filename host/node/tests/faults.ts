@@ -1,31 +1,36 @@
 /**
- * A database that fails where it is told to, in front of one that does not.
+ * A database that fails on request, in front of a real one.
  */
 
 import { BoundaryUsageError, type Database, type ErrorKind, type Transaction, type Update } from "boundary-usage";
 
-/** The faults to come: `begin`, `acquire`, `read`, `upsert`, `commit`, `commit-lost`, `commit-reply-lost`. */
+/** A database with a queue of faults. */
 export class Faults implements Database {
-  readonly queued: string[] = [];
-  /** How many transactions have been begun. */
+  /** The next faults: `begin`, `acquire`, `read`, `upsert`, `commit`, `commit-lost` or `commit-reply-lost`. */
+  readonly queue: string[] = [];
+  /** The number of begun transactions. */
   begun = 0;
-  /** Every upsert waits for it. */
-  gate: Promise<unknown> = Promise.resolve();
-  /** Is called when an upsert comes to the gate. */
+  /** Each upsert waits for this promise. */
+  upsertGate: Promise<unknown> = Promise.resolve();
+  /** Each reply to a commit waits for this promise. */
+  replyGate: Promise<unknown> = Promise.resolve();
+  /** Called when an upsert reaches its gate. */
   onUpsert: () => void = () => {};
+  /** Called when the reply to a commit reaches its gate. */
+  onReply: () => void = () => {};
   readonly #database: Database;
 
   constructor(database: Database) {
     this.#database = database;
   }
 
-  /** Whether the next fault is this one; it has then struck. */
-  strikes(step: string): boolean {
-    const struck = this.queued[0] === step;
-    if (struck) {
-      this.queued.shift();
+  /** Removes the next fault from the queue if it belongs to this step. Returns whether it does. */
+  take(step: string): boolean {
+    const isNext = this.queue[0] === step;
+    if (isNext) {
+      this.queue.shift();
     }
-    return struck;
+    return isNext;
   }
 
   hashingKey(): Promise<Uint8Array> {
@@ -34,10 +39,10 @@ export class Faults implements Database {
 
   async begin(): Promise<Transaction> {
     this.begun += 1;
-    if (this.strikes("begin")) {
+    if (this.take("begin")) {
       throw injected("unavailable");
     }
-    return faulty(this, await this.#database.begin());
+    return faultyTransaction(this, await this.#database.begin());
   }
 
   close(): Promise<void> {
@@ -49,25 +54,25 @@ function injected(kind: ErrorKind): BoundaryUsageError {
   return new BoundaryUsageError(kind, "injected by the test");
 }
 
-function faulty(faults: Faults, inner: Transaction): Transaction {
+function faultyTransaction(faults: Faults, inner: Transaction): Transaction {
   return {
     async acquireCutover() {
-      if (faults.strikes("acquire")) {
+      if (faults.take("acquire")) {
         throw injected("conflict");
       }
       await inner.acquireCutover();
     },
     acquireReplica: (replica) => inner.acquireReplica(replica),
     async read(replica) {
-      if (faults.strikes("read")) {
+      if (faults.take("read")) {
         throw injected("unavailable");
       }
       return inner.read(replica);
     },
     async upsert(replica: string, update: Update) {
       faults.onUpsert();
-      await faults.gate;
-      if (faults.strikes("upsert")) {
+      await faults.upsertGate;
+      if (faults.take("upsert")) {
         throw injected("unavailable");
       }
       return inner.upsert(replica, update);
@@ -77,13 +82,15 @@ function faulty(faults: Faults, inner: Transaction): Transaction {
         ["commit", "unavailable"],
         ["commit-lost", "commit-unknown"],
       ] as const) {
-        if (faults.strikes(step)) {
+        if (faults.take(step)) {
           await inner.rollback();
           throw injected(kind);
         }
       }
       await inner.commit();
-      if (faults.strikes("commit-reply-lost")) {
+      faults.onReply();
+      await faults.replyGate;
+      if (faults.take("commit-reply-lost")) {
         throw injected("commit-unknown");
       }
     },

@@ -6,7 +6,7 @@ import test from "node:test";
 
 import { BoundaryUsageError, connect, Tracker, type TrackerOptions } from "boundary-usage";
 
-import { newSqlite, onEachDatabase, Program, rows } from "./equipment.ts";
+import { newSqlite, onEachDatabase, Program, rows } from "./support.ts";
 import { Faults } from "./faults.ts";
 import { uuid } from "./scenario.ts";
 
@@ -152,7 +152,7 @@ for (const [how, hook] of hooks) {
   test(`the flush loop survives an \`onError\` that ${how}, and warns`, async () => {
     const url = await newSqlite();
     const faults = new Faults(await connect(url));
-    faults.queued.push("begin", "acquire", "read");
+    faults.queue.push("begin", "acquire", "read");
     const written = new Promise<void>((resolve) => (faults.onUpsert = resolve));
     const warned = once(process, "warning");
     const tracker = await Tracker.start(uuid("r1"), faults, { flushInterval: 1, onError: hook as () => void });

@@ -7,7 +7,7 @@ import test from "node:test";
 
 import { connect, Tracker } from "boundary-usage";
 
-import { newFolder, newPostgres, onEachDatabase, Program } from "./equipment.ts";
+import { newFolder, newPostgres, onEachDatabase, Program } from "./support.ts";
 import { numbered, uuid } from "./scenario.ts";
 
 const ACTIVITIES = 2_000;

@@ -12,7 +12,7 @@ import { promisify } from "node:util";
 import { type BoundaryUsageError, connect, Tracker } from "boundary-usage";
 import pg from "pg";
 
-import { CuttingProxy, newFolder, newPostgres, newSqlite, onEachDatabase, Program, sql } from "./equipment.ts";
+import { CuttingProxy, newFolder, newPostgres, newSqlite, onEachDatabase, Program, sql } from "./support.ts";
 import { numbered, uuid } from "./scenario.ts";
 
 const BY_HAND = { flushInterval: Number.POSITIVE_INFINITY, onError: () => {} };

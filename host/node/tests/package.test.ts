@@ -5,7 +5,7 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import test from "node:test";
 
-import { newFolder, newSqlite, Program } from "./equipment.ts";
+import { newFolder, newSqlite, Program } from "./support.ts";
 
 const root = new URL("../", import.meta.url);
 

@@ -7,7 +7,7 @@ import { type BoundaryUsageError, connect, Tracker } from "boundary-usage";
 import pg from "pg";
 
 import { typeParser } from "../src/database/postgres_types.ts";
-import { newPostgres, Program, sql } from "./equipment.ts";
+import { newPostgres, Program, sql } from "./support.ts";
 import { numbered, uuid } from "./scenario.ts";
 
 /** The number of the type `text[]`. */
@@ -95,7 +95,7 @@ test("a server that has forgotten confirmed flushes is reported, and gets all th
     errors.map(({ kind }) => kind),
     ["lost"],
   );
-  assert.match(errors[0]?.message ?? "", /is 1, and 3 was confirmed: a failover/);
+  assert.match(errors[0]?.message ?? "", /is 1, but the database had confirmed 3: a failover/);
   await tracker.shutdown();
   assert.deepEqual(await new Program(url).totals(), [1, 1, 2, 0]);
   await database.close();

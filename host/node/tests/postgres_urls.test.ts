@@ -13,7 +13,7 @@ import { promisify } from "node:util";
 import { type BoundaryUsageError, connect, Tracker } from "boundary-usage";
 
 import { type Target, parsePostgresUrl } from "../src/database/postgres_url.ts";
-import { CuttingProxy, newFolder, newPostgres, Program } from "./equipment.ts";
+import { CuttingProxy, newFolder, newPostgres, Program } from "./support.ts";
 import { uuid } from "./scenario.ts";
 
 const VERIFIED = [{ servername: "db.example.com" }];

@@ -7,7 +7,7 @@ import { Worker as Thread } from "node:worker_threads";
 
 import { connect, Tracker } from "boundary-usage";
 
-import { onEachDatabase, Program } from "./equipment.ts";
+import { onEachDatabase, Program } from "./support.ts";
 import { numbered, uuid } from "./scenario.ts";
 
 const WORKERS = 3;

@@ -6,7 +6,7 @@ import test from "node:test";
 import { connect, Tracker } from "boundary-usage";
 import pg from "pg";
 
-import { newPostgres } from "./equipment.ts";
+import { newPostgres } from "./support.ts";
 import { numbered, uuid } from "./scenario.ts";
 
 /** Calls a function, and returns the connection and the text of each query that the driver sends meanwhile. */

@@ -10,7 +10,7 @@ import { setImmediate as turn } from "node:timers/promises";
 
 import { connect, Tracker } from "boundary-usage";
 
-import { Program } from "./equipment.ts";
+import { Program } from "./support.ts";
 import { Faults } from "./faults.ts";
 
 /** Runs a scenario's text on a database that nobody else uses; the first line that does not hold is named. */
@@ -55,7 +55,7 @@ class World {
         return;
       }
       case "fail":
-        this.#faults.queued.push(first);
+        this.#faults.queue.push(first);
         return;
       case "restart":
         await this.#trackers.get(first)?.shutdown();
@@ -78,7 +78,7 @@ class World {
   }
 
   async end(): Promise<void> {
-    assert.deepEqual(this.#faults.queued, [], "a fault did not strike");
+    assert.deepEqual(this.#faults.queue, [], "a fault did not strike");
     for (const tracker of this.#trackers.values()) {
       await tracker.shutdown();
     }

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import test from "node:test";
 
-import { onEachDatabase } from "./equipment.ts";
+import { onEachDatabase } from "./support.ts";
 import { runScenario } from "./scenario.ts";
 
 const folder = new URL("../../../tests/scenarios/", import.meta.url);

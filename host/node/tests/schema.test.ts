@@ -8,7 +8,7 @@ import test from "node:test";
 
 import { connect } from "boundary-usage";
 
-import { newFolder, newPostgres, newSqlite, onEachDatabase, Program, sql } from "./equipment.ts";
+import { newFolder, newPostgres, newSqlite, onEachDatabase, Program, sql } from "./support.ts";
 import { uuid } from "./scenario.ts";
 
 const MIGRATIONS = "SELECT version, description, success, checksum FROM boundary_usage_migrations ORDER BY version";

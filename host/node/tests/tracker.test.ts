@@ -7,12 +7,12 @@ import test from "node:test";
 import { BoundaryUsageError, connect, type Database, Tracker, type Update } from "boundary-usage";
 import pg from "pg";
 
-import { Account } from "../src/account.ts";
 import { Capabilities } from "../src/capabilities.ts";
+import { Ledger } from "../src/ledger.ts";
 import { Schedule } from "../src/schedule.ts";
-import { Sketch } from "../src/sketch.ts";
-import { type Activity, halves } from "../src/usage.ts";
-import { newPostgres, newSqlite, onEachDatabase, Program, sql } from "./equipment.ts";
+import { CompactThetaSketch } from "../src/sketch.ts";
+import { type Activity, parseUuid } from "../src/usage.ts";
+import { newPostgres, newSqlite, onEachDatabase, Program, sql } from "./support.ts";
 import { Faults } from "./faults.ts";
 import { numbered, uuid } from "./scenario.ts";
 
@@ -29,20 +29,20 @@ async function started(url: string, options = {}) {
   return { faults, tracker, errors };
 }
 
-async function accountOf(database: Database): Promise<Account> {
-  const account = new Account(await database.hashingKey(), () => {});
-  account.record([activity("w1", 1n)]);
-  return account;
+async function ledgerOf(database: Database): Promise<Ledger> {
+  const ledger = new Ledger(await database.hashingKey(), () => {});
+  ledger.record([activity("w1", 1n)]);
+  return ledger;
 }
 
 function activity(workspace: string, allowed: bigint): Activity {
-  return { workspace: halves(uuid(workspace), ""), owner: halves(uuid("u1"), ""), allowed, denied: 0n };
+  return { workspace: parseUuid(uuid(workspace), ""), owner: parseUuid(uuid("u1"), ""), allowed, denied: 0n };
 }
 
 /** Holds every upsert up until `open` is called; `reached` tells when one is held. */
 function gate(faults: Faults) {
   const { promise, resolve } = Promise.withResolvers<void>();
-  faults.gate = promise;
+  faults.upsertGate = promise;
   const reached = new Promise<void>((resolve) => (faults.onUpsert = resolve));
   return { open: resolve, reached };
 }
@@ -68,7 +68,7 @@ onEachDatabase("R3: what is tracked while a flush waits for the database belongs
 test("R7: the loop flushes by itself and goes on after a failure", async () => {
   const url = await newSqlite();
   const { faults, tracker, errors } = await started(url, { flushInterval: 1 });
-  faults.queued.push("begin");
+  faults.queue.push("begin");
   const written = new Promise<void>((resolve) => (faults.onUpsert = resolve));
   tracker.track(uuid("w1"), uuid("u1"), 1, 1);
   // The loop does not keep the process alive; this does.
@@ -158,21 +158,22 @@ test("trackers in one process flush at once", async () => {
 
 onEachDatabase("a transaction that the component forgets, or that opens too late, is rolled back", async (url) => {
   const [database, other] = [await connect(url), await connect(url)];
-  const capabilities = new Capabilities(uuid("r1"), database, await accountOf(database));
+  const capabilities = new Capabilities(uuid("r1"), database, await ledgerOf(database));
   const lock = async () => {
     await capabilities.acquire("cutover", "shared");
     await capabilities.acquire("replica", "exclusive");
   };
-  capabilities.flushBegins();
+  capabilities.beginFlush();
   await capabilities.begin(uuid("r1"));
   await lock();
-  assert.match((await capabilities.flushEnds()) ?? "", /left its transaction open/);
-  // Opened, and not waited for.
-  capabilities.flushBegins();
+  assert.match((await capabilities.endFlush()) ?? "", /left its transaction open/);
+  // The flush ends while the database begins the transaction.
+  capabilities.beginFlush();
   const opening = capabilities.begin(uuid("r1"));
-  assert.match((await capabilities.flushEnds()) ?? "", /left its transaction open/);
+  await Promise.resolve();
+  assert.match((await capabilities.endFlush()) ?? "", /left its transaction open/);
   await opening;
-  await assert.rejects(() => capabilities.read(), { kind: "refused", message: /no transaction open/ });
+  await assert.rejects(() => capabilities.read(), { kind: "refused", message: /no transaction is open/ });
   // Nothing holds a lock: another one gets them at once.
   const transaction = await other.begin();
   await transaction.acquireCutover();
@@ -243,37 +244,37 @@ test("what a database returns is checked before it reaches the component, and no
 
 onEachDatabase("R9: the component is kept to its own replica and to the order of the contract", async (url) => {
   const database = await connect(url);
-  const account = new Account(await database.hashingKey(), () => {});
-  const capabilities = new Capabilities(uuid("r1"), database, account);
+  const ledger = new Ledger(await database.hashingKey(), () => {});
+  const capabilities = new Capabilities(uuid("r1"), database, ledger);
   const refused = (call: Promise<unknown>, message: RegExp) => assert.rejects(call, { kind: "refused", message });
 
   await refused(capabilities.begin(uuid("r1")), /no flush is running/);
-  capabilities.flushBegins();
+  capabilities.beginFlush();
   await refused(capabilities.begin(uuid("r1")), /nothing to flush/);
-  account.record([activity("w1", 3n), activity("w2", 4n)]);
-  await refused(capabilities.read(), /no transaction open/);
+  ledger.record([activity("w1", 3n), activity("w2", 4n)]);
+  await refused(capabilities.read(), /no transaction is open/);
   await refused(capabilities.begin(uuid("r2")), /not the component's own/);
   await capabilities.begin(uuid("r1"));
-  await refused(capabilities.begin(uuid("r1")), /has a transaction open/);
-  await refused(capabilities.read(), /needs the replica's lock/);
+  await refused(capabilities.begin(uuid("r1")), /another transaction is open/);
+  await refused(capabilities.read(), /needs the lock of the replica/);
   await refused(capabilities.acquire("cutover", "exclusive"), /only a collection/);
   await refused(capabilities.acquire("replica", "shared"), /is exclusive/);
   await capabilities.acquire("cutover", "shared");
   await capabilities.acquire("replica", "exclusive");
   await refused(capabilities.upsert({} as Update), /and a read/);
-  const update = account.update(await capabilities.read());
+  const update = ledger.updateOf(await capabilities.read());
   assert.equal(update?.uniques.tag, "delta");
   const val = update.uniques.val;
   // A component that writes anything but its own activity would falsify the numbers of all replicas.
   for (const flush of [0n, 2n, 2n ** 63n - 1n]) {
-    await refused(capabilities.upsert({ ...update, flush }), /flush number is \d+, and the host's own account says 1/);
+    await refused(capabilities.upsert({ ...update, flush }), /flush number is \d+, and the host's ledger has 1/);
   }
   for (const count of [6n, 8n, 0n, 2n ** 63n]) {
     await refused(capabilities.upsert({ ...update, allowed: count }), /count of allowed requests is/);
     await refused(capabilities.upsert({ ...update, denied: count + 1n }), /count of denied requests is/);
   }
   for (const tag of ["unchanged", "cumulative"] as const) {
-    await refused(capabilities.upsert({ ...update, uniques: { tag, val } }), /account says delta/);
+    await refused(capabilities.upsert({ ...update, uniques: { tag, val } }), /ledger has delta/);
   }
   const { workspaces, users } = val;
   // Without hashes and with theta 1, as if all ids had been dropped; and with one hash and theta 2.
@@ -294,15 +295,15 @@ onEachDatabase("R9: the component is kept to its own replica and to the order of
     await refused(capabilities.upsert({ ...update, uniques }), /(count|sketch) of (unique )?workspaces is/);
   }
   assert.equal(await capabilities.upsert(update), true);
-  await refused(capabilities.upsert(update), /an upsert already/);
+  await refused(capabilities.upsert(update), /has written an update/);
   await capabilities.commit();
   await refused(capabilities.begin(uuid("r1")), /has sent its commit/);
-  assert.match((await capabilities.flushEnds()) ?? "", /the host's own account says/);
-  account.record([activity("w1", 0n)]);
-  capabilities.flushBegins();
+  assert.match((await capabilities.endFlush()) ?? "", /the host's ledger has/);
+  ledger.record([activity("w1", 0n)]);
+  capabilities.beginFlush();
   await capabilities.begin(uuid("r1"));
   await refused(capabilities.commit(), /nothing to commit/);
-  assert.equal(await capabilities.flushEnds(), undefined);
+  assert.equal(await capabilities.endFlush(), undefined);
   assert.deepEqual(await new Program(url).totals(), [2, 1, 7, 0]);
   await database.close();
 });
@@ -310,17 +311,17 @@ onEachDatabase("R9: the component is kept to its own replica and to the order of
 test("a sketch reads back as it was written, and damage is noticed", () => {
   const key = new Uint8Array(16);
   for (const ids of [0, 1, 2, 16_384, 16_385, 40_000]) {
-    const bytes = Sketch.of(
+    const bytes = CompactThetaSketch.of(
       Array.from({ length: ids }, (_, id) => BigInt(id)),
       key,
     ).toBytes();
-    assert.deepEqual(Sketch.fromBytes(bytes)?.toBytes(), bytes, `${ids}`);
-    assert.equal(Sketch.fromBytes(Buffer.concat([bytes, new Uint8Array(1)])), undefined);
-    assert.equal(Sketch.fromBytes(bytes.subarray(0, -8)), undefined);
+    assert.deepEqual(CompactThetaSketch.fromBytes(bytes)?.toBytes(), bytes, `${ids}`);
+    assert.equal(CompactThetaSketch.fromBytes(Buffer.concat([bytes, new Uint8Array(1)])), undefined);
+    assert.equal(CompactThetaSketch.fromBytes(bytes.subarray(0, -8)), undefined);
     for (let position = 0; ids > 1 && position < 3; position += 1) {
       const damaged = Uint8Array.from(bytes);
       damaged[position] = 9;
-      assert.equal(Sketch.fromBytes(damaged), undefined, `${ids} ids, byte ${position}`);
+      assert.equal(CompactThetaSketch.fromBytes(damaged), undefined, `${ids} ids, byte ${position}`);
     }
   }
 });

@@ -57,9 +57,10 @@ export async function connect(url: string): Promise<Database> {
     case "postgresql":
       return (await import("./postgres.ts")).Postgres.connect(url);
     default: {
-      const expected = "expected `sqlite:PATH` or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`";
       // The text may be a password, so the message does not contain it.
-      throw new BoundaryUsageError("configuration", `the database URL names no supported kind of database; ${expected}`);
+      const what = "the database URL names no supported kind of database";
+      const expected = "expected `sqlite:PATH` or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`";
+      throw new BoundaryUsageError("configuration", `${what}; ${expected}`);
     }
   }
 }

@@ -64,7 +64,7 @@ export function cannotConnect(address: string, error: unknown): BoundaryUsageErr
   return new BoundaryUsageError("unavailable", message, { cause: error });
 }
 
-/** Whether another kind of encryption may succeed: the server lacks TLS, or its rules refuse this kind of connection. */
+/** Whether another kind of encryption may succeed, because the server lacks TLS or its rules refuse this kind. */
 export function needsOtherEncryption(error: unknown): boolean {
   const cause = error instanceof BoundaryUsageError ? error.cause : error;
   return NO_TLS.test(messageOf(cause)) || replyOf(cause).code === "28000";

@@ -63,7 +63,7 @@ export class PostgresTransaction implements Transaction {
     }
     this.#client.release();
     if (reply.command !== "COMMIT") {
-      const what = "committing failed: the server rolled the transaction back, because one of its statements had failed";
+      const what = "committing failed: one of the statements had failed, so the server rolled the transaction back";
       throw new BoundaryUsageError("unavailable", `${what}; the next flush tries again`);
     }
   }

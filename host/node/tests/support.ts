@@ -17,7 +17,7 @@ import pg from "pg";
 
 let databases = 0;
 
-export function equipment(name: string): string {
+export function variable(name: string): string {
   const value = process.env[name];
   if (value === undefined) {
     throw new Error(`${name} is not set; run \`make test-node\`, which starts what the tests need`);
@@ -36,7 +36,7 @@ export class Program {
   /** Starts it; `ended` answers what it said. */
   start(...parameters: string[]): { child: ChildProcess; ended: Promise<any> } {
     const env = { ...process.env, BOUNDARY_USAGE_DATABASE: this.#url };
-    const child = spawn(equipment("BOUNDARY_USAGE_TEST_PROGRAM"), ["--format", "json", ...parameters], {
+    const child = spawn(variable("BOUNDARY_USAGE_TEST_PROGRAM"), ["--format", "json", ...parameters], {
       env,
       stdio: ["ignore", "pipe", "inherit"],
     });
@@ -80,7 +80,7 @@ export class CuttingProxy {
 
   static async inFrontOf(url: string): Promise<CuttingProxy> {
     // It ends with its standard input, which this process holds.
-    const child = spawn(equipment("BOUNDARY_USAGE_TEST_POSTGRES_PROXY"), [url], { stdio: ["pipe", "pipe", "inherit"] });
+    const child = spawn(variable("BOUNDARY_USAGE_TEST_POSTGRES_PROXY"), [url], { stdio: ["pipe", "pipe", "inherit"] });
     const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
     return new CuttingProxy(await line(lines), child.stdin, lines);
   }
@@ -114,7 +114,7 @@ export async function newSqlite(): Promise<string> {
 
 /** The URL of a new database of the tests' server. */
 export async function newPostgres(): Promise<string> {
-  const server = equipment("BOUNDARY_USAGE_TEST_POSTGRES");
+  const server = variable("BOUNDARY_USAGE_TEST_POSTGRES");
   databases += 1;
   const name = `node_${process.pid}_${databases}`;
   await sql(server, `CREATE DATABASE ${name}`);
