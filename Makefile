@@ -24,11 +24,11 @@ test-intake: ## Explore the interleavings of the intake's threads with a model c
 
 test-python: setup ## Build the Python package and run its tests, together with Rust replicas
 	$(CARGO) build --workspace --bins
-	$(CARGO) run --quiet --bin with_equipment -- scripts/test-python
+	$(CARGO) run --quiet --bin with_support -- scripts/test-python
 
 test-node: setup ## Build the Node.js package and run its tests, together with Rust replicas
 	$(CARGO) build --workspace --bins
-	$(CARGO) run --quiet --bin with_equipment -- scripts/test-node
+	$(CARGO) run --quiet --bin with_support -- scripts/test-node
 
 test-pingora: setup-component ## Run the tests of the Pingora crate; builds Pingora, which takes minutes
 	@scripts/setup-tool cmake cmake # builds zlib-ng, a dependency of Pingora

@@ -18,8 +18,8 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use crate::{
-    Activity, Flush, HashingKey, InDoubt, LeftOver, Outcome, Plan, SketchError, Snapshot, Stored, StoredUniques,
-    Tracker, UniqueSketch, Uniques, UniquesUpdate, Update,
+    Activity, CompactThetaSketch, Flush, HashingKey, InDoubt, Outcome, Plan, SketchError, Snapshot, StoredUniques,
+    StoredUsage, Tracker, Unflushed, Uniques, UniquesUpdate, Update,
 };
 
 #[cfg(feature = "blocking")]
@@ -39,10 +39,10 @@ static TRACKER: OneThread<RefCell<Option<Tracker>>> = OneThread(RefCell::new(Non
 fn with_tracker<T>(act: impl FnOnce(&mut Tracker) -> T) -> T {
     act(TRACKER.0.borrow_mut().get_or_insert_with(|| {
         let (first, second) = hashing_key();
-        let Ok(left_over) = restore().try_into() else { unreachable!("a host restores the sketches of a tracker") };
+        let Ok(unflushed) = restore().try_into() else { unreachable!("a host restores the sketches of a tracker") };
         #[cfg(feature = "misbehaving")]
-        let left_over = crate::mutations::on_restore((first, second), left_over);
-        Tracker::new(HashingKey(first, second), left_over)
+        let unflushed = crate::mutations::on_restore((first, second), unflushed);
+        Tracker::new(HashingKey(first, second), unflushed)
     }))
 }
 
@@ -94,12 +94,12 @@ async fn write(flush: &mut Flush, replica: types::Uuid) -> Result<types::Flushed
     #[cfg(feature = "misbehaving")]
     crate::misbehaving::on_flush(replica).await?;
     // Compaction needs no transaction, so it comes first and keeps the transaction short.
-    flush.freeze();
+    flush.compact();
     let transaction = Transaction::begin(replica).await?;
     acquire(&transaction, Lock::Cutover, Mode::Shared).await?;
     acquire(&transaction, Lock::Replica, Mode::Exclusive).await?;
     let stored = transaction.read().await?;
-    let stored = Stored { last_flush: stored.last_flush, uniques: stored.uniques.map(Into::into) };
+    let stored = StoredUsage { last_flush: stored.last_flush, uniques: stored.uniques.map(Into::into) };
     let plan = flush
         .plan(&stored)
         .map_err(|error| types::Error::Refused(STORED_SKETCH_IS_DAMAGED.to_string() + &error.to_string()));
@@ -141,7 +141,7 @@ impl From<types::Uuid> for u128 {
 
 impl From<types::Uniques> for StoredUniques {
     fn from(uniques: types::Uniques) -> Self {
-        Self { workspaces: uniques.workspaces.sketch, users: uniques.users.sketch }
+        Self { workspaces: uniques.workspaces.bytes, users: uniques.users.bytes }
     }
 }
 
@@ -169,20 +169,20 @@ impl TryFrom<types::InDoubt> for InDoubt {
     }
 }
 
-impl TryFrom<types::LeftOver> for LeftOver {
+impl TryFrom<types::Unflushed> for Unflushed {
     type Error = SketchError;
 
-    fn try_from(left_over: types::LeftOver) -> Result<Self, SketchError> {
+    fn try_from(unflushed: types::Unflushed) -> Result<Self, SketchError> {
         Ok(Self {
-            delta: left_over.delta.map(TryInto::try_into).transpose()?,
-            in_doubt: left_over.in_doubt.map(TryInto::try_into).transpose()?,
+            delta: unflushed.delta.map(TryInto::try_into).transpose()?,
+            in_doubt: unflushed.in_doubt.map(TryInto::try_into).transpose()?,
         })
     }
 }
 
-impl From<&UniqueSketch> for types::UniqueSet {
-    fn from(sketch: &UniqueSketch) -> Self {
-        Self { count: sketch.count(), sketch: sketch.to_bytes() }
+impl From<&CompactThetaSketch> for types::Sketch {
+    fn from(sketch: &CompactThetaSketch) -> Self {
+        Self { count: sketch.count(), bytes: sketch.to_bytes() }
     }
 }
 

@@ -16,12 +16,12 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::recording::Recording;
-use crate::sketch::{SketchError, UniqueSketch};
+use crate::sketch::{CompactThetaSketch, SketchError};
 use crate::snapshot::{Snapshot, Uniques};
 
 /// The replica's row and last flush number in the database.
 #[derive(Clone, Debug)]
-pub struct Stored {
+pub struct StoredUsage {
     /// The number of the last applied flush; 0 before the first one.
     pub last_flush: u64,
     /// The ids of the open period; `None` if the replica has no row in it.
@@ -92,7 +92,7 @@ pub struct InDoubt {
 
 /// Activity that may be missing in the database. A tracker must not lose it.
 #[derive(Clone, Debug, Default)]
-pub struct LeftOver {
+pub struct Unflushed {
     /// The activity that the next flush carries.
     pub delta: Option<Snapshot>,
     /// The flush that the next one resolves.
@@ -114,24 +114,24 @@ impl StoredUniques {
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`UniqueSketch::from_bytes`].
+    /// Returns the errors of [`CompactThetaSketch::from_bytes`].
     pub fn read(&self) -> Result<Uniques, SketchError> {
         Ok(Uniques {
-            workspaces: UniqueSketch::from_bytes(&self.workspaces)?,
-            users: UniqueSketch::from_bytes(&self.users)?,
+            workspaces: CompactThetaSketch::from_bytes(&self.workspaces)?,
+            users: CompactThetaSketch::from_bytes(&self.users)?,
         })
     }
 }
 
 impl Flush {
-    pub(crate) fn new(recorded: Option<Recording>, left_over: LeftOver) -> Self {
-        Self { recorded, delta: left_over.delta, in_doubt: left_over.in_doubt, number: None }
+    pub(crate) fn new(recorded: Option<Recording>, unflushed: Unflushed) -> Self {
+        Self { recorded, delta: unflushed.delta, in_doubt: unflushed.in_doubt, number: None }
     }
 
     /// Compacts the delta. `plan` does so too; an earlier call uses a time when the flush waits anyway.
-    pub fn freeze(&mut self) {
-        let recorded = self.recorded.take().map(Recording::freeze);
-        self.delta = Snapshot::merge_some(self.delta.take(), recorded);
+    pub fn compact(&mut self) {
+        let recorded = self.recorded.take().map(Recording::compact);
+        self.delta = Snapshot::merge_options(self.delta.take(), recorded);
     }
 
     /// Decides what to write. The transaction must hold the replica's lock when it reads `stored`.
@@ -139,11 +139,11 @@ impl Flush {
     /// # Errors
     ///
     /// Returns a [`SketchError`] if a stored sketch is damaged.
-    pub fn plan(&mut self, stored: &Stored) -> Result<Plan, SketchError> {
+    pub fn plan(&mut self, stored: &StoredUsage) -> Result<Plan, SketchError> {
         if let Some(confirmed) = self.last_flush_read(stored.last_flush) {
             return Ok(Plan::Confirmed(confirmed));
         }
-        self.freeze();
+        self.compact();
         let (Some(delta), Some(flush)) = (&self.delta, self.number) else {
             unreachable!("a flush that is not confirmed has a delta and a number");
         };
@@ -188,23 +188,23 @@ impl Flush {
         if last_flush >= in_doubt.flush {
             return Some(in_doubt.flush);
         }
-        self.delta = Snapshot::merge_some(Some(in_doubt.snapshot), self.delta.take());
+        self.delta = Snapshot::merge_options(Some(in_doubt.snapshot), self.delta.take());
         None
     }
 
     /// Returns the activity that the tracker keeps after `outcome`.
-    pub(crate) fn left_over(&mut self, outcome: Outcome) -> LeftOver {
+    pub(crate) fn unflushed(&mut self, outcome: Outcome) -> Unflushed {
         if outcome == Outcome::Committed {
             assert!(self.in_doubt.is_none(), "a commit follows a plan, which resolves the doubt");
-            return LeftOver::default();
+            return Unflushed::default();
         }
-        self.freeze();
+        self.compact();
         match (outcome, self.delta.clone(), self.number) {
             (Outcome::Unknown, Some(snapshot), Some(flush)) => {
-                LeftOver { delta: None, in_doubt: Some(InDoubt { flush, snapshot }) }
+                Unflushed { delta: None, in_doubt: Some(InDoubt { flush, snapshot }) }
             }
             // A flush without a number has sent no commit, so the database cannot have applied it.
-            (_, delta, _) => LeftOver { delta, in_doubt: self.in_doubt.clone() },
+            (_, delta, _) => Unflushed { delta, in_doubt: self.in_doubt.clone() },
         }
     }
 }

@@ -34,8 +34,8 @@ mod misbehaving;
 #[cfg(all(target_family = "wasm", feature = "misbehaving"))]
 mod mutations;
 
-pub use flush::{Flush, InDoubt, LeftOver, Outcome, Plan, Stored, StoredUniques, UniquesUpdate, Update};
+pub use flush::{Flush, InDoubt, Outcome, Plan, StoredUniques, StoredUsage, Unflushed, UniquesUpdate, Update};
 pub use recording::Activity;
-pub use sketch::{HashingKey, SKETCH_BYTES_MAX, SketchError, UniqueSet, UniqueSketch};
+pub use sketch::{CompactThetaSketch, HashingKey, SKETCH_BYTES_MAX, SketchError, ThetaSketch};
 pub use snapshot::{REQUESTS_MAX, Snapshot, Uniques, saturating_requests};
 pub use tracker::{AlreadyFlushing, Tracker};

@@ -11,10 +11,10 @@ use core::hint::black_box;
 
 use crate::component::OneThread;
 use crate::component::concurrent::types::{
-    self, Error, Flushed, Lock, Mode, UniqueSet, Uniques, UniquesUpdate, Update, Uuid,
+    self, Error, Flushed, Lock, Mode, Sketch, Uniques, UniquesUpdate, Update, Uuid,
 };
 use crate::component::concurrent::{Transaction, acquire};
-use crate::{Activity, Stored, UniqueSketch};
+use crate::{Activity, CompactThetaSketch, StoredUsage};
 
 /// "misbehav".
 const CUE: u64 = 0x6d69_7362_6568_6176;
@@ -129,7 +129,7 @@ pub(crate) async fn on_flush(replica: Uuid) -> Result<(), Error> {
         28 => upsert(replica, Update { allowed: u64::MAX, ..update() }).await,
         29 => {
             let mut damaged = uniques();
-            damaged.users.sketch = vec![7; 64];
+            damaged.users.bytes = vec![7; 64];
             upsert(replica, Update { uniques: UniquesUpdate::Delta(damaged), ..update() }).await
         }
         _ => Ok(()),
@@ -159,7 +159,7 @@ async fn committed(replica: Uuid) -> Result<Transaction, Error> {
 
 /// Makes the update false. 30: under the number of an earlier flush. 32: begins a row where there is one. 33: one more
 /// allowed request. 34: one denied request less. 35: the last number that there is. 36: users without ids.
-pub(crate) fn on_update(mut update: Box<crate::Update>, stored: &Stored) -> Box<crate::Update> {
+pub(crate) fn on_update(mut update: Box<crate::Update>, stored: &StoredUsage) -> Box<crate::Update> {
     match (AT_WRITE.0.get(), &stored.uniques, &mut update.uniques) {
         (30, ..) => update.flush = stored.last_flush,
         (32, Some(stored), _) => update.uniques = crate::UniquesUpdate::Delta(crate::mutations::read(stored)),
@@ -167,7 +167,7 @@ pub(crate) fn on_update(mut update: Box<crate::Update>, stored: &Stored) -> Box<
         (34, ..) => update.denied -= 1,
         (35, ..) => update.flush = crate::REQUESTS_MAX,
         (36, _, crate::UniquesUpdate::Delta(uniques) | crate::UniquesUpdate::Cumulative(uniques)) => {
-            uniques.users = UniqueSketch::empty();
+            uniques.users = CompactThetaSketch::empty();
         }
         _ => return update,
     }
@@ -232,6 +232,6 @@ fn update() -> Update {
 }
 
 fn uniques() -> Uniques {
-    let set = || UniqueSet { count: 0, sketch: UniqueSketch::empty().to_bytes() };
+    let set = || Sketch { count: 0, bytes: CompactThetaSketch::empty().to_bytes() };
     Uniques { workspaces: set(), users: set() }
 }

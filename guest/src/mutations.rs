@@ -9,7 +9,7 @@ use alloc::vec;
 use core::cell::{Cell, RefCell};
 
 use crate::component::OneThread;
-use crate::{Activity, Flush, LeftOver, Outcome, Stored, StoredUniques, Uniques, UniquesUpdate, Update};
+use crate::{Activity, Flush, Outcome, StoredUniques, StoredUsage, Unflushed, Uniques, UniquesUpdate, Update};
 
 /// "mutation".
 const SIGN: u64 = 0x6d75_7461_7469_6f6e;
@@ -23,11 +23,11 @@ fn is(mutation: u64) -> bool {
 }
 
 /// 1: what an earlier instance left over is forgotten.
-pub(crate) fn on_restore((first, second): (u64, u64), left_over: LeftOver) -> LeftOver {
+pub(crate) fn on_restore((first, second): (u64, u64), unflushed: Unflushed) -> Unflushed {
     if first == SIGN {
         MUTATION.0.set(second);
     }
-    if is(1) { LeftOver::default() } else { left_over }
+    if is(1) { Unflushed::default() } else { unflushed }
 }
 
 /// Whether the activity is dropped. 2: while a flush runs. 3: when it adds no requests.
@@ -57,7 +57,7 @@ pub(crate) fn on_flush_end(outcome: Outcome) -> Outcome {
 
 /// 7: the period's ids are replaced by those of the flush. 8: ids of earlier periods go out again. 10: ids that are new
 /// in the period are taken for known ones.
-pub(crate) fn on_update(mut update: Box<Update>, stored: &Stored, flush: &Flush) -> Box<Update> {
+pub(crate) fn on_update(mut update: Box<Update>, stored: &StoredUsage, flush: &Flush) -> Box<Update> {
     let delta = &flush.delta().uniques;
     match &stored.uniques {
         Some(_) if is(7) => update.uniques = UniquesUpdate::Cumulative(delta.clone()),

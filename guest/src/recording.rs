@@ -1,6 +1,6 @@
 //! The activity since the last flush started.
 
-use crate::sketch::{HashingKey, UniqueSet};
+use crate::sketch::{HashingKey, ThetaSketch};
 use crate::snapshot::{Snapshot, Uniques, saturating_requests};
 
 /// The usage of one batch of requests.
@@ -19,8 +19,8 @@ pub struct Activity {
 /// A growing record of the activity since the last flush.
 #[derive(Default)]
 pub(crate) struct Recording {
-    workspaces: UniqueSet,
-    users: UniqueSet,
+    workspaces: ThetaSketch,
+    users: ThetaSketch,
     allowed: u64,
     denied: u64,
 }
@@ -50,9 +50,9 @@ impl Recording {
         self.workspaces.is_empty() && self.users.is_empty() && self.allowed == 0 && self.denied == 0
     }
 
-    pub(crate) fn freeze(self) -> Snapshot {
+    pub(crate) fn compact(self) -> Snapshot {
         Snapshot {
-            uniques: Uniques { workspaces: self.workspaces.freeze(), users: self.users.freeze() },
+            uniques: Uniques { workspaces: self.workspaces.compact(), users: self.users.compact() },
             allowed: self.allowed,
             denied: self.denied,
         }

@@ -1,6 +1,6 @@
 //! The activity that one flush carries.
 
-use crate::sketch::UniqueSketch;
+use crate::sketch::CompactThetaSketch;
 
 /// The largest request count, which is the maximum of the database's `bigint`. Counts saturate there.
 pub const REQUESTS_MAX: u64 = i64::MAX as u64;
@@ -14,9 +14,9 @@ pub fn saturating_requests(left: u64, right: u64) -> u64 {
 #[derive(Clone, Debug)]
 pub struct Uniques {
     /// The workspaces that were active.
-    pub workspaces: UniqueSketch,
+    pub workspaces: CompactThetaSketch,
     /// The users who own them.
-    pub users: UniqueSketch,
+    pub users: CompactThetaSketch,
 }
 
 impl Uniques {
@@ -53,7 +53,7 @@ impl Snapshot {
     }
 
     /// Merges two snapshots of which either may be missing.
-    pub(crate) fn merge_some(left: Option<Self>, right: Option<Self>) -> Option<Self> {
+    pub(crate) fn merge_options(left: Option<Self>, right: Option<Self>) -> Option<Self> {
         match (left, right) {
             (Some(left), Some(right)) => Some(left.merge(&right)),
             (one, None) | (None, one) => one,

@@ -3,7 +3,7 @@
 //! The tracker keeps nothing of a flush that succeeded. Its memory is two sketches, plus one snapshot while a flush
 //! runs or after it failed. The number of ids and the length of an outage do not matter (R6).
 
-use crate::flush::{Flush, LeftOver, Outcome};
+use crate::flush::{Flush, Outcome, Unflushed};
 use crate::recording::{Activity, Recording};
 use crate::sketch::HashingKey;
 use crate::snapshot::Snapshot;
@@ -18,14 +18,14 @@ pub struct Tracker {
     key: HashingKey,
     recording: Recording,
     /// Activity of flushes that failed (D2) or whose commit had no reply (D3).
-    left_over: LeftOver,
+    unflushed: Unflushed,
     flushing: bool,
 }
 
 impl Tracker {
     /// Creates a tracker that hashes ids with `key` and continues with the unflushed activity of its predecessor.
-    pub fn new(key: HashingKey, left_over: LeftOver) -> Self {
-        Self { key, recording: Recording::default(), left_over, flushing: false }
+    pub fn new(key: HashingKey, unflushed: Unflushed) -> Self {
+        Self { key, recording: Recording::default(), unflushed, flushing: false }
     }
 
     /// Records an activity for the next flush.
@@ -50,12 +50,12 @@ impl Tracker {
             return Ok(None);
         }
         self.flushing = true;
-        Ok(Some(Flush::new(self.recording.take(), core::mem::take(&mut self.left_over))))
+        Ok(Some(Flush::new(self.recording.take(), core::mem::take(&mut self.unflushed))))
     }
 
     /// Returns whether there is anything to flush or anything in doubt.
     pub fn has_to_flush(&self) -> bool {
-        !self.recording.is_empty() || self.left_over.delta.is_some() || self.left_over.in_doubt.is_some()
+        !self.recording.is_empty() || self.unflushed.delta.is_some() || self.unflushed.in_doubt.is_some()
     }
 
     /// Ends a flush. Activity that may be missing in the database returns to the tracker for the next flush.
@@ -63,42 +63,42 @@ impl Tracker {
         assert!(self.flushing, "a flush is ended once");
         self.flushing = false;
         // `gather` may have run during the flush. Its delta is newer than what the flush returns.
-        let gathered = self.left_over.delta.take();
-        self.left_over = flush.left_over(outcome);
-        self.left_over.delta = Snapshot::merge_some(self.left_over.delta.take(), gathered);
+        let gathered = self.unflushed.delta.take();
+        self.unflushed = flush.unflushed(outcome);
+        self.unflushed.delta = Snapshot::merge_options(self.unflushed.delta.take(), gathered);
     }
 
     /// Returns all unflushed activity except what a running flush carries.
-    pub fn left_over(&mut self) -> &LeftOver {
+    pub fn unflushed(&mut self) -> &Unflushed {
         self.gather();
-        &self.left_over
+        &self.unflushed
     }
 
     /// Returns the unflushed activity as if the running flush ended with `outcome` now. The flush continues.
-    pub fn left_over_after(&mut self, flush: &mut Flush, outcome: Outcome) -> LeftOver {
+    pub fn unflushed_after(&mut self, flush: &mut Flush, outcome: Outcome) -> Unflushed {
         self.gather();
-        let mut left_over = flush.left_over(outcome);
-        left_over.delta = Snapshot::merge_some(left_over.delta, self.left_over.delta.clone());
-        left_over
+        let mut unflushed = flush.unflushed(outcome);
+        unflushed.delta = Snapshot::merge_options(unflushed.delta, self.unflushed.delta.clone());
+        unflushed
     }
 
     /// Moves the recording into the delta of the next flush.
     fn gather(&mut self) {
-        let recorded = self.recording.take().map(Recording::freeze);
-        self.left_over.delta = Snapshot::merge_some(self.left_over.delta.take(), recorded);
+        let recorded = self.recording.take().map(Recording::compact);
+        self.unflushed.delta = Snapshot::merge_options(self.unflushed.delta.take(), recorded);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flush::{Plan, Stored, StoredUniques, UniquesUpdate, Update};
+    use crate::flush::{Plan, StoredUniques, StoredUsage, UniquesUpdate, Update};
     use crate::snapshot::{REQUESTS_MAX, Uniques};
 
-    const NEVER_FLUSHED: Stored = Stored { last_flush: 0, uniques: None };
+    const NEVER_FLUSHED: StoredUsage = StoredUsage { last_flush: 0, uniques: None };
 
     fn tracker() -> Tracker {
-        Tracker::new(HashingKey(1, 2), LeftOver::default())
+        Tracker::new(HashingKey(1, 2), Unflushed::default())
     }
 
     fn activity(id: u128, allowed: u64, denied: u64) -> Activity {
@@ -106,7 +106,7 @@ mod tests {
     }
 
     /// Runs a flush against a stored row, ends it with `outcome`, and returns its update.
-    fn flush(tracker: &mut Tracker, stored: &Stored, outcome: Outcome) -> Update {
+    fn flush(tracker: &mut Tracker, stored: &StoredUsage, outcome: Outcome) -> Update {
         let mut flush = tracker.start_flush().unwrap().expect("there is something to flush");
         let Plan::Write(update) = flush.plan(stored).unwrap() else { panic!("nothing to write") };
         tracker.end_flush(flush, outcome);
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!((delta(&first).workspaces.count(), delta(&first).users.count()), (0, 0));
         assert_eq!((first.allowed, first.denied), (5, 2));
         tracker.record(activity(0, 1, 0));
-        let stored = Stored { last_flush: 1, uniques: Some(stored(delta(&first))) };
+        let stored = StoredUsage { last_flush: 1, uniques: Some(stored(delta(&first))) };
         let second = flush(&mut tracker, &stored, Outcome::Committed);
         assert!(matches!(second.uniques, UniquesUpdate::Unchanged), "{second:?}");
         tracker.record(Activity { workspace: 7, owner: 0, allowed: 0, denied: 0 });
@@ -169,7 +169,7 @@ mod tests {
         let Plan::Write(update) = first.plan(&NEVER_FLUSHED).unwrap() else { panic!("nothing to write") };
         assert_eq!((delta(&update).users.count(), update.allowed, update.denied), (1, 10, 5));
         tracker.end_flush(first, Outcome::Committed);
-        let second = flush(&mut tracker, &Stored { last_flush: 1, uniques: None }, Outcome::Committed);
+        let second = flush(&mut tracker, &StoredUsage { last_flush: 1, uniques: None }, Outcome::Committed);
         assert_eq!((second.flush, delta(&second).users.count(), second.allowed, second.denied), (2, 1, 20, 10));
     }
 
@@ -191,7 +191,7 @@ mod tests {
         let first = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
         assert_eq!(delta(&first).workspaces.count(), 3);
         (3..=5).for_each(|id| tracker.record(activity(id, 1, 0)));
-        let stored = Stored { last_flush: 1, uniques: Some(stored(delta(&first))) };
+        let stored = StoredUsage { last_flush: 1, uniques: Some(stored(delta(&first))) };
         let second = flush(&mut tracker, &stored, Outcome::Committed);
         let UniquesUpdate::Cumulative(cumulative) = second.uniques else { panic!("{second:?}") };
         assert_eq!((cumulative.workspaces.count(), second.allowed), (5, 3));
@@ -202,7 +202,7 @@ mod tests {
         let mut tracker = tracker();
         (1..=3).for_each(|id| tracker.record(activity(id, 1, 0)));
         let first = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
-        let stored = Stored { last_flush: 1, uniques: Some(stored(delta(&first))) };
+        let stored = StoredUsage { last_flush: 1, uniques: Some(stored(delta(&first))) };
         // The delta is first a recording, then a snapshot, then both.
         tracker.record(activity(1, 1, 0));
         let put_back = flush(&mut tracker, &stored, Outcome::RolledBack);
@@ -227,7 +227,7 @@ mod tests {
         tracker.record(activity(1, 1, 0));
         let mut flush = tracker.start_flush().unwrap().unwrap();
         assert_eq!(flush.number(), None);
-        flush.plan(&Stored { last_flush: 6, uniques: None }).unwrap();
+        flush.plan(&StoredUsage { last_flush: 6, uniques: None }).unwrap();
         assert_eq!(flush.number(), Some(7));
     }
 
@@ -250,7 +250,7 @@ mod tests {
         tracker.record(activity(1, 1, 0));
         flush(&mut tracker, &NEVER_FLUSHED, Outcome::Unknown);
         let mut next = tracker.start_flush().unwrap().expect("the doubt must be resolved");
-        assert!(matches!(next.plan(&Stored { last_flush: 1, uniques: None }).unwrap(), Plan::Confirmed(1)));
+        assert!(matches!(next.plan(&StoredUsage { last_flush: 1, uniques: None }).unwrap(), Plan::Confirmed(1)));
         tracker.end_flush(next, Outcome::Committed);
         assert!(tracker.start_flush().unwrap().is_none());
     }
@@ -273,7 +273,7 @@ mod tests {
         tracker.record(activity(2, 1, 0));
         let unanswered = tracker.start_flush().unwrap().unwrap();
         tracker.end_flush(unanswered, Outcome::RolledBack);
-        let update = flush(&mut tracker, &Stored { last_flush: 1, uniques: None }, Outcome::Committed);
+        let update = flush(&mut tracker, &StoredUsage { last_flush: 1, uniques: None }, Outcome::Committed);
         assert_eq!((update.flush, update.allowed), (2, 1), "flush 1 was applied, so only the second activity remains");
     }
 
@@ -283,7 +283,7 @@ mod tests {
         tracker.record(activity(1, 1, 0));
         flush(&mut tracker, &NEVER_FLUSHED, Outcome::Unknown);
         tracker.record(activity(2, 1, 0));
-        let applied = Stored { last_flush: 1, uniques: None };
+        let applied = StoredUsage { last_flush: 1, uniques: None };
         assert_eq!(flush(&mut tracker, &applied, Outcome::RolledBack).allowed, 1);
         assert_eq!(flush(&mut tracker, &applied, Outcome::Committed).allowed, 1);
     }
@@ -294,7 +294,7 @@ mod tests {
         broken.record(activity(1, 1, 0));
         flush(&mut broken, &NEVER_FLUSHED, Outcome::Unknown);
         broken.record(activity(2, 2, 0));
-        let mut tracker = Tracker::new(HashingKey(1, 2), broken.left_over().clone());
+        let mut tracker = Tracker::new(HashingKey(1, 2), broken.unflushed().clone());
         tracker.record(activity(3, 4, 0));
         let update = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
         assert_eq!((delta(&update).workspaces.count(), update.allowed), (3, 7));
@@ -307,7 +307,7 @@ mod tests {
             tracker.record(activity(1, 1, 0));
             let running = tracker.start_flush().unwrap().unwrap();
             tracker.record(activity(2, 2, 0));
-            assert_eq!(tracker.left_over().delta.as_ref().unwrap().allowed, 2);
+            assert_eq!(tracker.unflushed().delta.as_ref().unwrap().allowed, 2);
             tracker.end_flush(running, outcome);
             assert_eq!(flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed).allowed, allowed);
         }
@@ -319,13 +319,13 @@ mod tests {
         tracker.record(activity(1, 1, 0));
         let mut running = tracker.start_flush().unwrap().unwrap();
         tracker.record(activity(2, 2, 0));
-        assert_eq!(tracker.left_over_after(&mut running, Outcome::RolledBack).delta.unwrap().allowed, 3);
+        assert_eq!(tracker.unflushed_after(&mut running, Outcome::RolledBack).delta.unwrap().allowed, 3);
         running.plan(&NEVER_FLUSHED).unwrap();
-        let unknown = tracker.left_over_after(&mut running, Outcome::Unknown);
+        let unknown = tracker.unflushed_after(&mut running, Outcome::Unknown);
         let in_doubt = unknown.in_doubt.unwrap();
         assert_eq!((in_doubt.flush, in_doubt.snapshot.allowed, unknown.delta.unwrap().allowed), (1, 1, 2));
         tracker.end_flush(running, Outcome::Committed);
-        assert_eq!(tracker.left_over().delta.as_ref().unwrap().allowed, 2);
+        assert_eq!(tracker.unflushed().delta.as_ref().unwrap().allowed, 2);
     }
 
     #[test]

@@ -21,17 +21,6 @@ use crate::inputs::Input;
 use crate::rounds::median;
 use crate::start::{machine_bytes, peak_resident_bytes, resident_bytes};
 
-/// How statements are sent by hand.
-#[derive(Clone, Copy)]
-enum ByHand {
-    /// In the round trips of the flush: locks and read with the begin, and the write with the commit, where that is one.
-    Together,
-    /// Each on its own, as who writes them by hand sends them first.
-    ByStatement,
-    /// The same, with the cutover lock exclusive, as in the reference.
-    Alone,
-}
-
 /// A tracker whose flushes are measured beside the same SQL sent by hand over the same driver.
 pub(crate) struct Contest {
     pub(crate) name: &'static str,
@@ -65,7 +54,6 @@ pub(crate) const CONTESTS: [Contest; 3] = [
 pub(crate) struct FlushCosts {
     pub(crate) flush: f64,
     pub(crate) sql: f64,
-    pub(crate) sql_by_statement: f64,
 }
 
 /// How often each contender is measured, about.
@@ -75,7 +63,7 @@ const ROUNDS: u128 = 250;
 /// activity. What comes right after other database work finds caches warm and threads awake, and takes less. And who comes
 /// next is drawn by lot: always in the same order, ratios came out a tenth better.
 pub(crate) async fn flush_costs(database: &Database, contest: &Contest) -> Result<FlushCosts> {
-    let (replica, by_hand, by_statement) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
+    let (replica, by_hand) = (Uuid::new_v4(), Uuid::new_v4());
     // A task of its own: joined, each wake-up of one side would look at the other.
     let local = LocalSet::new();
     let tracker = match contest.runs {
@@ -89,11 +77,10 @@ pub(crate) async fn flush_costs(database: &Database, contest: &Contest) -> Resul
     };
     let backend = database.backend().as_ref();
     begin_period(backend, by_hand).await?;
-    begin_period(backend, by_statement).await?;
     let measure = async {
-        let mut times: [Vec<f64>; 3] = Default::default();
+        let mut times: [Vec<f64>; 2] = Default::default();
         let mut lot = StdRng::seed_from_u64(1);
-        for turn in 0..3 * ROUNDS {
+        for turn in 0..2 * ROUNDS {
             let drawn = lot.random_range(0..times.len());
             let count = times[drawn].len() as u64 + 1;
             let (new, uniques) = match contest.ids {
@@ -110,16 +97,15 @@ pub(crate) async fn flush_costs(database: &Database, contest: &Contest) -> Resul
             let start = Instant::now();
             match drawn {
                 0 => drop(tracker.flush().await?),
-                1 => flush_by_hand(backend, by_hand, &update, ByHand::Together).await?,
-                _ => flush_by_hand(backend, by_statement, &update, ByHand::ByStatement).await?,
+                _ => flush_by_hand(backend, by_hand, &update, LockMode::Shared).await?,
             }
             times[drawn].push(start.elapsed().as_secs_f64() * 1e6);
         }
         tracker.shutdown().await?;
         anyhow::Ok(times)
     };
-    let [flush, sql, sql_by_statement] = local.run_until(measure).await?.map(median);
-    Ok(FlushCosts { flush, sql, sql_by_statement })
+    let [flush, sql] = local.run_until(measure).await?.map(median);
+    Ok(FlushCosts { flush, sql })
 }
 
 /// Tracks until every id has come, and a new workspace too if there is one, and waits until the component has them.
@@ -139,20 +125,16 @@ fn hot_uniques() -> Uniques {
 /// A replica's first flush of the period.
 async fn begin_period(backend: &dyn Backend, replica: Uuid) -> Result<()> {
     let first = Update { flush: 1, uniques: UniquesUpdate::Delta(hot_uniques()), allowed: 1, denied: 0 };
-    flush_by_hand(backend, replica, &first, ByHand::ByStatement).await
+    flush_by_hand(backend, replica, &first, LockMode::Shared).await
 }
 
-/// The statements of a flush, without a component.
-async fn flush_by_hand(backend: &dyn Backend, replica: Uuid, update: &Update, by_hand: ByHand) -> Result<()> {
-    let mut transaction = match by_hand {
-        ByHand::Together => {
-            let (transaction, _) = backend.begin_flush(replica).await?;
-            return Ok(transaction.upsert_and_commit(replica, update).await?);
-        }
-        ByHand::ByStatement => begin_flush(backend, replica).await?,
-        ByHand::Alone => {
+/// The statements of a flush without a component.
+async fn flush_by_hand(backend: &dyn Backend, replica: Uuid, update: &Update, cutover: LockMode) -> Result<()> {
+    let mut transaction = match cutover {
+        LockMode::Shared => begin_flush(backend, replica).await?,
+        LockMode::Exclusive => {
             let mut transaction = backend.begin(Purpose::Collection).await?;
-            transaction.acquire(Lock::Cutover, LockMode::Exclusive).await?;
+            transaction.acquire(Lock::Cutover, cutover).await?;
             transaction.acquire(Lock::Replica(replica), LockMode::Exclusive).await?;
             transaction
         }
@@ -176,9 +158,9 @@ pub(crate) async fn flushes_per_second(server: &RestartablePostgres) -> Result<[
     let later = Update { flush: 0, uniques: UniquesUpdate::Cumulative(hot_uniques()), allowed: 1, denied: 0 };
     let mut rates = [Vec::new(), Vec::new()];
     for round in 0..ROUNDS * 2 {
-        let (by_hand, rates) = match round % 2 {
-            0 => (ByHand::Together, &mut rates[0]),
-            _ => (ByHand::Alone, &mut rates[1]),
+        let (cutover, rates) = match round % 2 {
+            0 => (LockMode::Shared, &mut rates[0]),
+            _ => (LockMode::Exclusive, &mut rates[1]),
         };
         let start = Instant::now();
         let mut replicas = JoinSet::new();
@@ -187,7 +169,7 @@ pub(crate) async fn flushes_per_second(server: &RestartablePostgres) -> Result<[
             replicas.spawn(async move {
                 for flush in round * FLUSHES + 2..(round + 1) * FLUSHES + 2 {
                     update.flush = flush;
-                    flush_by_hand(database.backend().as_ref(), id(100 + number as u128), &update, by_hand).await?;
+                    flush_by_hand(database.backend().as_ref(), id(100 + number as u128), &update, cutover).await?;
                 }
                 anyhow::Ok(())
             });
@@ -217,7 +199,7 @@ pub(crate) async fn collect_full_rows(server: &RestartablePostgres, rows: u64) -
     let mut connection = PgConnection::connect(&server.url()).await?;
     // Different ones, and few enough of them that the union has to look at every hash of every row.
     for number in 0..8 {
-        let sketch = set(number * 1_000..number * 1_000 + 16_384).sketch;
+        let sketch = set(number * 1_000..number * 1_000 + 16_384).bytes;
         let insert = "INSERT INTO boundary_usage_stats (replica_id, unique_workspaces_count, unique_users_count,
             allowed_requests, workspaces_sketch, users_sketch)
             SELECT gen_random_uuid(), 16384, 16384, 1, $1, $1 FROM generate_series(1, $2)";

@@ -144,14 +144,12 @@ fn databases(runtime: &Runtime, _: &Path, report: &mut Report) -> Result<()> {
         ];
         for (name, database) in databases {
             for contest in &databases::CONTESTS {
-                let FlushCosts { flush, sql, sql_by_statement } = databases::flush_costs(&database, contest).await?;
+                let FlushCosts { flush, sql } = databases::flush_costs(&database, contest).await?;
                 let contest = contest.name;
-                report.figure(&format!("{contest}_{name}_us"), "µs", flush);
-                report.figure(&format!("{contest}_sql_{name}_us"), "µs", sql);
-                report.figure(&format!("{contest}_sql_by_statement_{name}_us"), "µs", sql_by_statement);
+                report.figure(&format!("{contest}_ms_{name}"), "ms", flush / 1e3);
+                report.figure(&format!("{contest}_sql_ms_{name}"), "ms", sql / 1e3);
                 if name != "none" {
                     report.figure(&format!("{contest}_over_sql_{name}"), "×", flush / sql);
-                    report.figure(&format!("{contest}_over_sql_by_statement_{name}"), "×", flush / sql_by_statement);
                 }
             }
             database.close().await;
@@ -160,6 +158,7 @@ fn databases(runtime: &Runtime, _: &Path, report: &mut Report) -> Result<()> {
         report.figure("round_trips_postgres", "", round_trips.known_ids as f64);
         report.figure("round_trips_of_new_ids_postgres", "", round_trips.new_ids as f64);
         let [shared, exclusive] = databases::flushes_per_second(&server).await?;
+        report.figure("shared_over_exclusive_lock_200_replicas", "×", shared / exclusive);
         report.figure("flushes_per_second_200_replicas_shared_lock", "1/s", shared);
         report.figure("flushes_per_second_200_replicas_exclusive_lock", "1/s", exclusive);
         let collection = databases::collect_full_rows(&server, COLLECTED_ROWS).await?;

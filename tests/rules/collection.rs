@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use boundary_usage::{
-    Clock, CollectOptions, Collection, Database, Error, Summary, UniqueSet, Uniques, UniquesUpdate, Update,
+    Clock, CollectOptions, Collection, Database, Error, Sketch, Summary, Uniques, UniquesUpdate, Update,
 };
 use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::faults::{Fault, Faults};
 use boundary_usage_tests::model_database::ModelDatabase;
 use boundary_usage_tests::on_each_database;
-use boundary_usage_tests::usage::{flush, id, set, update};
+use boundary_usage_tests::usage::{begin_flush, flush, id, set, update};
 use chrono::TimeDelta;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -97,12 +97,14 @@ on_each_database! {
             let backend = database.backend().clone();
             flushes.spawn(async move {
                 for number in 1..=10 {
-                    let (transaction, stored) = backend.begin_flush(id(replica)).await?;
+                    let mut transaction = begin_flush(backend.as_ref(), id(replica)).await?;
+                    let stored = transaction.read(id(replica)).await?;
                     let update = match stored.uniques {
                         None => update(number, 0..1, 1, 2),
                         Some(_) => Update { flush: number, uniques: UniquesUpdate::Unchanged, allowed: 1, denied: 2 },
                     };
-                    transaction.upsert_and_commit(id(replica), &update).await?;
+                    transaction.upsert(id(replica), &update).await?;
+                    transaction.commit().await?;
                 }
                 Ok::<_, Error>(())
             });
@@ -145,7 +147,7 @@ on_each_database! {
         let options = CollectOptions { min_age: Some(HALF_AN_HOUR), ..Default::default() };
         let mut collectors = JoinSet::new();
         for _ in 0..5 {
-            // Connections of its own, like another process.
+            // Pool of its own, like another process.
             let database = test.connect().await?;
             collectors.spawn(async move { database.collect(options).await });
         }
@@ -232,7 +234,7 @@ on_each_database! {
         for (replica, words) in [(2, vec![1, 2, 1]), (3, vec![0, 1])] {
             let mut sketch = vec![3, 3, 3, 0, 0, 0x1a, 0xcc, 0x93];
             sketch.extend(words.into_iter().flat_map(u64::to_le_bytes));
-            let made_up = Uniques { workspaces: UniqueSet { count: 1, sketch }, users: set(0..1) };
+            let made_up = Uniques { workspaces: Sketch { count: 1, bytes: sketch }, users: set(0..1) };
             let update = Update { flush: 1, uniques: UniquesUpdate::Delta(made_up), allowed: 1, denied: 0 };
             flush(backend, id(replica), &update).await?;
             let Err(error) = database.collect(Default::default()).await else { bail!("it was collected") };

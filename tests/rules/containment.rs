@@ -144,8 +144,8 @@ async fn start_with_faults(model: &ModelDatabase, flush_timeout: Duration) -> (T
     (misbehaving_plugin().start(REPLICA, database, options).await.unwrap(), faults)
 }
 
-/// A call of the database that is held, and whether its transaction commits when it is released: a write comes with its commit.
-const HELD: [(Fault, bool); 2] = [(Fault::ReadHeld, false), (Fault::UpsertHeld, true)];
+/// A database call that is held, and whether its transaction commits when the call is released.
+const HELD: [(Fault, bool); 3] = [(Fault::ReadHeld, false), (Fault::UpsertHeld, false), (Fault::CommitHeld, true)];
 
 async fn ended(faults: &Faults, commits: bool) {
     faults.until(|seen| seen.rolled_back + seen.committed + seen.abandoned > 0).await;
@@ -273,19 +273,19 @@ async fn a_component_that_breaks_again_and_again_is_replaced_ever_more_slowly_an
         let broke = tracker.flush().await.unwrap_err();
         assert!(matches!(broke, Error::Component { .. }), "{broke}");
         until(|| tracker.status().restarts == round).await;
-        assert_eq!(u64::from(tracker.status().restarts_in_a_row), round);
+        assert_eq!(u64::from(tracker.status().consecutive_restarts), round);
         tracker.track(Uuid::from_u128(round.into()), Uuid::from_u128(9), 1, 2).expect("it accepts while it waits");
     }
     flush_to_success(&tracker).await;
     let status = tracker.status();
-    assert_eq!((status.restarts_in_a_row, status.restart_wait_ms), (0, None));
+    assert_eq!((status.consecutive_restarts, status.restart_wait_ms), (0, None));
     let row = model.tables().rows[&REPLICA].clone();
     assert_eq!((row.uniques.workspaces.count, row.allowed, row.denied), (5, 8, 16));
 
     tracker.track(cue(10), Uuid::from_u128(9), 1, 2).unwrap();
     tracker.flush().await.unwrap_err();
     until(|| tracker.status().restarts == 5).await;
-    assert_eq!(tracker.status().restarts_in_a_row, 1, "a flush that went through starts the waits again");
+    assert_eq!(tracker.status().consecutive_restarts, 1, "a flush that went through starts the waits again");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use boundary_usage::{Backend, Error, Purpose, UniqueSet, Uniques, UniquesUpdate, Update};
+use boundary_usage::{Backend, Error, Purpose, Sketch, Uniques, UniquesUpdate, Update};
 use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::on_each_database;
 use boundary_usage_tests::postgres_proxy::{RoundTrips, round_trips_of_flushes};
@@ -12,18 +12,14 @@ use tokio::time::timeout;
 
 /// Uniques of given counts; the sketches do not matter to the database.
 fn counted(workspaces: u64, users: u64) -> Uniques {
-    let set = |count| UniqueSet { count, sketch: set(0..2).sketch };
+    let set = |count| Sketch { count, bytes: set(0..2).bytes };
     Uniques { workspaces: set(workspaces), users: set(users) }
 }
 
-/// The update of the first replica is a conflict, whether its commit comes with it or could follow.
-async fn conflict_both_ways(backend: &dyn Backend, update: &Update) -> anyhow::Result<()> {
-    let (transaction, _) = backend.begin_flush(id(1)).await?;
-    let at_once = transaction.upsert_and_commit(id(1), update).await;
-    assert!(matches!(at_once, Err(Error::Conflict { .. })), "{at_once:?}");
-    let alone = flush(backend, id(1), update).await;
-    assert!(matches!(alone, Err(Error::Conflict { .. })), "{alone:?}");
-    Ok(())
+/// Asserts that an update of the first replica is a conflict.
+async fn assert_conflict(backend: &dyn Backend, update: &Update) {
+    let flushed = flush(backend, id(1), update).await;
+    assert!(matches!(flushed, Err(Error::Conflict { .. })), "{flushed:?}");
 }
 
 on_each_database! {
@@ -54,18 +50,18 @@ on_each_database! {
         let backend = database.backend().as_ref();
         for uniques in [UniquesUpdate::Cumulative(uniques(0..2, 0..2)), UniquesUpdate::Unchanged] {
             let of_no_row = Update { flush: 1, uniques, allowed: 1, denied: 0 };
-            conflict_both_ways(backend, &of_no_row).await?;
+            assert_conflict(backend, &of_no_row).await;
         }
         assert!(database.status().await?.replicas.is_empty());
         flush(backend, id(1), &update(1, 0..1, 1, 0)).await?;
-        conflict_both_ways(backend, &update(2, 0..9, 1, 0)).await?;
+        assert_conflict(backend, &update(2, 0..9, 1, 0)).await;
         let status = database.status().await?;
         assert_eq!((status.rows[0].unique_workspaces, status.rows[0].allowed_requests), (1, 1));
         assert_eq!(status.replicas[0].last_flush, 1);
         Ok(())
     }
 
-    async fn r4_an_update_that_comes_with_its_commit_is_applied_once(test) {
+    async fn r4_each_kind_of_update_is_applied_once(test) {
         let database = test.connect().await?;
         let backend = database.backend().as_ref();
         let updates = [
@@ -74,10 +70,11 @@ on_each_database! {
             Update { flush: 3, uniques: UniquesUpdate::Unchanged, allowed: 10, denied: 1 },
         ];
         for update in &updates {
-            let (transaction, stored) = backend.begin_flush(id(1)).await?;
-            assert_eq!(stored.last_flush, update.flush - 1);
-            transaction.upsert_and_commit(id(1), update).await?;
-            conflict_both_ways(backend, &Update { flush: update.flush, ..updates[2].clone() }).await?;
+            let mut transaction = begin_flush(backend, id(1)).await?;
+            assert_eq!(transaction.read(id(1)).await?.last_flush, update.flush - 1);
+            transaction.upsert(id(1), update).await?;
+            transaction.commit().await?;
+            assert_conflict(backend, &Update { flush: update.flush, ..updates[2].clone() }).await;
         }
         let status = database.status().await?;
         assert_eq!((status.rows[0].unique_workspaces, status.rows[0].allowed_requests), (5, 30));

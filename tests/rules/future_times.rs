@@ -1,4 +1,4 @@
-//! Stored times in the future: the database's clock was ahead once, and is right again. Nothing may wait for them.
+//! StoredUsage times in the future: the database's clock was ahead once, and is right again. Nothing may wait for them.
 
 use std::time::Duration;
 

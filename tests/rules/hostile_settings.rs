@@ -6,7 +6,7 @@ use anyhow::{Result, bail, ensure};
 use boundary_usage::{CollectOptions, Database, DeliveryClaim, Error, UniquesUpdate, Update};
 use boundary_usage_tests::accounts::{Accounts, tracker_by_hand};
 use boundary_usage_tests::databases::TestDatabase;
-use boundary_usage_tests::usage::{flush, id, later_update, update};
+use boundary_usage_tests::usage::{begin_flush, flush, id, later_update, update};
 
 /// Settings that a database or a role may have for reasons of its own.
 const HOSTILE: [&str; 22] = [
@@ -61,11 +61,12 @@ async fn settings_of_the_database_change_nothing() -> Result<()> {
     let backend = database.backend().as_ref();
     flush(backend, id(9), &update(1, 0..3, 0, 0)).await?;
     flush(backend, id(9), &later_update(2, 0..5, 0, 0)).await?;
-    let (transaction, stored) = backend.begin_flush(id(9)).await?;
+    let mut transaction = begin_flush(backend, id(9)).await?;
+    let stored = transaction.read(id(9)).await?;
     ensure!(stored.last_flush == 2 && stored.uniques.is_some_and(|uniques| uniques.workspaces.count == 5));
-    transaction
-        .upsert_and_commit(id(9), &Update { flush: 3, uniques: UniquesUpdate::Unchanged, allowed: 0, denied: 0 })
-        .await?;
+    let unchanged = Update { flush: 3, uniques: UniquesUpdate::Unchanged, allowed: 0, denied: 0 };
+    transaction.upsert(id(9), &unchanged).await?;
+    transaction.commit().await?;
 
     let DeliveryClaim::Claimed(delivery) = database.claim_delivery(Duration::from_secs(60)).await? else {
         bail!("a closed period is to be delivered");
@@ -117,10 +118,7 @@ async fn whatever_is_promised_is_on_the_disk_although_the_database_says_otherwis
     let backend = database.backend().as_ref();
     flush(backend, id(1), &update(1, 0..3, 5, 2)).await?;
     flush(backend, id(1), &later_update(2, 0..5, 5, 2)).await?;
-    let (transaction, _) = backend.begin_flush(id(1)).await?;
-    transaction
-        .upsert_and_commit(id(1), &Update { flush: 3, uniques: UniquesUpdate::Unchanged, allowed: 1, denied: 0 })
-        .await?;
+    flush(backend, id(1), &Update { flush: 3, uniques: UniquesUpdate::Unchanged, allowed: 1, denied: 0 }).await?;
     database.collect(CollectOptions::default()).await?;
     let DeliveryClaim::Claimed(delivery) = database.claim_delivery(Duration::from_secs(60)).await? else {
         bail!("a closed period is to be delivered");

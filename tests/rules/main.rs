@@ -43,7 +43,7 @@ mod delivery;
 /// How often a receiver that fails is tried, by one replica and by several.
 mod delivery_back_off;
 
-/// Stored times that a clock which was ahead has left in the future.
+/// StoredUsage times that a clock which was ahead has left in the future.
 mod future_times;
 
 /// Certificates: files that are missing or hold none, and TLS errors in words.

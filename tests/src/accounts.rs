@@ -1,4 +1,4 @@
-//! What replicas were told, beside what all periods together hold: the judge of the tests of outages.
+//! What replicas were told, beside what all periods together hold: the validate of the tests of outages.
 //!
 //! Each activity has a workspace and a user of its own, so that one that is lost or counted twice, be it within a period
 //! or in two, shows in the uniques as in the requests. Sketches are exact for as many ids as a test has.

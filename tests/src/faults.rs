@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boundary_usage::{
-    Backend, Database, DatabaseStatus, Delivery, DeliveryClaim, Error, HashingKey, Lock, LockMode, OpenPeriod, Purpose,
-    Stored, Summary, TakenRow, Transaction, Update,
+    Backend, Database, DatabaseStatus, DeletedRow, Delivery, DeliveryClaim, Error, HashingKey, Lock, LockMode,
+    OpenPeriod, Purpose, StoredUsage, Summary, Transaction, Update,
 };
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
@@ -32,6 +32,8 @@ pub enum Fault {
     ReadHeld,
     /// The row is written only once [`Faults::release`] says so.
     UpsertHeld,
+    /// The commit waits until [`Faults::release`].
+    CommitHeld,
     /// The driver panics as it writes the row.
     UpsertPanics,
     /// The driver panics when it is asked to roll back, before it does anything.
@@ -184,7 +186,7 @@ impl Transaction for FaultyTransaction {
         self.inner.acquire(lock, mode).await
     }
 
-    async fn read(&mut self, replica: Uuid) -> Result<Stored, Error> {
+    async fn read(&mut self, replica: Uuid) -> Result<StoredUsage, Error> {
         if self.faults.strikes(Fault::Read) {
             return Err(injected("reading"));
         }
@@ -205,8 +207,8 @@ impl Transaction for FaultyTransaction {
         self.inner.open_period().await
     }
 
-    fn take_rows(&mut self) -> BoxStream<'_, Result<TakenRow, Error>> {
-        self.inner.take_rows()
+    fn delete_rows(&mut self) -> BoxStream<'_, Result<DeletedRow, Error>> {
+        self.inner.delete_rows()
     }
 
     async fn insert_period(&mut self, summary: &Summary) -> Result<i64, Error> {
@@ -228,6 +230,7 @@ impl Transaction for FaultyTransaction {
             return Err(Error::CommitUnknown { source: "injected by the test".into() });
         }
         assert!(!faults.strikes(Fault::CommitPanics), "injected by the test");
+        faults.hold(Fault::CommitHeld).await;
         inner.commit().await?;
         faults.seen.send_modify(|seen| seen.committed += 1);
         Ok(())

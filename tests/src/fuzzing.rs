@@ -10,8 +10,8 @@ use boundary_usage_cli::audit_socket::{
     BoundaryLog, BoundaryMessage, Frame, FrameCodec, MAX_DATA_BYTES, MAX_LOGS_PER_BATCH, Message, Received,
     ReportBoundaryLogsRequest, Tag, receive,
 };
-use boundary_usage_cli::recording::Recording;
-use boundary_usage_tracker::{SKETCH_BYTES_MAX, UniqueSketch};
+use boundary_usage_cli::replay_file::Recording;
+use boundary_usage_tracker::{CompactThetaSketch, SKETCH_BYTES_MAX};
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 use tokio_util::bytes::BytesMut;
@@ -101,10 +101,10 @@ pub fn json_lines(input: &[u8]) {
 
 /// The column of a sketch. What is taken can be merged, and written within its bound.
 pub fn sketch(input: &[u8]) {
-    if let Ok(sketch) = UniqueSketch::from_bytes(input) {
-        let union = sketch.union(&UniqueSketch::empty()).union(&sketch);
+    if let Ok(sketch) = CompactThetaSketch::from_bytes(input) {
+        let union = sketch.union(&CompactThetaSketch::empty()).union(&sketch);
         assert!(union.to_bytes().len() <= SKETCH_BYTES_MAX);
-        UniqueSketch::from_bytes(&union.to_bytes()).expect("what was written can be read");
+        CompactThetaSketch::from_bytes(&union.to_bytes()).expect("what was written can be read");
         sketch.count();
         union.count();
     }

@@ -1,4 +1,4 @@
-//! A database in memory that keeps the promises of the real ones: the judge's copy, for tests that must see inside.
+//! A database in memory that keeps the promises of the real ones: the validate's copy, for tests that must see inside.
 //!
 //! Writes of a transaction become visible at its commit; the cutover lock is shared or exclusive, a replica's lock is
 //! exclusive, and both are held until the transaction ends.
@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boundary_usage::{
-    Backend, DatabaseStatus, Delivery, DeliveryClaim, Error, HashingKey, Lock, LockMode, OpenPeriod, Purpose, Stored,
-    Summary, TakenRow, Transaction, UniqueSet, Uniques, UniquesUpdate, Update,
+    Backend, DatabaseStatus, DeletedRow, Delivery, DeliveryClaim, Error, HashingKey, Lock, LockMode, OpenPeriod,
+    Purpose, Sketch, StoredUsage, Summary, Transaction, Uniques, UniquesUpdate, Update,
 };
 use chrono::{DateTime, Utc};
 use futures_util::stream::{self, BoxStream};
@@ -34,7 +34,7 @@ struct Shared {
 #[derive(Clone, Default)]
 pub struct Tables {
     /// The rows of the open period.
-    pub rows: BTreeMap<Uuid, TakenRow>,
+    pub rows: BTreeMap<Uuid, DeletedRow>,
     /// The number of each replica's last flush.
     pub last_flushes: BTreeMap<Uuid, u64>,
     /// The closed periods, oldest first.
@@ -131,10 +131,10 @@ impl Write {
     }
 }
 
-fn empty_row(replica: Uuid) -> TakenRow {
-    let empty = || UniqueSet { count: 0, sketch: Vec::new() };
+fn empty_row(replica: Uuid) -> DeletedRow {
+    let empty = || Sketch { count: 0, bytes: Vec::new() };
     let uniques = Uniques { workspaces: empty(), users: empty() };
-    TakenRow { replica, uniques, allowed: 0, denied: 0, updated_at: DateTime::UNIX_EPOCH }
+    DeletedRow { replica, uniques, allowed: 0, denied: 0, updated_at: DateTime::UNIX_EPOCH }
 }
 
 #[async_trait]
@@ -153,11 +153,11 @@ impl Transaction for ModelTransaction {
         Ok(())
     }
 
-    async fn read(&mut self, replica: Uuid) -> Result<Stored, Error> {
+    async fn read(&mut self, replica: Uuid) -> Result<StoredUsage, Error> {
         // As whatever waits for a socket does: who asks without end must let others have their turn.
         consume_budget().await;
         let tables = self.database.tables();
-        Ok(Stored {
+        Ok(StoredUsage {
             last_flush: tables.last_flushes.get(&replica).copied().unwrap_or_default(),
             uniques: tables.rows.get(&replica).map(|row| row.uniques.clone()),
         })
@@ -179,7 +179,7 @@ impl Transaction for ModelTransaction {
         Ok(OpenPeriod { start: DateTime::UNIX_EPOCH, now: DateTime::UNIX_EPOCH })
     }
 
-    fn take_rows(&mut self) -> BoxStream<'_, Result<TakenRow, Error>> {
+    fn delete_rows(&mut self) -> BoxStream<'_, Result<DeletedRow, Error>> {
         self.writes.push(Write::TakeRows);
         let rows: Vec<_> = self.database.tables().rows.values().cloned().map(Ok).collect();
         Box::pin(stream::iter(rows))

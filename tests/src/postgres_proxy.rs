@@ -149,12 +149,12 @@ impl PostgresProxy {
     }
 }
 
-/// How often a flush waits for the server's answer, once its statements are prepared.
+/// The round trips of a flush on an open connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoundTrips {
-    /// A flush of ids that the period has already.
+    /// A flush of ids that the period already contains.
     pub known_ids: u64,
-    /// A flush that brings new ones.
+    /// A flush with new ids.
     pub new_ids: u64,
 }
 
@@ -172,9 +172,8 @@ pub async fn round_trips_of_flushes(url: &str) -> Result<RoundTrips> {
         tracker.flush().await?;
         anyhow::Ok(proxy.round_trips() - before)
     };
-    // The first two begin the period, and have the statements prepared.
+    // The first flush begins the period.
     flush(1).await?;
-    flush(2).await?;
     let taken = RoundTrips { known_ids: flush(1).await?, new_ids: flush(3).await? };
     tracker.shutdown().await?;
     Ok(taken)
@@ -322,6 +321,11 @@ struct Messages {
 /// What tells a statement that writes usage from one that reads it.
 const WRITES: [&str; 2] = ["INSERT INTO boundary_usage_stats AS s", "UPDATE boundary_usage_stats AS s"];
 
+fn writes_usage(statement: &[u8]) -> bool {
+    let statement = String::from_utf8_lossy(statement);
+    WRITES.iter().any(|write| statement.contains(write))
+}
+
 /// The code of the message that starts a session: the version of the protocol, 3.0.
 const START: &[u8] = &[0, 3, 0, 0];
 
@@ -354,13 +358,13 @@ impl Messages {
         match kind {
             0 => self.started = body.starts_with(START),
             b'Q' => {
-                message.commits = first.ends_with(b"COMMIT");
-                message.writes = first.starts_with(b"EXECUTE boundary_usage_write");
+                message.commits = first == b"COMMIT";
+                message.writes = writes_usage(first);
             }
             // A driver that prepares nothing under a name uses the empty name again and again.
             b'P' => {
                 self.writing.retain(|name| name != first);
-                if WRITES.iter().any(|write| String::from_utf8_lossy(second).contains(write)) {
+                if writes_usage(second) {
                     self.writing.push(first.to_vec());
                 }
             }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use boundary_usage::{
-    Backend, Error, HashingKey, Lock, LockMode, Purpose, Transaction, UniqueSet, Uniques, UniquesUpdate, Update,
+    Backend, Error, HashingKey, Lock, LockMode, Purpose, Sketch, Transaction, Uniques, UniquesUpdate, Update,
 };
 use boundary_usage_tracker as tracker;
 use uuid::Uuid;
@@ -14,11 +14,11 @@ pub fn id(number: u128) -> Uuid {
 }
 
 /// The set of the ids of those numbers.
-pub fn set(ids: Range<u128>) -> UniqueSet {
-    let mut set = tracker::UniqueSet::new();
+pub fn set(ids: Range<u128>) -> Sketch {
+    let mut set = tracker::ThetaSketch::new();
     ids.for_each(|number| set.insert(HashingKey(1, 2), id(number).as_u128()));
-    let sketch = set.freeze();
-    UniqueSet { count: sketch.count(), sketch: sketch.to_bytes() }
+    let sketch = set.compact();
+    Sketch { count: sketch.count(), bytes: sketch.to_bytes() }
 }
 
 /// Sets of workspaces and users.

@@ -44,7 +44,7 @@ impl Transaction {
         transactions::Transaction::begin(replica).map(Self)
     }
 
-    pub(super) async fn read(&self) -> Result<types::Stored, types::Error> {
+    pub(super) async fn read(&self) -> Result<types::StoredUsage, types::Error> {
         self.0.read()
     }
 

@@ -14,7 +14,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::hash::SEED_HASH;
-use super::{RETAINED_MAX, THETA_MAX, UniqueSketch, for_each};
+use super::{CompactThetaSketch, RETAINED_MAX, THETA_MAX, for_each};
 
 /// The length of the longest serialized sketch, in bytes: three words of preamble and one per retained hash.
 pub const SKETCH_BYTES_MAX: usize = 8 * (3 + RETAINED_MAX);
@@ -59,12 +59,12 @@ pub enum SketchError {
     Hashes,
 }
 
-impl UniqueSketch {
+impl CompactThetaSketch {
     /// Reads a serialized sketch and validates all of it.
     ///
     /// # Errors
     ///
-    /// Returns a [`SketchError`] if the bytes differ from what [`UniqueSketch::to_bytes`] writes.
+    /// Returns a [`SketchError`] if the bytes differ from what [`CompactThetaSketch::to_bytes`] writes.
     #[inline(never)] // One copy keeps the component small.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, SketchError> {
         if bytes.len() > SKETCH_BYTES_MAX {
@@ -145,7 +145,7 @@ mod tests {
             let sketch = sketch_of(1..=ids);
             let bytes = sketch.to_bytes();
             assert!(bytes.len() <= SKETCH_BYTES_MAX, "{ids} ids take {} bytes", bytes.len());
-            let read = UniqueSketch::from_bytes(&bytes).expect("what was written can be read");
+            let read = CompactThetaSketch::from_bytes(&bytes).expect("what was written can be read");
             assert_eq!(read, sketch);
             assert_eq!(read.to_bytes(), bytes);
         }
@@ -163,16 +163,16 @@ mod tests {
             let whole = sketch_of(1..=ids);
             let bytes = whole.to_bytes();
             for length in (0..bytes.len()).step_by(if ids > 100 { 1_001 } else { 1 }) {
-                assert!(UniqueSketch::from_bytes(&bytes[..length]).is_err(), "{ids} ids, cut at {length}");
+                assert!(CompactThetaSketch::from_bytes(&bytes[..length]).is_err(), "{ids} ids, cut at {length}");
             }
             let longer = [&bytes[..], &[0]].concat();
-            assert!(UniqueSketch::from_bytes(&longer).is_err(), "{ids} ids, and a byte");
+            assert!(CompactThetaSketch::from_bytes(&longer).is_err(), "{ids} ids, and a byte");
             for position in (0..64.min(bytes.len())).chain((64..bytes.len()).step_by(1_001)) {
                 for bit in 0..8 {
                     let mut damaged = bytes.clone();
                     damaged[position] ^= 1 << bit;
                     // A flipped bit may produce another valid sketch. That sketch must be usable.
-                    if let Ok(sketch) = UniqueSketch::from_bytes(&damaged) {
+                    if let Ok(sketch) = CompactThetaSketch::from_bytes(&damaged) {
                         assert!(sketch.union(&whole).to_bytes().len() <= SKETCH_BYTES_MAX);
                     }
                 }
@@ -185,7 +185,7 @@ mod tests {
         let error = |change: fn(&mut Vec<u8>)| {
             let mut bytes = sketch_of(1..=3).to_bytes();
             change(&mut bytes);
-            UniqueSketch::from_bytes(&bytes).expect_err("it is damaged")
+            CompactThetaSketch::from_bytes(&bytes).expect_err("it is damaged")
         };
         assert_eq!(error(|bytes| bytes.resize(SKETCH_BYTES_MAX + 1, 0)), SketchError::TooLong);
         assert_eq!(error(|bytes| bytes.clear()), SketchError::Form);

@@ -38,9 +38,9 @@ const UNEVENNESS_MAX: f64 = 36.0;
 
 /// A growing set of ids.
 #[derive(Default)]
-pub struct UniqueSet(Table);
+pub struct ThetaSketch(Table);
 
-impl UniqueSet {
+impl ThetaSketch {
     /// Creates an empty set.
     pub fn new() -> Self {
         Self::default()
@@ -57,21 +57,21 @@ impl UniqueSet {
     }
 
     /// Converts the set to its compact form.
-    pub fn freeze(self) -> UniqueSketch {
-        let (hashes, theta) = self.0.freeze();
-        UniqueSketch { hashes, theta }
+    pub fn compact(self) -> CompactThetaSketch {
+        let (hashes, theta) = self.0.compact();
+        CompactThetaSketch { hashes, theta }
     }
 }
 
 /// A set of ids in compact form, which can be counted, merged and serialized.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UniqueSketch {
+pub struct CompactThetaSketch {
     /// At most [`RETAINED_MAX`] hashes in ascending order, greater than 0 and less than theta.
     hashes: Vec<u64>,
     theta: u64,
 }
 
-impl UniqueSketch {
+impl CompactThetaSketch {
     /// Returns the empty set.
     pub const fn empty() -> Self {
         Self { hashes: Vec::new(), theta: THETA_MAX }
@@ -167,20 +167,20 @@ fn shrink(hashes: &mut Vec<u64>, theta: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use datasketches::hash::value::raw_bytes;
-    use datasketches::theta::{CompactThetaSketch, ThetaSketchBuilder, ThetaUnionBuilder};
+    use datasketches::theta::{CompactThetaSketch as LibrarySketch, ThetaSketchBuilder, ThetaUnionBuilder};
 
     use super::*;
 
     const KEY: HashingKey = HashingKey(1, 2);
 
-    pub(super) fn sketch_of(ids: impl IntoIterator<Item = u128>) -> UniqueSketch {
-        let mut set = UniqueSet::new();
+    pub(super) fn sketch_of(ids: impl IntoIterator<Item = u128>) -> CompactThetaSketch {
+        let mut set = ThetaSketch::new();
         ids.into_iter().for_each(|id| set.insert(KEY, id));
-        set.freeze()
+        set.compact()
     }
 
     /// Makes the same sketch with the `datasketches` crate.
-    fn library_sketch_of(ids: impl IntoIterator<Item = u128>) -> CompactThetaSketch {
+    fn library_sketch_of(ids: impl IntoIterator<Item = u128>) -> LibrarySketch {
         let mut sketch = ThetaSketchBuilder::default().lg_k(14).build().unwrap();
         ids.into_iter().for_each(|id| sketch.update(raw_bytes::from_slice(&KEY.pseudonym(id))));
         sketch.trim();
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn counts_exactly_up_to_16_384_ids() {
-        assert_eq!(UniqueSketch::empty().count(), 0);
+        assert_eq!(CompactThetaSketch::empty().count(), 0);
         assert_eq!(sketch_of((1..=16_384).chain(1..=16_384)).count(), 16_384);
     }
 
@@ -269,11 +269,11 @@ mod tests {
             ("theta of more ids than there are", full().map(|hash| hash * 4).collect(), RETAINED_MAX as u64 * 4 + 4),
         ];
         for (what, hashes, theta) in made_up {
-            let sketch = UniqueSketch { hashes, theta };
-            let read = UniqueSketch::from_bytes(&sketch.to_bytes()).expect(what);
+            let sketch = CompactThetaSketch { hashes, theta };
+            let read = CompactThetaSketch::from_bytes(&sketch.to_bytes()).expect(what);
             assert!(!read.is_plausible(), "{what}, which counts {}", read.count());
         }
-        let even = UniqueSketch { hashes: full().map(|hash| hash * step).collect(), theta: THETA_MAX };
+        let even = CompactThetaSketch { hashes: full().map(|hash| hash * step).collect(), theta: THETA_MAX };
         assert!(even.is_plausible(), "evenly spread hashes");
     }
 
@@ -281,7 +281,7 @@ mod tests {
     fn the_least_theta_that_ids_lead_to_is_plausible() {
         let step = THETA_MIN / (RETAINED_MAX as u64 + 1);
         let hashes = (1..=RETAINED_MAX as u64).map(|hash| hash * step).collect();
-        assert!(UniqueSketch { hashes, theta: THETA_MIN }.is_plausible());
+        assert!(CompactThetaSketch { hashes, theta: THETA_MIN }.is_plausible());
     }
 
     #[test]
@@ -289,7 +289,7 @@ mod tests {
         // Six standard deviations of a hundred hashes are sixty ranks.
         for (least, expected) in [(60, true), (61, false)] {
             let hashes = (0..100).map(|rank| if rank < least { rank + 1 } else { THETA_MAX / 100 * rank });
-            let sketch = UniqueSketch { hashes: hashes.collect(), theta: THETA_MAX };
+            let sketch = CompactThetaSketch { hashes: hashes.collect(), theta: THETA_MAX };
             assert_eq!(sketch.is_plausible(), expected, "{least} of the least hashes");
         }
     }
@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn a_sketch_holds_another_one_that_has_only_a_hash_it_has_dropped() {
         let estimating = sketch_of(0..20_000);
-        let dropped = UniqueSketch { hashes: vec![estimating.theta], theta: THETA_MAX };
+        let dropped = CompactThetaSketch { hashes: vec![estimating.theta], theta: THETA_MAX };
         assert_eq!(estimating.union(&dropped), estimating);
         assert!(estimating.holds_all(&dropped));
     }
@@ -305,16 +305,16 @@ mod tests {
     #[test]
     fn the_estimate_of_an_extreme_theta_is_a_number_that_the_database_holds() {
         for (hashes, theta) in [(vec![], 1), (vec![1], 2), ((1..=16_384).collect(), 16_385), (vec![], THETA_MAX - 1)] {
-            let count = UniqueSketch { hashes, theta }.count();
+            let count = CompactThetaSketch { hashes, theta }.count();
             assert!(count <= i64::MAX as u64, "theta {theta} counts {count}");
         }
     }
 
     #[test]
     fn a_sketch_depends_on_the_key() {
-        let mut other = UniqueSet::new();
+        let mut other = ThetaSketch::new();
         other.insert(HashingKey(3, 4), 1);
-        assert_ne!(sketch_of([1]).to_bytes(), other.freeze().to_bytes());
+        assert_ne!(sketch_of([1]).to_bytes(), other.compact().to_bytes());
         assert_eq!(format!("{KEY:?}"), "HashingKey(..)");
     }
 }

@@ -138,7 +138,7 @@ impl Table {
     }
 
     /// Returns the hashes that a sketch retains, and its theta.
-    pub(super) fn freeze(&self) -> (Vec<u64>, u64) {
+    pub(super) fn compact(&self) -> (Vec<u64>, u64) {
         let mut hashes = self.hashes();
         let bound = shrink(&mut hashes, self.theta.bound);
         (hashes, bound)
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(table.hashes(), sorted);
         let first_dropped = sorted[RETAINED_MAX];
         sorted.truncate(RETAINED_MAX);
-        assert_eq!(table.freeze(), (sorted, first_dropped));
+        assert_eq!(table.compact(), (sorted, first_dropped));
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub enum Command {
 /// What only the user can mend: ends the program with exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct WrongUse(pub String);
+pub struct UsageError(pub String);
 
 /// A failure whose message has several lines. Pieces of others in it must be [printable](crate::printable).
 #[derive(Debug, thiserror::Error)]

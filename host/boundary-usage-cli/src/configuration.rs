@@ -27,7 +27,7 @@ use toml::{Table, Value};
 use uuid::Uuid;
 
 use crate::audit_socket::{Socket, SocketGroup};
-use crate::cli::WrongUse;
+use crate::cli::UsageError;
 use crate::http::parse_host;
 use crate::printable::{self, printable};
 
@@ -57,7 +57,7 @@ pub fn read(file: &Path) -> Result<Configuration> {
         .with_context(|| format!("cannot read the configuration file {}", printable::path(file)))?;
     parse(&text).map_err(|faults| {
         let faults: String = faults.iter().map(|fault| format!("\n  - {fault}")).collect();
-        WrongUse(format!("the configuration file {} is not valid:{faults}", printable::path(file))).into()
+        UsageError(format!("the configuration file {} is not valid:{faults}", printable::path(file))).into()
     })
 }
 

@@ -10,7 +10,7 @@
 //! - [`service`]: sockets in front of a tracker: one serving replica; [`state`]: what it keeps for its next start.
 //! - [`signals`]: those that stop a command in order; [`connecting`]: waits for a database that is away.
 //! - [`http`]: what is known of all this, for operators and their monitoring.
-//! - [`configuration`]: the file that names the sockets; [`recording`]: the files that `replay` reads.
+//! - [`configuration`]: the file that names the sockets; [`replay_file`]: the files that `replay` reads.
 //! - [`descriptors`]: how many sockets and clients there may be; `slots`: places for clients; `log_limit`: lines about them.
 //! - [`delivery`]: sends the summaries of closed periods to whoever wants them.
 //! - [`output`]: results, on stdout; [`logging`]: logs, on stderr; with the feature `opentelemetry`, `telemetry`: traces.
@@ -34,7 +34,7 @@ mod log_limit;
 pub mod logging;
 pub mod output;
 pub mod printable;
-pub mod recording;
+pub mod replay_file;
 pub mod service;
 pub mod signals;
 mod slots;
@@ -49,7 +49,7 @@ use anyhow::{Context, Result};
 use boundary_usage::Error;
 use clap::Parser;
 
-use crate::cli::{Cli, WrongUse};
+use crate::cli::{Cli, UsageError};
 use crate::logging::Logging;
 
 /// What may still run when a command is done: a read of stdin that nobody waits for any more.
@@ -74,7 +74,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             output::print_error(&format!("error: {}", output::explain(&error)));
-            ExitCode::from(if is_wrong_use(&error) { 2 } else { 1 })
+            ExitCode::from(if is_usage_error(&error) { 2 } else { 1 })
         }
     }
 }
@@ -89,8 +89,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
     result
 }
 
-fn is_wrong_use(error: &anyhow::Error) -> bool {
+fn is_usage_error(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        cause.is::<WrongUse>() || matches!(cause.downcast_ref::<Error>(), Some(Error::Configuration { .. }))
+        cause.is::<UsageError>() || matches!(cause.downcast_ref::<Error>(), Some(Error::Configuration { .. }))
     })
 }

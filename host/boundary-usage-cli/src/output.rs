@@ -11,7 +11,7 @@ use clap::error::ContextValue;
 use comfy_table::{Cell, CellAlignment, Row, Table, presets};
 use serde::Serialize;
 
-use crate::cli::{Failure, WrongUse};
+use crate::cli::{Failure, UsageError};
 use crate::printable;
 
 /// Output format.
@@ -86,7 +86,7 @@ pub fn print_error(message: &str) {
 pub fn explain(error: &anyhow::Error) -> String {
     let causes = error.chain().map(|cause| {
         let text = cause.to_string();
-        let is_of_lines = cause.is::<WrongUse>() || cause.is::<Failure>();
+        let is_of_lines = cause.is::<UsageError>() || cause.is::<Failure>();
         if is_of_lines { printable::lines(&text) } else { printable::line(&text) }
     });
     causes.collect::<Vec<_>>().join(": ")
@@ -148,9 +148,9 @@ fn row<T: ToString>(cells: impl IntoIterator<Item = T>, numbers: bool) -> Row {
     Row::from(cells.collect::<Vec<_>>())
 }
 
-/// A moment, to the second.
-pub fn moment(moment: DateTime<Utc>) -> String {
-    moment.to_rfc3339_opts(SecondsFormat::Secs, true)
+/// Formats a time to the second.
+pub fn timestamp(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 #[cfg(test)]
@@ -175,11 +175,11 @@ mod tests {
         let error = anyhow::Error::new(cause).context("cannot read a\nb");
         assert_eq!(explain(&error), r"cannot read a\nb: ERROR: first\nDETAIL: \u{1b}[2Jsecond");
         assert_eq!(explain(&Failure("stopped\nat line 3".into()).into()), "stopped\nat line 3");
-        assert_eq!(explain(&WrongUse("faults:\n  - \x1b".into()).into()), "faults:\n  - \\u{1b}");
+        assert_eq!(explain(&UsageError("faults:\n  - \x1b".into()).into()), "faults:\n  - \\u{1b}");
     }
 
     #[test]
-    fn a_moment_is_shown_to_the_second() {
-        assert_eq!(moment(DateTime::UNIX_EPOCH), "1970-01-01T00:00:00Z");
+    fn a_timestamp_has_whole_seconds() {
+        assert_eq!(timestamp(DateTime::UNIX_EPOCH), "1970-01-01T00:00:00Z");
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use uuid::Uuid;
 
-use crate::cli::WrongUse;
+use crate::cli::UsageError;
 
 const REPLICA_FILE: &str = "replica";
 
@@ -26,7 +26,7 @@ pub fn default_directory() -> Result<PathBuf> {
     let directory = choose(variable("STATE_DIRECTORY"), variable("XDG_STATE_HOME"), variable("HOME"));
     let message = "no place for the checkpoint is known: STATE_DIRECTORY, XDG_STATE_HOME and HOME are not set to \
                    absolute paths; name one with --state-dir, or go without with --no-state";
-    directory.ok_or_else(|| WrongUse(message.into()).into())
+    directory.ok_or_else(|| UsageError(message.into()).into())
 }
 
 /// By the basic rules: only absolute paths count. systemd lists several directories with colons between them.

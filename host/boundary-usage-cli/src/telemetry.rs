@@ -20,7 +20,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::cli::WrongUse;
+use crate::cli::UsageError;
 
 /// The environment variables that name an endpoint.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
@@ -46,7 +46,9 @@ impl Traces {
         // The message omits the endpoint, because it may contain a password.
         if !endpoint.starts_with("http://") {
             let what = "the OTLP endpoint of the environment is not an http:// URL";
-            bail!(WrongUse(format!("{what}; send traces to a collector on this machine, which sends them on by TLS")));
+            bail!(UsageError(format!(
+                "{what}; send traces to a collector on this machine, which sends them on by TLS"
+            )));
         }
         let client =
             OnRuntime { client: HyperClient::with_default_connector(SEND_LIMIT, None), runtime: runtime.clone() };

@@ -1,6 +1,6 @@
 //! Which authorities are trusted, and TLS errors in words.
 //!
-//! Connections to PostgreSQL and deliveries of summaries trust the authorities of the machine, or those that the environment
+//! Pool to PostgreSQL and deliveries of summaries trust the authorities of the machine, or those that the environment
 //! variables SSL_CERT_FILE and SSL_CERT_DIR name. A variable that names nothing of use would show only as a server that is
 //! not trusted, long after the start; [`check_variables`] finds it before.
 

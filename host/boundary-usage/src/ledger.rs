@@ -7,12 +7,11 @@
 //! The same account tells what the component must write and how its flush must end. Any difference is a fault of the component.
 
 use boundary_usage_tracker::{
-    Activity, Flush, HashingKey, LeftOver, Outcome, Plan, Snapshot, StoredUniques, Tracker, UniqueSketch,
+    Activity, CompactThetaSketch, Flush, HashingKey, Outcome, Plan, Snapshot, StoredUniques, Tracker, Unflushed,
 };
 
-use crate::database::{Stored, UniqueSet, Uniques, UniquesUpdate, Update};
 use crate::error::Error;
-use crate::tracker::Flushed;
+use crate::records::{Flushed, Sketch, StoredUsage, Uniques, UniquesUpdate, Update};
 
 pub(crate) struct Ledger {
     key: HashingKey,
@@ -28,9 +27,9 @@ pub(crate) struct Ledger {
 
 /// The account at one moment: what a checkpoint keeps.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Account {
+pub(crate) struct LedgerState {
     pub(crate) last_flush: u64,
-    pub(crate) left_over: LeftOver,
+    pub(crate) unflushed: Unflushed,
 }
 
 /// The flush that the component is at.
@@ -112,20 +111,20 @@ impl Stage {
 impl Ledger {
     /// A ledger that holds this activity, which no flush has carried yet.
     pub(crate) fn new(key: HashingKey, unflushed: Option<Snapshot>) -> Self {
-        let tracker = Tracker::new(key, LeftOver { delta: unflushed, in_doubt: None });
+        let tracker = Tracker::new(key, Unflushed { delta: unflushed, in_doubt: None });
         Self { key, tracker, flush: None, last_flush: 0, forgotten_flushes: 0, revision: 0 }
     }
 
     /// Adds the account of an earlier process. No flush may have begun.
-    pub(crate) fn add(&mut self, earlier: Account) {
+    pub(crate) fn add(&mut self, earlier: LedgerState) {
         debug_assert!(self.flush.is_none(), "the account of an earlier process comes before the first flush");
-        let Account { last_flush, mut left_over } = earlier;
-        let recorded = self.tracker.left_over().delta.clone();
-        left_over.delta = match (left_over.delta, recorded) {
+        let LedgerState { last_flush, mut unflushed } = earlier;
+        let recorded = self.tracker.unflushed().delta.clone();
+        unflushed.delta = match (unflushed.delta, recorded) {
             (Some(earlier), Some(recorded)) => Some(earlier.merge(&recorded)),
             (earlier, recorded) => earlier.or(recorded),
         };
-        self.tracker = Tracker::new(self.key, left_over);
+        self.tracker = Tracker::new(self.key, unflushed);
         self.last_flush = last_flush;
     }
 
@@ -159,7 +158,7 @@ impl Ledger {
     }
 
     /// The component has read what is stored, under the replica's lock. Returns what the database has forgotten.
-    pub(crate) fn stored_read(&mut self, stored: &Stored) -> Option<Forgotten> {
+    pub(crate) fn stored_read(&mut self, stored: &StoredUsage) -> Option<Forgotten> {
         let Some(open @ OpenFlush { stage: Stage::Begun, .. }) = &mut self.flush else { return None };
         let mut confirmed = None;
         match open.flush.plan(&stored.into()) {
@@ -228,26 +227,26 @@ impl Ledger {
     }
 
     /// All that is not in the database for certain, if the process died now.
-    pub(crate) fn account(&mut self) -> Account {
-        let left_over = match &mut self.flush {
-            Some(OpenFlush { flush, stage, .. }) => self.tracker.left_over_after(flush, stage.outcome()),
-            None => self.tracker.left_over().clone(),
+    pub(crate) fn account(&mut self) -> LedgerState {
+        let unflushed = match &mut self.flush {
+            Some(OpenFlush { flush, stage, .. }) => self.tracker.unflushed_after(flush, stage.outcome()),
+            None => self.tracker.unflushed().clone(),
         };
-        Account { last_flush: self.last_flush, left_over }
+        LedgerState { last_flush: self.last_flush, unflushed }
     }
 
     /// What a new instance starts from. No flush may be open.
-    pub(crate) fn left_over(&mut self) -> &LeftOver {
+    pub(crate) fn unflushed(&mut self) -> &Unflushed {
         debug_assert!(self.flush.is_none(), "an open flush carries a part of what is left over");
-        self.tracker.left_over()
+        self.tracker.unflushed()
     }
 }
 
-impl From<&Stored> for boundary_usage_tracker::Stored {
-    fn from(stored: &Stored) -> Self {
+impl From<&StoredUsage> for boundary_usage_tracker::StoredUsage {
+    fn from(stored: &StoredUsage) -> Self {
         let uniques = stored.uniques.as_ref().map(|uniques| StoredUniques {
-            workspaces: uniques.workspaces.sketch.clone(),
-            users: uniques.users.sketch.clone(),
+            workspaces: uniques.workspaces.bytes.clone(),
+            users: uniques.users.bytes.clone(),
         });
         Self { last_flush: stored.last_flush, uniques }
     }
@@ -271,9 +270,9 @@ impl From<&boundary_usage_tracker::Uniques> for Uniques {
     }
 }
 
-impl From<&UniqueSketch> for UniqueSet {
-    fn from(sketch: &UniqueSketch) -> Self {
-        Self { count: sketch.count(), sketch: sketch.to_bytes() }
+impl From<&CompactThetaSketch> for Sketch {
+    fn from(sketch: &CompactThetaSketch) -> Self {
+        Self { count: sketch.count(), bytes: sketch.to_bytes() }
     }
 }
 
@@ -285,7 +284,7 @@ mod tests {
 
     fn ledger(last_flush: u64) -> Ledger {
         let mut ledger = Ledger::new(HashingKey(1, 2), None);
-        ledger.add(Account { last_flush, left_over: LeftOver::default() });
+        ledger.add(LedgerState { last_flush, unflushed: Unflushed::default() });
         ledger
     }
 
@@ -297,7 +296,7 @@ mod tests {
     fn read(ledger: &mut Ledger, last_flush: u64) -> Option<Forgotten> {
         ledger.record(&[activity()]);
         assert!(ledger.flush_begins());
-        ledger.stored_read(&Stored { last_flush, uniques: None })
+        ledger.stored_read(&StoredUsage { last_flush, uniques: None })
     }
 
     #[test]

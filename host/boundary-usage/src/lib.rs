@@ -55,15 +55,21 @@
 #![deny(unsafe_code)]
 
 mod activity;
+mod bindings;
+mod capabilities;
 pub mod certificates;
 mod checkpoint;
 mod clock;
 mod collection;
+mod component;
 mod database;
 mod error;
+mod intake;
 mod ledger;
 mod options;
-mod plugin;
+mod records;
+mod summary;
+mod threads;
 #[cfg(feature = "tower")]
 pub mod tower;
 mod tracker;
@@ -71,13 +77,14 @@ mod tracker;
 pub use activity::Activity;
 pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStatus, KeyFile};
 pub use clock::{Clock, ManualClock};
-pub use collection::{CollectOptions, Collection, Summary, TakenRow};
+pub use collection::{CollectOptions, Collection};
+pub use component::{CompileCache, Contract, Plugin};
 pub use database::{
     Ages, Backend, DELIVERY_WAIT_MAX, Database, DatabaseStatus, Delivery, DeliveryClaim, DeliveryStatus, HashingKey,
-    Lock, LockMode, OpenPeriod, PeriodStatus, Purpose, ReplicaStatus, RowStatus, Stored, Transaction, UniqueSet,
-    Uniques, UniquesUpdate, Update,
+    Lock, LockMode, PeriodStatus, Purpose, ReplicaStatus, RowStatus, Transaction,
 };
 pub use error::{Error, TrackError};
 pub use options::Options;
-pub use plugin::{CompileCache, Contract, Plugin};
-pub use tracker::{FlushDurations, Flushed, Tracker, TrackerStatus};
+pub use records::{DeletedRow, Flushed, OpenPeriod, Sketch, StoredUsage, Uniques, UniquesUpdate, Update};
+pub use summary::Summary;
+pub use tracker::{FlushDurations, Tracker, TrackerStatus};

@@ -1,4 +1,4 @@
-//! Every interleaving of push, sweep, close and wake-up, as far as small intakes and few threads show them.
+//! Every interleaving of push, drain, close and wake-up, as far as small intakes and few threads show them.
 //!
 //! A test fails if an activity is lost or counted twice, or if a thread waits for ever.
 
@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 use intake_model::TrackError;
-use intake_model::tracker::Model;
+use intake_model::model::Model;
 use loom::sync::Arc;
 use loom::thread::{self, JoinHandle};
 
@@ -30,9 +30,9 @@ fn the_owner_sleeps_until_a_push_and_misses_none() {
     explore(|| {
         let model = Arc::new(Model::new(4, 1));
         let pushers = [pusher(&model, 0, &[1, 2]), pusher(&model, 0, &[3])];
-        model.own_until(3);
+        model.work_until(3);
         assert_eq!(pushers.map(|pusher| pusher.join().unwrap()).iter().sum::<u64>(), 3);
-        assert_eq!((model.accepted(), model.handed_on()), (3, 3));
+        assert_eq!((model.accepted(), model.forwarded()), (3, 3));
     });
 }
 
@@ -41,7 +41,7 @@ fn pushes_of_one_pair_are_added_up_and_none_is_lost() {
     explore(|| {
         let model = Arc::new(Model::new(1, 1));
         let pushers = [pusher(&model, 0, &[7, 7]), pusher(&model, 0, &[7])];
-        model.own_until(3);
+        model.work_until(3);
         assert_eq!(pushers.map(|pusher| pusher.join().unwrap()).iter().sum::<u64>(), 3);
     });
 }
@@ -51,9 +51,9 @@ fn a_push_into_a_full_intake_waits_for_the_next_sweep() {
     explore(|| {
         let model = Arc::new(Model::new(1, 1));
         let pushers = [pusher(&model, 0, &[1]), pusher(&model, 0, &[2])];
-        model.own_until(2);
+        model.work_until(2);
         assert_eq!(pushers.map(|pusher| pusher.join().unwrap()).iter().sum::<u64>(), 2);
-        assert_eq!((model.accepted(), model.handed_on()), (2, 2));
+        assert_eq!((model.accepted(), model.forwarded()), (2, 2));
     });
 }
 
@@ -62,9 +62,9 @@ fn room_that_one_shard_gives_back_wakes_the_waiters_of_another() {
     explore(|| {
         let model = Arc::new(Model::new(1, 2));
         let pushers = [pusher(&model, 0, &[1]), pusher(&model, 1, &[2])];
-        model.own_until(2);
+        model.work_until(2);
         assert_eq!(pushers.map(|pusher| pusher.join().unwrap()).iter().sum::<u64>(), 2);
-        assert_eq!((model.accepted(), model.handed_on()), (2, 2));
+        assert_eq!((model.accepted(), model.forwarded()), (2, 2));
     });
 }
 
@@ -75,8 +75,8 @@ fn close_ends_a_wait_for_room_without_a_sweep() {
         let pushers = [pusher(&model, 0, &[1]), pusher(&model, 0, &[2])];
         model.close();
         let accepted = pushers.map(|pusher| pusher.join().unwrap()).iter().sum::<u64>();
-        assert!(accepted <= 1, "one place, and no sweep");
-        assert_eq!(model.sweep(), accepted);
+        assert!(accepted <= 1, "one place, and no drain");
+        assert_eq!(model.drain(), accepted);
     });
 }
 
@@ -86,10 +86,10 @@ fn what_was_accepted_before_a_close_is_swept_after_it() {
         let model = Arc::new(Model::new(1, 1));
         let pushers = [pusher(&model, 0, &[1, 2]), pusher(&model, 0, &[3])];
         model.close();
-        // As at a shutdown: the last sweep takes all that any push has accepted.
-        let swept = model.sweep();
+        // As at a shutdown: the last drain takes all that any push has accepted.
+        let swept = model.drain();
         let accepted = pushers.map(|pusher| pusher.join().unwrap()).iter().sum::<u64>();
-        assert_eq!((swept, model.accepted(), model.handed_on()), (accepted, accepted, accepted));
+        assert_eq!((swept, model.accepted(), model.forwarded()), (accepted, accepted, accepted));
         assert_eq!(model.push(0, 4), Err(TrackError::Stopped));
     });
 }
@@ -101,9 +101,9 @@ fn close_beside_a_sweep_loses_nothing() {
         let pusher = pusher(&model, 1, &[1, 2]);
         let closing = model.clone();
         let closer = thread::spawn(move || closing.close());
-        let mut swept = model.sweep();
+        let mut swept = model.drain();
         closer.join().unwrap();
-        swept += model.sweep();
+        swept += model.drain();
         assert_eq!(swept, pusher.join().unwrap());
     });
 }
@@ -115,9 +115,9 @@ fn a_push_that_does_not_wait_is_refused_or_counted_once() {
         let pushing = model.clone();
         let other = thread::spawn(move || pushing.try_push(1, 2));
         let own = model.try_push(0, 1);
-        let swept = model.sweep();
+        let swept = model.drain();
         let results = [own, other.join().unwrap()];
-        let swept = swept + model.sweep();
+        let swept = swept + model.drain();
         assert_eq!(swept, results.iter().filter(|result| result.is_ok()).count() as u64);
         assert!(results.iter().all(|result| matches!(result, Ok(()) | Err(TrackError::Full { capacity: 1 }))));
         assert!(results.iter().any(Result::is_ok));

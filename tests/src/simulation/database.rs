@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boundary_usage::{
-    Backend, Database, DatabaseStatus, Delivery, DeliveryClaim, Error, HashingKey, OpenPeriod, Purpose, Summary,
-    TakenRow, Transaction, UniquesUpdate, Update,
+    Backend, Database, DatabaseStatus, DeletedRow, Delivery, DeliveryClaim, Error, HashingKey, OpenPeriod, Purpose,
+    Summary, Transaction, UniquesUpdate, Update,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::RwLock;
@@ -57,7 +57,7 @@ struct Past {
 
 #[derive(Clone)]
 pub(super) struct Tables {
-    pub(super) rows: BTreeMap<Uuid, TakenRow>,
+    pub(super) rows: BTreeMap<Uuid, DeletedRow>,
     pub(super) last_flushes: BTreeMap<Uuid, u64>,
     pub(super) periods: Vec<Summary>,
     pub(super) next_period: i64,
@@ -229,7 +229,7 @@ impl Tables {
                 None => return,
             },
         };
-        let new = || TakenRow { replica, uniques: uniques.clone(), allowed: 0, denied: 0, updated_at: now };
+        let new = || DeletedRow { replica, uniques: uniques.clone(), allowed: 0, denied: 0, updated_at: now };
         let row = self.rows.entry(replica).or_insert_with(new);
         row.uniques = uniques;
         row.allowed += update.allowed;

@@ -1,4 +1,4 @@
-//! The judge: what was accepted, what may be lost, and whether the database says the same.
+//! The validate: what was accepted, what may be lost, and whether the database says the same.
 //!
 //! For each replica the model keeps what was accepted, in order. Whatever fails, what a replica has in the database is the
 //! beginning of that sequence: a flush carries all that came before it and is not there yet. So each commit must carry the
@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use boundary_usage::{Activity, HashingKey, Summary, UniqueSet, Uniques, UniquesUpdate, Update};
+use boundary_usage::{Activity, HashingKey, Sketch, Summary, Uniques, UniquesUpdate, Update};
 use boundary_usage_tracker as tracker;
 use uuid::Uuid;
 
@@ -114,10 +114,10 @@ impl Ids {
     }
 }
 
-fn sketch(key: HashingKey, ids: &BTreeSet<Uuid>) -> UniqueSet {
-    let mut set = tracker::UniqueSet::new();
+fn sketch(key: HashingKey, ids: &BTreeSet<Uuid>) -> Sketch {
+    let mut set = tracker::ThetaSketch::new();
     ids.iter().for_each(|id| set.insert(key, id.as_u128()));
-    UniqueSet { count: ids.len() as u64, sketch: set.freeze().to_bytes() }
+    Sketch { count: ids.len() as u64, bytes: set.compact().to_bytes() }
 }
 
 impl Model {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boundary_usage::{
-    Error, Lock, LockMode, OpenPeriod, Purpose, Stored, Summary, TakenRow, Transaction, UniquesUpdate, Update,
+    DeletedRow, Error, Lock, LockMode, OpenPeriod, Purpose, StoredUsage, Summary, Transaction, UniquesUpdate, Update,
 };
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
@@ -24,7 +24,7 @@ pub(super) struct Session {
     guards: Vec<Guard>,
     writes: Vec<Write>,
     /// The rows as they were at the beginning; only a mutation reads them.
-    rows_at_begin: BTreeMap<Uuid, TakenRow>,
+    rows_at_begin: BTreeMap<Uuid, DeletedRow>,
     /// A statement has failed: the transaction can only be rolled back.
     failed: bool,
 }
@@ -176,12 +176,12 @@ impl Transaction for SessionTransaction {
         Ok(())
     }
 
-    async fn read(&mut self, replica: Uuid) -> Result<Stored, Error> {
+    async fn read(&mut self, replica: Uuid) -> Result<StoredUsage, Error> {
         self.statement("read", Fault::ReadFails).await?;
         let tables = self.server.tables();
         let last_flush = tables.last_flushes.get(&replica).copied().unwrap_or_default();
         self.server.run.model().learned(replica);
-        Ok(Stored { last_flush, uniques: tables.rows.get(&replica).map(|row| row.uniques.clone()) })
+        Ok(StoredUsage { last_flush, uniques: tables.rows.get(&replica).map(|row| row.uniques.clone()) })
     }
 
     async fn upsert(&mut self, replica: Uuid, update: &Update) -> Result<(), Error> {
@@ -206,7 +206,7 @@ impl Transaction for SessionTransaction {
         Ok(self.server.open_period())
     }
 
-    fn take_rows(&mut self) -> BoxStream<'_, Result<TakenRow, Error>> {
+    fn delete_rows(&mut self) -> BoxStream<'_, Result<DeletedRow, Error>> {
         let rows = async move {
             match self.take_all_rows().await {
                 Ok(rows) => rows.into_iter().map(Ok).collect(),
@@ -277,7 +277,7 @@ impl Transaction for SessionTransaction {
 
 impl SessionTransaction {
     /// Deletes all rows at the commit; answers them.
-    async fn take_all_rows(&mut self) -> Result<Vec<TakenRow>, Error> {
+    async fn take_all_rows(&mut self) -> Result<Vec<DeletedRow>, Error> {
         let server = self.server.clone();
         let session = self.statement("take rows", Fault::RowsBreakOff).await?;
         let mut tables = server.tables();

@@ -63,7 +63,7 @@ pub fn receive(frame: &Frame) -> Result<Received, DecodeError> {
         Tag::Logs => {
             let mut batch = Batch::default();
             batch.read(&frame.data)?;
-            Ok(batch.judge())
+            Ok(batch.validate())
         }
         Tag::Message => envelope(&frame.data),
     }
@@ -92,7 +92,7 @@ fn envelope(data: &[u8]) -> Result<Received, DecodeError> {
         };
     }
     Ok(match message {
-        Some(Message::Logs(batch)) => batch.judge(),
+        Some(Message::Logs(batch)) => batch.validate(),
         Some(Message::Status(Status { channel_full, batch_full })) => Received::Dropped {
             channel_full: channel_full.max(0).unsigned_abs(),
             batch_full: batch_full.max(0).unsigned_abs(),
@@ -150,7 +150,7 @@ impl Batch {
         Ok(())
     }
 
-    fn judge(&self) -> Received {
+    fn validate(&self) -> Received {
         if self.logs > MAX_LOGS_PER_BATCH {
             return Received::Refused { logs: self.logs };
         }

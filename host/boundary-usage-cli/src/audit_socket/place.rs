@@ -26,7 +26,7 @@ use tracing::info;
 
 use super::group::SocketGroup;
 
-/// Connections that wait to be accepted.
+/// Pool that wait to be accepted.
 const BACKLOG: u32 = 1_024;
 
 /// How often, and how long each time, to wait for another process that sets up a socket in the same directory.

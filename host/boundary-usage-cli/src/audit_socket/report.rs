@@ -26,9 +26,9 @@ pub struct SocketReport {
     pub workspace: Uuid,
     /// The workspace's owner.
     pub owner: Uuid,
-    /// Connections accepted.
+    /// Pool accepted.
     pub connections: u64,
-    /// Connections that ended without a frame.
+    /// Pool that ended without a frame.
     pub connections_without_frame: u64,
     /// Batches tracked.
     pub batches: u64,
@@ -42,7 +42,7 @@ pub struct SocketReport {
     pub refused_batches: u64,
     /// Frames not counted, because their message could not be decoded.
     pub undecodable_frames: u64,
-    /// Connections closed because of a malformed frame.
+    /// Pool closed because of a malformed frame.
     pub malformed_frames: u64,
     /// Batches that were received and not counted, because the tracker did not accept them until the stop's limit.
     pub left_batches: u64,

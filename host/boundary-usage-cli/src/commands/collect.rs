@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::connect_to_existing;
 use crate::cli::{Global, parse_period};
-use crate::output::{moment, table};
+use crate::output::{table, timestamp};
 
 /// Close the period and print its summary: zeros when there was nothing.
 ///
@@ -107,7 +107,7 @@ fn human(summary: &Summary) -> String {
         "period {}: {} from {}\n",
         summary.period_id,
         humantime::format_duration(length),
-        moment(summary.period_start)
+        timestamp(summary.period_start)
     );
     let row = |name: &str, number: u64, sum: Option<u64>| {
         [name.to_owned(), number.to_string(), sum.map(|sum| sum.to_string()).unwrap_or_default()]

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::CANNOT_USE;
 use super::first_connection::{Arrival, FirstConnection};
 use crate::audit_socket::{BoundSockets, Socket, SocketGroup};
-use crate::cli::{Global, WrongUse, parse_flush_interval, parse_period, parse_retry, parse_wait};
+use crate::cli::{Global, UsageError, parse_flush_interval, parse_period, parse_retry, parse_wait};
 use crate::configuration::{self, Configuration, parse_address, parse_id, path_fault};
 use crate::delivery::{Deliverer, DeliveryOptions, Endpoint};
 use crate::descriptors;
@@ -174,10 +174,10 @@ impl Arguments {
             return Ok(Configuration { listen: self.listen.or(configuration.listen), ..configuration });
         }
         let (Some(path), Some(workspace), Some(owner)) = (self.socket.clone(), self.workspace, self.owner) else {
-            bail!(WrongUse("--socket needs --workspace and --owner".into()));
+            bail!(UsageError("--socket needs --workspace and --owner".into()));
         };
         match path_fault(&path) {
-            Some(fault) => bail!(WrongUse(fault)),
+            Some(fault) => bail!(UsageError(fault)),
             None => {
                 let sockets = vec![Socket { path, workspace, owner, ids_ignored: false, group: self.socket_group }];
                 let allow_hosts = self.allow_host.clone();

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::open;
 use crate::cli::Global;
-use crate::output::{moment, table};
+use crate::output::{table, timestamp};
 use crate::printable::printable;
 
 /// Show what the database holds; change nothing.
@@ -30,7 +30,7 @@ pub(super) async fn run(global: &Global, _arguments: Arguments) -> Result<()> {
 }
 
 fn human(status: &DatabaseStatus) -> String {
-    let mut text = format!("open period, since {}\n", moment(status.period_start));
+    let mut text = format!("open period, since {}\n", timestamp(status.period_start));
     text += &if status.rows.is_empty() { "no usage yet".into() } else { rows(status) + &so_far(&status.so_far) };
     for damaged in &status.damaged {
         text += &format!("\n{}", printable(damaged));
@@ -40,7 +40,7 @@ fn human(status: &DatabaseStatus) -> String {
         text += &table(
             ["replica", "last flush", "at"],
             status.replicas.iter().map(|replica| {
-                [replica.replica.to_string(), replica.last_flush.to_string(), moment(replica.flushed_at)]
+                [replica.replica.to_string(), replica.last_flush.to_string(), timestamp(replica.flushed_at)]
             }),
             true,
         );
@@ -63,8 +63,8 @@ fn rows(status: &DatabaseStatus) -> String {
                 row.unique_users.to_string(),
                 row.allowed_requests.to_string(),
                 row.denied_requests.to_string(),
-                moment(row.window_start),
-                moment(row.updated_at),
+                timestamp(row.window_start),
+                timestamp(row.updated_at),
             ]
         }),
         true,
@@ -88,12 +88,12 @@ fn periods(title: &str, periods: &[&PeriodStatus]) -> String {
         let summary = &period.summary;
         [
             summary.period_id.to_string(),
-            moment(summary.period_start),
+            timestamp(summary.period_start),
             summary.unique_workspaces.to_string(),
             summary.unique_users.to_string(),
             summary.allowed_requests.to_string(),
             summary.denied_requests.to_string(),
-            period.delivered_at.map(moment).unwrap_or_default(),
+            period.delivered_at.map(timestamp).unwrap_or_default(),
         ]
     });
     let header = ["period", "start", "workspaces", "users", "allowed", "denied", "delivered"];
@@ -106,6 +106,6 @@ fn delivery(period: &PeriodStatus) -> Option<String> {
     let (id, attempts) = (period.summary.period_id, delivery.attempts);
     let next = if delivery.under_way { "under way; by another replica from" } else { "next at" };
     let error = delivery.last_error.as_ref().map(|error| format!("; {}", printable(error))).unwrap_or_default();
-    let (last, next_at) = (moment(delivery.attempted_at), moment(delivery.next_attempt_at));
+    let (last, next_at) = (timestamp(delivery.attempted_at), timestamp(delivery.next_attempt_at));
     Some(format!("\nperiod {id}: tried {attempts} times, last at {last}, {next} {next_at}{error}"))
 }

@@ -56,8 +56,8 @@ impl Deliverer {
     /// Starts with what is undelivered already.
     pub fn start(database: Database, endpoint: Endpoint) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let courier = Courier { database, endpoint: Arc::new(endpoint) };
-        Self { stop, task: tokio::spawn(courier.run(stopped)) }
+        let worker = DeliveryWorker { database, endpoint: Arc::new(endpoint) };
+        Self { stop, task: tokio::spawn(worker.run(stopped)) }
     }
 
     /// Begins no new attempt, and waits a little for the one under way. One that is given up is made again, under the same
@@ -76,12 +76,12 @@ impl Drop for Deliverer {
     }
 }
 
-struct Courier {
+struct DeliveryWorker {
     database: Database,
     endpoint: Arc<Endpoint>,
 }
 
-/// What the courier does next.
+/// What the worker does next.
 enum Next {
     /// Looks for a delivery after this time.
     Look(Duration),
@@ -89,7 +89,7 @@ enum Next {
     End,
 }
 
-impl Courier {
+impl DeliveryWorker {
     async fn run(self, mut stopped: watch::Receiver<bool>) {
         let mut failures = 0;
         while !*stopped.borrow_and_update() {

@@ -16,7 +16,7 @@ use ureq::{Agent, Error};
 use url::{Host, Url};
 
 use super::{DeliveryOptions, schedule};
-use crate::cli::WrongUse;
+use crate::cli::UsageError;
 
 /// Where the URL is set.
 const SETTING: &str = "--deliver or BOUNDARY_USAGE_DELIVER";
@@ -62,7 +62,7 @@ impl Endpoint {
         if url.scheme() == "https" {
             certificates::check_variables()?;
         }
-        let Ok(uri) = url.as_str().parse() else { bail!(WrongUse(format!("{SETTING}: the URL cannot be used"))) };
+        let Ok(uri) = url.as_str().parse() else { bail!(UsageError(format!("{SETTING}: the URL cannot be used"))) };
         let config = Agent::config_builder()
             .tls_config(tls())
             .timeout_global(Some(options.timeout))
@@ -151,8 +151,8 @@ fn tls() -> TlsConfig {
 }
 
 /// Refuses a URL without saying it: it may hold a secret.
-fn check_url(url: &str, has_token: bool) -> Result<Url, WrongUse> {
-    let wrong = |what: &str| Err(WrongUse(format!("{SETTING}: {what}")));
+fn check_url(url: &str, has_token: bool) -> Result<Url, UsageError> {
+    let wrong = |what: &str| Err(UsageError(format!("{SETTING}: {what}")));
     let Ok(url) = Url::parse(url) else { return wrong("not a URL; write it like https://example.com/usage") };
     if !url.username().is_empty() || url.password().is_some() {
         return wrong("a URL with a password would show in every list of processes; use --deliver-token-file");

@@ -1,7 +1,7 @@
-//! What is wrong, in the words of the page: each fault with what it means.
+//! What is wrong, in the format of the page: each fault with what it means.
 
-use super::view::{SocketTotals, State, Whole};
-use super::words::counted;
+use super::format::counted;
+use super::view::{SocketTotals, State, Status};
 
 /// Something that is wrong.
 pub(super) struct Fault {
@@ -12,12 +12,12 @@ pub(super) struct Fault {
 }
 
 /// All that is wrong now, and what has gone wrong since the start; the worst first.
-pub(super) fn of(whole: &Whole) -> Vec<Fault> {
+pub(super) fn of(status: &Status) -> Vec<Fault> {
     let bad = |what: &str, why: &str| Fault { tone: "bad", what: what.into(), why: why.into() };
     let mut faults = Vec::new();
-    if let Some(tracker) = &whole.local.tracker {
+    if let Some(tracker) = &status.local.tracker {
         let why = tracker.last_restart.as_deref().unwrap_or_default();
-        if let (Some(_), Some(reason)) = (tracker.restart_wait_ms, &whole.not_ready) {
+        if let (Some(_), Some(reason)) = (tracker.restart_wait_ms, &status.not_ready) {
             faults.push(bad(&format!("Nothing is flushed: {reason}."), why));
         } else if tracker.restarts > 0 {
             let what = format!(
@@ -33,20 +33,22 @@ pub(super) fn of(whole: &Whole) -> Vec<Fault> {
             faults.push(bad("The checkpoint cannot be written: a crash now loses what is not in the database.", error));
         }
     }
-    if let Some(fault) = &whole.local.socket_fault {
+    if let Some(fault) = &status.local.socket_fault {
         faults.push(bad("Clients cannot connect to an audit socket.", fault));
     }
-    if let Some(error) = &whole.database.error {
-        let what = match whole.database.at {
-            Some(at) => format!("The database cannot be read; its numbers are those of {}.", super::words::moment(at)),
-            None if whole.local.state == State::Starting => "Not ready: database: it has not been reached yet.".into(),
+    if let Some(error) = &status.database.error {
+        let what = match status.database.at {
+            Some(at) => {
+                format!("The database cannot be read; its numbers are those of {}.", super::format::timestamp(at))
+            }
+            None if status.local.state == State::Starting => "Not ready: database: it has not been reached yet.".into(),
             None => "The database cannot be read.".into(),
         };
         faults.push(bad(&what, error));
     }
-    let damaged = whole.database.status.iter().flat_map(|status| &status.damaged);
+    let damaged = status.database.status.iter().flat_map(|status| &status.damaged);
     faults.extend(damaged.map(|damage| bad("The period cannot be closed, for a row of it is damaged.", damage)));
-    faults.extend(whole.local.sockets.iter().flat_map(of_sockets));
+    faults.extend(status.local.sockets.iter().flat_map(of_sockets));
     faults
 }
 

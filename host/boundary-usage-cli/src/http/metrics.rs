@@ -8,10 +8,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use prometheus::TextEncoder;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::view::{Local, SocketTotals};
+use super::view::{LocalStatus, SocketTotals};
 
 /// The answer to a scrape.
-pub(super) fn text(local: &Local, ages: Option<Ages>) -> String {
+pub(super) fn text(local: &LocalStatus, ages: Option<Ages>) -> String {
     let mut families = vec![gauge("build_info", "The version that runs; always 1.", [("version", local.version, 1.0)])];
     if let Some(tracker) = &local.tracker {
         families.extend(of_tracker(tracker));
@@ -64,7 +64,7 @@ fn of_tracker(tracker: &TrackerStatus) -> Vec<MetricFamily> {
         gauge(
             "component_failures_in_a_row",
             "Components that broke since a flush last went through one.",
-            one(u64::from(tracker.restarts_in_a_row)),
+            one(u64::from(tracker.consecutive_restarts)),
         ),
         gauge(
             "component_restart_wait_seconds",
@@ -105,7 +105,7 @@ fn of_sockets(sockets: &SocketTotals) -> [MetricFamily; 11] {
         counter("client_connections_total", "Clients that connected to audit sockets.", one(sockets.connections)),
         counter(
             "client_connections_without_frame_total",
-            "Connections of clients that ended without a frame. Few are short runs; many are a client that is stuck.",
+            "Pool of clients that ended without a frame. Few are short runs; many are a client that is stuck.",
             one(sockets.connections_without_frame),
         ),
         counter("requests_total", "Requests that clients reported, by decision.", by("decision", decisions)),
@@ -129,11 +129,7 @@ fn of_sockets(sockets: &SocketTotals) -> [MetricFamily; 11] {
             "Frames not counted because their message could not be decoded.",
             one(sockets.undecodable_frames),
         ),
-        counter(
-            "malformed_frames_total",
-            "Connections closed because of a malformed frame.",
-            one(sockets.malformed_frames),
-        ),
+        counter("malformed_frames_total", "Pool closed because of a malformed frame.", one(sockets.malformed_frames)),
         counter(
             "left_requests_total",
             "Requests received and not counted, because the tracker accepted nothing while the server stopped.",
@@ -253,7 +249,7 @@ mod tests {
             last_success: Some(DateTime::UNIX_EPOCH),
             last_error: None,
             restarts,
-            restarts_in_a_row: 2,
+            consecutive_restarts: 2,
             last_restart: None,
             restart_wait_ms,
             stopped: false,
@@ -268,10 +264,18 @@ mod tests {
         }
     }
 
-    fn local(tracker: TrackerStatus) -> Local {
+    fn local(tracker: TrackerStatus) -> LocalStatus {
         let at = DateTime::from_timestamp_millis(90_500).unwrap();
         let (state, tracker) = (State::Running, Some(tracker));
-        Local { version: "1.2.3", at, state, connection_failure: None, tracker, sockets: None, socket_fault: None }
+        LocalStatus {
+            version: "1.2.3",
+            at,
+            state,
+            connection_failure: None,
+            tracker,
+            sockets: None,
+            socket_fault: None,
+        }
     }
 
     #[test]

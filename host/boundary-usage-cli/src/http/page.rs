@@ -12,9 +12,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use super::faults::{self, Fault};
+use super::format::{self, Digits};
 use super::plot::{self, Chart, charts};
-use super::view::{SocketTotals, State, Whole};
-use super::words::{self, Digits};
+use super::view::{SocketTotals, State, Status};
 
 /// How many past periods are shown: a day of half hours.
 const PERIODS: usize = 48;
@@ -114,33 +114,33 @@ struct Fact {
 }
 
 /// Renders what is known.
-pub(super) fn render(whole: &Whole) -> Rendered {
+pub(super) fn render(status: &Status) -> Rendered {
     let nonce = Uuid::new_v4().simple().to_string();
     let policy = format!(
         "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; \
          base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     );
-    let html = Page::new(whole, nonce).render().expect("nothing in the template can fail");
+    let html = Page::new(status, nonce).render().expect("nothing in the template can fail");
     Rendered { html, policy }
 }
 
 impl Page {
-    fn new(whole: &Whole, nonce: String) -> Self {
-        let local = &whole.local;
+    fn new(status: &Status, nonce: String) -> Self {
+        let local = &status.local;
         let tracker = local.tracker.as_ref();
         let (state, state_tone) = match local.state {
             State::Starting => ("starting", "waiting"),
-            State::Running if whole.ready => ("ready", "good"),
+            State::Running if status.ready => ("ready", "good"),
             State::Running => ("not ready", "bad"),
             State::Stopping => ("stopping", "waiting"),
         };
         let mut page = Self {
             nonce,
             version: local.version,
-            at: words::moment(local.at),
+            at: format::timestamp(local.at),
             state,
             state_tone,
-            faults: faults::of(whole),
+            faults: faults::of(status),
             known: false,
             since: String::new(),
             age: String::new(),
@@ -159,7 +159,7 @@ impl Page {
                 _ => Vec::new(),
             },
         };
-        if let Some(status) = &whole.database.status {
+        if let Some(status) = &status.database.status {
             page.show(status, tracker.map(|tracker| tracker.replica), local.at);
         }
         page
@@ -168,13 +168,13 @@ impl Page {
     /// What the database holds.
     fn show(&mut self, status: &DatabaseStatus, here: Option<Uuid>, now: DateTime<Utc>) {
         self.known = true;
-        self.since = words::moment(status.period_start);
-        self.age = words::length(length(&status.so_far));
+        self.since = format::timestamp(status.period_start);
+        self.age = format::length(length(&status.so_far));
         self.numbers = numbers(&status.so_far);
         let past: Vec<_> = status.periods.iter().map(|period| &period.summary).take(PERIODS).collect();
         if let (Some(newest), Some(oldest)) = (past.first(), past.last()) {
-            self.first = words::short_moment(oldest.period_start);
-            self.last = words::short_moment(plot::end(newest));
+            self.first = format::short_timestamp(oldest.period_start);
+            self.last = format::short_timestamp(plot::end(newest));
             self.charts = charts(&past).into();
         }
         self.periods = past.into_iter().map(Period::of).collect();
@@ -194,8 +194,8 @@ impl Page {
                 id: replica.replica,
                 short: format!("{}…{}", &id[..8], &id[id.len() - 4..]),
                 here: here == Some(replica.replica),
-                ago: words::ago(replica.flushed_at, now),
-                flushed_at: words::moment(replica.flushed_at),
+                ago: format::ago(replica.flushed_at, now),
+                flushed_at: format::timestamp(replica.flushed_at),
                 flush: Digits(replica.last_flush),
                 workspaces: number(|row| row.unique_workspaces),
                 users: number(|row| row.unique_users),
@@ -215,8 +215,8 @@ fn numbers(so_far: &Summary) -> Vec<Number> {
     vec![
         number("workspaces", "unique workspaces", so_far.unique_workspaces, everywhere()),
         number("users", "unique users", so_far.unique_users, everywhere()),
-        number("allowed", "allowed requests", allowed, words::a_minute(allowed, length(so_far))),
-        number("denied", "denied requests", denied, words::share(denied, allowed)),
+        number("allowed", "allowed requests", allowed, format::a_minute(allowed, length(so_far))),
+        number("denied", "denied requests", denied, format::share(denied, allowed)),
     ]
 }
 
@@ -228,8 +228,8 @@ impl Period {
     fn of(summary: &Summary) -> Self {
         Self {
             id: summary.period_id,
-            start: words::moment(summary.period_start),
-            length: words::length(length(summary)),
+            start: format::timestamp(summary.period_start),
+            length: format::length(length(summary)),
             workspaces: Digits(summary.unique_workspaces),
             users: Digits(summary.unique_users),
             allowed: Digits(summary.allowed_requests),
@@ -244,15 +244,15 @@ impl Undelivered {
         let state = match &period.delivery {
             None => "not tried yet".to_owned(),
             Some(delivery) => {
-                let tried = words::counted(delivery.attempts, "attempt", "attempts");
-                let last = words::ago(delivery.attempted_at, now);
+                let tried = format::counted(delivery.attempts, "attempt", "attempts");
+                let last = format::ago(delivery.attempted_at, now);
                 let next = if delivery.under_way { "under way, else again" } else { "again" };
-                format!("{tried}, last {last}; {next} in {}", words::length(delivery.next_attempt_at - now))
+                format!("{tried}, last {last}; {next} in {}", format::length(delivery.next_attempt_at - now))
             }
         };
         Self {
             id: period.summary.period_id,
-            start: words::moment(period.summary.period_start),
+            start: format::timestamp(period.summary.period_start),
             state,
             error: period.delivery.as_ref().and_then(|delivery| delivery.last_error.clone()).unwrap_or_default(),
         }
@@ -268,31 +268,31 @@ fn facts(tracker: &TrackerStatus, sockets: &SocketTotals, now: DateTime<Utc>) ->
     };
     let (written, failed, idle) = (tracker.flushes, tracker.failed_flushes, tracker.idle_flushes);
     let ago =
-        |moment: Option<DateTime<Utc>>, never: &str| moment.map_or(never.into(), |moment| words::ago(moment, now));
+        |moment: Option<DateTime<Utc>>, never: &str| moment.map_or(never.into(), |moment| format::ago(moment, now));
     let checkpoint = tracker.checkpoint.as_ref().map(|checkpoint| checkpoint.complete_at);
-    let clients = words::counted(sockets.connections, "client", "clients");
+    let clients = format::counted(sockets.connections, "client", "clients");
     let dropped = sockets.dropped_channel_full.saturating_add(sockets.dropped_batch_full);
     let fact = |name, label, text| Fact { name, label, text };
     vec![
         fact(
             "pending",
             "not in the database yet",
-            words::counted(tracker.pending_activities, "activity", "activities"),
+            format::counted(tracker.pending_activities, "activity", "activities"),
         ),
         fact(
             "intake",
             "waiting for the component",
             format!(
                 "{} of {}",
-                words::count(tracker.intake_depth as u64),
-                words::count(tracker.intake_capacity as u64)
+                format::count(tracker.intake_depth as u64),
+                format::count(tracker.intake_capacity as u64)
             ),
         ),
         fact("last-success", "last flush that succeeded", ago(tracker.last_success, "none yet")),
         fact("flushes", "flushes", format!("{written} written, {failed} failed, {idle} idle")),
         fact("duration", "a flush takes", average),
         fact("checkpoint", "checkpoint complete", ago(checkpoint, "none is kept")),
-        fact("sockets", "came in", format!("{clients} at {}", words::counted(sockets.sockets, "socket", "sockets"))),
-        fact("dropped", "clients dropped", words::counted(dropped, "log", "logs")),
+        fact("sockets", "came in", format!("{clients} at {}", format::counted(sockets.sockets, "socket", "sockets"))),
+        fact("dropped", "clients dropped", format::counted(dropped, "log", "logs")),
     ]
 }

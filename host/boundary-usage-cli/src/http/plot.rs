@@ -6,7 +6,7 @@
 use boundary_usage::Summary;
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::words::{self, Digits};
+use super::format::{self, Digits};
 
 /// A plot with fewer periods than these leaves room on its left.
 const SLOTS_MIN: usize = 16;
@@ -87,8 +87,8 @@ fn chart(
                 [bar(keys[0], x + 1, 4, 0.0, height(first)), bar(keys[1], x + 5, 4, 0.0, height(second))]
             }
         };
-        let (from, to) = (words::short_moment(summary.period_start), words::short_moment(end(summary)));
-        let (first, second) = (words::count(first), words::count(second));
+        let (from, to) = (format::short_timestamp(summary.period_start), format::short_timestamp(end(summary)));
+        let (first, second) = (format::count(first), format::count(second));
         Slot { title: format!("{from} to {to}: {first} {}, {second} {}", keys[0], keys[1]), x, bars }
     };
     let places = periods.iter().enumerate().map(slot).collect();

@@ -39,7 +39,7 @@ pub struct View {
     connecting: Connecting,
     phase: Mutex<Phase>,
     /// Held while reading: those who ask meanwhile get the same reading.
-    reading: tokio::sync::Mutex<Option<(Instant, Reading)>>,
+    reading: tokio::sync::Mutex<Option<(Instant, DatabaseReading)>>,
     ages: tokio::sync::Mutex<Option<(Instant, Ages)>>,
 }
 
@@ -63,7 +63,7 @@ pub(super) enum State {
 
 /// What is known without asking the database.
 #[derive(Debug, Serialize)]
-pub(super) struct Local {
+pub(super) struct LocalStatus {
     pub(super) version: &'static str,
     pub(super) at: DateTime<Utc>,
     pub(super) state: State,
@@ -80,18 +80,18 @@ pub(super) struct Local {
 
 /// All that is known.
 #[derive(Debug, Serialize)]
-pub(super) struct Whole {
+pub(super) struct Status {
     #[serde(flatten)]
-    pub(super) local: Local,
+    pub(super) local: LocalStatus,
     pub(super) ready: bool,
     /// Why not.
     pub(super) not_ready: Option<String>,
-    pub(super) database: Reading,
+    pub(super) database: DatabaseReading,
 }
 
 /// What the database answered.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Reading {
+pub(super) struct DatabaseReading {
     /// When it last answered; `None` if it never did.
     pub(super) at: Option<DateTime<Utc>>,
     /// Why it did not answer this time; what it answered before is still in `status`.
@@ -159,7 +159,7 @@ impl View {
     }
 
     /// What is known without asking the database.
-    pub(super) fn local(&self) -> Local {
+    pub(super) fn local(&self) -> LocalStatus {
         let phase = self.phase().clone();
         let (state, replica) = match &phase {
             Phase::Starting => (State::Starting, None),
@@ -169,7 +169,7 @@ impl View {
         };
         let sockets = replica.map(|replica| replica.sockets.now());
         let faults = sockets.iter().flatten().filter_map(|report| report.fault.clone());
-        Local {
+        LocalStatus {
             version: env!("CARGO_PKG_VERSION"),
             at: Utc::now(),
             state,
@@ -181,11 +181,11 @@ impl View {
     }
 
     /// All that is known.
-    pub(super) async fn whole(&self) -> Whole {
+    pub(super) async fn status(&self) -> Status {
         let database = self.read().await;
         let local = self.local();
         let not_ready = local.not_ready();
-        Whole { ready: not_ready.is_none(), not_ready, local, database }
+        Status { ready: not_ready.is_none(), not_ready, local, database }
     }
 
     /// The ages of what waits in the database. While it cannot be read, they grow from the last reading: then nothing is
@@ -212,9 +212,9 @@ impl View {
         }
     }
 
-    async fn read(&self) -> Reading {
+    async fn read(&self) -> DatabaseReading {
         let Some(database) = self.database() else {
-            return Reading { error: self.connecting.failure(), ..Reading::default() };
+            return DatabaseReading { error: self.connecting.failure(), ..DatabaseReading::default() };
         };
         let mut last = self.reading.lock().await;
         let reading = match last.take() {
@@ -223,19 +223,21 @@ impl View {
                 return reading;
             }
             Some((_, reading)) => reading,
-            None => Reading::default(),
+            None => DatabaseReading::default(),
         };
         let reading = match tokio::time::timeout(READ_LIMIT, database.status()).await {
-            Ok(Ok(status)) => Reading { at: Some(Utc::now()), error: None, status: Some(status) },
-            Ok(Err(error)) => Reading { error: Some(format!("{:#}", anyhow::Error::from(error))), ..reading },
-            Err(_) => Reading { error: Some(format!("the database did not answer within {READ_LIMIT:?}")), ..reading },
+            Ok(Ok(status)) => DatabaseReading { at: Some(Utc::now()), error: None, status: Some(status) },
+            Ok(Err(error)) => DatabaseReading { error: Some(format!("{:#}", anyhow::Error::from(error))), ..reading },
+            Err(_) => {
+                DatabaseReading { error: Some(format!("the database did not answer within {READ_LIMIT:?}")), ..reading }
+            }
         };
         *last = Some((Instant::now(), reading.clone()));
         reading
     }
 }
 
-impl Local {
+impl LocalStatus {
     /// Why the replica is not ready, if it is not. A database that goes away later is no reason: tracking goes on, and
     /// all replicas would be taken out of service at once for what all of them have in common.
     pub(super) fn not_ready(&self) -> Option<String> {
@@ -246,7 +248,7 @@ impl Local {
             }
             (State::Running, Some(tracker)) => match tracker.restart_wait_ms {
                 Some(wait) => {
-                    let failures = tracker.restarts_in_a_row;
+                    let failures = tracker.consecutive_restarts;
                     Some(format!("the component broke {failures} times in a row and is replaced after {wait} ms"))
                 }
                 None => self.socket_fault.clone(),

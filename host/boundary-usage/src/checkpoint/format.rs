@@ -9,13 +9,13 @@
 //! ```
 
 use boundary_usage_tracker::{
-    InDoubt, LeftOver, REQUESTS_MAX, SKETCH_BYTES_MAX, SketchError, Snapshot, UniqueSketch, Uniques,
+    CompactThetaSketch, InDoubt, REQUESTS_MAX, SKETCH_BYTES_MAX, SketchError, Snapshot, Unflushed, Uniques,
 };
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::Fingerprint;
-use crate::ledger::Account;
+use crate::ledger::LedgerState;
 
 const MAGIC: [u8; 8] = *b"BUSAGECP";
 /// Of a checkpoint whose account goes on where the database stands.
@@ -43,7 +43,7 @@ pub(super) const BYTES_MAX: usize = HEADER_BYTES
 pub struct Checkpoint {
     pub(super) replica: Uuid,
     pub(super) fingerprint: Fingerprint,
-    pub(super) account: Account,
+    pub(super) account: LedgerState,
     /// Activity recorded since a start without the database. No flush has carried it, whatever becomes of the account.
     pub(super) since: Option<Snapshot>,
 }
@@ -124,7 +124,7 @@ impl Checkpoint {
         bytes.extend(self.replica.as_bytes());
         bytes.extend(self.fingerprint);
         bytes.extend(self.account.last_flush.to_be_bytes());
-        let LeftOver { delta, in_doubt } = &self.account.left_over;
+        let Unflushed { delta, in_doubt } = &self.account.unflushed;
         bytes.push(in_doubt.is_some().into());
         if let Some(InDoubt { flush, snapshot }) = in_doubt {
             bytes.extend(flush.to_be_bytes());
@@ -156,12 +156,12 @@ impl Checkpoint {
 
     /// The number of the flush that may or may not have been applied.
     pub fn flush_in_doubt(&self) -> Option<u64> {
-        self.account.left_over.in_doubt.as_ref().map(|in_doubt| in_doubt.flush)
+        self.account.unflushed.in_doubt.as_ref().map(|in_doubt| in_doubt.flush)
     }
 
     /// Requests (allowed, denied) that it holds, those of the flush in doubt included.
     pub fn requests(&self) -> (u64, u64) {
-        let LeftOver { delta, in_doubt } = &self.account.left_over;
+        let Unflushed { delta, in_doubt } = &self.account.unflushed;
         let snapshots = delta.iter().chain(in_doubt.iter().map(|in_doubt| &in_doubt.snapshot)).chain(&self.since);
         snapshots.fold((0, 0), |(allowed, denied), snapshot| {
             (allowed.saturating_add(snapshot.allowed), denied.saturating_add(snapshot.denied))
@@ -170,13 +170,13 @@ impl Checkpoint {
 
     /// Whether all that it holds was recorded since a start without the database.
     pub(super) fn is_only_since(&self) -> bool {
-        let LeftOver { delta, in_doubt } = &self.account.left_over;
+        let Unflushed { delta, in_doubt } = &self.account.unflushed;
         self.since.is_some() && delta.is_none() && in_doubt.is_none()
     }
 
     /// Whether nothing was left to write.
     pub fn is_empty(&self) -> bool {
-        let LeftOver { delta, in_doubt } = &self.account.left_over;
+        let Unflushed { delta, in_doubt } = &self.account.unflushed;
         delta.is_none() && in_doubt.is_none() && self.since.is_none()
     }
 }
@@ -211,7 +211,7 @@ impl<'a> Reader<'a> {
             true => Some(self.snapshot()?),
             false => None,
         };
-        let account = Account { last_flush, left_over: LeftOver { delta, in_doubt } };
+        let account = LedgerState { last_flush, unflushed: Unflushed { delta, in_doubt } };
         Ok(Checkpoint { replica, fingerprint, account, since: None })
     }
 
@@ -221,9 +221,9 @@ impl<'a> Reader<'a> {
         Ok(Snapshot { uniques, allowed, denied })
     }
 
-    fn sketch(&mut self) -> Result<UniqueSketch, CheckpointError> {
+    fn sketch(&mut self) -> Result<CompactThetaSketch, CheckpointError> {
         let length = self.length()?;
-        UniqueSketch::from_bytes(self.take(length)?).map_err(CheckpointError::Sketch)
+        CompactThetaSketch::from_bytes(self.take(length)?).map_err(CheckpointError::Sketch)
     }
 
     fn present(&mut self) -> Result<bool, CheckpointError> {
@@ -263,22 +263,22 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
-    use boundary_usage_tracker::{HashingKey, UniqueSet};
+    use boundary_usage_tracker::{HashingKey, ThetaSketch};
 
     use super::*;
     use crate::checkpoint::file;
 
     fn snapshot(ids: std::ops::Range<u128>, allowed: u64, denied: u64) -> Snapshot {
         let sketch = || {
-            let mut set = UniqueSet::new();
+            let mut set = ThetaSketch::new();
             ids.clone().for_each(|id| set.insert(HashingKey(1, 2), id));
-            set.freeze()
+            set.compact()
         };
         Snapshot { uniques: Uniques { workspaces: sketch(), users: sketch() }, allowed, denied }
     }
 
     fn checkpoint(delta: Option<Snapshot>, in_doubt: Option<InDoubt>) -> Checkpoint {
-        let account = Account { last_flush: 6, left_over: LeftOver { delta, in_doubt } };
+        let account = LedgerState { last_flush: 6, unflushed: Unflushed { delta, in_doubt } };
         Checkpoint { replica: Uuid::from_u128(0xaa), fingerprint: [7; 16], account, since: None }
     }
 
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_reads_back_the_same() {
-        let in_doubt = full().account.left_over.in_doubt;
+        let in_doubt = full().account.unflushed.in_doubt;
         let with_since = Checkpoint { since: Some(snapshot(5..9, 3, 4)), ..full() };
         for original in [full(), checkpoint(None, None), checkpoint(None, in_doubt), with_since] {
             let bytes = original.to_bytes();
@@ -381,7 +381,7 @@ mod tests {
             let mut damaged = bytes.clone();
             damaged[position] ^= 0xff;
             if let Ok(checkpoint) = Checkpoint::from_bytes(&resealed(damaged)) {
-                let snapshots = checkpoint.account.left_over;
+                let snapshots = checkpoint.account.unflushed;
                 if let (Some(delta), Some(in_doubt)) = (snapshots.delta, snapshots.in_doubt) {
                     delta.merge(&in_doubt.snapshot);
                 }

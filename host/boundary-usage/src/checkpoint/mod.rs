@@ -18,13 +18,13 @@
 //! is recorded since, which no flush has carried. The first connection judges the account, and what was recorded since counts
 //! in any case.
 //!
-//! `format` is the file's bytes, `file` how they get onto the disk and who may use them, `keeper` when. `key_file` keeps the
+//! `format` is the file's bytes, `file` how they get onto the disk and who may use them, `writer` when. `key_file` keeps the
 //! hashing key for a start without the database.
 
 mod file;
 mod format;
-mod keeper;
 mod key_file;
+mod writer;
 
 use std::path::{Path, PathBuf};
 
@@ -34,9 +34,9 @@ use uuid::Uuid;
 
 use self::file::StateFiles;
 pub use self::format::{Checkpoint, CheckpointError};
-pub use self::keeper::CheckpointStatus;
-pub(crate) use self::keeper::{Found, Keeper};
 pub use self::key_file::KeyFile;
+pub use self::writer::CheckpointStatus;
+pub(crate) use self::writer::{CheckpointWriter, Found};
 use crate::database::{Database, Lock, LockMode, Purpose};
 use crate::error::Error;
 
@@ -78,7 +78,7 @@ impl Checkpoint {
     }
 
     /// Whether its account goes on where the database stands. `applied` is the replica's last flush, read under its lock.
-    fn judge(&self, applied: u64) -> Result<(), Refusal> {
+    fn validate(&self, applied: u64) -> Result<(), Refusal> {
         let known = self.last_flush().max(self.flush_in_doubt().unwrap_or_default());
         if applied > known {
             return Err(Refusal::Old { known, applied });

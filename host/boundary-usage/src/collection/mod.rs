@@ -7,10 +7,6 @@
 //! This is native code on purpose: the sandbox of a proxy never holds the power to delete other replicas' rows.
 
 mod schedule;
-mod summary;
-
-pub(crate) use summary::SummaryBuilder;
-pub use summary::{Summary, TakenRow};
 
 use std::time::Duration;
 
@@ -19,8 +15,10 @@ use futures_util::stream::BoxStream;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use crate::database::{Database, Lock, LockMode, OpenPeriod, Purpose, Transaction};
+use crate::database::{Database, Lock, LockMode, Purpose, Transaction};
 use crate::error::{Error, chain};
+use crate::records::{DeletedRow, OpenPeriod};
+use crate::summary::{Summary, SummaryBuilder};
 
 /// How to collect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,7 +120,7 @@ async fn take_all(
     max_staleness: Option<Duration>,
 ) -> Result<Summary, Error> {
     let mut summary = SummaryBuilder::new(period, max_staleness);
-    let mut rows = transaction.take_rows();
+    let mut rows = transaction.delete_rows();
     let mut batch = next_batch(&mut rows).await?;
     while batch.is_full() {
         let summed = tokio::task::spawn_blocking(move || batch.sum(summary));
@@ -136,7 +134,7 @@ async fn take_all(
 /// Rows that are summed together.
 #[derive(Default)]
 struct Batch {
-    rows: Vec<TakenRow>,
+    rows: Vec<DeletedRow>,
     bytes: usize,
 }
 
@@ -145,9 +143,9 @@ impl Batch {
         self.bytes >= BATCH_BYTES
     }
 
-    fn push(&mut self, row: TakenRow) {
+    fn push(&mut self, row: DeletedRow) {
         // Rows without a sketch worth mentioning take room, too.
-        self.bytes += size_of::<TakenRow>() + row.uniques.workspaces.sketch.len() + row.uniques.users.sketch.len();
+        self.bytes += size_of::<DeletedRow>() + row.uniques.workspaces.bytes.len() + row.uniques.users.bytes.len();
         self.rows.push(row);
     }
 
@@ -158,7 +156,7 @@ impl Batch {
 }
 
 /// Only the last batch is not full.
-async fn next_batch(rows: &mut BoxStream<'_, Result<TakenRow, Error>>) -> Result<Batch, Error> {
+async fn next_batch(rows: &mut BoxStream<'_, Result<DeletedRow, Error>>) -> Result<Batch, Error> {
     let mut batch = Batch::default();
     while !batch.is_full()
         && let Some(row) = rows.next().await
@@ -191,22 +189,22 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::database::{UniqueSet, Uniques};
+    use crate::records::{Sketch, Uniques};
 
     /// A row whose two sketches have these lengths.
-    fn row(workspaces: usize, users: usize) -> TakenRow {
-        let set = |length| UniqueSet { count: 0, sketch: vec![0; length] };
+    fn row(workspaces: usize, users: usize) -> DeletedRow {
+        let set = |length| Sketch { count: 0, bytes: vec![0; length] };
         let uniques = Uniques { workspaces: set(workspaces), users: set(users) };
-        TakenRow { replica: Uuid::nil(), uniques, allowed: 0, denied: 0, updated_at: Utc::now() }
+        DeletedRow { replica: Uuid::nil(), uniques, allowed: 0, denied: 0, updated_at: Utc::now() }
     }
 
     #[test]
     fn a_batch_counts_the_bytes_of_its_rows_and_sketches() {
         let mut batch = Batch::default();
         batch.push(row(3, 5));
-        assert_eq!((batch.rows.len(), batch.bytes), (1, size_of::<TakenRow>() + 8));
+        assert_eq!((batch.rows.len(), batch.bytes), (1, size_of::<DeletedRow>() + 8));
         batch.push(row(0, 0));
-        assert_eq!((batch.rows.len(), batch.bytes), (2, 2 * size_of::<TakenRow>() + 8));
+        assert_eq!((batch.rows.len(), batch.bytes), (2, 2 * size_of::<DeletedRow>() + 8));
     }
 
     #[test]

@@ -1,61 +1,21 @@
-//! What both kinds of database read and write in the same way: rows, and the statements that need no dialect.
+//! Conversions between rows and records, the same for both kinds of database.
 
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use sqlx::Row;
 use sqlx::postgres::PgRow;
-use sqlx::query::Query;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Encode, Row, Type};
 use uuid::Uuid;
 
-use super::deliveries::Destination;
-use super::{
-    Ages, DatabaseStatus, Delivery, DeliveryStatus, OpenPeriod, PeriodStatus, ReplicaStatus, RowStatus, Stored,
-    UniqueSet, Uniques, UniquesUpdate, Update,
-};
-use crate::collection::{Summary, SummaryBuilder, TakenRow};
+use super::delivery::Destination;
+use super::migration::AppliedMigration;
+use super::{Ages, DatabaseStatus, Delivery, DeliveryStatus, PeriodStatus, ReplicaStatus, RowStatus};
 use crate::error::Error;
+use crate::records::{DeletedRow, OpenPeriod, Sketch, StoredUsage, Uniques, UniquesUpdate, Update};
+use crate::summary::{Summary, SummaryBuilder};
 
 type Decoded<T> = Result<T, sqlx::Error>;
-
-/// Always one row: its columns are null where there is nothing.
-pub(super) const READ: &str = "
-    SELECT r.last_flush, s.unique_workspaces_count, s.unique_users_count, s.workspaces_sketch, s.users_sketch
-    FROM (SELECT $1 AS replica_id) AS asked
-    LEFT JOIN boundary_usage_replicas AS r ON r.replica_id = asked.replica_id
-    LEFT JOIN boundary_usage_stats AS s ON s.replica_id = asked.replica_id";
-
-/// Takes the start, the end, and then [`summary_numbers`].
-pub(super) const INSERT_PERIOD: &str = "
-    INSERT INTO boundary_usage_periods (
-        period_start, period_end, period_duration_ms, unique_workspaces, unique_users, allowed_requests,
-        denied_requests, replicas, replica_workspaces_sum, replica_users_sum, stale_rows, stale_allowed_requests,
-        stale_denied_requests
-    ) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
-    RETURNING period_id";
-
-pub(super) const SELECT_ROWS: &str = "SELECT * FROM boundary_usage_stats ORDER BY replica_id";
-
-pub(super) const SELECT_REPLICAS: &str = "SELECT * FROM boundary_usage_replicas ORDER BY replica_id";
-
-/// The last hundred periods, and whatever else is undelivered.
-pub(super) const SELECT_PERIODS: &str = "
-    SELECT p.*, d.attempts, d.attempted_at, d.next_attempt_at, d.last_error,
-        d.lease IS NOT NULL AS under_way
-    FROM boundary_usage_periods AS p LEFT JOIN boundary_usage_deliveries AS d ON d.period_id = p.period_id
-    WHERE p.delivered_at IS NULL OR p.period_id > (SELECT max(period_id) FROM boundary_usage_periods) - 100
-    ORDER BY p.period_id DESC";
-
-/// A period, for whoever has claimed its delivery.
-pub(super) const SELECT_CLAIMED: &str = "
-    SELECT p.*, d.attempts, d.idempotency_key
-    FROM boundary_usage_periods AS p JOIN boundary_usage_deliveries AS d ON d.period_id = p.period_id
-    WHERE p.period_id = $1";
-
-pub(super) const PERIOD_EXISTS: &str = "SELECT period_id FROM boundary_usage_periods WHERE period_id = $1";
-
-pub(super) const SELECT_KEY: &str = "SELECT hashing_key FROM boundary_usage_deployment";
 
 /// A row whose cells are read by column name. The databases differ in how they hold ids and times.
 pub(super) trait Cells {
@@ -76,7 +36,7 @@ pub(super) trait Cells {
         u64::try_from(count).map_err(|error| sqlx::Error::ColumnDecode { index: column.into(), source: error.into() })
     }
 
-    fn moment(&self, column: &'static str) -> Decoded<DateTime<Utc>> {
+    fn timestamp(&self, column: &'static str) -> Decoded<DateTime<Utc>> {
         self.time(column)?.ok_or_else(|| missing(column))
     }
 }
@@ -113,31 +73,31 @@ macro_rules! cells {
 cells!(PgRow, Uuid);
 cells!(SqliteRow, uuid::fmt::Hyphenated);
 
-/// What [`READ`] answers.
-pub(super) fn stored(row: &impl Cells) -> Decoded<Stored> {
+/// Reads the result of `read_usage.sql`.
+pub(super) fn stored(row: &impl Cells) -> Decoded<StoredUsage> {
     let uniques = match row.integer("unique_workspaces_count")? {
         Some(_) => Some(uniques(row)?),
         None => None,
     };
     let last_flush = row.integer("last_flush")?.map_or(Ok(0), |_| row.count("last_flush"))?;
-    Ok(Stored { last_flush, uniques })
+    Ok(StoredUsage { last_flush, uniques })
 }
 
 /// A deleted row.
-pub(super) fn taken(row: &impl Cells) -> Decoded<TakenRow> {
-    Ok(TakenRow {
+pub(super) fn deleted(row: &impl Cells) -> Decoded<DeletedRow> {
+    Ok(DeletedRow {
         replica: row.replica()?,
         uniques: uniques(row)?,
         allowed: row.count("allowed_requests")?,
         denied: row.count("denied_requests")?,
-        updated_at: row.moment("updated_at")?,
+        updated_at: row.timestamp("updated_at")?,
     })
 }
 
 fn uniques(row: &impl Cells) -> Decoded<Uniques> {
     let set = |count, sketch| {
-        let sketch = row.bytes(sketch)?.ok_or_else(|| missing(sketch))?;
-        Ok::<_, sqlx::Error>(UniqueSet { count: row.count(count)?, sketch })
+        let bytes = row.bytes(sketch)?.ok_or_else(|| missing(sketch))?;
+        Ok::<_, sqlx::Error>(Sketch { count: row.count(count)?, bytes })
     };
     Ok(Uniques {
         workspaces: set("unique_workspaces_count", "workspaces_sketch")?,
@@ -147,7 +107,7 @@ fn uniques(row: &impl Cells) -> Decoded<Uniques> {
 
 /// The open period.
 pub(super) fn open_period(row: &impl Cells) -> Decoded<OpenPeriod> {
-    Ok(OpenPeriod { start: row.moment("period_start")?, now: row.moment("now")? })
+    Ok(OpenPeriod { start: row.timestamp("period_start")?, now: row.timestamp("now")? })
 }
 
 /// The rows of the open period, read one after the other: with their sketches, all together can be large.
@@ -163,7 +123,7 @@ impl OpenRows {
     }
 
     pub(super) fn add(&mut self, row: &impl Cells) -> Decoded<RowStatus> {
-        if let Err(error) = self.so_far.add(&taken(row)?) {
+        if let Err(error) = self.so_far.add(&deleted(row)?) {
             self.damaged.push(error.to_string());
         }
         row_status(row)
@@ -188,8 +148,8 @@ fn row_status(row: &impl Cells) -> Decoded<RowStatus> {
         unique_users: row.count("unique_users_count")?,
         allowed_requests: row.count("allowed_requests")?,
         denied_requests: row.count("denied_requests")?,
-        window_start: row.moment("window_start")?,
-        updated_at: row.moment("updated_at")?,
+        window_start: row.timestamp("window_start")?,
+        updated_at: row.timestamp("updated_at")?,
     })
 }
 
@@ -197,7 +157,7 @@ pub(super) fn replica_status(row: &impl Cells) -> Decoded<ReplicaStatus> {
     Ok(ReplicaStatus {
         replica: row.replica()?,
         last_flush: row.count("last_flush")?,
-        flushed_at: row.moment("flushed_at")?,
+        flushed_at: row.timestamp("flushed_at")?,
     })
 }
 
@@ -213,14 +173,14 @@ pub(super) fn period_status(row: &impl Cells) -> Decoded<PeriodStatus> {
 fn delivery_status(row: &impl Cells) -> Decoded<DeliveryStatus> {
     Ok(DeliveryStatus {
         attempts: row.count("attempts")?,
-        attempted_at: row.moment("attempted_at")?,
-        next_attempt_at: row.moment("next_attempt_at")?,
+        attempted_at: row.timestamp("attempted_at")?,
+        next_attempt_at: row.timestamp("next_attempt_at")?,
         under_way: row.flag("under_way")?,
         last_error: row.text("last_error")?,
     })
 }
 
-/// What [`SELECT_CLAIMED`] answers.
+/// Reads the result of `read_delivery.sql`.
 pub(super) fn claimed(row: &impl Cells, failures: u64, lease: Uuid) -> Decoded<Delivery> {
     let (idempotency_key, attempt) = (row.id("idempotency_key")?, row.count("attempts")?);
     Ok(Delivery { summary: summary(row)?, idempotency_key, attempt, failures, lease })
@@ -232,7 +192,7 @@ fn summary(row: &impl Cells) -> Decoded<Summary> {
         unique_users: row.count("unique_users")?,
         allowed_requests: row.count("allowed_requests")?,
         denied_requests: row.count("denied_requests")?,
-        period_start: row.moment("period_start")?,
+        period_start: row.timestamp("period_start")?,
         period_duration_ms: row.count("period_duration_ms")?,
         period_id: period_id(row)?,
         replicas: row.count("replicas")?,
@@ -244,7 +204,7 @@ fn summary(row: &impl Cells) -> Decoded<Summary> {
     })
 }
 
-/// A summary's numbers, in the order of [`INSERT_PERIOD`].
+/// Returns the numbers of a summary, in the order of the parameters of `insert_period.sql`.
 pub(super) fn summary_numbers(summary: &Summary) -> [i64; 11] {
     [
         summary.period_duration_ms,
@@ -278,7 +238,7 @@ pub(super) fn rfc3339(moment: DateTime<Utc>) -> String {
     moment.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-/// What [`INSERT_PERIOD`] answers.
+/// Reads the id of a period.
 pub(super) fn period_id(row: &impl Cells) -> Decoded<i64> {
     row.integer("period_id")?.ok_or_else(|| missing("period_id"))
 }
@@ -301,31 +261,29 @@ pub(super) fn ages(row: &impl Cells) -> Decoded<Ages> {
     Ok(Ages { open_period, oldest_undelivered: age("oldest_undelivered_ms")? })
 }
 
-/// What [`SELECT_KEY`] answers.
+/// Reads the hashing key.
 pub(super) fn key(row: &impl Cells) -> Decoded<Vec<u8>> {
     row.bytes("hashing_key")?.ok_or_else(|| missing("hashing_key"))
 }
 
-/// Binds what an update writes, behind the replica: its number, the requests, and the sets if they change.
-pub(super) fn bind_update<'q, DB>(
-    statement: Query<'q, DB, DB::Arguments>,
-    update: &'q Update,
-) -> Query<'q, DB, DB::Arguments>
-where
-    DB: sqlx::Database,
-    i64: Encode<'q, DB> + Type<DB>,
-    &'q [u8]: Encode<'q, DB> + Type<DB>,
-{
-    let numbers = [update.flush, update.allowed, update.denied].map(bigint);
-    let statement = numbers.into_iter().fold(statement, Query::bind);
+/// Returns the flush number and the request counts of an update, in the order of the statements' parameters.
+pub(super) fn update_numbers(update: &Update) -> [i64; 3] {
+    [update.flush, update.allowed, update.denied].map(bigint)
+}
+
+/// Returns the sketches that an update writes.
+pub(super) fn sketches(update: &Update) -> Option<&Uniques> {
     match &update.uniques {
-        UniquesUpdate::Delta(Uniques { workspaces, users })
-        | UniquesUpdate::Cumulative(Uniques { workspaces, users }) => {
-            let statement = statement.bind(bigint(workspaces.count)).bind(bigint(users.count));
-            statement.bind(&workspaces.sketch[..]).bind(&users.sketch[..])
-        }
-        UniquesUpdate::Unchanged => statement,
+        UniquesUpdate::Delta(uniques) | UniquesUpdate::Cumulative(uniques) => Some(uniques),
+        UniquesUpdate::Unchanged => None,
     }
+}
+
+/// Reads an applied migration.
+pub(super) fn applied_migration(row: &impl Cells) -> Decoded<AppliedMigration> {
+    let version = row.integer("version")?.ok_or_else(|| missing("version"))?;
+    let checksum = row.bytes("checksum")?.ok_or_else(|| missing("checksum"))?;
+    Ok(AppliedMigration { version, checksum })
 }
 
 /// A flush that is not newer than the replica's last one, or whose row is not as the flush has read it.

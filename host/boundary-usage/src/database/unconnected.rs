@@ -7,9 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{
-    Ages, Backend, Database, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Stored, Transaction,
-};
+use super::{Ages, Backend, Database, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Transaction};
 use crate::error::Error;
 
 /// Hands everything to another backend once there is one. Until then, the database is unavailable.
@@ -76,10 +74,6 @@ impl Backend for Unconnected {
 
     async fn begin(&self, purpose: Purpose) -> Result<Box<dyn Transaction>, Error> {
         self.backend()?.begin(purpose).await
-    }
-
-    async fn begin_flush(&self, replica: Uuid) -> Result<(Box<dyn Transaction>, Stored), Error> {
-        self.backend()?.begin_flush(replica).await
     }
 
     async fn status(&self) -> Result<DatabaseStatus, Error> {

@@ -143,7 +143,7 @@ impl UsageLayer {
         self
     }
 
-    /// Calls `refused` on the request's task for each activity that the tracker refused. It must not block.
+    /// InstanceHandle `refused` on the request's task for each activity that the tracker refused. It must not block.
     #[must_use]
     pub fn when_refused(mut self, refused: impl Fn(&Activity, &TrackError) + Send + Sync + 'static) -> Self {
         self.recorder.refused = Arc::new(refused);

@@ -1,33 +1,38 @@
-//! The handle that a proxy holds, and what runs behind it: on a thread of its own, or on a task of the caller's.
+//! The handle of a running tracker, and the work behind it.
 //!
-//! `intake` takes activity from any thread, `owner` is the task that has the component, `schedule` says when to flush.
+//! | file | duty |
+//! | --- | --- |
+//! | `start.rs` | starts a tracker from a compiled component |
+//! | `worker.rs` | the task that owns the component: forwards activity and flushes |
+//! | `waiting.rs` | the worker before the first connection to the database |
+//! | `flush_schedule.rs` | the times of flushes and restarts |
+//! | `status.rs`, `durations.rs`, `span.rs` | counters, flush durations and traces |
 
 mod durations;
-mod intake;
-mod owner;
-mod schedule;
+mod flush_schedule;
 mod span;
-mod threads;
+mod start;
+mod status;
 mod waiting;
+mod worker;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 pub use self::durations::FlushDurations;
-use self::intake::Intake;
-use self::owner::{Command, Owner, Reply, Stop, flush_loop};
+use self::status::Counters;
+pub use self::status::TrackerStatus;
+use self::worker::{Command, Reply, Stop};
 use crate::activity::Activity;
-use crate::checkpoint::{CheckpointStatus, Keeper};
-use crate::error::{Error, TrackError, chain};
+use crate::checkpoint::CheckpointWriter;
+use crate::error::{Error, TrackError};
+use crate::intake::Intake;
 use crate::ledger::Ledger;
-use crate::options::Options;
-use crate::plugin::{Grants, Instance, Plugin};
+use crate::records::Flushed;
 
 /// A running tracker. Cheap to clone; all clones are one tracker.
 ///
@@ -45,130 +50,10 @@ struct Shared {
     intake: Intake,
     counters: Mutex<Counters>,
     ledger: Arc<Mutex<Ledger>>,
-    keeper: Option<Arc<Keeper>>,
-}
-
-struct Counters {
-    flushes: u64,
-    idle_flushes: u64,
-    failed_flushes: u64,
-    flush_durations: FlushDurations,
-    /// How many of the accepted activities are in the database.
-    written_activities: u64,
-    last_success: Option<DateTime<Utc>>,
-    restarts: u64,
-    restarts_in_a_row: u32,
-    last_restart: Option<String>,
-    restart_wait: Option<Duration>,
-    last_error: Option<String>,
-}
-
-/// What a flush did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flushed {
-    /// Nothing was tracked since the last flush: no transaction was opened.
-    Idle,
-    /// A flush whose commit had brought no reply was found applied; nothing else was waiting.
-    Confirmed {
-        /// Its number.
-        flush: u64,
-    },
-    /// The activity since the last flush is in the database.
-    Written {
-        /// The flush's number.
-        flush: u64,
-        /// Whether it is the replica's first of the period.
-        new_period: bool,
-    },
-}
-
-/// What a tracker knows of itself; counts since its start.
-#[derive(Clone, Debug, Serialize)]
-pub struct TrackerStatus {
-    /// The replica.
-    pub replica: Uuid,
-    /// Activities accepted.
-    pub activities: u64,
-    /// Of these, how many the component does not have yet.
-    pub waiting_activities: u64,
-    /// Activities that wait in the intake; those of one workspace and owner are added up, and count as one.
-    pub intake_depth: usize,
-    /// How many may wait there before `track` has to.
-    pub intake_capacity: usize,
-    /// Accepted activities that no flush has brought into the database yet, or not for certain. What a checkpoint has
-    /// restored is not among them.
-    pub pending_activities: u64,
-    /// Flushes that did not fail and had something to do.
-    pub flushes: u64,
-    /// Flushes that had nothing to do.
-    pub idle_flushes: u64,
-    /// Flushes that failed.
-    pub failed_flushes: u64,
-    /// Flushes that the database had confirmed and later no longer had, because a backup was restored or a standby that
-    /// lagged behind took over. What they carried is lost, unless a collected period holds it.
-    pub forgotten_flushes: u64,
-    /// How long they took.
-    pub flush_durations: FlushDurations,
-    /// When a flush last did not fail, be it that it had nothing to do; by this machine's clock.
-    pub last_success: Option<DateTime<Utc>>,
-    /// Why the last flush failed, with its causes; `None` after one that did not.
-    pub last_error: Option<String>,
-    /// How often the component had to be replaced because it broke.
-    pub restarts: u64,
-    /// How often of these since a flush last went through it.
-    pub restarts_in_a_row: u32,
-    /// Why it broke the last time.
-    pub last_restart: Option<String>,
-    /// While it is broken: how long the tracker waits, in milliseconds, before it replaces it: 50 ms at first, and twice
-    /// as long at each further one in a row, up to 30 s. Meanwhile activity is accepted as ever, and nothing is flushed.
-    /// `None` while a component runs.
-    pub restart_wait_ms: Option<u64>,
-    /// Whether the tracker's work has ended: after a shutdown, or because its thread panicked. It then accepts nothing more.
-    pub stopped: bool,
-    /// How the checkpoints fare; `None` without a state directory.
-    pub checkpoint: Option<CheckpointStatus>,
+    checkpoint_writer: Option<Arc<CheckpointWriter>>,
 }
 
 impl Tracker {
-    pub(crate) async fn start(plugin: Plugin, grants: Arc<Grants>, options: Options) -> Result<Self, Error> {
-        let (tracker, owner) = Self::new(plugin, grants, options);
-        let (ready, started) = oneshot::channel();
-        let weak_commands = tracker.commands.downgrade();
-        let run = move || run_thread(owner, weak_commands, ready);
-        let thread = std::thread::Builder::new().name("boundary-usage".into()).spawn(run);
-        thread.map_err(cannot_start)?;
-        started.await.unwrap_or(Err(Error::Stopped))?;
-        Ok(tracker)
-    }
-
-    pub(crate) async fn start_local(
-        plugin: Plugin,
-        grants: Arc<Grants>,
-        options: Options,
-    ) -> Result<(Self, impl Future<Output = ()> + use<>), Error> {
-        let (tracker, owner) = Self::new(plugin, grants, options);
-        let instance = owner.instantiate().await?;
-        let run = run(owner, instance, tracker.commands.downgrade());
-        Ok((tracker, run))
-    }
-
-    fn new(plugin: Plugin, grants: Arc<Grants>, options: Options) -> (Self, Owner) {
-        let shared = Arc::new(Shared {
-            replica: grants.replica,
-            shutdown_timeout: options.shutdown_timeout,
-            intake: Intake::new(options.intake_capacity),
-            counters: Mutex::new(Counters::new()),
-            ledger: grants.ledger.clone(),
-            keeper: grants.keeper.clone(),
-        });
-        if let Some(keeper) = &shared.keeper {
-            keeper.start(&options);
-        }
-        let (commands, receiver) = mpsc::channel(1);
-        let owner = Owner { plugin, grants, options, shared: shared.clone(), commands: receiver, stop: None };
-        (Self { shared, commands }, owner)
-    }
-
     /// Records activity: both ids as active, and both counts added; counts of 0 still record the ids.
     ///
     /// May be called from any thread, and does not wait for the database. It waits only while the intake is full, that
@@ -240,8 +125,8 @@ impl Tracker {
         let stop = self.command(|reply| Command::Stop(Stop { deadline, reply: Some(reply) }));
         let stopped = tokio::time::timeout_at(deadline, stop).await;
         let stopped = stopped.unwrap_or(Err(Error::TimedOut { action: "the last flush", limit }));
-        if let Some(keeper) = &self.shared.keeper {
-            keeper.close(limit).await;
+        if let Some(writer) = &self.shared.checkpoint_writer {
+            writer.close(limit).await;
         }
         stopped
     }
@@ -254,14 +139,14 @@ impl Tracker {
     /// What the tracker knows of itself.
     pub fn status(&self) -> TrackerStatus {
         // In this order, so that no more are handed on than accepted.
-        let handed_on = self.shared.intake.handed_on();
+        let forwarded = self.shared.intake.forwarded();
         let activities = self.shared.intake.accepted();
         let forgotten_flushes = self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner).forgotten_flushes();
         let counters = self.shared.counters();
         TrackerStatus {
             replica: self.shared.replica,
             activities,
-            waiting_activities: activities - handed_on,
+            waiting_activities: activities - forwarded,
             intake_depth: self.shared.intake.depth(),
             intake_capacity: self.shared.intake.capacity(),
             pending_activities: activities.saturating_sub(counters.written_activities),
@@ -273,11 +158,11 @@ impl Tracker {
             last_success: counters.last_success,
             last_error: counters.last_error.clone(),
             restarts: counters.restarts,
-            restarts_in_a_row: counters.restarts_in_a_row,
+            consecutive_restarts: counters.consecutive_restarts,
             last_restart: counters.last_restart.clone(),
             restart_wait_ms: counters.restart_wait.map(|wait| wait.as_millis().try_into().unwrap_or(u64::MAX)),
             stopped: self.commands.is_closed(),
-            checkpoint: self.shared.keeper.as_ref().map(|keeper| keeper.status()),
+            checkpoint: self.shared.checkpoint_writer.as_ref().map(|writer| writer.status()),
         }
     }
 
@@ -291,110 +176,4 @@ impl Tracker {
             Err(Error::Component { message: "the component broke during the flush".into(), source: None })
         })
     }
-}
-
-impl Counters {
-    fn new() -> Self {
-        Self {
-            flushes: 0,
-            idle_flushes: 0,
-            failed_flushes: 0,
-            flush_durations: FlushDurations::new(),
-            written_activities: 0,
-            last_success: None,
-            restarts: 0,
-            restarts_in_a_row: 0,
-            last_restart: None,
-            restart_wait: None,
-            last_error: None,
-        }
-    }
-}
-
-impl Shared {
-    /// A flush of the first so many accepted activities went through the component, whatever the database said.
-    fn flushed(&self, activities: u64, flushed: &Result<Flushed, Error>, duration: Duration) {
-        let mut counters = self.counters();
-        counters.restarts_in_a_row = 0;
-        match flushed {
-            Ok(Flushed::Idle) => counters.idle_flushes += 1,
-            Ok(_) => counters.flushes += 1,
-            Err(_) => counters.failed_flushes += 1,
-        }
-        if !matches!(flushed, Ok(Flushed::Idle)) {
-            counters.flush_durations.add(duration);
-        }
-        counters.last_error = flushed.as_ref().err().map(|error| chain(error));
-        if flushed.is_ok() {
-            counters.written_activities = activities;
-            counters.last_success = Some(Utc::now());
-        }
-    }
-
-    /// Answers how long to wait before the component is replaced.
-    fn broke(&self, error: &Error) -> Duration {
-        let mut counters = self.counters();
-        let wait = schedule::restart_wait(counters.restarts_in_a_row);
-        counters.restarts += 1;
-        counters.restarts_in_a_row += 1;
-        counters.last_restart = Some(error.to_string());
-        counters.restart_wait = Some(wait);
-        wait
-    }
-
-    fn replaced(&self) {
-        self.counters().restart_wait = None;
-    }
-
-    fn counters(&self) -> MutexGuard<'_, Counters> {
-        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The body of a tracker's thread.
-fn run_thread(owner: Owner, commands: mpsc::WeakSender<Command>, ready: oneshot::Sender<Result<(), Error>>) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            // The caller waits for this very answer.
-            let _ = ready.send(Err(cannot_start(error)));
-            return;
-        }
-    };
-    runtime.block_on(async {
-        match owner.instantiate().await {
-            Ok(instance) => {
-                let _ = ready.send(Ok(()));
-                run(owner, instance, commands).await;
-            }
-            Err(error) => {
-                let _ = ready.send(Err(error));
-            }
-        }
-    });
-}
-
-/// A tracker's work until its end: the owner, and beside it the flush loop.
-async fn run(owner: Owner, instance: Instance, commands: mpsc::WeakSender<Command>) {
-    let keeper = owner.grants.keeper.clone();
-    let limit = owner.options.shutdown_timeout;
-    let flushing = flush_loop(commands, owner.options.clone(), owner.grants.replica);
-    // The flush loop ends when the last handle is gone; the owner then has its last flush to do.
-    let flushing = async {
-        flushing.await;
-        std::future::pending::<()>().await
-    };
-    tokio::select! {
-        biased;
-        () = owner.run(instance) => {}
-        () = flushing => {}
-    }
-    // After a shutdown that is done already; it is for a last handle that was dropped without.
-    if let Some(keeper) = keeper {
-        keeper.close(limit).await;
-    }
-}
-
-fn cannot_start(error: std::io::Error) -> Error {
-    Error::Component { message: "cannot start the tracker's thread".into(), source: Some(error.into()) }
 }

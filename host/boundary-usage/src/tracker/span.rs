@@ -4,8 +4,8 @@ use tracing::Span;
 use tracing::field::Empty;
 use uuid::Uuid;
 
-use super::Flushed;
 use crate::error::{Error, chain};
+use crate::records::Flushed;
 
 /// Begins the span; its number and outcome come with its end.
 pub(super) fn of_flush(replica: Uuid) -> Span {

@@ -1,6 +1,6 @@
 //! A tracker that is started while its database is away.
 //!
-//! What an earlier process left cannot be judged without the database's number of the replica's last flush. So no component
+//! What an earlier process left cannot be validated without the database's number of the replica's last flush. So no component
 //! runs yet: the ledger records activity, the checkpoint keeps it beside what was left, and every flush fails.
 
 use std::pin::pin;
@@ -9,29 +9,29 @@ use std::time::Duration;
 
 use tokio::time::timeout_at;
 
-use super::owner::{Command, Owner, Reply, answer};
+use super::worker::{Command, Reply, Worker, answer};
+use crate::capabilities::ReplicaContext;
 use crate::error::Error;
-use crate::plugin::Grants;
-use crate::tracker::Flushed;
+use crate::records::Flushed;
 
-/// The pause after the first failed attempt to judge what was left. It doubles after each further one.
+/// The pause after the first failed attempt to validate what was left. It doubles after each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-impl Owner {
+impl Worker {
     /// Whether the database is yet to tell what of an earlier process counts.
     pub(super) fn is_waiting(&self) -> bool {
-        match &self.grants.keeper {
-            Some(keeper) => keeper.is_unjudged(),
-            None => !self.grants.database.is_connected(),
+        match &self.context.checkpoint_writer {
+            Some(writer) => writer.is_unvalidated(),
+            None => !self.context.database.is_connected(),
         }
     }
 
     /// Records into the ledger until the database is there. Returns whether to begin: not if the tracker is to end.
     pub(super) async fn wait_for_the_database(&mut self) -> bool {
-        let mut judged = pin!(judge_when_connected(self.grants.clone()));
+        let mut validated = pin!(validate_when_connected(self.context.clone()));
         let mut buffer = Vec::new();
         loop {
             tokio::select! {
@@ -41,7 +41,7 @@ impl Owner {
                     Some(Command::Stop(stop)) => {
                         self.shared.intake.close();
                         let deadline = stop.deadline;
-                        if self.grants.database.is_connected() && timeout_at(deadline, &mut judged).await.is_ok() {
+                        if self.context.database.is_connected() && timeout_at(deadline, &mut validated).await.is_ok() {
                             self.stop = Some(stop);
                             return true;
                         }
@@ -54,8 +54,8 @@ impl Owner {
                         return false;
                     }
                 },
-                () = self.shared.intake.filled() => self.record(&mut buffer).await,
-                () = &mut judged => return true,
+                () = self.shared.intake.ready() => self.record(&mut buffer).await,
+                () = &mut validated => return true,
             }
         }
     }
@@ -63,9 +63,9 @@ impl Owner {
     /// Records what was accepted before a flush, which fails if there is anything to flush.
     async fn refuse_to_flush(&self, reply: Option<Reply>, buffer: &mut Vec<crate::Activity>) {
         self.record(buffer).await;
-        let activities = self.shared.intake.handed_on();
-        let left = self.grants.keeper.as_ref().is_some_and(|keeper| keeper.has_unjudged_activity());
-        let flushed = if left || self.grants.ledger().has_to_flush() {
+        let activities = self.shared.intake.forwarded();
+        let left = self.context.checkpoint_writer.as_ref().is_some_and(|writer| writer.has_unvalidated_activity());
+        let flushed = if left || self.context.ledger().has_to_flush() {
             let source = "it has not been reached since the start";
             Err(Error::Unavailable { action: "connecting", source: source.into() })
         } else {
@@ -77,22 +77,22 @@ impl Owner {
 }
 
 /// Waits for the database, and has the ledger go on from what an earlier process left.
-async fn judge_when_connected(grants: Arc<Grants>) {
+async fn validate_when_connected(context: Arc<ReplicaContext>) {
     let mut pause = FIRST_PAUSE;
-    grants.database.connected().await;
-    let Some(keeper) = &grants.keeper else { return };
+    context.database.connected().await;
+    let Some(writer) = &context.checkpoint_writer else { return };
     loop {
-        let (keeper, database) = (keeper.clone(), grants.database.clone());
+        let (writer, database) = (writer.clone(), context.database.clone());
         // The database's work needs the runtime of its connections.
-        let judging = grants.database.runtime().spawn(async move { keeper.judge(&database).await });
-        let error = match judging.await {
+        let validation = context.database.runtime().spawn(async move { writer.validate(&database).await });
+        let error = match validation.await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error,
             Err(panic) => Error::Unavailable { action: "reading the last flush", source: panic.into() },
         };
         tracing::warn!(
-            replica = %grants.replica, error = &error as &dyn std::error::Error, retry_in = ?pause,
-            "cannot judge the checkpoint yet; nothing is flushed until then, and tracking continues"
+            replica = %context.replica, error = &error as &dyn std::error::Error, retry_in = ?pause,
+            "cannot validate the checkpoint yet; nothing is flushed until then, and tracking continues"
         );
         tokio::time::sleep(pause).await;
         pause = (2 * pause).min(LONGEST_PAUSE);

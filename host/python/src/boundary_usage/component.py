@@ -265,8 +265,8 @@ def _uniques(record: Any) -> Uniques:
 
 
 def _sketch_record(sketch: Sketch) -> Record:
-    return _record(count=sketch.count, sketch=sketch.data)
+    return _record(count=sketch.count, bytes=sketch.data)
 
 
 def _sketch(record: Any) -> Sketch:
-    return Sketch(record.count, record.sketch)
+    return Sketch(record.count, record.bytes)

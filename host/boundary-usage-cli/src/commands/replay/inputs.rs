@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use crate::cli::{Failure, WrongUse};
+use crate::cli::{Failure, UsageError};
 use crate::printable;
-use crate::recording::{FORMAT_BYTES, ForeignFormat, check_format};
+use crate::replay_file::{FORMAT_BYTES, ForeignFormat, check_format};
 
 /// A recording that can be read.
 pub(super) struct Input {
@@ -38,7 +38,7 @@ pub(super) fn check(files: &[PathBuf]) -> Result<Vec<Input>> {
         match Input::open(path) {
             Ok((input, identity)) => {
                 if let Some(first) = identity.and_then(|identity| seen.insert(identity, input.name.clone())) {
-                    bail!(WrongUse(same_file(&first, &input.name)));
+                    bail!(UsageError(same_file(&first, &input.name)));
                 }
                 inputs.push(input);
             }

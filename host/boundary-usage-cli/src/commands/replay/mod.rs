@@ -27,7 +27,7 @@ use super::connect;
 use crate::cli::{Failure, Global};
 use crate::configuration::parse_id;
 use crate::output;
-use crate::recording::{BadLine, Line, Recording};
+use crate::replay_file::{BadLine, Line, Recording};
 use crate::signals::{StopSignal, StopSignals};
 
 /// Track recorded activity: JSON Lines, one object on each line.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use uuid::Uuid;
 
 use super::progress::{Mark, Position, State};
-use crate::output::moment;
+use crate::output::timestamp;
 
 /// The message after the reason: one line or several.
 ///
@@ -38,7 +38,7 @@ pub(super) fn advice(state: &State, flushed: bool, replica: Uuid, names: &[Strin
          continue {}\nnow it is {}",
         place(next, names),
         place(tracked.next, names),
-        moment(chrono::Utc::now()),
+        timestamp(chrono::Utc::now()),
     )
     .expect("a string takes everything");
     text

@@ -1,9 +1,9 @@
--- The summaries of closed periods. A collection writes one in the transaction that deletes the rows it sums, so
--- that a summary cannot be lost between the two; it stays undelivered until its delivery is acknowledged.
+-- The summaries of closed periods. A collection inserts the summary and deletes the rows in one transaction, so no
+-- crash can lose a summary. A summary is undelivered until its delivery is acknowledged.
 CREATE TABLE boundary_usage_periods (
     period_id              bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     period_start           timestamptz NOT NULL,
-    -- The cutover: the next period starts here.
+    -- The cutover, which is also the start of the next period.
     period_end             timestamptz NOT NULL CHECK (period_end >= period_start),
     period_duration_ms     bigint      NOT NULL,
     unique_workspaces      bigint      NOT NULL,
@@ -19,5 +19,5 @@ CREATE TABLE boundary_usage_periods (
     delivered_at           timestamptz
 );
 
--- Undelivered summaries are few among years of history.
+-- Few summaries of a long history are undelivered.
 CREATE INDEX boundary_usage_periods_undelivered ON boundary_usage_periods (period_id) WHERE delivered_at IS NULL;

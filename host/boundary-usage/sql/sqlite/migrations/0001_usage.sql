@@ -1,8 +1,8 @@
--- Timestamps are RFC 3339 in UTC with microseconds, so that they sort as text; ids are text, so that the sqlite3 shell
--- shows them as the logs do.
+-- Timestamps are RFC 3339 in UTC with microseconds, so they sort as text. Ids are text, so the sqlite3 shell shows them
+-- like the logs.
 
--- The open period: one row for each replica that flushed in it. A collection deletes them all.
--- The columns up to updated_at are those that consumers of the reference know.
+-- The usage of the open period: one row for each replica that has flushed in it. A collection deletes all rows.
+-- The columns up to updated_at are those of the reference, so its readers work here, too.
 CREATE TABLE boundary_usage_stats (
     replica_id              TEXT    NOT NULL PRIMARY KEY,
     unique_workspaces_count INTEGER NOT NULL DEFAULT 0 CHECK (unique_workspaces_count >= 0),
@@ -11,25 +11,25 @@ CREATE TABLE boundary_usage_stats (
     denied_requests         INTEGER NOT NULL DEFAULT 0 CHECK (denied_requests >= 0),
     window_start            TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')),
     updated_at              TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')),
-    -- Compact Theta sketches of the ids' pseudonyms: they merge, counts do not.
+    -- Compact Theta sketches of the id hashes. Sketches can be merged; counts cannot.
     workspaces_sketch       BLOB    NOT NULL,
     users_sketch            BLOB    NOT NULL
 ) STRICT;
 
--- Outlives collections: a replica whose commit brought no reply asks here whether it counted, and an old flush
--- that is sent again is refused.
+-- The last flush of every replica. The rows survive collections. After a commit without a reply, the flush number tells
+-- whether it was applied. A flush that is not newer is refused.
 CREATE TABLE boundary_usage_replicas (
     replica_id TEXT    NOT NULL PRIMARY KEY,
     last_flush INTEGER NOT NULL CHECK (last_flush > 0),
     flushed_at TEXT    NOT NULL
 ) STRICT;
 
--- One row, written by whoever made the schema and never changed.
+-- One row that never changes. The host that created the tables inserted it.
 CREATE TABLE boundary_usage_deployment (
-    -- INT, not INTEGER: that would be the row number, which SQLite counts on by itself and whose default it ignores.
+    -- INT, because an INTEGER PRIMARY KEY would be the row number, and SQLite ignores its default.
     only_row    INT     NOT NULL DEFAULT 1 PRIMARY KEY CHECK (only_row = 1),
-    -- The first period starts here.
+    -- The start of the first period.
     created_at  TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')),
-    -- Without it, a list of ids cannot be tested against the sketches: keep it from whoever may read those.
+    -- The key of the id hashes. With it, a reader of the sketches could test whether they contain a given id.
     hashing_key BLOB    NOT NULL CHECK (length(hashing_key) = 16)
 ) STRICT;

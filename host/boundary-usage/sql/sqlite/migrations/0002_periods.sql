@@ -1,10 +1,10 @@
--- The summaries of closed periods. A collection writes one in the transaction that deletes the rows it sums, so
--- that a summary cannot be lost between the two; it stays undelivered until its delivery is acknowledged.
+-- The summaries of closed periods. A collection inserts the summary and deletes the rows in one transaction, so no
+-- crash can lose a summary. A summary is undelivered until its delivery is acknowledged.
 CREATE TABLE boundary_usage_periods (
-    -- AUTOINCREMENT: the id of a period that was cleaned away must not come back for another.
+    -- AUTOINCREMENT, because the id of a deleted period must not be used again.
     period_id              INTEGER PRIMARY KEY AUTOINCREMENT,
     period_start           TEXT    NOT NULL,
-    -- The cutover: the next period starts here.
+    -- The cutover, which is also the start of the next period.
     period_end             TEXT    NOT NULL CHECK (period_end >= period_start),
     period_duration_ms     INTEGER NOT NULL,
     unique_workspaces      INTEGER NOT NULL,
@@ -20,5 +20,5 @@ CREATE TABLE boundary_usage_periods (
     delivered_at           TEXT
 ) STRICT;
 
--- Undelivered summaries are few among years of history.
+-- Few summaries of a long history are undelivered.
 CREATE INDEX boundary_usage_periods_undelivered ON boundary_usage_periods (period_id) WHERE delivered_at IS NULL;

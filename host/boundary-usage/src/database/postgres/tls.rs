@@ -19,7 +19,7 @@ pub(in crate::database) const SYSTEM: &str = "system";
 
 /// What was said about TLS, in the URL or in the environment.
 #[derive(Default)]
-pub(in crate::database) struct Asked {
+pub(in crate::database) struct TlsParams {
     /// `sslmode` or PGSSLMODE.
     pub(in crate::database) mode: Option<String>,
     /// `sslrootcert` or PGSSLROOTCERT: a file, its content, or `system`.
@@ -29,7 +29,7 @@ pub(in crate::database) struct Asked {
 }
 
 /// Settles the mode of a connection; answers what is wrong with what was asked.
-pub(in crate::database) fn settle(options: PgConnectOptions, asked: &Asked) -> Result<PgConnectOptions, String> {
+pub(in crate::database) fn resolve(options: PgConnectOptions, asked: &TlsParams) -> Result<PgConnectOptions, String> {
     let mode = asked.mode.as_deref().map(|mode| mode.parse::<PgSslMode>());
     let mode = mode.transpose().map_err(|_| format!("sslmode must be {MODES}"))?;
     // A socket file is as private as its directory; libpq ignores the mode there, too.
@@ -47,7 +47,7 @@ pub(in crate::database) fn settle(options: PgConnectOptions, asked: &Asked) -> R
     Ok(options.host(&host).ssl_mode(mode))
 }
 
-fn effective(mode: Option<PgSslMode>, asked: &Asked, is_remote: bool) -> Result<PgSslMode, String> {
+fn effective(mode: Option<PgSslMode>, asked: &TlsParams, is_remote: bool) -> Result<PgSslMode, String> {
     let is_system = asked.root.as_deref() == Some(SYSTEM);
     let mode = match mode {
         None if is_remote || asked.root.is_some() => PgSslMode::VerifyFull,
@@ -127,8 +127,8 @@ IQD75IgwRpXTVkTadPStaS9hlx6Pk1dBxwSFv6U1ustbzg==
 
     fn settled(host: &str, mode: Option<&str>, root: Option<&str>) -> Result<String, String> {
         let options = PgConnectOptions::new_without_pgpass().host(host);
-        let asked = Asked { mode: mode.map(Into::into), root: root.map(Into::into), machine_roots_replaced: false };
-        settle(options, &asked).map(|options| format!("{:?}", options.get_ssl_mode()))
+        let asked = TlsParams { mode: mode.map(Into::into), root: root.map(Into::into), machine_roots_replaced: false };
+        resolve(options, &asked).map(|options| format!("{:?}", options.get_ssl_mode()))
     }
 
     #[test]
@@ -161,8 +161,8 @@ IQD75IgwRpXTVkTadPStaS9hlx6Pk1dBxwSFv6U1ustbzg==
     #[test]
     fn verify_ca_needs_a_closed_list_of_authorities() {
         assert!(settled("db", Some("verify-ca"), None).unwrap_err().contains("SSL_CERT_FILE"));
-        let asked = Asked { mode: Some("verify-ca".into()), machine_roots_replaced: true, ..Asked::default() };
-        let options = settle(PgConnectOptions::new_without_pgpass().host("db"), &asked).unwrap();
+        let asked = TlsParams { mode: Some("verify-ca".into()), machine_roots_replaced: true, ..TlsParams::default() };
+        let options = resolve(PgConnectOptions::new_without_pgpass().host("db"), &asked).unwrap();
         assert!(matches!(options.get_ssl_mode(), PgSslMode::VerifyCa));
     }
 

@@ -7,73 +7,55 @@ use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
-use sqlx::{Executor, Postgres};
+use sqlx::{AssertSqlSafe, Executor, Postgres};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{PostgresLease, failure, write};
-use crate::collection::{Summary, TakenRow};
-use crate::database::connections::timed_out;
-use crate::database::failure::unfinished;
-use crate::database::{
-    Lock, LockMode, OpenPeriod, Stored, Transaction, UniquesUpdate, Update, rows, upsert_then_commit,
-};
+use super::{PostgresLease, errors, literals, sql};
+use crate::database::driver_errors::poisoned;
+use crate::database::pool::timed_out;
+use crate::database::{Lock, LockMode, Transaction, rows};
 use crate::error::Error;
+use crate::records::{DeletedRow, OpenPeriod, StoredUsage, Uniques, UniquesUpdate, Update};
+use crate::summary::Summary;
 
-/// How a transaction begins, and what it may take.
+/// How a transaction begins, and its time limits.
 pub(super) struct Limits {
-    /// Begins it and sets the server's limits. Further settings of the transaction follow in the same round trip.
+    /// Begins it and sets the server's limits. Contains the variable `schema`.
     pub(super) begin: &'static str,
-    /// What the server's `lock_timeout` is, for messages.
+    /// The server's `lock_timeout`, for messages.
     pub(super) lock: &'static str,
-    /// How long to wait for any reply: longer than the server's own limits, for when there is no server any more.
+    /// The wait for any reply. It is longer than the server's own limits and serves when the server is gone.
     pub(super) reply: Duration,
 }
 
 /// A replica's flush.
-pub(super) const FLUSH: Limits = Limits {
-    begin: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s'; \
-            SET LOCAL statement_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '15s'",
-    lock: "5 s",
-    reply: Duration::from_secs(15),
-};
+pub(super) const FLUSH: Limits = Limits { begin: sql::BEGIN_FLUSH, lock: "5 s", reply: Duration::from_secs(15) };
 
 /// A collection. It waits longer for the lock than a flush that hangs can hold it.
-pub(super) const COLLECTION: Limits = Limits {
-    begin: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '30s'; \
-            SET LOCAL statement_timeout = '300s'; SET LOCAL idle_in_transaction_session_timeout = '60s'",
-    lock: "30 s",
-    reply: Duration::from_secs(310),
-};
+pub(super) const COLLECTION: Limits =
+    Limits { begin: sql::BEGIN_COLLECTION, lock: "30 s", reply: Duration::from_secs(310) };
 
 /// Several reads of one state of the database.
-pub(super) const READ: Limits = Limits {
-    begin: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = '5s'; \
-            SET LOCAL statement_timeout = '30s'; SET LOCAL idle_in_transaction_session_timeout = '15s'",
-    lock: "5 s",
-    reply: Duration::from_secs(40),
-};
+pub(super) const READ: Limits = Limits { begin: sql::BEGIN_READ, lock: "5 s", reply: Duration::from_secs(40) };
 
-/// In milliseconds, as a period's length is given: so that one period ends exactly where the next one starts.
-const OPEN_PERIOD: &str = "
-    SELECT date_trunc('milliseconds', statement_timestamp()) AS now, coalesce(
-        (SELECT period_end FROM boundary_usage_periods ORDER BY period_id DESC LIMIT 1),
-        (SELECT created_at FROM boundary_usage_deployment)
-    ) AS period_start";
-
-const TAKE_ROWS: &str = "DELETE FROM boundary_usage_stats RETURNING *";
+/// Returns a statement that is not prepared in the session, because a pooler may lend another session to the next
+/// transaction.
+pub(super) fn query(sql: &'static str) -> Query<'static, Postgres, PgArguments> {
+    sqlx::query(sql).persistent(false)
+}
 
 /// An open transaction, and the connection that it runs on.
 pub(super) struct PostgresTransaction {
     lease: PostgresLease,
     limits: &'static Limits,
     /// A statement failed, or was sent and its reply not waited for: the connection can only be closed.
-    unfinished: bool,
+    poisoned: bool,
 }
 
 impl PostgresTransaction {
     pub(super) fn new(lease: PostgresLease, limits: &'static Limits) -> Self {
-        Self { lease, limits, unfinished: false }
+        Self { lease, limits, poisoned: false }
     }
 
     /// Runs a statement that answers at most one row.
@@ -83,8 +65,8 @@ impl PostgresTransaction {
         statement: Query<'_, Postgres, PgArguments>,
     ) -> Result<Option<PgRow>, Error> {
         self.start()?;
-        let row = self.reply(statement).await.map_err(|error| failure::of(action, error))?;
-        self.unfinished = false;
+        let row = self.reply(statement).await.map_err(|error| errors::classify(action, error))?;
+        self.poisoned = false;
         Ok(row)
     }
 
@@ -96,16 +78,31 @@ impl PostgresTransaction {
         mut read: impl FnMut(&PgRow) -> Result<T, sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
         self.start()?;
-        let rows = sqlx::query(sql).fetch(&mut self.lease.connection).map_err(|error| failure::of(action, error));
-        let rows = rows.and_then(|row| std::future::ready(failure::decoded(read(&row)))).try_collect();
+        let rows = query(sql).fetch(&mut self.lease.connection).map_err(|error| errors::classify(action, error));
+        let rows = rows.and_then(|row| std::future::ready(errors::decoded(read(&row)))).try_collect();
         let rows = timeout(self.limits.reply, rows).await;
-        let rows = rows.unwrap_or_else(|_| Err(failure::of(action, timed_out(self.limits.reply))))?;
-        self.unfinished = false;
+        let rows = rows.unwrap_or_else(|_| Err(errors::classify(action, timed_out(self.limits.reply))))?;
+        self.poisoned = false;
         Ok(rows)
     }
 
     fn start(&mut self) -> Result<(), Error> {
-        if mem::replace(&mut self.unfinished, true) { Err(unfinished()) } else { Ok(()) }
+        if mem::replace(&mut self.poisoned, true) { Err(poisoned()) } else { Ok(()) }
+    }
+
+    /// Runs a statement of the simple query protocol, which takes one round trip, and returns its first row.
+    async fn fetch_simple(&mut self, action: &'static str, statement: String) -> Result<Option<PgRow>, Error> {
+        self.start()?;
+        let row = self.simple_reply(statement).await.map_err(|error| errors::classify(action, error))?;
+        self.poisoned = false;
+        Ok(row)
+    }
+
+    async fn simple_reply(&mut self, statement: String) -> Result<Option<PgRow>, sqlx::Error> {
+        // Its only values are literals of our own.
+        let statement = sqlx::raw_sql(AssertSqlSafe(statement));
+        let reply = timeout(self.limits.reply, statement.fetch_optional(&mut self.lease.connection)).await;
+        reply.unwrap_or_else(|_| Err(timed_out(self.limits.reply)))
     }
 
     async fn reply(&mut self, statement: Query<'_, Postgres, PgArguments>) -> Result<Option<PgRow>, sqlx::Error> {
@@ -118,71 +115,67 @@ impl PostgresTransaction {
 impl Transaction for PostgresTransaction {
     async fn acquire(&mut self, lock: Lock, mode: LockMode) -> Result<(), Error> {
         let statement = match (lock, mode) {
-            (Lock::Cutover, LockMode::Shared) => sqlx::query("SELECT pg_advisory_xact_lock_shared(9)"),
-            (Lock::Cutover, LockMode::Exclusive) => sqlx::query("SELECT pg_advisory_xact_lock(9)"),
-            (Lock::Replica(replica), LockMode::Shared) => {
-                sqlx::query("SELECT pg_advisory_xact_lock_shared(9, $1)").bind(lock_key(replica))
-            }
+            (Lock::Cutover, LockMode::Shared) => sql::ACQUIRE_SHARED_CUTOVER_LOCK.to_owned(),
+            (Lock::Cutover, LockMode::Exclusive) => sql::ACQUIRE_EXCLUSIVE_CUTOVER_LOCK.to_owned(),
             (Lock::Replica(replica), LockMode::Exclusive) => {
-                sqlx::query("SELECT pg_advisory_xact_lock(9, $1)").bind(lock_key(replica))
+                literals::bind(sql::ACQUIRE_REPLICA_LOCK, &[literals::uuid(replica)])
+            }
+            (Lock::Replica(_), LockMode::Shared) => {
+                return Err(Error::Refused { message: "a replica's lock is exclusive".to_owned() });
             }
         };
         self.start()?;
-        self.reply(statement).await.map_err(|error| match failure::is_lock_timeout(&error) {
+        self.simple_reply(statement).await.map_err(|error| match errors::is_lock_timeout(&error) {
             true => lock_conflict(lock, mode, self.limits.lock),
-            false => failure::of("taking a lock", error),
+            false => errors::classify("acquiring a lock", error),
         })?;
-        self.unfinished = false;
+        self.poisoned = false;
         Ok(())
     }
 
-    async fn read(&mut self, replica: Uuid) -> Result<Stored, Error> {
-        let row = self.fetch("reading the stored usage", sqlx::query(rows::READ).bind(replica)).await?;
-        failure::decoded(rows::stored(&row.expect("the statement always answers a row")))
+    async fn read(&mut self, replica: Uuid) -> Result<StoredUsage, Error> {
+        let statement = literals::bind(sql::READ_USAGE, &[literals::uuid(replica)]);
+        let row = self.fetch_simple("reading the stored usage", statement).await?;
+        errors::decoded(rows::stored(&row.expect("the statement always returns a row")))
     }
 
     async fn upsert(&mut self, replica: Uuid, update: &Update) -> Result<(), Error> {
-        match self.fetch("writing usage", write::statement(replica, update)).await? {
+        let statement = match update.uniques {
+            UniquesUpdate::Delta(_) => sql::INSERT_USAGE,
+            UniquesUpdate::Cumulative(_) => sql::UPDATE_USAGE,
+            UniquesUpdate::Unchanged => sql::UPDATE_REQUESTS,
+        };
+        let mut values = vec![literals::uuid(replica)];
+        values.extend(rows::update_numbers(update).map(|number| number.to_string()));
+        if let Some(Uniques { workspaces, users }) = rows::sketches(update) {
+            values.extend([workspaces, users].map(|sketch| rows::bigint(sketch.count).to_string()));
+            values.extend([workspaces, users].map(|sketch| literals::bytes(&sketch.bytes)));
+        }
+        match self.fetch_simple("writing usage", literals::bind(statement, &values)).await? {
             Some(_) => Ok(()),
             None => Err(rows::old_flush(replica, update.flush)),
         }
     }
 
-    /// In one round trip when the unique sets are unchanged. Sketches would have to be sent as text for that, twice as long.
-    async fn upsert_and_commit(mut self: Box<Self>, replica: Uuid, update: &Update) -> Result<(), Error> {
-        if !self.lease.notes.has_prepared_flushes || update.uniques != UniquesUpdate::Unchanged {
-            return upsert_then_commit(self, replica, update).await;
-        }
-        self.start()?;
-        let written = sqlx::raw_sql(write::requests_and_commit(replica, update)).fetch_all(&mut self.lease.connection);
-        match timeout(self.limits.reply, written).await.unwrap_or_else(|_| Err(timed_out(self.limits.reply))) {
-            Ok(written) => {
-                self.lease.give_back();
-                if written.is_empty() { Err(rows::old_flush(replica, update.flush)) } else { Ok(()) }
-            }
-            Err(error) => Err(failure::of_commit(error)),
-        }
-    }
-
     async fn open_period(&mut self) -> Result<OpenPeriod, Error> {
-        let row = self.fetch("reading the open period", sqlx::query(OPEN_PERIOD)).await?;
-        failure::decoded(rows::open_period(&row.expect("the statement always answers a row")))
+        let row = self.fetch("reading the open period", query(sql::READ_OPEN_PERIOD)).await?;
+        errors::decoded(rows::open_period(&row.expect("the statement always answers a row")))
     }
 
-    fn take_rows(&mut self) -> BoxStream<'_, Result<TakenRow, Error>> {
+    fn delete_rows(&mut self) -> BoxStream<'_, Result<DeletedRow, Error>> {
         if let Err(error) = self.start() {
             return stream::once(async { Err(error) }).boxed();
         }
-        let Self { lease, limits, unfinished } = self;
-        let rows = sqlx::query(TAKE_ROWS).fetch(&mut lease.connection);
+        let Self { lease, limits, poisoned } = self;
+        let rows = query(sql::DELETE_ROWS).fetch(&mut lease.connection);
         // The statement is finished when its stream has ended, and not when that is dropped before.
-        let taken = stream::unfold(Some((rows, unfinished)), async |state| {
-            let (mut rows, unfinished) = state?;
+        let taken = stream::unfold(Some((rows, poisoned)), async |state| {
+            let (mut rows, poisoned) = state?;
             match timeout(limits.reply, rows.next()).await.unwrap_or_else(|_| Some(Err(timed_out(limits.reply)))) {
-                Some(Ok(row)) => Some((failure::decoded(rows::taken(&row)), Some((rows, unfinished)))),
-                Some(Err(error)) => Some((Err(failure::of("deleting the period's rows", error)), None)),
+                Some(Ok(row)) => Some((errors::decoded(rows::deleted(&row)), Some((rows, poisoned)))),
+                Some(Err(error)) => Some((Err(errors::classify("deleting the period's rows", error)), None)),
                 None => {
-                    *unfinished = false;
+                    *poisoned = false;
                     None
                 }
             }
@@ -191,10 +184,10 @@ impl Transaction for PostgresTransaction {
     }
 
     async fn insert_period(&mut self, summary: &Summary) -> Result<i64, Error> {
-        let statement = sqlx::query(rows::INSERT_PERIOD).bind(summary.period_start).bind(rows::period_end(summary));
+        let statement = query(sql::INSERT_PERIOD).bind(summary.period_start).bind(rows::period_end(summary));
         let statement = rows::summary_numbers(summary).into_iter().fold(statement, Query::bind);
         let row = self.fetch("writing the period's summary", statement).await?;
-        failure::decoded(rows::period_id(&row.expect("an insert returns its row")))
+        errors::decoded(rows::period_id(&row.expect("an insert returns its row")))
     }
 
     async fn commit(mut self: Box<Self>) -> Result<(), Error> {
@@ -205,8 +198,8 @@ impl Transaction for PostgresTransaction {
                 self.lease.give_back();
                 Ok(())
             }
-            Ok(Err(error)) => Err(failure::of_commit(error)),
-            Err(_) => Err(failure::of_commit(timed_out(self.limits.reply))),
+            Ok(Err(error)) => Err(errors::classify_commit(error)),
+            Err(_) => Err(errors::classify_commit(timed_out(self.limits.reply))),
         }
     }
 
@@ -220,14 +213,7 @@ impl Transaction for PostgresTransaction {
     }
 }
 
-/// A replica's lock has two integers for a key, 9 and this. Two replicas may share one by chance: they then wait for
-/// each other now and then, which is harmless.
-pub(super) fn lock_key(replica: Uuid) -> i32 {
-    let (words, _) = replica.as_bytes().as_chunks::<4>();
-    words.iter().fold(0, |key, word| key ^ i32::from_be_bytes(*word))
-}
-
-pub(super) fn lock_conflict(lock: Lock, mode: LockMode, limit: &str) -> Error {
+fn lock_conflict(lock: Lock, mode: LockMode, limit: &str) -> Error {
     let message = match (lock, mode) {
         (Lock::Replica(replica), _) => format!(
             "another flush of replica {replica} has not ended within {limit}; make sure that no second process runs \

@@ -8,9 +8,9 @@ use sqlx::{ConnectOptions, Executor, SqliteConnection};
 use tokio::time::Instant;
 
 use super::files::{Files, OpenFiles};
-use super::{failure, schema};
-use crate::database::connections::{Connections, Lease};
-use crate::database::schema::WhenMissing;
+use super::{errors, schema};
+use crate::database::migration::MigrationMode;
+use crate::database::pool::{Pool, PooledConnection};
 use crate::database::url::SqliteUrl;
 use crate::error::Error;
 
@@ -26,15 +26,15 @@ const SET_UP_RETRY: Duration = Duration::from_millis(20);
 const OPENING: &str = "opening the database file";
 
 /// A connection on loan, with the files that it has open.
-pub(super) type SqliteLease = Lease<SqliteConnection, OpenFiles>;
+pub(super) type SqliteLease = PooledConnection<SqliteConnection, OpenFiles>;
 
 /// Opens connections to one file.
 pub(super) struct Opener {
-    connections: Arc<Connections<SqliteConnection, OpenFiles>>,
+    connections: Arc<Pool<SqliteConnection, OpenFiles>>,
     /// For a file that no process has open. They take it for one that never changes, so each is used once.
-    quiet_connections: Arc<Connections<SqliteConnection, OpenFiles>>,
+    quiet_connections: Arc<Pool<SqliteConnection, OpenFiles>>,
     pub(super) files: Arc<Files>,
-    when_missing: WhenMissing,
+    migration_mode: MigrationMode,
     /// Whether a missing file is created.
     create: bool,
     /// The key under which ids are hashed. A file with another key is another database.
@@ -42,23 +42,23 @@ pub(super) struct Opener {
 }
 
 impl Opener {
-    pub(super) fn new(url: SqliteUrl, when_missing: WhenMissing) -> Self {
+    pub(super) fn new(url: SqliteUrl, migration_mode: MigrationMode) -> Self {
         let files = Arc::new(Files::new(url.path));
-        let create = url.create && when_missing == WhenMissing::Make;
+        let create = url.create && migration_mode == MigrationMode::Apply;
         let options = SqliteConnectOptions::new().filename(files.path());
         let options = options.busy_timeout(BUSY_LIMIT).disable_statement_logging();
-        let options = match when_missing {
-            WhenMissing::Make => {
+        let options = match migration_mode {
+            MigrationMode::Apply => {
                 let options = options.create_if_missing(create).journal_mode(SqliteJournalMode::Wal);
                 options.synchronous(SqliteSynchronous::Full)
             }
-            WhenMissing::Refuse => options.read_only(true),
+            MigrationMode::Refuse => options.read_only(true),
         };
         Self {
-            quiet_connections: Connections::new(options.clone().immutable(true), OPEN_LIMIT),
-            connections: Connections::new(options, OPEN_LIMIT),
+            quiet_connections: Pool::new(options.clone().immutable(true), OPEN_LIMIT),
+            connections: Pool::new(options, OPEN_LIMIT),
             files,
-            when_missing,
+            migration_mode,
             create,
             key: OnceLock::new(),
         }
@@ -93,7 +93,7 @@ impl Opener {
 
     /// Whether the file is opened to read only.
     pub(super) fn reads_only(&self) -> bool {
-        self.when_missing == WhenMissing::Refuse
+        self.migration_mode == MigrationMode::Refuse
     }
 
     /// Closes all connections.
@@ -106,7 +106,7 @@ impl Opener {
     async fn check(&self, mut lease: SqliteLease) -> Result<SqliteLease, Error> {
         let shown = self.files.shown();
         let key = self.key.get().map(Vec::as_slice);
-        let stored = schema::bring_up_to_date(&mut lease.connection, shown, self.when_missing, key).await?;
+        let stored = schema::migrate(&mut lease.connection, shown, self.migration_mode, key).await?;
         if let Some(stored) = stored
             && self.key.get_or_init(|| stored.clone()) != &stored
         {
@@ -147,7 +147,7 @@ impl Opener {
         loop {
             match self.connections.take().await {
                 Ok(lease) => return Ok(lease),
-                Err(error) if failure::is_busy(&error) && Instant::now() < deadline => {
+                Err(error) if errors::is_busy(&error) && Instant::now() < deadline => {
                     tokio::time::sleep(SET_UP_RETRY).await;
                 }
                 Err(error) => return Err(self.not_opened(error)),
@@ -156,15 +156,15 @@ impl Opener {
     }
 
     fn not_opened(&self, error: sqlx::Error) -> Error {
-        failure::of(OPENING, self.files.shown(), error)
+        errors::classify(OPENING, self.files.shown(), error)
     }
 
     fn refuse_what_cannot_be_opened(&self) -> Result<(), Error> {
         let shown = self.files.shown().display();
         if !self.create && self.files.path().try_exists().is_ok_and(|exists| !exists) {
-            let hint = match self.when_missing {
-                WhenMissing::Make => "correct the path, or leave `mode=rw` out to create it",
-                WhenMissing::Refuse => "`serve` or `replay` creates it",
+            let hint = match self.migration_mode {
+                MigrationMode::Apply => "correct the path, or leave `mode=rw` out to create it",
+                MigrationMode::Refuse => "`serve` or `replay` creates it",
             };
             return Err(unavailable(format!("there is no database file {shown}; {hint}")));
         }

@@ -1,13 +1,12 @@
-//! The schema in SQLite: looked at first, and changed only where something is missing.
+//! The schema in SQLite.
 
 use std::path::Path;
 
-use sqlx::migrate::Migration;
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{Connection, Executor, SqliteConnection};
 
-use super::failure;
+use super::{errors, sql};
+use crate::database::migration::{self, AppliedMigration, Migration, MigrationMode};
 use crate::database::rows;
-use crate::database::schema::{self, WhenMissing};
 use crate::error::Error;
 
 const SCRIPTS: [(&str, &str); 3] = [
@@ -16,47 +15,59 @@ const SCRIPTS: [(&str, &str); 3] = [
     ("deliveries", include_str!("../../../sql/sqlite/migrations/0003_deliveries.sql")),
 ];
 
-const TABLE_EXISTS: &str = "SELECT name FROM sqlite_master WHERE name = 'boundary_usage_migrations'";
-
-/// Applies the migrations that are missing, if it may; a new database gets this key, or a random one. Returns the key
-/// that it has.
-pub(super) async fn bring_up_to_date(
+/// Applies the missing migrations if it may, and returns the hashing key of the database.
+///
+/// A new database gets `key`, or a random one.
+pub(super) async fn migrate(
     connection: &mut SqliteConnection,
     path: &Path,
-    when_missing: WhenMissing,
+    migration_mode: MigrationMode,
     key: Option<&[u8]>,
 ) -> Result<Option<Vec<u8>>, Error> {
-    let known = schema::migrations(SCRIPTS);
-    let looked_up = async {
-        let table_exists = sqlx::query(TABLE_EXISTS).fetch_optional(&mut *connection).await?.is_some();
-        schema::applied(connection, table_exists).await
-    };
-    let applied = looked_up.await.map_err(|error| failure::of("reading the schema's version", path, error))?;
-    let missing = schema::missing(&known, &applied)?;
+    let known = migration::migrations(SCRIPTS);
+    let applied = read_applied(connection).await;
+    let applied = applied.map_err(|error| errors::classify("reading the schema's version", path, error))?;
+    let missing = migration::missing(&known, &applied)?;
     if !missing.is_empty() {
-        if when_missing == WhenMissing::Refuse {
-            return Err(schema::refused(&missing));
+        if migration_mode == MigrationMode::Refuse {
+            return Err(migration::refused(&missing));
         }
-        let key = key.map_or_else(schema::random_key, <[u8]>::to_vec);
-        let migrated = migrate(connection, &known, key).await;
-        migrated.map_err(|error| failure::of("bringing the schema up to date", path, error))??;
+        let key = key.map_or_else(migration::random_key, <[u8]>::to_vec);
+        let migrated = apply(connection, &known, key).await;
+        migrated.map_err(|error| errors::classify("migrating the schema", path, error))??;
     }
-    let stored = sqlx::query(rows::SELECT_KEY).fetch_optional(&mut *connection).await;
+    let stored = sqlx::query(sql::READ_HASHING_KEY).fetch_optional(&mut *connection).await;
     let stored = stored.and_then(|row| row.as_ref().map(rows::key).transpose());
-    stored.map_err(|error| failure::of("reading the hashing key", path, error))
+    stored.map_err(|error| errors::classify("reading the hashing key", path, error))
 }
 
-/// The driver's migrator takes no lock in SQLite; the transaction around it does, and its own become savepoints.
-async fn migrate(
+async fn read_applied(connection: &mut SqliteConnection) -> Result<Vec<AppliedMigration>, sqlx::Error> {
+    if sqlx::query(sql::FIND_MIGRATIONS_TABLE).fetch_optional(&mut *connection).await?.is_none() {
+        return Ok(Vec::new());
+    }
+    let applied = sqlx::query(sql::READ_MIGRATIONS).fetch_all(connection).await?;
+    applied.iter().map(rows::applied_migration).collect()
+}
+
+/// Applies the missing migrations. The transaction holds SQLite's write lock, so no other process migrates meanwhile.
+async fn apply(
     connection: &mut SqliteConnection,
     known: &[Migration],
     key: Vec<u8>,
 ) -> Result<Result<(), Error>, sqlx::Error> {
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    if let Err(error) = schema::apply(&mut *transaction, known).await? {
-        return Ok(Err(error));
+    let mut transaction = connection.begin_with(sql::BEGIN_MIGRATION).await?;
+    transaction.execute(sql::CREATE_MIGRATIONS_TABLE).await?;
+    // Another process may have migrated since the first read.
+    let missing = match migration::missing(known, &read_applied(&mut transaction).await?) {
+        Ok(missing) => missing,
+        Err(error) => return Ok(Err(error)),
+    };
+    for migration in missing {
+        transaction.execute(sqlx::raw_sql(migration.script)).await?;
+        let record = sqlx::query(sql::RECORD_MIGRATION).bind(migration.version).bind(migration.name);
+        record.bind(migration.checksum()).execute(&mut *transaction).await?;
     }
-    sqlx::query(schema::INSERT_KEY).bind(key).execute(&mut *transaction).await?;
+    sqlx::query(sql::INSERT_HASHING_KEY).bind(key).execute(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(Ok(()))
 }

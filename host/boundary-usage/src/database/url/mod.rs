@@ -6,11 +6,11 @@
 
 mod libpq;
 mod parameters;
-mod postgres;
-mod sqlite;
+mod postgres_url;
+mod sqlite_url;
 
-pub(super) use self::postgres::{PostgresUrl, postgres};
-pub(super) use self::sqlite::{SqliteUrl, sqlite};
+pub(super) use self::postgres_url::{PostgresUrl, postgres};
+pub(super) use self::sqlite_url::{SqliteUrl, sqlite};
 
 use crate::error::Error;
 

@@ -1,0 +1,147 @@
+//! The migrations of the schema: which are missing, and which database is refused.
+//!
+//! Every connection reads the schema first and changes it only if a migration is missing. A role that may not create
+//! tables can therefore connect to a database that is up to date. One transaction under a lock applies the migrations.
+//! If several processes find a new database at the same time, one of them creates the schema.
+
+use sha2::{Digest, Sha384};
+
+use crate::database::HashingKey;
+use crate::error::Error;
+
+/// A script that changes the schema.
+pub(super) struct Migration {
+    pub(super) version: i64,
+    pub(super) name: &'static str,
+    pub(super) script: &'static str,
+}
+
+impl Migration {
+    /// Returns the SHA-384 of the script, as the migrator of sqlx records it.
+    pub(super) fn checksum(&self) -> Vec<u8> {
+        Sha384::digest(self.script).to_vec()
+    }
+}
+
+/// A migration in the table `boundary_usage_migrations`.
+pub(super) struct AppliedMigration {
+    pub(super) version: i64,
+    pub(super) checksum: Vec<u8>,
+}
+
+/// Numbers scripts from 1.
+pub(super) fn migrations<const N: usize>(scripts: [(&'static str, &'static str); N]) -> Vec<Migration> {
+    let numbered = (1..).zip(scripts);
+    numbered.map(|(version, (name, script))| Migration { version, name, script }).collect()
+}
+
+/// Returns the migrations that a database lacks.
+///
+/// # Errors
+///
+/// Returns [`Error::Refused`] if the database has an unknown migration, or one with another script.
+pub(super) fn missing<'a>(known: &'a [Migration], applied: &[AppliedMigration]) -> Result<Vec<&'a Migration>, Error> {
+    let newest = known.last().map_or(0, |migration| migration.version);
+    for AppliedMigration { version, checksum } in applied {
+        match known.iter().find(|migration| migration.version == *version) {
+            Some(migration) if migration.checksum() == *checksum => {}
+            Some(_) => {
+                let what = format!("version {version} of the database's schema was made by a different release");
+                return Err(Error::Refused { message: format!("{what}; use that release, or another database") });
+            }
+            None => {
+                let what = format!("the database's schema has version {version}, and this release knows {newest}");
+                return Err(Error::Refused { message: format!("{what}; use a newer release") });
+            }
+        }
+    }
+    let is_applied = |version| applied.iter().any(|applied| applied.version == version);
+    Ok(known.iter().filter(|migration| !is_applied(migration.version)).collect())
+}
+
+/// Returns the versions of migrations, for messages.
+pub(super) fn versions(migrations: &[&Migration]) -> Vec<i64> {
+    migrations.iter().map(|migration| migration.version).collect()
+}
+
+/// What a connection does if migrations are missing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum MigrationMode {
+    /// It applies them.
+    Apply,
+    /// It fails.
+    Refuse,
+}
+
+/// Returns the error of a connection that may not apply missing migrations.
+pub(super) fn refused(missing: &[&Migration]) -> Error {
+    let what = format!("the database lacks the versions {:?} of its schema", versions(missing));
+    Error::Refused { message: format!("{what}; `serve` and `replay` create it") }
+}
+
+/// Returns a key for a new database.
+pub(super) fn random_key() -> Vec<u8> {
+    rand::random::<[u8; 16]>().to_vec()
+}
+
+/// Reads a stored key.
+///
+/// # Errors
+///
+/// Returns [`Error::Refused`] if it has not 16 bytes.
+pub(super) fn hashing_key(stored: Option<&[u8]>) -> Result<HashingKey, Error> {
+    match stored.map(<[u8]>::as_chunks::<8>) {
+        Some(([high, low], [])) => Ok(HashingKey(u64::from_be_bytes(*high), u64::from_be_bytes(*low))),
+        _ => {
+            let what = "the table boundary_usage_deployment holds no key of 16 bytes; ids cannot be hashed without it";
+            Err(Error::Refused { message: format!("{what}. Restore the row from a backup") })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known() -> Vec<Migration> {
+        migrations([("a", "SELECT 1"), ("b", "SELECT 2")])
+    }
+
+    fn missing_versions(applied: &[i64]) -> Vec<i64> {
+        let checksum = |version| known()[version as usize - 1].checksum();
+        let applied: Vec<_> =
+            applied.iter().map(|&version| AppliedMigration { version, checksum: checksum(version) }).collect();
+        versions(&missing(&known(), &applied).unwrap())
+    }
+
+    #[test]
+    fn migrations_that_are_not_applied_are_missing() {
+        assert_eq!(missing_versions(&[]), [1, 2]);
+        assert_eq!(missing_versions(&[1]), [2]);
+        assert!(missing_versions(&[1, 2]).is_empty());
+    }
+
+    #[test]
+    fn a_newer_or_different_schema_is_refused() {
+        let message = |version| {
+            let applied = [AppliedMigration { version, checksum: Vec::new() }];
+            missing(&known(), &applied).map(|_| ()).unwrap_err().to_string()
+        };
+        assert!(message(3).contains("version 3") && message(3).contains("newer release"), "{}", message(3));
+        assert!(message(1).contains("different release"), "{}", message(1));
+    }
+
+    #[test]
+    fn each_new_database_gets_a_key_of_its_own() {
+        let key = random_key();
+        assert!(hashing_key(Some(&key)).is_ok());
+        assert_ne!(random_key(), key);
+    }
+
+    #[test]
+    fn a_key_has_sixteen_bytes() {
+        assert_eq!(hashing_key(Some(&[0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2])).unwrap(), HashingKey(1, 2));
+        assert!(hashing_key(Some(&[1; 17])).is_err());
+        assert!(hashing_key(None).is_err());
+    }
+}

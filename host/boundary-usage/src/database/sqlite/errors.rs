@@ -1,0 +1,149 @@
+//! What SQLite's errors mean for the caller.
+
+use std::path::Path;
+
+use crate::database::driver_errors::{cause, refused, unavailable};
+use crate::error::Error;
+
+// Primary result codes, the low byte of what SQLite answers.
+const BUSY: i32 = 5;
+const LOCKED: i32 = 6;
+const READ_ONLY: i32 = 8;
+const INTERRUPTED: i32 = 9;
+const IO: i32 = 10;
+const FULL: i32 = 13;
+const CANNOT_OPEN: i32 = 14;
+
+/// The error of a statement: nothing is applied.
+pub(super) fn classify(action: &'static str, path: &Path, error: sqlx::Error) -> Error {
+    let path = path.display();
+    match code(&error) {
+        Some(BUSY | LOCKED) => {
+            let what = format!("{action} failed: another transaction has held `{path}` for more than 5 s");
+            let hint = "it is tried again; if that does not pass, see who holds the file (`fuser` tells)";
+            Error::Conflict { message: format!("{what}; {hint}") }
+        }
+        Some(CANNOT_OPEN) => {
+            let hint = "see that this user may read the file, and to write usage also write it and its directory, and that \
+                        the disk is not read-only";
+            Error::Unavailable { action, source: format!("`{path}`: {}; {hint}", cause(error)).into() }
+        }
+        Some(INTERRUPTED | IO | FULL) => {
+            Error::Unavailable { action, source: format!("`{path}`: {}", cause(error)).into() }
+        }
+        Some(READ_ONLY) => {
+            let hint = "give this user the right to write the file and its directory";
+            refused(action, format!("`{path}`: {}; {hint}", cause(error)))
+        }
+        // Damage, a constraint, a file that is not a database or cannot be written.
+        Some(_) => refused(action, format!("`{path}`: {}", cause(error))),
+        None => match error {
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) => refused(action, cause(error)),
+            _ => unavailable(action, error),
+        },
+    }
+}
+
+/// The error of a commit. A write that failed may have reached the log all the same, for the next process that opens
+/// the file after a crash to find; and a driver that broke down tells nothing.
+pub(super) fn classify_commit(path: &Path, error: sqlx::Error) -> Error {
+    match code(&error) {
+        Some(IO) | None => Error::CommitUnknown { source: cause(error) },
+        Some(_) => classify("committing", path, error),
+    }
+}
+
+/// Whether someone else has the file.
+pub(super) fn is_busy(error: &sqlx::Error) -> bool {
+    matches!(code(error), Some(BUSY | LOCKED))
+}
+
+fn code(error: &sqlx::Error) -> Option<i32> {
+    let extended: i32 = error.as_database_error()?.code()?.parse().ok()?;
+    Some(extended & 0xff)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use sqlx::error::{DatabaseError, ErrorKind};
+
+    use super::*;
+
+    /// An error of SQLite with this extended result code.
+    #[derive(Debug, thiserror::Error)]
+    #[error("code {0}")]
+    struct Code(i32);
+
+    impl DatabaseError for Code {
+        fn message(&self) -> &str {
+            "a message of SQLite"
+        }
+
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some(self.0.to_string().into())
+        }
+
+        fn as_error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn as_error_mut(&mut self) -> &mut (dyn std::error::Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn into_error(self: Box<Self>) -> Box<dyn std::error::Error + Send + Sync + 'static> {
+            self
+        }
+
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
+    fn error(code: i32) -> sqlx::Error {
+        sqlx::Error::Database(Box::new(Code(code)))
+    }
+
+    fn kind(error: Error) -> &'static str {
+        match error {
+            Error::Conflict { .. } => "conflict",
+            Error::Unavailable { .. } => "unavailable",
+            Error::Refused { message } if message.contains("the right to write") => "read-only",
+            Error::Refused { .. } => "refused",
+            Error::CommitUnknown { .. } => "unknown",
+            _ => "other",
+        }
+    }
+
+    #[test]
+    fn result_codes_decide_the_kind_of_an_error_and_of_a_failed_commit() {
+        let path = Path::new("usage.db");
+        for (code, of_statement, of_a_commit) in [
+            (BUSY, "conflict", "conflict"),
+            (LOCKED, "conflict", "conflict"),
+            (BUSY | (2 << 8), "conflict", "conflict"),
+            (READ_ONLY, "read-only", "read-only"),
+            (INTERRUPTED, "unavailable", "unavailable"),
+            (IO, "unavailable", "unknown"),
+            (IO | (3 << 8), "unavailable", "unknown"),
+            (FULL, "unavailable", "unavailable"),
+            (CANNOT_OPEN, "unavailable", "unavailable"),
+            (11, "refused", "refused"),
+        ] {
+            assert_eq!(kind(classify("writing", path, error(code))), of_statement, "{code}");
+            assert_eq!(kind(classify_commit(path, error(code))), of_a_commit, "{code}");
+            assert_eq!(is_busy(&error(code)), of_statement == "conflict", "{code}");
+        }
+        assert!(classify("opening", path, error(CANNOT_OPEN)).to_string().contains("opening"));
+    }
+
+    #[test]
+    fn a_missing_column_is_refused_and_a_broken_driver_is_unavailable() {
+        let path = Path::new("usage.db");
+        assert_eq!(kind(classify("reading", path, sqlx::Error::ColumnNotFound("x".into()))), "refused");
+        assert_eq!(kind(classify("reading", path, sqlx::Error::WorkerCrashed)), "unavailable");
+        assert_eq!(kind(classify_commit(path, sqlx::Error::WorkerCrashed)), "unknown");
+    }
+}

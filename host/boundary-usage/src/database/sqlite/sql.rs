@@ -1,0 +1,38 @@
+//! The statements of SQLite, which the hosts in other languages share: see `sql/sqlite/`.
+
+macro_rules! statements {
+    ($($name:ident = $file:literal),+ $(,)?) => {
+        $(pub(super) const $name: &str = include_str!(concat!("../../../sql/sqlite/", $file));)+
+    };
+}
+
+statements! {
+    ACKNOWLEDGE_PERIOD = "acknowledge_period.sql",
+    BEGIN_COLLECTION = "begin_collection.sql",
+    BEGIN_FLUSH = "begin_flush.sql",
+    BEGIN_MIGRATION = "begin_migration.sql",
+    BEGIN_READ = "begin_read.sql",
+    CLAIM_DELIVERY = "claim_delivery.sql",
+    CREATE_MIGRATIONS_TABLE = "create_migrations_table.sql",
+    DELETE_NEXT_ROW = "delete_next_row.sql",
+    FIND_MIGRATIONS_TABLE = "find_migrations_table.sql",
+    FIND_PERIOD = "find_period.sql",
+    INSERT_HASHING_KEY = "insert_hashing_key.sql",
+    INSERT_PERIOD = "insert_period.sql",
+    INSERT_USAGE = "insert_usage.sql",
+    READ_AGES = "read_ages.sql",
+    READ_BACKOFF = "read_backoff.sql",
+    READ_DELIVERY = "read_delivery.sql",
+    READ_HASHING_KEY = "read_hashing_key.sql",
+    READ_MIGRATIONS = "read_migrations.sql",
+    READ_OPEN_PERIOD = "read_open_period.sql",
+    READ_PERIODS = "read_periods.sql",
+    READ_REPLICAS = "read_replicas.sql",
+    READ_ROWS = "read_rows.sql",
+    READ_USAGE = "read_usage.sql",
+    RECORD_FAILED_DELIVERY = "record_failed_delivery.sql",
+    RECORD_FLUSH = "record_flush.sql",
+    RECORD_MIGRATION = "record_migration.sql",
+    UPDATE_REQUESTS = "update_requests.sql",
+    UPDATE_USAGE = "update_usage.sql",
+}

@@ -1,0 +1,90 @@
+//! What the intake needs of threads, as the model checker has it.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::ops::Add;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
+
+loom::thread_local! {
+    static SHARDS: Cell<usize> = Cell::new(1);
+    static NUMBER: Cell<usize> = Cell::new(0);
+}
+
+pub(crate) fn set_shard_count(shards: usize) {
+    SHARDS.with(|count| count.set(shards));
+}
+
+pub(crate) fn shard_count() -> usize {
+    SHARDS.with(Cell::get)
+}
+
+pub(crate) fn set_thread_number(number: usize) {
+    NUMBER.with(|current| current.set(number));
+}
+
+pub(crate) fn thread_number() -> usize {
+    NUMBER.with(Cell::get)
+}
+
+/// A wake-up for one waiter; kept while there is none, as Tokio's. A lock stands for what is atomic in Tokio's.
+pub(crate) struct Notify(Mutex<Call>);
+
+#[derive(Default)]
+struct Call {
+    is_pending: bool,
+    waiter: Option<Waker>,
+}
+
+impl Notify {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Call::default()))
+    }
+
+    pub(crate) fn notify_one(&self) {
+        let waiter = {
+            let mut call = self.0.lock().expect("no holder of this lock panics");
+            call.is_pending = true;
+            call.waiter.take()
+        };
+        waiter.into_iter().for_each(Waker::wake);
+    }
+
+    pub(crate) async fn notified(&self) {
+        poll_fn(|context| {
+            let mut call = self.0.lock().expect("no holder of this lock panics");
+            if std::mem::take(&mut call.is_pending) {
+                return Poll::Ready(());
+            }
+            call.waiter = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// A point of time: the model has no clock.
+#[derive(Clone, Copy)]
+pub(crate) struct Instant;
+
+impl Instant {
+    pub(crate) fn now() -> Self {
+        Self
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+
+    fn add(self, _: Duration) -> Self {
+        self
+    }
+}
+
+/// The time has always run out: then the owner looks at once, and only the wake-ups are left to bring it back.
+pub(crate) async fn timeout_at<F: Future>(_: Instant, _: F) -> Result<F::Output, ()> {
+    Err(())
+}
