@@ -11,4 +11,4 @@ export { connect, type Database, type Transaction } from "./database/index.ts";
 export { BoundaryUsageError, type ErrorKind } from "./errors.ts";
 export { Tracker } from "./tracker.ts";
 export type { TrackerOptions } from "./options.ts";
-export type { Flushed, StoredUsage, Uniques, UniqueSet, UniquesUpdate, Update } from "./usage.ts";
+export type { Flushed, Sketch, StoredUsage, Uniques, UniquesUpdate, Update } from "./usage.ts";

@@ -7,9 +7,9 @@
  */
 
 import { BoundaryUsageError } from "./errors.ts";
-import { Recording, type Snapshot, uniqueSetOf } from "./recording.ts";
+import { Recording, type Snapshot, serialize } from "./recording.ts";
 import { CompactThetaSketch } from "./sketch.ts";
-import type { Activity, StoredUsage, UniqueSet, Update } from "./usage.ts";
+import type { Activity, Sketch, StoredUsage, Update } from "./usage.ts";
 
 /** The unflushed activity that a new instance starts from. */
 export interface Unflushed {
@@ -98,15 +98,15 @@ export class Ledger {
       return { ...update, uniques: { tag: "delta", val: delta } };
     }
     const stored = {
-      workspaces: CompactThetaSketch.fromBytes(uniques.workspaces.sketch),
-      users: CompactThetaSketch.fromBytes(uniques.users.sketch),
+      workspaces: CompactThetaSketch.fromBytes(uniques.workspaces.bytes),
+      users: CompactThetaSketch.fromBytes(uniques.users.bytes),
     };
     if (stored.workspaces === undefined || stored.users === undefined) {
       return undefined;
     }
     const val = {
-      workspaces: uniqueSetOf(stored.workspaces.union(recording.workspaces.compact(this.#key))),
-      users: uniqueSetOf(stored.users.union(recording.users.compact(this.#key))),
+      workspaces: serialize(stored.workspaces.union(recording.workspaces.compact(this.#key))),
+      users: serialize(stored.users.union(recording.users.compact(this.#key))),
     };
     const isUnchanged = hasSameBytes(val.workspaces, uniques.workspaces) && hasSameBytes(val.users, uniques.users);
     return { ...update, uniques: isUnchanged ? { tag: "unchanged" } : { tag: "cumulative", val } };
@@ -150,6 +150,6 @@ export class Ledger {
   }
 }
 
-function hasSameBytes(left: UniqueSet, right: UniqueSet): boolean {
-  return Buffer.from(left.sketch).equals(right.sketch);
+function hasSameBytes(left: Sketch, right: Sketch): boolean {
+  return Buffer.from(left.bytes).equals(right.bytes);
 }

@@ -3,7 +3,7 @@
  */
 
 import { CompactThetaSketch, RETAINED_MAX } from "./sketch.ts";
-import { type Activity, addRequests, type Uniques, type UniqueSet, type Uuid } from "./usage.ts";
+import { type Activity, addRequests, type Sketch, type Uniques, type Uuid } from "./usage.ts";
 
 /** The activity of one flush, as the contract represents it. */
 export interface Snapshot {
@@ -63,13 +63,13 @@ export class Recording {
   }
 
   snapshot(key: Uint8Array): Snapshot {
-    const workspaces = uniqueSetOf(this.workspaces.compact(key));
-    const users = uniqueSetOf(this.users.compact(key));
+    const workspaces = serialize(this.workspaces.compact(key));
+    const users = serialize(this.users.compact(key));
     return { uniques: { workspaces, users }, allowed: this.allowed, denied: this.denied };
   }
 }
 
 /** Serializes a set of ids for the contract. */
-export function uniqueSetOf(sketch: CompactThetaSketch): UniqueSet {
-  return { count: sketch.count, sketch: sketch.toBytes() };
+export function serialize(sketch: CompactThetaSketch): Sketch {
+  return { count: sketch.count, bytes: sketch.toBytes() };
 }

@@ -7,16 +7,16 @@ import { BoundaryUsageError } from "./errors.ts";
 /** The largest count of requests. Sums saturate at it. */
 export const REQUESTS_MAX = 2n ** 63n - 1n;
 
-/** A set of ids: a compact Theta sketch of keyed hashes, and the number of ids by its estimate. */
-export interface UniqueSet {
+/** A set of ids: a serialized Theta sketch of their keyed hashes, and the number of ids by its estimate. */
+export interface Sketch {
   count: bigint;
-  sketch: Uint8Array;
+  bytes: Uint8Array;
 }
 
 /** The unique workspaces and users of some activity. */
 export interface Uniques {
-  workspaces: UniqueSet;
-  users: UniqueSet;
+  workspaces: Sketch;
+  users: Sketch;
 }
 
 /** The stored usage of a replica. */

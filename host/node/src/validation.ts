@@ -3,7 +3,7 @@
  */
 
 import { BoundaryUsageError } from "./errors.ts";
-import { REQUESTS_MAX, type StoredUsage, type UniqueSet, type Update } from "./usage.ts";
+import { REQUESTS_MAX, type Sketch, type StoredUsage, type Update } from "./usage.ts";
 
 /** The longest sketch of the contract, in bytes. */
 const SKETCH_BYTES_MAX = 131_096;
@@ -11,11 +11,11 @@ const SKETCH_BYTES_MAX = 131_096;
 /** Returns stored usage if it fits the contract, because the component traps on other values. */
 export function validateStored({ lastFlush, uniques }: StoredUsage): StoredUsage {
   const isCount = (count: unknown) => typeof count === "bigint" && count >= 0n && count <= REQUESTS_MAX;
-  const sets = uniques === undefined ? [] : [uniques.workspaces, uniques.users];
-  const isSet = ({ count, sketch }: UniqueSet) => {
-    return isCount(count) && sketch instanceof Uint8Array && sketch.length <= SKETCH_BYTES_MAX;
+  const sketches = uniques === undefined ? [] : [uniques.workspaces, uniques.users];
+  const isSketch = ({ count, bytes }: Sketch) => {
+    return isCount(count) && bytes instanceof Uint8Array && bytes.length <= SKETCH_BYTES_MAX;
   };
-  if (!isCount(lastFlush) || !sets.every(isSet)) {
+  if (!isCount(lastFlush) || !sketches.every(isSketch)) {
     const what = "the database rows of this replica are damaged: a count or a sketch is out of range";
     throw new BoundaryUsageError("refused", `${what}; repair them`);
   }
@@ -48,8 +48,8 @@ export function differenceOf(update: Update, expected: Update): string | undefin
     if (actual.count !== own.count) {
       return difference(`count of unique ${name}`, actual.count, own.count);
     }
-    if (!Buffer.from(actual.sketch).equals(own.sketch)) {
-      const lengths = [`${actual.sketch.length} bytes`, `${own.sketch.length} different bytes`] as const;
+    if (!Buffer.from(actual.bytes).equals(own.bytes)) {
+      const lengths = [`${actual.bytes.length} bytes`, `${own.bytes.length} different bytes`] as const;
       return difference(`sketch of ${name}`, ...lengths);
     }
   }

@@ -29,12 +29,12 @@ for (const how of ["", " reset"]) {
     for (const point of [...points, "commit", "reply", ...points]) {
       // A new id, so that each flush writes its sets.
       tracker.track(numbered((tracked += 1)), uuid("u1"), 2, 1);
-      await proxy.ask(`cut ${point}${how}`);
+      await proxy.run(`cut ${point}${how}`);
       const error = await tracker.flush().then(
         () => undefined,
         (error: BoundaryUsageError) => error,
       );
-      assert.equal(await proxy.ask("pending"), "0", `the cut at ${point} has struck`);
+      assert.equal(await proxy.run("pending"), "0", `the cut at ${point} has struck`);
       if (point === "request:1") {
         // An idle connection may break at any time; the next one is tried.
         assert.equal(error, undefined);
@@ -54,11 +54,11 @@ test("a connection that breaks at each request of the start fails the start and 
   const url = await newPostgres();
   const proxy = await CuttingProxy.inFrontOf(url);
   for (const how of ["", " reset"]) {
-    await proxy.ask(`cut request:1${how}`);
+    await proxy.run(`cut request:1${how}`);
     await assert.rejects(() => connect(proxy.url), { kind: "unavailable" });
   }
   const database = await connect(proxy.url);
-  await proxy.ask("cut request:1 reset");
+  await proxy.run("cut request:1 reset");
   await assert.rejects(() => database.hashingKey(), { kind: "unavailable" });
   await database.hashingKey();
   await database.close();
@@ -70,12 +70,12 @@ test("a server that refuses connections during a shutdown is tried again until i
   const onError = () => void ((failures += 1) === 3 && failed.resolve());
   const { url, proxy, database, tracker } = await behindProxy({ onError });
   tracker.track(uuid("w1"), uuid("u1"), 2, 1);
-  await proxy.ask("refuse");
+  await proxy.run("refuse");
   // The connection of the start is idle: it breaks, and no other can be opened.
-  await proxy.ask("cut request:1 reset");
+  await proxy.run("cut request:1 reset");
   const stopped = tracker.shutdown();
   await Promise.race([failed.promise, stopped]);
-  await proxy.ask("accept");
+  await proxy.run("accept");
   assert.deepEqual(await stopped, { outcome: "written", flush: 1n, newPeriod: true });
   assert.deepEqual(await new Program(url).totals(), [1, 1, 2, 1]);
   await database.close();
@@ -84,7 +84,7 @@ test("a server that refuses connections during a shutdown is tried again until i
 test("a shutdown resolves a commit whose reply was lost", async () => {
   const { url, proxy, database, tracker } = await behindProxy();
   tracker.track(uuid("w1"), uuid("u1"), 2, 1);
-  await proxy.ask("cut reply");
+  await proxy.run("cut reply");
   assert.deepEqual(await tracker.shutdown(), { outcome: "confirmed", flush: 1n });
   assert.deepEqual(await new Program(url).totals(), [1, 1, 2, 1]);
   await database.close();
@@ -93,7 +93,7 @@ test("a shutdown resolves a commit whose reply was lost", async () => {
 test("a shutdown that cannot tell what became of its commit says so", async () => {
   const { proxy, database, tracker } = await behindProxy({ shutdownTimeout: 500 });
   tracker.track(uuid("w1"), uuid("u1"), 2, 1);
-  await proxy.ask("cut silence");
+  await proxy.run("cut silence");
   await assert.rejects(() => tracker.shutdown(), { kind: "timed-out", message: /it is unknown whether.*status/ });
   void database.close();
 });

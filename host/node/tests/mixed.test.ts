@@ -42,7 +42,7 @@ test("Rust and Node.js replicas share a PostgreSQL database with exact totals", 
     }
   }
   await tracker.shutdown();
-  await rust.ended;
+  await rust.output;
   assert.equal((await program.json("status")).rows.length, 2);
   assert.deepEqual(await program.totals(), [1_000, 400, 5 * ACTIVITIES, 2 * ACTIVITIES]);
   await database.close();
@@ -63,7 +63,7 @@ test("collections of the Rust host in the middle cut nothing in two", async () =
       }
     }
     await tracker.shutdown();
-    await rust.ended;
+    await rust.output;
   })().finally(() => (running = false));
   let [allowed, denied] = [0, 0];
   const collect = async () => {

@@ -112,7 +112,7 @@ test("D3: a commit that arrives late is waited for, and counts once", async () =
   const url = await newPostgres();
   const proxy = await CuttingProxy.inFrontOf(url);
   const { database, tracker } = await started(proxy.url);
-  await proxy.ask("cut commit-delayed");
+  await proxy.run("cut commit-delayed");
   await assert.rejects(() => tracker.flush(), { kind: "commit-unknown" });
   // The replica's lock is held by the session whose commit has not arrived.
   const next = tracker.flush();
@@ -120,7 +120,7 @@ test("D3: a commit that arrives late is waited for, and counts once", async () =
   while ((await sql(url, waiting)).length === 0) {
     // Until the next flush waits for it.
   }
-  await proxy.ask("deliver");
+  await proxy.run("deliver");
   assert.deepEqual(await next, { outcome: "confirmed", flush: 1n });
   await tracker.shutdown();
   assert.deepEqual(await new Program(url).totals(), [1, 1, 2, 1]);

@@ -178,7 +178,7 @@ test("a server that accepts connections and is silent is given up in time, and n
 
 test("a server that falls silent after the login is given up in time", { timeout: 40_000 }, async () => {
   const proxy = await CuttingProxy.inFrontOf(await newPostgres());
-  await proxy.ask("cut silent-request:1");
+  await proxy.run("cut silent-request:1");
   await assert.rejects(() => connect(proxy.url), { kind: "unavailable", message: /timeout$/ });
 });
 

@@ -1,8 +1,8 @@
 /**
- * Runs the scenarios in the project's `tests/scenarios`: the lines that every host reads.
+ * Runs the scenarios in `tests/scenarios`, which every host runs.
  *
- * The table of lines is in `tests/src/scenario.rs`. Flushes and their faults are this host's; `collect` and `rows` ask
- * the program of the Rust host, on the same database. Threads are loops that take turns: this host has one thread.
+ * The table of lines is in `tests/src/scenario.rs`. This host flushes and injects the faults. The program of the Rust
+ * host executes `collect` and `rows` on the same database. Node.js has one thread, so `threads` are interleaved loops.
  */
 
 import assert from "node:assert/strict";
@@ -10,23 +10,23 @@ import { setImmediate as turn } from "node:timers/promises";
 
 import { connect, Tracker } from "boundary-usage";
 
-import { Program } from "./support.ts";
 import { Faults } from "./faults.ts";
+import { MANUAL, Program } from "./support.ts";
 
-/** Runs a scenario's text on a database that nobody else uses; the first line that does not hold is named. */
+/** Runs the lines of a scenario on a new database. Throws an error that contains the first line that fails. */
 export async function runScenario(text: string, url: string): Promise<void> {
-  const world = new World(new Faults(await connect(url)), new Program(url));
+  const scenario = new Scenario(new Faults(await connect(url)), new Program(url));
   for (const [index, line] of text.split("\n").entries()) {
     if (line !== "" && !line.startsWith("#")) {
-      await world.step(line.split(" ")).catch((cause: unknown) => {
+      await scenario.run(line.split(" ")).catch((cause: unknown) => {
         throw new Error(`line ${index + 1}: ${line}`, { cause });
       });
     }
   }
-  await world.end();
+  await scenario.end();
 }
 
-class World {
+class Scenario {
   readonly #faults: Faults;
   readonly #program: Program;
   readonly #trackers = new Map<string, Tracker>();
@@ -36,9 +36,10 @@ class World {
     this.#program = program;
   }
 
-  async step(words: string[]): Promise<void> {
-    const [verb = "", first = "", ...rest] = words;
-    switch (verb) {
+  /** Runs one line. */
+  async run(words: string[]): Promise<void> {
+    const [command = "", first = "", ...rest] = words;
+    switch (command) {
       case "track": {
         const [workspace = "", user = "", allowed, denied] = rest;
         (await this.#tracker(first)).track(uuid(workspace), uuid(user), Number(allowed), Number(denied));
@@ -73,26 +74,26 @@ class World {
         assert.equal((await this.#program.json("status")).rows.length, Number(rest[0]));
         return;
       default:
-        throw new Error("not a scenario's line");
+        throw new Error("unknown command");
     }
   }
 
   async end(): Promise<void> {
-    assert.deepEqual(this.#faults.queue, [], "a fault did not strike");
+    assert.deepEqual(this.#faults.queue, [], "some faults were not injected");
     for (const tracker of this.#trackers.values()) {
       await tracker.shutdown();
     }
     await this.#faults.close();
   }
 
-  async #tracker(name: string): Promise<Tracker> {
-    const running = this.#trackers.get(name);
+  /** Returns the tracker of a replica, and starts it if necessary. */
+  async #tracker(replica: string): Promise<Tracker> {
+    const running = this.#trackers.get(replica);
     if (running !== undefined) {
       return running;
     }
-    const quiet = { flushInterval: Number.POSITIVE_INFINITY, onError: () => {} };
-    const tracker = await Tracker.start(uuid(name), this.#faults, quiet);
-    this.#trackers.set(name, tracker);
+    const tracker = await Tracker.start(uuid(replica), this.#faults, MANUAL);
+    this.#trackers.set(replica, tracker);
     return tracker;
   }
 }
@@ -133,12 +134,12 @@ function numbers(words: string[], length: number): number[] {
   return words.map(Number);
 }
 
-/** `w7` is the UUID whose first byte is the letter and whose last bytes are the number. */
+/** Returns the UUID of a name such as `w7`: its first byte is the letter, and its last bytes are the number. */
 export function uuid(name: string): string {
   return numbered(Number(name.slice(1)), name.charCodeAt(0));
 }
 
-/** The UUID of this number, with this first byte. */
+/** Returns the UUID of a number, with this first byte. */
 export function numbered(number: number, first = 0): string {
   const digits = first.toString(16).padStart(2, "0") + number.toString(16).padStart(30, "0");
   return digits.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");

@@ -1,16 +1,16 @@
-/** The scenarios that every host passes, on each kind of database. */
+/** The scenarios that every host runs, on each kind of database. */
 
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import test from "node:test";
 
-import { onEachDatabase } from "./support.ts";
 import { runScenario } from "./scenario.ts";
+import { onEachDatabase } from "./support.ts";
 
 const folder = new URL("../../../tests/scenarios/", import.meta.url);
 const scenarios = readdirSync(folder).filter((file) => file.endsWith(".txt"));
 
-test("there are scenarios", () => {
+test("the folder of scenarios is complete", () => {
   assert.ok(scenarios.length >= 17);
 });
 

@@ -1,7 +1,7 @@
 /**
- * The equipment of the tests: databases of their own, and the program of the Rust host.
+ * What the tests need: new databases, the program of the Rust host, and a proxy that cuts connections.
  *
- * `make test-node` runs them with a PostgreSQL server and the program, which it names in the environment.
+ * `make test-node` starts a PostgreSQL server, and names it and the programs in environment variables.
  */
 
 import { type ChildProcess, spawn } from "node:child_process";
@@ -15,17 +15,21 @@ import test, { after } from "node:test";
 
 import pg from "pg";
 
+/** Options of a tracker that only the test flushes, and that ignores errors. */
+export const MANUAL = { flushInterval: Number.POSITIVE_INFINITY, onError: () => {} };
+
 let databases = 0;
 
+/** Returns the value of an environment variable that `make test-node` sets. */
 export function variable(name: string): string {
   const value = process.env[name];
   if (value === undefined) {
-    throw new Error(`${name} is not set; run \`make test-node\`, which starts what the tests need`);
+    throw new Error(`${name} is not set; run \`make test-node\``);
   }
   return value;
 }
 
-/** The program `boundary-usage`, on one database. */
+/** The program `boundary-usage` of the Rust host, on one database. */
 export class Program {
   readonly #url: string;
 
@@ -33,40 +37,41 @@ export class Program {
     this.#url = url;
   }
 
-  /** Starts it; `ended` answers what it said. */
-  start(...parameters: string[]): { child: ChildProcess; ended: Promise<any> } {
+  /** Starts the program. `output` resolves to its parsed output when it ends. */
+  start(...parameters: string[]): { child: ChildProcess; output: Promise<any> } {
     const env = { ...process.env, BOUNDARY_USAGE_DATABASE: this.#url };
     const child = spawn(variable("BOUNDARY_USAGE_TEST_PROGRAM"), ["--format", "json", ...parameters], {
       env,
       stdio: ["ignore", "pipe", "inherit"],
     });
-    const ended = new Promise((resolve, reject) => {
-      let answer = "";
-      child.stdout.setEncoding("utf8").on("data", (text: string) => (answer += text));
+    const output = new Promise((resolve, reject) => {
+      let written = "";
+      child.stdout.setEncoding("utf8").on("data", (text: string) => (written += text));
       child.on("error", reject);
       child.on("close", (code) => {
-        code === 0 ? resolve(JSON.parse(answer)) : reject(new Error(`${parameters.join(" ")} ended with ${code}`));
+        if (code === 0) {
+          resolve(JSON.parse(written));
+        } else {
+          reject(new Error(`${parameters.join(" ")} ended with ${code}`));
+        }
       });
     });
-    return { child, ended };
+    return { child, output };
   }
 
-  /** Runs it to its end; what it answers. */
+  /** Runs the program, and returns its parsed output. */
   json(...parameters: string[]): Promise<any> {
-    return this.start(...parameters).ended;
+    return this.start(...parameters).output;
   }
 
-  /** Closes the period; uniques, allowed, denied. */
+  /** Closes the period. Returns unique workspaces, unique users, allowed and denied requests. */
   async totals(): Promise<number[]> {
     const summary = await this.json("collect");
     return ["unique_workspaces", "unique_users", "allowed_requests", "denied_requests"].map((name) => summary[name]);
   }
 }
 
-/**
- * A proxy in front of a PostgreSQL database, which cuts connections: the commands are in
- * `tests/src/bin/postgres-proxy.rs`.
- */
+/** A proxy that cuts connections to a PostgreSQL server. `tests/src/bin/postgres-proxy.rs` lists its commands. */
 export class CuttingProxy {
   readonly url: string;
   readonly #input: Writable;
@@ -79,20 +84,21 @@ export class CuttingProxy {
   }
 
   static async inFrontOf(url: string): Promise<CuttingProxy> {
-    // It ends with its standard input, which this process holds.
-    const child = spawn(variable("BOUNDARY_USAGE_TEST_POSTGRES_PROXY"), [url], { stdio: ["pipe", "pipe", "inherit"] });
+    // The proxy ends when this process ends, because that closes its standard input.
+    const program = variable("BOUNDARY_USAGE_TEST_POSTGRES_PROXY");
+    const child = spawn(program, [url], { stdio: ["pipe", "pipe", "inherit"] });
     const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
-    return new CuttingProxy(await line(lines), child.stdin, lines);
+    return new CuttingProxy(await nextLine(lines), child.stdin, lines);
   }
 
-  /** Runs a command, and returns what it prints. One at a time. */
-  ask(command: string): Promise<string> {
+  /** Runs a command, and returns the line that it prints. Run one command at a time. */
+  run(command: string): Promise<string> {
     this.#input.write(`${command}\n`);
-    return line(this.#lines);
+    return nextLine(this.#lines);
   }
 }
 
-async function line(lines: AsyncIterator<string>): Promise<string> {
+async function nextLine(lines: AsyncIterator<string>): Promise<string> {
   const { done, value } = await lines.next();
   if (done) {
     throw new Error("the proxy has ended");
@@ -100,19 +106,19 @@ async function line(lines: AsyncIterator<string>): Promise<string> {
   return value;
 }
 
-/** A folder that is removed with the tests. */
+/** Creates a folder that is removed after the tests. */
 export async function newFolder(): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), "boundary-usage-"));
   after(() => rm(folder, { recursive: true }));
   return folder;
 }
 
-/** The URL of a SQLite file that does not exist yet. */
+/** Returns the URL of a SQLite file that does not exist yet. */
 export async function newSqlite(): Promise<string> {
   return `sqlite:${join(await newFolder(), "usage.db")}`;
 }
 
-/** The URL of a new database of the tests' server. */
+/** Creates a database on the tests' PostgreSQL server, and returns its URL. */
 export async function newPostgres(): Promise<string> {
   const server = variable("BOUNDARY_USAGE_TEST_POSTGRES");
   databases += 1;
@@ -121,7 +127,7 @@ export async function newPostgres(): Promise<string> {
   return server.replace(/[^/]*$/, name);
 }
 
-/** Runs SQL on a PostgreSQL database, behind the library's back. */
+/** Runs a statement on a PostgreSQL database, on a connection of its own. */
 export async function sql(url: string, statement: string): Promise<any[]> {
   const client = new pg.Client(url);
   await client.connect();
@@ -132,21 +138,23 @@ export async function sql(url: string, statement: string): Promise<any[]> {
   }
 }
 
-/** Reads a database of either kind behind the library's back. */
-export async function rows(url: string, query: string): Promise<any[]> {
-  if (!url.startsWith("sqlite")) {
-    return sql(url, query);
-  }
+/** Calls a function with a connection of its own to a SQLite file. */
+export function inSqlite<T>(url: string, call: (database: DatabaseSync) => T): T {
   const database = new DatabaseSync(url.slice("sqlite:".length));
   try {
-    return database.prepare(query).all();
+    return call(database);
   } finally {
     database.close();
   }
 }
 
-/** A test on a new database of each kind. */
-export function onEachDatabase(name: string, promise: (url: string) => Promise<void>): void {
-  test(`${name} (sqlite)`, async () => promise(await newSqlite()));
-  test(`${name} (postgres)`, async () => promise(await newPostgres()));
+/** Runs a query on a database of either kind, on a connection of its own. */
+export async function rows(url: string, query: string): Promise<any[]> {
+  return url.startsWith("sqlite") ? inSqlite(url, (database) => database.prepare(query).all()) : sql(url, query);
+}
+
+/** Defines a test that runs on a new database of each kind. */
+export function onEachDatabase(name: string, run: (url: string) => Promise<void>): void {
+  test(`${name} (sqlite)`, async () => run(await newSqlite()));
+  test(`${name} (postgres)`, async () => run(await newPostgres()));
 }

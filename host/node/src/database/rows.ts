@@ -28,11 +28,11 @@ export function storedUsage(row: UsageRow, key: Uint8Array | undefined): StoredU
     throw new BoundaryUsageError("refused", `${what}; ${hint}`);
   }
   const lastFlush = BigInt(row.last_flush ?? 0);
-  const set = (count: string | bigint | null, sketch: Uint8Array | null) => {
-    return count === null || sketch === null ? undefined : { count: BigInt(count), sketch: new Uint8Array(sketch) };
+  const sketch = (count: string | bigint | null, bytes: Uint8Array | null) => {
+    return count === null || bytes === null ? undefined : { count: BigInt(count), bytes: new Uint8Array(bytes) };
   };
-  const workspaces = set(row.unique_workspaces_count, row.workspaces_sketch);
-  const users = set(row.unique_users_count, row.users_sketch);
+  const workspaces = sketch(row.unique_workspaces_count, row.workspaces_sketch);
+  const users = sketch(row.unique_users_count, row.users_sketch);
   return workspaces && users ? { lastFlush, uniques: { workspaces, users } } : { lastFlush };
 }
 
@@ -49,7 +49,7 @@ export function writeOf(
     return ["update_requests", values];
   }
   const { workspaces, users } = uniques.val;
-  values.push(workspaces.count, users.count, workspaces.sketch, users.sketch);
+  values.push(workspaces.count, users.count, workspaces.bytes, users.bytes);
   return [uniques.tag === "delta" ? "insert_usage" : "update_usage", values];
 }
 
