@@ -1,8 +1,8 @@
-//! Which authorities are trusted, and TLS errors in words.
+//! Trusted certificate authorities, and readable descriptions of TLS errors.
 //!
-//! Pool to PostgreSQL and deliveries of summaries trust the authorities of the machine, or those that the environment
-//! variables SSL_CERT_FILE and SSL_CERT_DIR name. A variable that names nothing of use would show only as a server that is
-//! not trusted, long after the start; [`check_variables`] finds it before.
+//! Connections to PostgreSQL and deliveries of summaries trust the machine's authorities, or those that the environment
+//! variables SSL_CERT_FILE and SSL_CERT_DIR name. Without a check, an unusable variable would appear long after the start
+//! as a server that is not trusted. [`check_variables`] reports it at the start.
 
 use std::borrow::Cow;
 use std::env;
@@ -20,11 +20,13 @@ use crate::error::Error;
 const FILE: &str = "SSL_CERT_FILE";
 const DIRECTORIES: &str = "SSL_CERT_DIR";
 
-/// Checks that SSL_CERT_FILE and SSL_CERT_DIR, if they are set and not empty, name certificates of authorities.
+/// Checks that SSL_CERT_FILE and SSL_CERT_DIR name certificates of authorities.
+///
+/// Variables that are not set pass the check. So does an empty SSL_CERT_DIR.
 ///
 /// # Errors
 ///
-/// [`Error::Configuration`] with the variable, the path and the reason.
+/// - [`Error::Configuration`] if a variable is unusable. The message contains the variable, the path and the reason.
 pub fn check_variables() -> Result<(), Error> {
     let fault = |name: &str, path: &Path, reason: String| {
         let what = format!("{name} names {}, which {reason}", path.display());
@@ -32,7 +34,7 @@ pub fn check_variables() -> Result<(), Error> {
         Err(Error::Configuration { message: format!("{what}; {remedy}") })
     };
     if env::var_os(FILE).is_some_and(|value| value.is_empty()) {
-        // The TLS library looks for a file of this name, and trusts no authority.
+        // The TLS library would look for a file with an empty name and trust no authority.
         let message = format!("{FILE} is set, but empty; unset it, or name a file of certificates in PEM format");
         return Err(Error::Configuration { message });
     }
@@ -49,20 +51,20 @@ pub fn check_variables() -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether SSL_CERT_FILE or SSL_CERT_DIR take the place of the machine's authorities.
+/// Returns whether SSL_CERT_FILE or SSL_CERT_DIR replaces the machine's authorities.
 pub(crate) fn are_replaced() -> bool {
     [FILE, DIRECTORIES].iter().any(|name| variable(name).is_some())
 }
 
-/// An empty variable is one that is not set.
+/// Returns a variable's value, or `None` if the variable is empty or not set.
 fn variable(name: &str) -> Option<std::ffi::OsString> {
     env::var_os(name).filter(|value| value != OsStr::new(""))
 }
 
-/// Checks that a file holds the certificate of an authority; returns what is wrong with it.
+/// Checks that a file contains the certificate of an authority. Returns the reason if it does not.
 pub(crate) fn check_file(path: &Path) -> Result<(), String> {
     match std::fs::read(path) {
-        Ok(text) if holds_certificate(&text) => Ok(()),
+        Ok(text) if contains_certificate(&text) => Ok(()),
         Ok(_) => Err("holds no certificate".to_owned()),
         Err(error) => Err(format!("cannot be read: {error}")),
     }
@@ -74,25 +76,25 @@ fn check_directory(path: &Path) -> Result<(), String> {
     if files.any(|file| check_file(&file).is_ok()) { Ok(()) } else { Err("holds no certificate".to_owned()) }
 }
 
-/// Whether a text in PEM format holds a certificate that can be trusted.
-pub(crate) fn holds_certificate(text: &[u8]) -> bool {
+/// Returns whether a text in PEM format contains a certificate that can be trusted.
+pub(crate) fn contains_certificate(text: &[u8]) -> bool {
     let readable = |certificate: Result<CertificateDer<'_>, pem::Error>| {
         certificate.is_ok_and(|certificate| RootCertStore::empty().add(certificate).is_ok())
     };
     CertificateDer::pem_slice_iter(text).any(readable)
 }
 
-/// What to do about some TLS errors: that depends on what is connected to.
+/// Remedies for TLS errors, which depend on the kind of server.
 #[derive(Clone, Copy, Debug)]
 pub struct Remedies {
-    /// How to have the server's authority trusted.
+    /// How to trust the server's authority.
     pub authority: &'static str,
-    /// What to do if the server does not speak TLS.
+    /// How to proceed if the server does not speak TLS.
     pub plain: &'static str,
 }
 
-/// A TLS error in words, with what to do about it.
-pub fn in_words(error: &rustls::Error, remedies: Remedies) -> String {
+/// Describes a TLS error in plain words, with its remedy.
+pub fn describe(error: &rustls::Error, remedies: Remedies) -> String {
     use rustls::Error as Tls;
     match error {
         Tls::InvalidCertificate(fault) => certificate_fault(fault, remedies),
@@ -110,10 +112,10 @@ pub fn in_words(error: &rustls::Error, remedies: Remedies) -> String {
             )
         }
         Tls::PeerMisbehaved(reason) => {
-            format!("the server broke the TLS protocol ({})", words(&format!("{reason:?}")))
+            format!("the server violated the TLS protocol ({})", words(&format!("{reason:?}")))
         }
         Tls::InappropriateMessage { .. } | Tls::InappropriateHandshakeMessage { .. } => {
-            "the server broke the TLS protocol (a message at the wrong time)".to_owned()
+            "the server violated the TLS protocol (a message at the wrong time)".to_owned()
         }
         Tls::NoCertificatesPresented => "the server presents no certificate; configure one there".to_owned(),
         Tls::General(reason) => format!("TLS failed: {reason}"),
@@ -162,7 +164,7 @@ fn certificate_fault(fault: &CertificateError, remedies: Remedies) -> String {
     }
 }
 
-/// The value in the text `Kind("value")` or `Kind(value)`.
+/// Returns the value in the text `Kind("value")` or `Kind(value)`.
 fn inner(text: &str) -> Cow<'_, str> {
     match text.split_once('(') {
         Some((_, value)) => value.trim_end_matches(')').trim_matches('"').to_owned().into(),
@@ -176,7 +178,7 @@ fn at(time: UnixTime) -> String {
     time.map(|time| time.format(" %Y-%m-%d %H:%M:%S UTC").to_string()).unwrap_or_default()
 }
 
-/// The name of a value such as `HandshakeFailure` as words: `handshake failure`.
+/// Splits the name of a value into words: `HandshakeFailure` becomes `handshake failure`.
 fn words(name: &str) -> String {
     let mut words = String::new();
     for character in name.chars().take_while(|character| character.is_alphanumeric() || *character == ' ') {
@@ -199,7 +201,7 @@ mod tests {
     const REMEDIES: Remedies = Remedies { authority: "name it with X", plain: "use Y" };
 
     #[test]
-    fn every_error_is_in_words() {
+    fn errors_are_described_in_words() {
         let expired = CertificateError::ExpiredContext {
             time: UnixTime::since_unix_epoch(Duration::from_secs(100)),
             not_after: UnixTime::since_unix_epoch(Duration::from_secs(60)),
@@ -218,7 +220,7 @@ mod tests {
             (other("UnsupportedCertVersion").into(), "(unsupported cert version)"),
             (CertificateError::BadEncoding.into(), "(bad encoding)"),
         ] {
-            let words = in_words(&error, REMEDIES);
+            let words = describe(&error, REMEDIES);
             assert!(words.contains(text), "{words}");
             assert!(!words.contains("Error") && !words.contains("Other") && !words.contains('{'), "{words}");
         }

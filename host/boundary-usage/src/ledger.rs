@@ -1,10 +1,11 @@
-//! What the component must not lose: the host's own account of the activity that is not in the database for certain.
+//! The host's ledger of the activity that the database has not confirmed.
 //!
-//! A component that breaks takes its memory with it. So the host keeps the same account beside it, by the same rules:
-//! this is the tracker of the `guest` crate, run natively, told what the component is told and what the database answers.
-//! A new instance starts from it. In memory it is as large as the component's: two sketches, and a snapshot or two.
+//! A component that crashes loses its memory. Therefore the host runs the tracker of the `guest` crate natively, beside
+//! the component. It receives the same activity and the same replies of the database. A new instance starts from the
+//! ledger. The ledger takes as much memory as the component: two sketches, and one or two snapshots.
 //!
-//! The same account tells what the component must write and how its flush must end. Any difference is a fault of the component.
+//! The ledger also determines what the component must write and how its flush must end. Any difference is a fault of the
+//! component.
 
 use boundary_usage_tracker::{
     Activity, CompactThetaSketch, Flush, HashingKey, Outcome, Plan, Snapshot, StoredUniques, Tracker, Unflushed,
@@ -17,57 +18,59 @@ pub(crate) struct Ledger {
     key: HashingKey,
     tracker: Tracker,
     flush: Option<OpenFlush>,
-    /// The number of the last flush known to be applied.
+    /// The number of the last confirmed flush.
     last_flush: u64,
-    /// How many flushes the database had confirmed and later no longer had.
+    /// The number of flushes that the database had confirmed and has lost since.
     forgotten_flushes: u64,
-    /// Changes whenever the account does.
+    /// Increases with each change of the ledger.
     revision: u64,
 }
 
-/// The account at one moment: what a checkpoint keeps.
+/// The state of the ledger that a checkpoint stores.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LedgerState {
     pub(crate) last_flush: u64,
     pub(crate) unflushed: Unflushed,
 }
 
-/// The flush that the component is at.
+/// The component's current flush.
 struct OpenFlush {
     flush: Flush,
     stage: Stage,
-    /// What it has to write, once the database has been read.
+    /// The update to write. It is determined by the read of the stored usage.
     planned: Option<Box<boundary_usage_tracker::Update>>,
-    /// Whether the planned write begins a row.
+    /// Whether the planned update inserts a row.
     new_period: bool,
 }
 
-/// Flushes that the database had confirmed and no longer has.
+/// Flushes that the database had confirmed and has lost since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Forgotten {
-    /// The number of the last flush that was confirmed.
+    /// The number of the last confirmed flush.
     pub(crate) confirmed: u64,
-    /// The number of the last flush that the database has.
+    /// The number of the last flush in the database.
     pub(crate) stored: u64,
 }
 
-/// How a flush ended by the host's own account.
+/// The end of a flush according to the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FlushEnd {
-    /// It began no transaction.
+    /// The flush began no transaction.
     NotBegun,
-    /// It found an earlier flush applied, and had nothing to write.
+    /// An earlier flush turned out to be applied, and there was nothing to write.
     Confirmed(u64),
-    /// Its commit was applied.
+    /// The commit was applied.
     Committed { flush: u64, new_period: bool },
     /// Nothing was applied.
     RolledBack,
-    /// Its commit has no reply.
+    /// The commit has no reply.
     Unknown,
 }
 
 impl FlushEnd {
-    /// Whether the component's result says the same. `due` tells whether there was anything to flush.
+    /// Returns whether the component's result is consistent with this end.
+    ///
+    /// `due` is whether there was anything to flush.
     pub(crate) fn agrees_with(self, flushed: &Result<Flushed, Error>, due: bool) -> bool {
         match (self, flushed) {
             (Self::NotBegun, Ok(Flushed::Idle)) => !due,
@@ -80,44 +83,45 @@ impl FlushEnd {
     }
 }
 
-/// ```text
-/// Begun ──▶ Read ──▶ Sent ──▶ Answered
-/// ```
+/// The stage of a flush: `Begun`, `Read`, `Sent`, `Completed`, in this order.
 #[derive(Clone, Copy)]
 enum Stage {
-    /// To end the flush now rolls it back.
+    /// The transaction has begun. A flush that ends here is rolled back.
     Begun,
-    /// The same, unless all it had to do was to find this earlier one applied.
+    /// The stored usage was read.
     Read {
+        /// The number of an earlier flush that turned out to be applied, if there is nothing to write. A flush that ends
+        /// here succeeds then, and is rolled back otherwise.
         confirmed: Option<u64>,
     },
-    /// The commit is on its way: to end the flush now leaves its outcome unknown.
+    /// The commit was sent. The outcome of a flush that ends here is unknown.
     Sent,
-    Answered(Outcome),
+    /// The commit has a result.
+    Completed(Outcome),
 }
 
 impl Stage {
-    /// What becomes of a flush that ends at this stage.
+    /// Returns the outcome of a flush that ends at this stage.
     fn outcome(self) -> Outcome {
         match self {
             Self::Read { confirmed: Some(_) } => Outcome::Committed,
             Self::Begun | Self::Read { confirmed: None } => Outcome::RolledBack,
             Self::Sent => Outcome::Unknown,
-            Self::Answered(outcome) => outcome,
+            Self::Completed(outcome) => outcome,
         }
     }
 }
 
 impl Ledger {
-    /// A ledger that holds this activity, which no flush has carried yet.
+    /// Creates a ledger with activity that no flush has carried yet.
     pub(crate) fn new(key: HashingKey, unflushed: Option<Snapshot>) -> Self {
         let tracker = Tracker::new(key, Unflushed { delta: unflushed, in_doubt: None });
         Self { key, tracker, flush: None, last_flush: 0, forgotten_flushes: 0, revision: 0 }
     }
 
-    /// Adds the account of an earlier process. No flush may have begun.
+    /// Adds the ledger state of an earlier process. The caller must do this before the first flush.
     pub(crate) fn add(&mut self, earlier: LedgerState) {
-        debug_assert!(self.flush.is_none(), "the account of an earlier process comes before the first flush");
+        debug_assert!(self.flush.is_none(), "the state of an earlier process is added before the first flush");
         let LedgerState { last_flush, mut unflushed } = earlier;
         let recorded = self.tracker.unflushed().delta.clone();
         unflushed.delta = match (unflushed.delta, recorded) {
@@ -128,7 +132,7 @@ impl Ledger {
         self.last_flush = last_flush;
     }
 
-    /// The component is about to be told of these.
+    /// Records activities that the component is about to receive.
     pub(crate) fn record(&mut self, activities: &[crate::Activity]) {
         self.revision += u64::from(!activities.is_empty());
         for activity in activities {
@@ -141,13 +145,14 @@ impl Ledger {
         }
     }
 
-    /// Whether a flush that began now would have anything to write or to find out.
+    /// Returns whether there is new activity or a flush in doubt.
     pub(crate) fn has_to_flush(&self) -> bool {
         self.tracker.has_to_flush()
     }
 
-    /// The component has taken its snapshot and begins a transaction. Returns whether it may: a flush reads and commits once,
-    /// and there must be something to flush.
+    /// Records that the component begins a transaction. Returns whether it may.
+    ///
+    /// There must be something to flush, and the component must not have read in the same flush before.
     pub(crate) fn flush_begins(&mut self) -> bool {
         if let Some(open) = &self.flush {
             return matches!(open.stage, Stage::Begun);
@@ -157,7 +162,9 @@ impl Ledger {
         self.flush.is_some()
     }
 
-    /// The component has read what is stored, under the replica's lock. Returns what the database has forgotten.
+    /// Records the usage that the component has read under the replica's lock.
+    ///
+    /// Returns the flushes that the database has lost, if any.
     pub(crate) fn stored_read(&mut self, stored: &StoredUsage) -> Option<Forgotten> {
         let Some(open @ OpenFlush { stage: Stage::Begun, .. }) = &mut self.flush else { return None };
         let mut confirmed = None;
@@ -167,7 +174,7 @@ impl Ledger {
                 open.new_period = stored.uniques.is_none();
                 open.planned = Some(update);
             }
-            // What is stored is damaged. The component finds the same, and has nothing to write.
+            // The stored usage is damaged. The component reaches the same result and writes nothing.
             Err(_) => {}
         }
         open.stage = Stage::Read { confirmed };
@@ -178,55 +185,55 @@ impl Ledger {
         (forgotten > 0).then_some(Forgotten { confirmed, stored: stored.last_flush })
     }
 
-    /// What the flush has to write. `None` if it has nothing to write, or if this was asked before.
+    /// Takes the update that the flush must write. Returns `None` if there is none or it was taken before.
     pub(crate) fn planned(&mut self) -> Option<Update> {
         self.flush.as_mut()?.planned.take().map(|update| (*update).into())
     }
 
-    /// How many flushes the database had confirmed and later no longer had.
+    /// Returns the number of flushes that the database had confirmed and has lost since.
     pub(crate) fn forgotten_flushes(&self) -> u64 {
         self.forgotten_flushes
     }
 
-    /// The commit of an update is on its way. The update comes after a read.
+    /// Records that the commit was sent. The component must have read the stored usage before.
     pub(crate) fn commit_sent(&mut self) {
         self.advance(Stage::Sent);
     }
 
-    /// The commit of an update has been answered.
+    /// Records the result of the commit.
     pub(crate) fn commit_answered(&mut self, outcome: Outcome) {
-        self.advance(Stage::Answered(outcome));
+        self.advance(Stage::Completed(outcome));
     }
 
     fn advance(&mut self, stage: Stage) {
         if let Some(open) = &mut self.flush {
             open.stage = stage;
             self.revision += 1;
-            if let (Stage::Answered(Outcome::Committed), Some(number)) = (stage, open.flush.number()) {
+            if let (Stage::Completed(Outcome::Committed), Some(number)) = (stage, open.flush.number()) {
                 self.last_flush = number;
             }
         }
     }
 
-    /// The component has ended its flush, or has ended itself.
+    /// Ends the current flush, because the component has ended it or has crashed.
     pub(crate) fn flush_ends(&mut self) -> FlushEnd {
         let Some(OpenFlush { flush, stage, new_period, .. }) = self.flush.take() else { return FlushEnd::NotBegun };
         let end = match (stage, flush.number()) {
             (Stage::Read { confirmed: Some(number) }, _) => FlushEnd::Confirmed(number),
-            (Stage::Answered(Outcome::Committed), Some(flush)) => FlushEnd::Committed { flush, new_period },
-            (Stage::Sent | Stage::Answered(Outcome::Unknown), _) => FlushEnd::Unknown,
+            (Stage::Completed(Outcome::Committed), Some(flush)) => FlushEnd::Committed { flush, new_period },
+            (Stage::Sent | Stage::Completed(Outcome::Unknown), _) => FlushEnd::Unknown,
             _ => FlushEnd::RolledBack,
         };
         self.tracker.end_flush(flush, stage.outcome());
         end
     }
 
-    /// Changes whenever the account does.
+    /// Returns a number that increases with each change of the ledger.
     pub(crate) fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// All that is not in the database for certain, if the process died now.
+    /// Returns the state that a successor needs if the process ends now.
     pub(crate) fn account(&mut self) -> LedgerState {
         let unflushed = match &mut self.flush {
             Some(OpenFlush { flush, stage, .. }) => self.tracker.unflushed_after(flush, stage.outcome()),
@@ -235,9 +242,9 @@ impl Ledger {
         LedgerState { last_flush: self.last_flush, unflushed }
     }
 
-    /// What a new instance starts from. No flush may be open.
+    /// Returns the activity from which a new instance starts. No flush may be open.
     pub(crate) fn unflushed(&mut self) -> &Unflushed {
-        debug_assert!(self.flush.is_none(), "an open flush carries a part of what is left over");
+        debug_assert!(self.flush.is_none(), "an open flush carries a part of the unflushed activity");
         self.tracker.unflushed()
     }
 }
@@ -292,7 +299,7 @@ mod tests {
         crate::Activity { workspace: Uuid::from_u128(1), owner: Uuid::from_u128(2), allowed: 1, denied: 0 }
     }
 
-    /// Runs a flush on a database that has applied this flush last, up to the read.
+    /// Runs a flush up to the read of a database whose last applied flush has this number.
     fn read(ledger: &mut Ledger, last_flush: u64) -> Option<Forgotten> {
         ledger.record(&[activity()]);
         assert!(ledger.flush_begins());
@@ -300,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn flushes_that_the_database_forgot_are_reported_and_added_up() {
+    fn flushes_that_the_database_has_lost_are_reported_and_added_up() {
         let mut ledger = ledger(5);
         assert_eq!(read(&mut ledger, 3), Some(Forgotten { confirmed: 5, stored: 3 }));
         ledger.commit_sent();
@@ -312,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_with_all_flushes_or_later_ones_has_forgotten_none() {
+    fn a_database_with_all_confirmed_flushes_has_lost_none() {
         for last_flush in [5, 6] {
             let mut ledger = ledger(5);
             assert_eq!(read(&mut ledger, last_flush), None);
@@ -321,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn the_revision_changes_at_every_step_and_not_without_one() {
+    fn the_revision_increases_only_with_changes() {
         let mut ledger = ledger(0);
         let start = ledger.revision();
         ledger.record(&[]);
@@ -336,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn recorded_activity_is_there_to_flush() {
+    fn recorded_activity_is_due_to_be_flushed() {
         let mut ledger = ledger(0);
         assert!(!ledger.has_to_flush() && !ledger.flush_begins());
         ledger.record(&[activity()]);

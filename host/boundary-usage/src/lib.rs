@@ -1,8 +1,10 @@
-//! Usage tracking for egress boundaries: how many workspaces and users were active in a period, and how many of their
-//! requests were let through or blocked, over all replicas of a proxy.
+//! Usage tracking for egress boundaries.
 //!
-//! The tracker is a WebAssembly component. This library loads it, hands it its only capabilities, a database transaction
-//! and a lock, and runs it beside your proxy:
+//! It counts the workspaces and users that were active in a period, and their allowed and denied requests, over all
+//! replicas of a proxy.
+//!
+//! The tracker is a WebAssembly component. This library loads it and runs it beside your proxy. The component has two
+//! capabilities only, a database transaction and a lock:
 //!
 //! ```text
 //!  proxy threads      one thread for each tracker                     your Tokio runtime
@@ -26,10 +28,10 @@
 //!
 //! let (workspace, owner) = (Uuid::new_v4(), Uuid::new_v4());
 //! tracker.track(workspace, owner, 5, 2)?; // from any thread; does not wait for the database
-//! tracker.flush().await?; // it flushes by itself every minute, too
+//! tracker.flush().await?; // the tracker also flushes every minute
 //! tracker.shutdown().await?; // the last flush, with a time limit
 //!
-//! // Telemetry: close the period, get its summary, acknowledge its delivery.
+//! // A collection closes the period and returns its summary, whose delivery is acknowledged.
 //! let Collection::Closed(summary) = database.collect(CollectOptions::default()).await? else { unreachable!() };
 //! assert_eq!((summary.unique_workspaces, summary.allowed_requests, summary.denied_requests), (1, 5, 2));
 //! database.acknowledge(summary.period_id).await?;
@@ -37,21 +39,32 @@
 //! # }
 //! ```
 //!
-//! What is promised:
+//! The library promises:
 //!
-//! - **Period totals are true.** Uniques are those of the whole period and of all replicas together, counted by mergeable
-//!   sketches: exact up to 16,384 ids, beyond that with a relative standard error of 0.78 %.
-//! - **Exactly once.** A flush that fails is sent with the next one; one whose commit reply was lost is found out by its
-//!   number; every activity falls wholly into one period.
-//! - **Bounded.** A tracker's memory does not grow with the ids it sees nor with the time that the database is away.
-//! - **Durable**, with a state directory: what was accepted survives a crash of the process, to the last checkpoint.
-//! - **Contained.** The component is limited in memory and computing time; one that breaks is replaced, and its successor
-//!   goes on where it was.
+//! - **True totals.** Unique counts cover the whole period and all replicas. Mergeable sketches count exactly up to
+//!   16,384 ids, and with a relative standard error of 0.78 % above.
+//! - **Exactly once.** The next flush carries the activity of a failed one. The flush number tells whether a commit
+//!   without a reply was applied. Every activity belongs to exactly one period.
+//! - **Bounded memory.** It depends neither on the number of ids nor on the length of an outage of the database.
+//! - **Durability**, with a state directory. Accepted activity survives a crash of the process, up to the last checkpoint.
+//! - **Containment.** The component's memory and computing time are limited. If it crashes, a new instance continues
+//!   from the host's ledger.
 //!
-//! Proxies built on hyper, axum, tonic or anything else that takes tower's services add a layer instead of calls: see the
-//! module `tower`, of the feature of that name.
+//! Proxies that use tower's services, for example with hyper, axum or tonic, can add a layer instead of calls: enable the
+//! feature `tower` and see the module of that name.
+//!
+//! | module | duty |
+//! | --- | --- |
+//! | `intake` | queues activity from the proxy's threads |
+//! | `tracker` | runs the worker: passes activity on, flushes, restarts the component |
+//! | `component` | compiles the component and runs an instance of it |
+//! | `capabilities` | implements transactions and locks for the component, and checks each call |
+//! | `database` | stores usage in SQLite or PostgreSQL |
+//! | `collection` | closes a period and returns its summary |
+//! | `checkpoint` | keeps unflushed activity on disk |
+//! | `ledger` | runs the tracker's rules natively, to check and to replace the component |
 
-// Forbidden but for one call, which loads code that this library has compiled before: see `plugin/cache.rs`.
+// One call is exempt: it loads machine code from the compile cache. See `component/compile_cache.rs`.
 #![deny(unsafe_code)]
 
 mod activity;

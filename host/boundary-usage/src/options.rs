@@ -1,4 +1,4 @@
-//! What can be set on a tracker.
+//! The options of a tracker.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,41 +6,50 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::error::Error;
 
-/// The longest time that anything waits for: far from where sums of times would overflow.
+/// The longest time limit. It is short enough that sums of times do not overflow.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The longest interval, 100 years.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// Settings of one tracker. `Options::default()` suits a proxy in production.
+/// The options of one tracker. `Options::default()` suits a proxy in production.
 #[derive(Clone)]
 pub struct Options {
-    /// Time between flushes. Default 60 s; at least 1 ms, at most 100 years, which is a way to flush by hand only. After a
-    /// flush that failed the next one comes sooner: after 1 s, and twice as long after every further failure, up to the
-    /// interval.
+    /// Time between flushes, from 1 ms to 100 years. Default: 60 s.
+    ///
+    /// After a failed flush the wait is 1 s. It doubles after each further failure, up to the interval. Set 100 years if
+    /// only the host flushes.
     pub flush_interval: Duration,
-    /// How far each wait may deviate, so that replicas started together do not flush together: a fraction of the wait,
-    /// 0 to 1. Default 0.1, so 54 s to 66 s.
+    /// Random deviation of each wait, as a fraction from 0 to 1. Default: 0.1.
+    ///
+    /// It spreads the flushes of replicas that start together. The default yields waits from 54 s to 66 s.
     pub flush_jitter: f64,
-    /// The longest that a flush may take, all its waiting included, before its component is given up. Default 30 s; at most
-    /// 24 hours.
+    /// Time limit of a flush with all its waits, at most 24 hours. Default: 30 s.
+    ///
+    /// A component that exceeds it is replaced.
     pub flush_timeout: Duration,
-    /// How long `shutdown` tries to flush. Default 10 s; at most 24 hours.
+    /// Time limit of `shutdown`, at most 24 hours. Default: 10 s.
     pub shutdown_timeout: Duration,
-    /// The directory that keeps the tracker's checkpoint, from which the next start goes on after a crash. Made when
-    /// missing, for our own user only; trackers of several replicas can share it. Default `None`: no checkpoint, and a
-    /// crash loses what came in since the last flush.
+    /// Directory of the tracker's checkpoint. Default: none.
+    ///
+    /// After a crash, the next start restores the checkpoint. Without one, a crash loses all activity since the last
+    /// flush. A missing directory is created for this user only. Trackers of several replicas can share it.
     pub state_directory: Option<PathBuf>,
-    /// From one checkpoint to the next, while there is something new: the most that a crash loses. Default 1 s; at
-    /// least 1 ms, at most 24 hours.
+    /// Time between checkpoints, from 1 ms to 24 hours. Default: 1 s.
+    ///
+    /// A crash loses at most the activity of this time. Without new activity, no checkpoint is written.
     pub checkpoint_interval: Duration,
-    /// How many activities wait for the component before `track` has to wait. Default 65,536 (48 bytes each).
+    /// Number of activities (48 bytes each) that may wait for the component. Default: 65,536.
+    ///
+    /// If the intake is full, `track` waits and `try_track` fails.
     pub intake_capacity: usize,
-    /// The linear memory that the component may use, in bytes. Default 16 MiB.
+    /// Limit of the component's linear memory, in bytes. Default: 16 MiB.
     pub memory_limit_bytes: usize,
-    /// How long the component may compute in one go before it counts as hanging. Default 2 s; at most 24 hours.
+    /// Time limit of one computation of the component, at most 24 hours. Default: 2 s.
+    ///
+    /// A component that exceeds it is replaced.
     pub cpu_limit: Duration,
-    /// The clock of the flush loop. Default the system's.
+    /// Clock of the flush loop. Default: the system's clock.
     pub clock: Clock,
 }
 
@@ -62,7 +71,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Reports every setting that is out of range, together.
+    /// Returns an error that lists all options out of range.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let mut faults = Vec::new();
         for (name, value, most) in [

@@ -3,96 +3,96 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-/// A unique set as it is stored.
+/// A serialized set of ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sketch {
-    /// How many ids it holds, as the sketch estimates.
+    /// The estimated number of ids.
     pub count: u64,
-    /// A compact Theta sketch.
+    /// The compact Theta sketch.
     pub bytes: Vec<u8>,
 }
 
-/// The two sets that are counted.
+/// The unique workspaces and users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uniques {
     /// The workspaces that were active.
     pub workspaces: Sketch,
-    /// The users who own them.
+    /// The owners of the active workspaces.
     pub users: Sketch,
 }
 
-/// What is stored of a replica.
+/// The stored usage of one replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredUsage {
-    /// The number of the last flush applied; 0 when there was none.
+    /// The number of the last applied flush, or 0 before the first.
     pub last_flush: u64,
-    /// The sketches of the open period; `None` when the replica has no row in it. Their counts are those stored.
+    /// The sketches of the open period. `None` if the replica has no row in it.
     pub uniques: Option<Uniques>,
 }
 
-/// What one flush writes.
+/// The update that one flush writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Update {
-    /// The flush's number.
+    /// The number of the flush.
     pub flush: u64,
-    /// What becomes of the unique sets.
+    /// The update of the unique sets.
     pub uniques: UniquesUpdate,
-    /// Requests let through since the last flush, at most 2^63 - 1.
+    /// Requests allowed since the last flush, at most 2^63 - 1.
     pub allowed: u64,
-    /// Requests blocked since the last flush, at most 2^63 - 1.
+    /// Requests denied since the last flush, at most 2^63 - 1.
     pub denied: u64,
 }
 
-/// What an update makes of the unique sets in a replica's row.
+/// The update of the unique sets in a replica's row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UniquesUpdate {
-    /// There is no row in the open period: a new one takes the ids of this flush alone.
+    /// The ids of this flush. They begin a new row, because the open period has none.
     Delta(Uniques),
-    /// The ids of the open period, this flush included, replace those of the row.
+    /// All ids of the open period, including this flush. They replace those of the row.
     Cumulative(Uniques),
-    /// The row keeps its sets: it holds the ids of this flush already.
+    /// The row keeps its ids, because it contains those of this flush already.
     Unchanged,
 }
 
 /// The period that a collection would close now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenPeriod {
-    /// The last cutover; before the first, when the schema was made.
+    /// The last cutover, or the creation of the schema before the first cutover.
     pub start: DateTime<Utc>,
-    /// Now.
+    /// The current time of the database.
     pub now: DateTime<Utc>,
 }
 
-/// A replica's row, as a collection deleted it.
+/// A replica's row that a collection deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeletedRow {
     /// The replica.
     pub replica: Uuid,
-    /// Its sketches and counts.
+    /// The replica's unique workspaces and users.
     pub uniques: Uniques,
-    /// Requests let through.
+    /// Allowed requests.
     pub allowed: u64,
-    /// Requests blocked.
+    /// Denied requests.
     pub denied: u64,
-    /// The replica's last flush of the period.
+    /// The time of the replica's last flush in the period.
     pub updated_at: DateTime<Utc>,
 }
 
-/// What a flush did.
+/// The result of a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flushed {
-    /// Nothing was tracked since the last flush: no transaction was opened.
+    /// There was no new activity, so the flush opened no transaction.
     Idle,
-    /// A flush whose commit had brought no reply was found applied; nothing else was waiting.
+    /// An earlier commit without a reply turned out to be applied. There was nothing else to write.
     Confirmed {
-        /// Its number.
+        /// The number of the earlier flush.
         flush: u64,
     },
-    /// The activity since the last flush is in the database.
+    /// All activity since the last flush is in the database.
     Written {
-        /// The flush's number.
+        /// The number of the flush.
         flush: u64,
-        /// Whether it is the replica's first of the period.
+        /// Whether it is the replica's first flush of the period.
         new_period: bool,
     },
 }

@@ -1,4 +1,4 @@
-//! From the rows of a period to its summary; pure.
+//! The summary of a period, and its computation from the deleted rows, without I/O.
 
 use std::time::Duration;
 
@@ -10,43 +10,45 @@ use uuid::Uuid;
 use crate::error::Error;
 use crate::records::{DeletedRow, OpenPeriod, Sketch, Uniques};
 
-/// The largest count: that of the databases.
+/// The largest count that the databases can store.
 const COUNT_MAX: u64 = i64::MAX as u64;
 
-/// What a period held, over all replicas. The fields up to `period_duration_ms` have the names that consumers of the
-/// reference know.
+/// The usage of one period over all replicas.
+///
+/// The fields up to `period_duration_ms` have the names that the reference implementation uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Workspaces that were active, each counted once however many replicas saw it. Exact up to 16,384, then an
-    /// estimate with a relative standard error of 0.78 %.
+    /// Active workspaces. A workspace counts once, even if several replicas saw it.
+    ///
+    /// The number is exact up to 16,384. Above, it is an estimate with a relative standard error of 0.78 %.
     pub unique_workspaces: u64,
-    /// Users that were active; counted in the same way.
+    /// Active users, counted like the workspaces.
     pub unique_users: u64,
-    /// Requests let through.
+    /// Allowed requests.
     pub allowed_requests: u64,
-    /// Requests blocked.
+    /// Denied requests.
     pub denied_requests: u64,
     /// The cutover that opened the period.
     pub period_start: DateTime<Utc>,
-    /// From that cutover to the one that closed the period, in milliseconds.
+    /// The time from that cutover to the next one, in milliseconds.
     pub period_duration_ms: u64,
     /// The period's id, for the acknowledgement of its delivery.
     pub period_id: i64,
-    /// The replicas that had a row.
+    /// The number of replicas that had a row.
     pub replicas: u64,
-    /// The sum of the replicas' unique workspaces: one seen by two replicas counts twice.
+    /// The sum of the replicas' unique workspaces. A workspace of two replicas counts twice.
     pub replica_workspaces_sum: u64,
-    /// The sum of the replicas' unique users: one seen by two replicas counts twice.
+    /// The sum of the replicas' unique users. A user of two replicas counts twice.
     pub replica_users_sum: u64,
-    /// Rows deleted but left out of all other numbers, because they had not been updated for longer than the staleness.
+    /// Rows that exceeded the staleness limit. No number above includes them.
     pub stale_rows: u64,
-    /// Requests let through that those rows held.
+    /// Allowed requests of the stale rows.
     pub stale_allowed_requests: u64,
-    /// Requests blocked that those rows held.
+    /// Denied requests of the stale rows.
     pub stale_denied_requests: u64,
 }
 
-/// Sums rows into a summary. Holds two sketches, however many rows there are.
+/// Sums rows into a summary. Its memory does not depend on the number of rows.
 pub(crate) struct SummaryBuilder {
     period: OpenPeriod,
     max_staleness: Option<Duration>,
@@ -56,12 +58,12 @@ pub(crate) struct SummaryBuilder {
 }
 
 impl SummaryBuilder {
-    /// A summary of no rows.
+    /// Creates a summary of no rows.
     pub(crate) fn new(period: OpenPeriod, max_staleness: Option<Duration>) -> Self {
         let duration = (period.now - period.start).num_milliseconds();
         let summary = Summary {
             period_start: period.start,
-            // A clock that was set back makes no period shorter than nothing.
+            // The database's clock may have been set back.
             period_duration_ms: u64::try_from(duration).unwrap_or(0),
             ..Summary::default()
         };
@@ -78,7 +80,7 @@ impl SummaryBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] when a sketch of it is damaged or made up.
+    /// - [`Error::Refused`] if a sketch of the row is damaged or forged.
     pub(crate) fn add(&mut self, row: &DeletedRow) -> Result<(), Error> {
         let summary = &mut self.summary;
         if is_stale(row, self.period.now, self.max_staleness) {
@@ -88,12 +90,12 @@ impl SummaryBuilder {
             return Ok(());
         }
         let Uniques { workspaces, users } = &row.uniques;
-        // Both are read before one is added: of a damaged row, nothing counts.
+        // Both sketches are read before either is added, so a damaged row adds nothing.
         let sketches = (sketch(row.replica, "workspaces", workspaces)?, sketch(row.replica, "users", users)?);
         self.workspaces = self.workspaces.union(&sketches.0);
         self.users = self.users.union(&sketches.1);
         summary.replicas += 1;
-        // By the sketches: the counts beside them are what the replica says.
+        // The sketches are authoritative. The replica wrote the stored counts, and a count alone cannot be checked.
         add(&mut summary.replica_workspaces_sum, sketches.0.count());
         add(&mut summary.replica_users_sum, sketches.1.count());
         add(&mut summary.allowed_requests, row.allowed);
@@ -101,14 +103,14 @@ impl SummaryBuilder {
         Ok(())
     }
 
-    /// The summary; the id of its period is not known yet.
+    /// Returns the summary, without the id of its period.
     pub(crate) fn finish(self) -> Summary {
         let (unique_workspaces, unique_users) = (self.workspaces.count(), self.users.count());
         Summary { unique_workspaces, unique_users, ..self.summary }
     }
 }
 
-/// Judged by the last flush and not by the window's start (D8): a replica that has flushed for long is no stale one.
+/// Returns whether the replica's last flush is older than the limit (D8).
 fn is_stale(row: &DeletedRow, now: DateTime<Utc>, max_staleness: Option<Duration>) -> bool {
     let idle = (now - row.updated_at).to_std().unwrap_or_default();
     max_staleness.is_some_and(|max_staleness| idle > max_staleness)
@@ -122,13 +124,13 @@ fn sketch(replica: Uuid, name: &str, set: &Sketch) -> Result<CompactThetaSketch,
     let fault = match CompactThetaSketch::from_bytes(&set.bytes) {
         Ok(sketch) if sketch.is_plausible() => return Ok(sketch),
         Ok(_) => {
-            "made up: no ids lead to these hashes and this theta, and it would falsify the count of all replicas".into()
+            "forged: no ids lead to these hashes and this theta, and it would falsify the count of all replicas".into()
         }
         Err(error) => format!("damaged: {error}"),
     };
     let what = format!("the {name} sketch of replica {replica} is {fault}");
     let hint =
-        "nothing was deleted. Restore the replica's row of boundary_usage_stats, or delete it and lose its usage";
+        "nothing was deleted; restore the replica's row of boundary_usage_stats, or delete it and lose its usage";
     Err(Error::Refused { message: format!("{what}; {hint}") })
 }
 
@@ -160,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_sums_to_zeros_over_the_whole_period() {
+    fn a_period_without_rows_sums_to_zeros() {
         let summary = builder(None).finish();
         assert_eq!((summary.unique_workspaces, summary.unique_users, summary.replicas), (0, 0, 0));
         assert_eq!((summary.period_start, summary.period_duration_ms), (minute(0), 30 * 60 * 1000));
     }
 
     #[test]
-    fn an_id_of_two_replicas_counts_once_and_the_sum_stays_beside_it() {
+    fn an_id_of_two_replicas_counts_once_in_the_total_and_twice_in_the_sum() {
         let mut builder = builder(None);
         builder.add(&row(1, 0..100, 5, minute(29))).unwrap();
         builder.add(&row(2, 50..150, 7, minute(30))).unwrap();
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_row_is_left_out_and_told_of() {
+    fn a_stale_row_is_excluded_and_reported() {
         let mut builder = builder(Some(Duration::from_secs(600)));
         builder.add(&row(1, 0..10, 5, minute(19))).unwrap();
         builder.add(&row(2, 0..3, 7, minute(20))).unwrap();
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_set_back_gives_an_empty_window_and_no_stale_rows() {
+    fn a_clock_that_was_set_back_gives_a_zero_duration_and_no_stale_rows() {
         let period = OpenPeriod { start: minute(30), now: minute(0) };
         let mut builder = SummaryBuilder::new(period, Some(Duration::ZERO));
         builder.add(&row(1, 0..1, 1, minute(30))).unwrap();
@@ -212,6 +214,6 @@ mod tests {
         let message = builder.add(&damaged).unwrap_err().to_string();
         assert!(message.contains(&Uuid::from_u128(7).to_string()) && message.contains("users"), "{message}");
         let summary = builder.finish();
-        assert_eq!((summary.replicas, summary.unique_workspaces), (0, 0), "nothing of it counts");
+        assert_eq!((summary.replicas, summary.unique_workspaces), (0, 0), "a damaged row adds nothing");
     }
 }

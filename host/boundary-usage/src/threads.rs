@@ -1,6 +1,6 @@
-//! What the intake needs of threads: locks, atomic numbers, wake-ups, time, and a number for each thread.
+//! The thread primitives of the intake: locks, atomics, wake-ups, time and thread numbers.
 //!
-//! The intake takes them from here alone, so that a model checker can put its own in their place: see `tests/intake_model`.
+//! The intake imports them only from here, so that the model checker in `tests/intake_model` can substitute its own.
 
 use std::sync::OnceLock;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 pub(crate) use tokio::sync::Notify;
 pub(crate) use tokio::time::{Instant, timeout_at};
 
-/// Four for each processor: a proxy has more threads than one, and those that share a shard get in each other's way.
+/// Returns the number of shards: four per processor, because threads that share a shard contend for its lock.
 pub(crate) fn shard_count() -> usize {
     static COUNT: OnceLock<usize> = OnceLock::new();
     *COUNT.get_or_init(|| {
@@ -18,7 +18,7 @@ pub(crate) fn shard_count() -> usize {
     })
 }
 
-/// The threads that track, in the order in which they came.
+/// Returns the number of the calling thread, in the order of first calls.
 pub(crate) fn thread_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {

@@ -117,10 +117,10 @@ impl Endpoint {
             Error::ConnectProxyFailed(_) => "the proxy does not connect to the receiver".into(),
             // How a handshake that fails comes out of the connection.
             Error::Io(error) => match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
-                Some(error) => certificates::in_words(error, REMEDIES),
+                Some(error) => certificates::describe(error, REMEDIES),
                 None => format!("the connection failed: {}", error.kind()),
             },
-            Error::Rustls(error) => certificates::in_words(error, REMEDIES),
+            Error::Rustls(error) => certificates::describe(error, REMEDIES),
             Error::Tls(reason) => format!("TLS failed: {reason}"),
             Error::Protocol(_) => "the answer is not HTTP".into(),
             _ => "the request failed".into(),

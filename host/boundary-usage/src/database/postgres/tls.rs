@@ -79,7 +79,7 @@ fn check_root(root: &str) -> Result<(), String> {
         return Ok(());
     }
     if root.trim().starts_with("-----BEGIN") {
-        let holds = certificates::holds_certificate(root.as_bytes());
+        let holds = certificates::contains_certificate(root.as_bytes());
         return if holds { Ok(()) } else { Err("the text of sslrootcert holds no certificate".to_owned()) };
     }
     certificates::check_file(Path::new(root)).map_err(|reason| format!("sslrootcert names {root}, which {reason}"))
@@ -92,7 +92,7 @@ const REMEDIES: Remedies = Remedies {
 
 /// Why a TLS connection failed, and what to do; `None` when the error is another.
 pub(super) fn refusal(error: &sqlx::Error) -> Option<String> {
-    let tls = |error: &rustls::Error| certificates::in_words(error, REMEDIES);
+    let tls = |error: &rustls::Error| certificates::describe(error, REMEDIES);
     match error {
         sqlx::Error::Tls(reason) if reason.to_string().contains("does not support TLS") => Some(
             "the server offers no TLS, and sslmode asks for it; turn it on there (`ssl = on`), or say \
@@ -173,7 +173,7 @@ IQD75IgwRpXTVkTadPStaS9hlx6Pk1dBxwSFv6U1ustbzg==
         let reason = |error: sqlx::Error| refusal(&error);
         assert!(reason(sqlx::Error::Tls("server does not support TLS".into())).unwrap().contains("offers no TLS"));
         assert_eq!(reason(sqlx::Error::Tls("no key".into())).unwrap(), "TLS cannot be set up: no key");
-        let expected = certificates::in_words(&handshake, REMEDIES);
+        let expected = certificates::describe(&handshake, REMEDIES);
         assert_eq!(reason(sqlx::Error::Tls(handshake.clone().into())), Some(expected.clone()));
         assert_eq!(reason(hidden(handshake)), Some(expected));
         assert_eq!(reason(sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())), None);
