@@ -1,7 +1,7 @@
 /**
- * Makes JavaScript and core modules of the component, which is taken as it is: Node.js runs no components by itself.
+ * Converts the component to JavaScript and core modules, because Node.js cannot run components itself.
  *
- * The component is `tracker.wasm` in the folder that the argument names, or in `dist/component`; the output goes there, too.
+ * The first argument is the folder of `tracker.wasm` and of the output. The default is `dist/component`.
  */
 
 import { mkdir, readFile, writeFile } from "node:fs/promises";
@@ -10,14 +10,14 @@ import { pathToFileURL } from "node:url";
 
 import { transpileBytes } from "@bytecodealliance/jco-transpile";
 
-const [, , named] = process.argv;
-const folder = named ? pathToFileURL(`${named}/`) : new URL("../dist/component/", import.meta.url);
+const [, , argument] = process.argv;
+const folder = argument ? pathToFileURL(`${argument}/`) : new URL("../dist/component/", import.meta.url);
 const component = await readFile(new URL("tracker.wasm", folder));
 const { files } = await transpileBytes(component, {
   name: "tracker",
   instantiation: "async",
   asyncMode: "jspi",
-  // Errors that the component answers are thrown as they are.
+  // Errors that the component returns are thrown without a wrapper.
   noComponentErrorWrapping: true,
 });
 for (const [name, content] of Object.entries(files)) {

@@ -1,7 +1,7 @@
 /**
- * A component that breaks, or breaks the contract: it is replaced, and nothing that it had accepted is lost.
+ * A component that crashes or violates its contract is replaced, and loses no activity that it accepted.
  *
- * The component is the one of the Rust host's tests; `guest/src/misbehaving.rs` lists the cues.
+ * The misbehaving component belongs to the tests of the Rust host. An activity of a certain workspace is its cue.
  */
 
 import assert from "node:assert/strict";
@@ -14,13 +14,13 @@ import test from "node:test";
 
 import type { BoundaryUsageError, Tracker } from "boundary-usage";
 
-import { newFolder, newSqlite, Program, rows, variable } from "./support.ts";
 import { Faults } from "./faults.ts";
 import { numbered, uuid } from "./scenario.ts";
+import { MANUAL, newFolder, newSqlite, Program, rows, variable } from "./support.ts";
 
 const root = new URL("../", import.meta.url);
 
-/** The package with the misbehaving component inside. */
+/** The package with the misbehaving component. */
 const misbehaving: typeof import("boundary-usage") = await (async () => {
   const folder = await newFolder();
   await cp(new URL("dist/", root), join(folder, "dist"), { recursive: true });
@@ -32,6 +32,33 @@ const misbehaving: typeof import("boundary-usage") = await (async () => {
   return import(pathToFileURL(join(folder, "dist", "index.js")).href);
 })();
 
+/** Cues of the misbehaving component. */
+const CUES = {
+  panicInTrack: 1,
+  overflowStackInTrack: 4,
+  panicInTransaction: 10,
+  panicAfterCommit: 31,
+};
+
+/** Cues of false updates. */
+const FALSE_UPDATES: [cue: number, update: string][] = [
+  [12, "an update without ids, and then panics"],
+  [17, "an update without ids, and then begins again"],
+  [18, "unchanged sets for a row that does not exist"],
+  [19, "cumulative sets for a row that does not exist"],
+  [28, "too many requests"],
+  [29, "a damaged sketch"],
+  [30, "the number of an earlier flush"],
+];
+
+/** Mutations of the component, each with the faults that reveal it. */
+const MUTATIONS: [mutation: number, behaviour: string, faults: string[]][] = [
+  [4, "forgets the activity of a failed flush", ["upsert"]],
+  [5, "sends a flush in doubt again although it was applied", ["commit-reply-lost"]],
+  [6, "forgets a flush in doubt that was not applied", ["commit-lost"]],
+];
+
+/** Starts a tracker with the misbehaving component. The hashing key selects a mutation. */
 async function started(mutation?: number) {
   const url = await newSqlite();
   if (mutation !== undefined) {
@@ -41,38 +68,48 @@ async function started(mutation?: number) {
   }
   const faults = new Faults(await misbehaving.connect(url));
   const errors: BoundaryUsageError[] = [];
-  const settings = {
-    flushInterval: Number.POSITIVE_INFINITY,
-    onError: (error: BoundaryUsageError) => errors.push(error),
-  };
-  const tracker = await misbehaving.Tracker.start(uuid("r1"), faults, settings);
+  const onError = (error: BoundaryUsageError) => errors.push(error);
+  const tracker = await misbehaving.Tracker.start(uuid("r1"), faults, { ...MANUAL, onError });
   return { url, faults, tracker, errors };
 }
 
-/** The workspace that is a cue. */
-function cue(number: number): string {
-  return `6d697362-6568-6176-0000-${number.toString(16).padStart(12, "0")}`;
+/** Tracks an activity that is a cue. */
+function trackCue(tracker: Tracker, cue: number): void {
+  tracker.track(workspaceOf(cue), uuid("u2"), 2, 1);
 }
 
-/** Tracks an activity of a new workspace. */
+/** Returns the workspace of a cue. */
+function workspaceOf(cue: number): string {
+  return `6d697362-6568-6176-0000-${cue.toString(16).padStart(12, "0")}`;
+}
+
+/** Tracks an activity of a numbered workspace. */
 function trackOne(tracker: Tracker, number: number): void {
   tracker.track(numbered(number), uuid("u1"), 2, 1);
 }
 
+/** Tracks a cue and enough other activities for a full batch, which is forwarded immediately. */
+function trackBatchWithPanic(tracker: Tracker): void {
+  trackCue(tracker, CUES.panicInTrack);
+  for (let number = 2; number <= 256; number += 1) {
+    trackOne(tracker, number);
+  }
+}
+
 const kinds = (errors: BoundaryUsageError[]) => errors.map(({ kind }) => kind);
 
-for (const [number, what] of [
-  [1, "panics"],
-  [4, "overflows its stack"],
+for (const [cue, behaviour] of [
+  [CUES.panicInTrack, "panics"],
+  [CUES.overflowStackInTrack, "overflows its stack"],
 ] as const) {
-  test(`a component that ${what} while it tracks is replaced, and nothing is lost`, async () => {
+  test(`a component that ${behaviour} in track is replaced, and nothing is lost`, async () => {
     const { url, tracker, errors } = await started();
     trackOne(tracker, 1);
     await tracker.flush();
     trackOne(tracker, 2);
-    tracker.track(cue(number), uuid("u2"), 2, 1);
+    trackCue(tracker, cue);
     trackOne(tracker, 3);
-    // The batch is handed over by the flush, and breaks the component.
+    // The flush forwards the batch first, so the component crashes before the flush.
     assert.equal((await tracker.flush()).outcome, "written");
     trackOne(tracker, 4);
     assert.equal((await tracker.flush()).outcome, "written");
@@ -82,10 +119,10 @@ for (const [number, what] of [
   });
 }
 
-test("a component that breaks in a transaction is replaced, and nothing is lost", async () => {
+test("a component that crashes in a transaction is replaced, and nothing is lost", async () => {
   const { url, tracker, errors } = await started();
   trackOne(tracker, 1);
-  tracker.track(cue(10), uuid("u2"), 2, 1);
+  trackCue(tracker, CUES.panicInTransaction);
   await assert.rejects(() => tracker.flush(), { kind: "component" });
   trackOne(tracker, 2);
   assert.equal((await tracker.flush()).outcome, "written");
@@ -94,10 +131,10 @@ test("a component that breaks in a transaction is replaced, and nothing is lost"
   assert.deepEqual(await new Program(url).totals(), [3, 2, 6, 3]);
 });
 
-test("a component that breaks when its commit is applied is replaced, and nothing counts twice", async () => {
+test("after a crash of the component behind its commit, nothing counts twice", async () => {
   const { url, tracker, errors } = await started();
   trackOne(tracker, 1);
-  tracker.track(cue(31), uuid("u2"), 2, 1);
+  trackCue(tracker, CUES.panicAfterCommit);
   await assert.rejects(() => tracker.flush(), { kind: "component" });
   trackOne(tracker, 2);
   assert.deepEqual(await tracker.flush(), { outcome: "written", flush: 2n, newPeriod: false });
@@ -106,14 +143,14 @@ test("a component that breaks when its commit is applied is replaced, and nothin
   assert.deepEqual(await new Program(url).totals(), [3, 2, 6, 3]);
 });
 
-test("a component that breaks with a commit in doubt is replaced, and its successor finds out", async () => {
+test("the successor of a crashed component resolves its flush in doubt", async () => {
   for (const fault of ["commit-lost", "commit-reply-lost"]) {
     const { url, faults, tracker, errors } = await started();
     faults.queue.push(fault);
     trackOne(tracker, 1);
     await assert.rejects(() => tracker.flush(), { kind: "commit-unknown" });
     trackOne(tracker, 2);
-    tracker.track(cue(1), uuid("u2"), 2, 1);
+    trackCue(tracker, CUES.panicInTrack);
     assert.equal((await tracker.flush()).outcome, "written");
     await tracker.shutdown();
     assert.deepEqual(kinds(errors), ["commit-unknown", "component"], fault);
@@ -121,7 +158,7 @@ test("a component that breaks with a commit in doubt is replaced, and its succes
   }
 });
 
-test("a component that breaks while its flush waits is replaced, and its successor is kept", async () => {
+test("a component that crashes during its flush is replaced once", async () => {
   const { url, faults, tracker, errors } = await started();
   const { promise, resolve } = Promise.withResolvers<void>();
   faults.upsertGate = promise;
@@ -129,16 +166,12 @@ test("a component that breaks while its flush waits is replaced, and its success
   trackOne(tracker, 1);
   const flushing = tracker.flush();
   await reached;
-  tracker.track(cue(1), uuid("u2"), 2, 1);
-  // As many as one batch, so that they are handed over now.
-  for (let number = 2; number <= 256; number += 1) {
-    trackOne(tracker, number);
-  }
+  trackBatchWithPanic(tracker);
   await Promise.all([assert.rejects(flushing, { kind: "component" }), resolve()]);
   const failures = errors.length;
   assert.equal((await tracker.flush()).outcome, "written");
   await tracker.shutdown();
-  // A late failure of the first one has not discarded its successor.
+  // The end of the first instance's flush has not failed its successor.
   assert.equal(errors.length, failures);
   assert.deepEqual(await new Program(url).totals(), [257, 2, 514, 257]);
 });
@@ -152,28 +185,24 @@ test("a flush of a component that crashes during its commit ends after the reply
   trackOne(tracker, 1);
   const flushing = tracker.flush();
   await reached;
-  tracker.track(cue(1), uuid("u2"), 2, 1);
-  // A full batch is forwarded immediately.
-  for (let number = 2; number <= 256; number += 1) {
-    trackOne(tracker, number);
-  }
+  trackBatchWithPanic(tracker);
   setTimeout(() => {
     hasReplied = true;
     resolve();
   }, 50);
   await assert.rejects(flushing, { kind: "component" });
-  // A late reply would be taken for the reply to the next commit.
+  // The ledger would take a later reply for the reply to the next commit.
   assert.ok(hasReplied);
   assert.equal((await tracker.flush()).outcome, "written");
   await tracker.shutdown();
   assert.deepEqual(await new Program(url).totals(), [257, 2, 514, 257]);
 });
 
-for (const number of [12, 17, 18, 19, 28, 29, 30]) {
-  test(`a component that writes what it was not given is refused and replaced (cue ${number})`, async () => {
+for (const [cue, update] of FALSE_UPDATES) {
+  test(`a component that writes ${update} is refused and replaced`, async () => {
     const { url, tracker } = await started();
     trackOne(tracker, 1);
-    tracker.track(cue(number), uuid("u2"), 2, 1);
+    trackCue(tracker, cue);
     await assert.rejects(() => tracker.flush(), { kind: "component", message: /the host's ledger has/ });
     assert.equal((await tracker.flush()).outcome, "written");
     await tracker.shutdown();
@@ -181,13 +210,8 @@ for (const number of [12, 17, 18, 19, 28, 29, 30]) {
   });
 }
 
-test("a component that forgets activity after a failure is replaced, and nothing is lost", async () => {
-  // The first half of the key says that a protection is broken, the second one which: see `guest/src/mutations.rs`.
-  for (const [mutation, faults] of [
-    [4, ["upsert"]],
-    [5, ["commit-reply-lost"]],
-    [6, ["commit-lost"]],
-  ] as const) {
+for (const [mutation, behaviour, faults] of MUTATIONS) {
+  test(`a component that ${behaviour} is replaced`, async () => {
     const { url, faults: database, tracker, errors } = await started(mutation);
     let tracked = 0;
     for (const fault of [...faults, "none", "none"]) {
@@ -199,7 +223,7 @@ test("a component that forgets activity after a failure is replaced, and nothing
       await tracker.flush().catch(() => undefined);
     }
     await tracker.shutdown();
-    assert.ok(kinds(errors).includes("component"), `mutation ${mutation}`);
-    assert.deepEqual(await new Program(url).totals(), [tracked, 1, 2 * tracked, tracked], `mutation ${mutation}`);
-  }
-});
+    assert.ok(kinds(errors).includes("component"));
+    assert.deepEqual(await new Program(url).totals(), [tracked, 1, 2 * tracked, tracked]);
+  });
+}

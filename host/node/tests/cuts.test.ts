@@ -1,42 +1,43 @@
-/** Connections to PostgreSQL that break: at each request of a flush, in an orderly way, by a reset, or by silence. */
+/** Connections to PostgreSQL that break: with an orderly end, with a reset, or by silence. */
 
 import assert from "node:assert/strict";
 import test from "node:test";
 
 import { type BoundaryUsageError, connect, Tracker } from "boundary-usage";
 
-import { CuttingProxy, newPostgres, Program } from "./support.ts";
 import { numbered, uuid } from "./scenario.ts";
+import { CuttingProxy, MANUAL, newPostgres, Program } from "./support.ts";
 
-/** Begin, two locks, read, write, commit. */
+/** The requests of a flush: begin, two locks, read, upsert, commit. */
 const REQUESTS = 6;
-
-const BY_HAND = { flushInterval: Number.POSITIVE_INFINITY, onError: () => {} };
 
 async function behindProxy(options = {}) {
   const url = await newPostgres();
   const proxy = await CuttingProxy.inFrontOf(url);
   const database = await connect(proxy.url);
-  const tracker = await Tracker.start(uuid("r1"), database, { ...BY_HAND, ...options });
+  const tracker = await Tracker.start(uuid("r1"), database, { ...MANUAL, ...options });
   return { url, proxy, database, tracker };
 }
 
-for (const how of ["", " reset"]) {
-  test(`a connection cut at any request of a flush loses and doubles nothing (${how || "orderly end"})`, async () => {
+for (const [how, name] of [
+  ["", "orderly end"],
+  [" reset", "reset"],
+]) {
+  test(`a connection cut at any request of a flush loses and doubles nothing (${name})`, async () => {
     const { url, proxy, database, tracker } = await behindProxy();
     const points = Array.from({ length: REQUESTS }, (_, index) => `request:${index + 1}`);
     let tracked = 0;
     for (const point of [...points, "commit", "reply", ...points]) {
-      // A new id, so that each flush writes its sets.
+      // A new id makes each flush write its sketches.
       tracker.track(numbered((tracked += 1)), uuid("u1"), 2, 1);
       await proxy.run(`cut ${point}${how}`);
       const error = await tracker.flush().then(
         () => undefined,
         (error: BoundaryUsageError) => error,
       );
-      assert.equal(await proxy.run("pending"), "0", `the cut at ${point} has struck`);
+      assert.equal(await proxy.run("pending"), "0", `the cut at ${point} has not happened`);
       if (point === "request:1") {
-        // An idle connection may break at any time; the next one is tried.
+        // The tracker replaces a broken idle connection.
         assert.equal(error, undefined);
         continue;
       }
@@ -50,7 +51,7 @@ for (const how of ["", " reset"]) {
   });
 }
 
-test("a connection that breaks at each request of the start fails the start and nothing else", async () => {
+test("a connection cut during the start fails the start and nothing else", async () => {
   const url = await newPostgres();
   const proxy = await CuttingProxy.inFrontOf(url);
   for (const how of ["", " reset"]) {
@@ -64,14 +65,14 @@ test("a connection that breaks at each request of the start fails the start and 
   await database.close();
 });
 
-test("a server that refuses connections during a shutdown is tried again until it accepts them", async () => {
+test("a shutdown retries until the server accepts connections again", async () => {
   const failed = Promise.withResolvers<void>();
   let failures = 0;
   const onError = () => void ((failures += 1) === 3 && failed.resolve());
   const { url, proxy, database, tracker } = await behindProxy({ onError });
   tracker.track(uuid("w1"), uuid("u1"), 2, 1);
   await proxy.run("refuse");
-  // The connection of the start is idle: it breaks, and no other can be opened.
+  // The idle connection breaks, and the server accepts no other one.
   await proxy.run("cut request:1 reset");
   const stopped = tracker.shutdown();
   await Promise.race([failed.promise, stopped]);
@@ -90,7 +91,7 @@ test("a shutdown resolves a commit whose reply was lost", async () => {
   await database.close();
 });
 
-test("a shutdown that cannot tell what became of its commit says so", async () => {
+test("a shutdown without a commit reply reports that the outcome is unknown", async () => {
   const { proxy, database, tracker } = await behindProxy({ shutdownTimeout: 500 });
   tracker.track(uuid("w1"), uuid("u1"), 2, 1);
   await proxy.run("cut silence");

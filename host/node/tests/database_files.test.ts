@@ -1,4 +1,4 @@
-/** SQLite: the form of its URLs, and files that are deleted or replaced while they are open. */
+/** SQLite: its URLs, and files that are deleted or replaced while they are open. */
 
 import assert from "node:assert/strict";
 import { link, mkdir, readdir, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
@@ -8,40 +8,38 @@ import test from "node:test";
 
 import { type BoundaryUsageError, connect, Tracker } from "boundary-usage";
 
-import { newFolder, Program } from "./support.ts";
 import { uuid } from "./scenario.ts";
+import { MANUAL, newFolder, Program } from "./support.ts";
 
-async function onFile() {
+/** Starts a tracker on a new file, and flushes once. */
+async function startedOnFile() {
   const folder = await newFolder();
   const path = join(folder, "usage.db");
   const errors: BoundaryUsageError[] = [];
   const database = await connect(`sqlite:${path}`);
-  const settings = {
-    flushInterval: Number.POSITIVE_INFINITY,
-    onError: (error: BoundaryUsageError) => errors.push(error),
-  };
-  const tracker = await Tracker.start(uuid("r1"), database, settings);
+  const onError = (error: BoundaryUsageError) => errors.push(error);
+  const tracker = await Tracker.start(uuid("r1"), database, { ...MANUAL, onError });
   tracker.track(uuid("w1"), uuid("u1"), 1, 0);
   await tracker.flush();
   return { folder, path, database, tracker, errors };
 }
 
-/** Writes a sound copy. */
+/** Writes a consistent copy of a database. */
 function backUp(path: string, to: string): void {
   const database = new DatabaseSync(path);
   database.prepare("VACUUM INTO ?").run(to);
   database.close();
 }
 
-/** Removes the database with its log, as an operator does who restores a backup. */
+/** Removes a database with its log, as before the restore of a backup. */
 async function remove(path: string): Promise<void> {
   await Promise.all(["", "-wal", "-shm"].map((end) => rm(path + end, { force: true })));
 }
 
 const REPLACED = { kind: "unavailable", message: /usage\.db` or its log was deleted or replaced/ };
 
-test("a database file that is deleted fails a flush, and is created again with the same key", async () => {
-  const { path, database, tracker, errors } = await onFile();
+test("a deleted database file is created again with the same key", async () => {
+  const { path, database, tracker, errors } = await startedOnFile();
   const key = await database.hashingKey();
   await remove(path);
   tracker.track(uuid("w2"), uuid("u1"), 2, 0);
@@ -59,15 +57,12 @@ test("a database file that is deleted fails a flush, and is created again with t
   await Promise.all([database.close(), again.close()]);
 });
 
-test("a database file that must exist is not created again, and gets everything when it is back", async () => {
+test("with mode=rw, a deleted file is not created, and gets all activity later", async () => {
   const folder = await newFolder();
   const path = join(folder, "usage.db");
   await (await connect(`sqlite:${path}`)).close();
   const database = await connect(`sqlite:${path}?mode=rw`);
-  const tracker = await Tracker.start(uuid("r1"), database, {
-    flushInterval: Number.POSITIVE_INFINITY,
-    onError: () => {},
-  });
+  const tracker = await Tracker.start(uuid("r1"), database, MANUAL);
   backUp(path, `${path}.backup`);
   await remove(path);
   tracker.track(uuid("w1"), uuid("u1"), 2, 0);
@@ -80,8 +75,8 @@ test("a database file that must exist is not created again, and gets everything 
   await database.close();
 });
 
-test("a backup that replaces the database file gets the next flush, and the loss is reported", async () => {
-  const { folder, path, database, tracker, errors } = await onFile();
+test("a restored backup gets the next flush, and the loss is reported", async () => {
+  const { folder, path, database, tracker, errors } = await startedOnFile();
   const backup = join(folder, "backup.db");
   backUp(path, backup);
   tracker.track(uuid("w2"), uuid("u1"), 2, 0);
@@ -93,21 +88,21 @@ test("a backup that replaces the database file gets the next flush, and the loss
   assert.deepEqual(await tracker.flush(), { outcome: "written", flush: 2n, newPeriod: false });
   const lost = errors.find(({ kind }) => kind === "lost");
   assert.match(lost?.message ?? "", /last flush of replica .* is 1, but the database had confirmed 2.*backup/);
-  // It is reported once.
+  // The loss is reported once.
   tracker.track(uuid("w3"), uuid("u1"), 8, 0);
   await tracker.shutdown();
   assert.equal(errors.filter(({ kind }) => kind === "lost").length, 1);
-  // What the backup held, and all since.
+  // The totals of the backup, and all later activity.
   assert.deepEqual(await new Program(`sqlite:${path}`).totals(), [2, 1, 13, 0]);
   await database.close();
 });
 
-test("a file that is replaced between two connections, or loses its log, is noticed", async () => {
-  const { path, database, tracker } = await onFile();
+test("a replaced file and a deleted log are noticed", async () => {
+  const { path, database, tracker } = await startedOnFile();
   const copy = `${path}.copy`;
   backUp(path, copy);
-  for (const act of [() => rename(copy, path), () => rm(`${path}-wal`)]) {
-    await act();
+  for (const change of [() => rename(copy, path), () => rm(`${path}-wal`)]) {
+    await change();
     tracker.track(uuid("w2"), uuid("u1"), 2, 0);
     await assert.rejects(() => tracker.flush(), REPLACED);
     assert.equal((await tracker.flush()).outcome, "written");
@@ -117,8 +112,8 @@ test("a file that is replaced between two connections, or loses its log, is noti
   await database.close();
 });
 
-test("another database in the place of the first is refused, and the first one gets all when it is back", async () => {
-  const { path, database, tracker } = await onFile();
+test("a database with another key is refused, and the first one gets all activity", async () => {
+  const { path, database, tracker } = await startedOnFile();
   const first = `${path}.first`;
   await link(path, first);
   await rm(path);
@@ -134,15 +129,12 @@ test("another database in the place of the first is refused, and the first one g
   await database.close();
 });
 
-test("a database that is reached through a symbolic link is watched, too", async () => {
+test("the target of a symbolic link is watched", async () => {
   const folder = await newFolder();
   await mkdir(join(folder, "data"));
   await symlink(join(folder, "data", "usage.db"), join(folder, "link.db"));
   const database = await connect(`sqlite:${join(folder, "link.db")}`);
-  const tracker = await Tracker.start(uuid("r1"), database, {
-    flushInterval: Number.POSITIVE_INFINITY,
-    onError: () => {},
-  });
+  const tracker = await Tracker.start(uuid("r1"), database, MANUAL);
   for (let flush = 0; flush < 2; flush += 1) {
     tracker.track(uuid("w1"), uuid("u1"), 1, 0);
     await tracker.flush();
@@ -152,7 +144,7 @@ test("a database that is reached through a symbolic link is watched, too", async
   await assert.rejects(() => tracker.flush(), { kind: "unavailable" });
 });
 
-test("SQLite URLs name the file that the documented rule says", async () => {
+test("SQLite URLs name files by the documented rules", async () => {
   const folder = await newFolder();
   await mkdir(join(folder, "a%2"));
   const names: [string, string][] = [
@@ -177,7 +169,7 @@ test("SQLite URLs name the file that the documented rule says", async () => {
   }
 });
 
-test("SQLite URLs that name no file are refused, and nothing is created", async () => {
+test("SQLite URLs that name no file are refused, and create nothing", async () => {
   const folder = await newFolder();
   const refused: [string, RegExp][] = [
     ["sqlite:", /must be a file/],
@@ -201,7 +193,7 @@ test("SQLite URLs that name no file are refused, and nothing is created", async 
   }
   await assert.rejects(() => connect(`sqlite:${folder}/x.db?mode=rw`), { kind: "unavailable", message: /x\.db/ });
   assert.deepEqual(await readdir(folder), []);
-  await writeFile(join(folder, "text"), "no database");
+  await writeFile(join(folder, "text"), "not a database");
   await assert.rejects(() => connect(`sqlite:${folder}/text/usage.db`), {
     kind: "configuration",
     message: /no directory/,

@@ -1,4 +1,4 @@
-/** What callers pass in: activity of any type, settings of any size, hooks that fail. */
+/** Values from callers: activities of any type, invalid options, and an `onError` that fails. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -6,15 +6,15 @@ import test from "node:test";
 
 import { BoundaryUsageError, connect, Tracker, type TrackerOptions } from "boundary-usage";
 
-import { newSqlite, onEachDatabase, Program, rows } from "./support.ts";
 import { Faults } from "./faults.ts";
 import { uuid } from "./scenario.ts";
+import { MANUAL, newSqlite, onEachDatabase, Program, rows } from "./support.ts";
 
 const NEVER = Number.POSITIVE_INFINITY;
 
-onEachDatabase("values that are no ids or counts are refused by `track`, and lose nothing", async (url) => {
+onEachDatabase("`track` refuses values that are not ids or counts, and loses nothing", async (url) => {
   const database = await connect(url);
-  const tracker = await Tracker.start(uuid("r1"), database, { flushInterval: NEVER });
+  const tracker = await Tracker.start(uuid("r1"), database, MANUAL);
   const [w, u] = [uuid("w1"), uuid("u1")];
   tracker.track(w, u, 1, 1);
   const counts = [
@@ -39,15 +39,15 @@ onEachDatabase("values that are no ids or counts are refused by `track`, and los
     { valueOf: () => 1 },
     Object.create(null),
   ];
-  for (const odd of counts) {
+  for (const value of counts) {
     for (const activity of [
-      [w, u, odd, 0],
-      [w, u, 0, odd],
+      [w, u, value, 0],
+      [w, u, 0, value],
     ]) {
       assert.throws(
         () => (tracker.track as any)(...activity),
         { kind: "configuration", message: /not a count/ },
-        typeof odd,
+        typeof value,
       );
     }
   }
@@ -77,13 +77,13 @@ onEachDatabase("values that are no ids or counts are refused by `track`, and los
     new String(w),
     Object.create(null),
   ];
-  for (const odd of [...texts, w.replace(/^./, "g"), "١".repeat(36), "x".repeat(100_000), ...others]) {
+  for (const value of [...texts, w.replace(/^./, "g"), "١".repeat(36), "x".repeat(100_000), ...others]) {
     for (const activity of [
-      [odd, u, 1, 0],
-      [w, odd, 1, 0],
+      [value, u, 1, 0],
+      [w, value, 1, 0],
     ]) {
       const isShort = (error: BoundaryUsageError) => error.kind === "configuration" && error.message.length < 300;
-      assert.throws(() => (tracker.track as any)(...activity), isShort, typeof odd);
+      assert.throws(() => (tracker.track as any)(...activity), isShort, typeof value);
     }
   }
   tracker.track(w.toUpperCase(), u, 2, 2);
@@ -92,9 +92,9 @@ onEachDatabase("values that are no ids or counts are refused by `track`, and los
   await database.close();
 });
 
-onEachDatabase("counts beyond 2^53 are exact, and stop at 2^63 - 1", async (url) => {
+onEachDatabase("counts beyond 2^53 are exact, and saturate at 2^63 - 1", async (url) => {
   const database = await connect(url);
-  const tracker = await Tracker.start(uuid("r1"), database, { flushInterval: NEVER });
+  const tracker = await Tracker.start(uuid("r1"), database, MANUAL);
   const counts = async () => {
     const query =
       "SELECT CAST(allowed_requests AS text) AS a, CAST(denied_requests AS text) AS d FROM boundary_usage_stats";
@@ -114,21 +114,21 @@ onEachDatabase("counts beyond 2^53 are exact, and stop at 2^63 - 1", async (url)
   await database.close();
 });
 
-test("settings that make no sense are refused by name", async () => {
+test("invalid options are refused by name", async () => {
   const database = await connect(await newSqlite());
-  const odd: [keyof TrackerOptions, unknown[]][] = [
+  const invalid: [keyof TrackerOptions, unknown[]][] = [
     ["flushInterval", [0, -1, Number.NaN, 2 ** 31, "60000", null, 1n, Symbol("1")]],
     ["flushJitter", [-0.1, 1.1, Number.NaN, "0.1", null]],
     ["shutdownTimeout", [-1, Number.NaN, NEVER, 2 ** 31, "1000", null]],
     ["onError", [null, "log", {}]],
   ];
-  for (const [name, values] of odd) {
+  for (const [name, values] of invalid) {
     for (const value of values) {
       const started = Tracker.start(uuid("r1"), database, { [name]: value } as TrackerOptions);
       await assert.rejects(started, { kind: "configuration", message: new RegExp(`^${name} is`) }, String(value));
     }
   }
-  const unset = Object.fromEntries(odd.map(([name]) => [name, undefined])) as TrackerOptions;
+  const unset = Object.fromEntries(invalid.map(([name]) => [name, undefined])) as TrackerOptions;
   await (await Tracker.start(uuid("r1"), database, unset)).shutdown();
   await database.close();
 });
@@ -142,14 +142,14 @@ const hooks: [string, () => unknown][] = [
   ],
   ["rejects", () => Promise.reject(new Error("\u001b[31mthe hook failed\n"))],
   [
-    "throws nothing",
+    "throws undefined",
     () => {
       throw undefined;
     },
   ],
 ];
 for (const [how, hook] of hooks) {
-  test(`the flush loop survives an \`onError\` that ${how}, and warns`, async () => {
+  test(`the flush loop continues after an \`onError\` that ${how}, and warns`, async () => {
     const url = await newSqlite();
     const faults = new Faults(await connect(url));
     faults.queue.push("begin", "acquire", "read");
@@ -157,7 +157,7 @@ for (const [how, hook] of hooks) {
     const warned = once(process, "warning");
     const tracker = await Tracker.start(uuid("r1"), faults, { flushInterval: 1, onError: hook as () => void });
     tracker.track(uuid("w1"), uuid("u1"), 1, 1);
-    // The loop does not keep the process alive; this does.
+    // The flush loop does not keep the process alive, but this timer does.
     const alive = setInterval(() => {}, 1_000);
     await written;
     clearInterval(alive);
@@ -169,7 +169,7 @@ for (const [how, hook] of hooks) {
   });
 }
 
-test("an error that is logged shows no cause that a terminal acts on", () => {
+test("an error drops a cause with control characters or excessive length", () => {
   for (const text of ["\u001b[31mred", "x".repeat(5_000)]) {
     assert.equal(new BoundaryUsageError("refused", "failed", { cause: new Error(text) }).cause, undefined);
   }
@@ -177,7 +177,7 @@ test("an error that is logged shows no cause that a terminal acts on", () => {
   assert.equal(new BoundaryUsageError("refused", "failed", { cause }).cause, cause);
 });
 
-test("a message holds nothing that a terminal acts on, and is short", () => {
+test("a message has escaped control characters and a maximal length", () => {
   const { message } = new BoundaryUsageError("refused", `a\u001b]0;x\u0007\r\n\u009b1m\u202e${"z".repeat(5_000)}`);
   assert.match(message, /^a\\u\{1b\}\]0;x\\u\{7\}\\u\{d\}\\u\{a\}\\u\{9b\}1m\\u\{202e\}z+… \(\d+ characters\)$/);
   assert.ok(message.length < 1_100);

@@ -1,4 +1,4 @@
-/** Databases that are locked, full, away or damaged for a while: flushes fail, and nothing is lost or doubled. */
+/** Databases that are locked, full, unreachable or damaged for a while. */
 
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
@@ -12,19 +12,17 @@ import { promisify } from "node:util";
 import { type BoundaryUsageError, connect, Tracker } from "boundary-usage";
 import pg from "pg";
 
-import { CuttingProxy, newFolder, newPostgres, newSqlite, onEachDatabase, Program, sql } from "./support.ts";
 import { numbered, uuid } from "./scenario.ts";
-
-const BY_HAND = { flushInterval: Number.POSITIVE_INFINITY, onError: () => {} };
+import { CuttingProxy, MANUAL, newFolder, newPostgres, newSqlite, onEachDatabase, Program, sql } from "./support.ts";
 
 async function started(url: string) {
   const database = await connect(url);
-  const tracker = await Tracker.start(uuid("r1"), database, BY_HAND);
+  const tracker = await Tracker.start(uuid("r1"), database, MANUAL);
   tracker.track(uuid("w1"), uuid("u1"), 2, 1);
   return { database, tracker };
 }
 
-test("D6: a SQLite file that is locked beyond the limit fails the flush, and blocks nothing meanwhile", async () => {
+test("D6: a locked SQLite file fails the flush at its limit and blocks nothing", async () => {
   const url = await newSqlite();
   const { database, tracker } = await started(url);
   const other = new DatabaseSync(url.slice("sqlite:".length));
@@ -43,26 +41,23 @@ test("D6: a SQLite file that is locked beyond the limit fails the flush, and blo
   await database.close();
 });
 
-onEachDatabase(
-  "D5: a shutdown waits for a collection that holds its locks for longer than the flush does",
-  async (url) => {
-    const { database, tracker } = await started(url);
-    const release = await holdEverything(url);
-    const failed = Promise.withResolvers<void>();
-    const second = await Tracker.start(uuid("r2"), database, { ...BY_HAND, onError: () => failed.resolve() });
-    second.track(uuid("w2"), uuid("u2"), 2, 1);
-    const stopped = Promise.all([tracker.shutdown(), second.shutdown()]);
-    // The first attempt has run into its limit of 5 s.
-    await Promise.race([failed.promise, stopped]);
-    await release();
-    await stopped;
-    assert.deepEqual(await new Program(url).totals(), [2, 2, 4, 2]);
-    await database.close();
-  },
-);
+onEachDatabase("D5: a shutdown outlasts a collection that takes longer than a flush waits", async (url) => {
+  const { database, tracker } = await started(url);
+  const release = await acquireCollectionLocks(url);
+  const failed = Promise.withResolvers<void>();
+  const second = await Tracker.start(uuid("r2"), database, { ...MANUAL, onError: () => failed.resolve() });
+  second.track(uuid("w2"), uuid("u2"), 2, 1);
+  const stopped = Promise.all([tracker.shutdown(), second.shutdown()]);
+  // The first attempt fails after 5 s.
+  await Promise.race([failed.promise, stopped]);
+  await release();
+  await stopped;
+  assert.deepEqual(await new Program(url).totals(), [2, 2, 4, 2]);
+  await database.close();
+});
 
-/** Holds the locks of a collection; call what it returns to end that. */
-async function holdEverything(url: string): Promise<() => Promise<void>> {
+/** Acquires the locks of a collection. Returns a function that releases them. */
+async function acquireCollectionLocks(url: string): Promise<() => Promise<void>> {
   if (url.startsWith("sqlite")) {
     const other = new DatabaseSync(url.slice("sqlite:".length));
     other.exec("BEGIN IMMEDIATE");
@@ -74,16 +69,16 @@ async function holdEverything(url: string): Promise<() => Promise<void>> {
   return () => other.end();
 }
 
-test("D2: a statement that the server cancels, and a session that it ends, are tried again", async () => {
+test("D2: a cancelled statement and an ended session are retried", async () => {
   const url = await newPostgres();
   const { database, tracker } = await started(url);
   for (const end of ["pg_cancel_backend", "pg_terminate_backend"]) {
-    const release = await holdEverything(url);
+    const release = await acquireCollectionLocks(url);
     const flushed = assert.rejects(() => tracker.flush(), { kind: "unavailable" });
     const waiting = `SELECT ${end}(pid) AS ended FROM pg_stat_activity
       WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = 'advisory'`;
     while ((await sql(url, waiting)).length === 0) {
-      // Until the flush waits for the lock.
+      // Wait until the flush waits for the lock.
     }
     await flushed;
     await release();
@@ -93,7 +88,7 @@ test("D2: a statement that the server cancels, and a session that it ends, are t
   await database.close();
 });
 
-test("D2: a server without a free connection is tried again", async () => {
+test("D2: a server that accepts no connection is retried", async () => {
   const url = await newPostgres();
   const name = url.replace(/.*\//, "");
   const { database, tracker } = await started(url);
@@ -108,17 +103,17 @@ test("D2: a server without a free connection is tried again", async () => {
   await database.close();
 });
 
-test("D3: a commit that arrives late is waited for, and counts once", async () => {
+test("D3: a flush waits for the end of a late commit, which counts once", async () => {
   const url = await newPostgres();
   const proxy = await CuttingProxy.inFrontOf(url);
   const { database, tracker } = await started(proxy.url);
   await proxy.run("cut commit-delayed");
   await assert.rejects(() => tracker.flush(), { kind: "commit-unknown" });
-  // The replica's lock is held by the session whose commit has not arrived.
+  // The session of the late commit holds the replica's lock.
   const next = tracker.flush();
   const waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'";
   while ((await sql(url, waiting)).length === 0) {
-    // Until the next flush waits for it.
+    // Wait until the next flush waits for the lock.
   }
   await proxy.run("deliver");
   assert.deepEqual(await next, { outcome: "confirmed", flush: 1n });
@@ -127,9 +122,9 @@ test("D3: a commit that arrives late is waited for, and counts once", async () =
   await database.close();
 });
 
-test("a file that is no database, or a damaged one, is refused, named and left alone", async () => {
+test("a file that is not a database is refused by name and not changed", async () => {
   const folder = await newFolder();
-  for (const content of ["no database at all, but long enough to be read as one".repeat(20), "SQLite format 3\0"]) {
+  for (const content of ["not a database, but long enough to be read as one".repeat(20), "SQLite format 3\0"]) {
     const path = join(folder, `file-${content.length}.db`);
     await writeFile(path, content);
     const isNamed = ({ kind, message }: BoundaryUsageError) => kind === "refused" && message.includes(path);
@@ -140,9 +135,9 @@ test("a file that is no database, or a damaged one, is refused, named and left a
 
 test("D2: a full disk fails flushes and loses nothing", async () => {
   const folder = await newFolder();
-  const mounted = promisify(execFile);
-  await mounted("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]).catch((cause: unknown) => {
-    throw new Error("this test mounts a small disk, which needs root", { cause });
+  const run = promisify(execFile);
+  await run("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]).catch((cause: unknown) => {
+    throw new Error("cannot mount the small disk of this test; run it as root", { cause });
   });
   try {
     const url = `sqlite:${join(folder, "usage.db")}`;
@@ -164,11 +159,11 @@ test("D2: a full disk fails flushes and loses nothing", async () => {
     const [, users, allowed, denied] = await new Program(url).totals();
     assert.deepEqual([users, allowed, denied], [1, 20_002, 20_001]);
   } finally {
-    await mounted("umount", ["--lazy", folder]);
+    await run("umount", ["--lazy", folder]);
   }
 });
 
-onEachDatabase("D3: a process that is killed in the middle of flushes doubles nothing", async (url) => {
+onEachDatabase("D3: processes that are killed during flushes double nothing", async (url) => {
   const replica = uuid("r1");
   const program = `
     const { connect, Tracker } = await import("boundary-usage");
@@ -198,6 +193,6 @@ onEachDatabase("D3: a process that is killed in the middle of flushes doubles no
   }
   const [workspaces, users, allowed = 0] = await new Program(url).totals();
   assert.deepEqual([workspaces, users], [1, 1]);
-  // At most the flush that each had sent and not yet printed.
+  // Each process may have sent one more flush than it has printed.
   assert.ok(allowed >= confirmed && allowed <= confirmed + killed, `${allowed} of ${confirmed}`);
 });

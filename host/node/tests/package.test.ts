@@ -1,4 +1,4 @@
-/** What the package carries is what the program writes. */
+/** The content of the package. */
 
 import assert from "node:assert/strict";
 import { readdir, readFile } from "node:fs/promises";
@@ -9,7 +9,7 @@ import { newFolder, newSqlite, Program } from "./support.ts";
 
 const root = new URL("../", import.meta.url);
 
-test("it is made from the program's component, byte for byte", async () => {
+test("the package contains the program's component", async () => {
   const written = join(await newFolder(), "tracker.wasm");
   await new Program(await newSqlite()).json("component", "--output", written);
   assert.deepEqual(await readFile(new URL("dist/component/tracker.wasm", root)), await readFile(written));

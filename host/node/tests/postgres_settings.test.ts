@@ -1,4 +1,4 @@
-/** PostgreSQL: settings of the server, the database, the role and the driver, on which nothing may depend. */
+/** PostgreSQL: settings of the server, the database, the role and the driver change nothing. */
 
 import assert from "node:assert/strict";
 import test from "node:test";
@@ -7,18 +7,16 @@ import { type BoundaryUsageError, connect, Tracker } from "boundary-usage";
 import pg from "pg";
 
 import { typeParser } from "../src/database/postgres_types.ts";
-import { newPostgres, Program, sql } from "./support.ts";
 import { numbered, uuid } from "./scenario.ts";
+import { MANUAL, newPostgres, Program, sql } from "./support.ts";
 
 /** The number of the type `text[]`. */
 const TEXT_ARRAY = 1009;
 
-const BY_HAND = { flushInterval: Number.POSITIVE_INFINITY };
-
-/** Flushes new ids several times, and compares the totals. */
-async function flushesWell(url: string): Promise<void> {
+/** Connects, flushes new ids several times, and compares the totals. */
+async function assertFlushes(url: string): Promise<void> {
   const database = await connect(url);
-  const tracker = await Tracker.start(uuid("r1"), database, BY_HAND);
+  const tracker = await Tracker.start(uuid("r1"), database, MANUAL);
   for (let flush = 1; flush <= 3; flush += 1) {
     tracker.track(numbered(flush), uuid("u1"), 2, 1);
     assert.equal((await tracker.flush()).outcome, "written");
@@ -28,11 +26,12 @@ async function flushesWell(url: string): Promise<void> {
   assert.deepEqual(await new Program(url).totals(), [3, 1, 6, 3]);
 }
 
+/** Changes settings of a database. */
 async function alter(url: string, ...settings: string[]): Promise<void> {
   await sql(url, settings.map((setting) => `ALTER DATABASE ${url.replace(/.*\//, "")} SET ${setting}`).join("; "));
 }
 
-test("a database with hostile settings gets its schema and every flush", async () => {
+test("hostile settings of the database change neither migration nor flushes", async () => {
   const url = await newPostgres();
   await alter(
     url,
@@ -52,10 +51,10 @@ test("a database with hostile settings gets its schema and every flush", async (
     "row_security = off",
     "synchronous_commit = off",
   );
-  await flushesWell(url);
+  await assertFlushes(url);
 });
 
-test("every commit of a flush waits for the disk, whatever the database says", async () => {
+test("every commit of a flush waits for the disk", async () => {
   const url = await newPostgres();
   await (await connect(url)).close();
   await alter(url, "synchronous_commit = off");
@@ -68,23 +67,23 @@ test("every commit of a flush waits for the disk, whatever the database says", a
     CREATE TRIGGER look AFTER INSERT OR UPDATE ON boundary_usage_stats EXECUTE FUNCTION look()`,
   );
   const database = await connect(url);
-  const tracker = await Tracker.start(uuid("r1"), database, BY_HAND);
+  const tracker = await Tracker.start(uuid("r1"), database, MANUAL);
   tracker.track(uuid("w1"), uuid("u1"), 1, 1);
   await tracker.shutdown();
   await database.close();
   assert.deepEqual(await sql(url, "SELECT DISTINCT setting FROM seen"), [{ setting: "on" }]);
 });
 
-test("a server that has forgotten confirmed flushes is reported, and gets all that comes after", async () => {
+test("lost confirmed flushes are reported, and later flushes count", async () => {
   const url = await newPostgres();
   const database = await connect(url);
   const errors: BoundaryUsageError[] = [];
-  const tracker = await Tracker.start(uuid("r1"), database, { ...BY_HAND, onError: (error) => errors.push(error) });
+  const tracker = await Tracker.start(uuid("r1"), database, { ...MANUAL, onError: (error) => errors.push(error) });
   for (let flush = 0; flush < 3; flush += 1) {
     tracker.track(uuid("w1"), uuid("u1"), 1, 0);
     await tracker.flush();
   }
-  // A standby that lagged behind has only the first flush.
+  // A lagging standby has only the first flush.
   await sql(
     url,
     "UPDATE boundary_usage_replicas SET last_flush = 1; UPDATE boundary_usage_stats SET allowed_requests = 1",
@@ -101,10 +100,10 @@ test("a server that has forgotten confirmed flushes is reported, and gets all th
   await database.close();
 });
 
-test("another database behind the same address is refused", async () => {
+test("another database at the same address is refused", async () => {
   const url = await newPostgres();
   const database = await connect(url);
-  const tracker = await Tracker.start(uuid("r1"), database, { ...BY_HAND, onError: () => {} });
+  const tracker = await Tracker.start(uuid("r1"), database, MANUAL);
   tracker.track(uuid("w1"), uuid("u1"), 1, 0);
   const [{ hashing_key: key }] = await sql(
     url,
@@ -118,7 +117,7 @@ test("another database behind the same address is refused", async () => {
   await database.close();
 });
 
-test("tables that another role would not find are named, and no second set is made", async () => {
+test("tables outside the search path are refused by name", async () => {
   const url = await newPostgres();
   await sql(url, 'CREATE SCHEMA "Owner\'s"; CREATE SCHEMA other');
   const pathTo = (schemas: string) => `${url}?options=-csearch_path%3D${encodeURIComponent(schemas)}`;
@@ -127,14 +126,14 @@ test("tables that another role would not find are named, and no second set is ma
   await assert.rejects(() => connect(url), refused);
   await assert.rejects(() => connect(pathTo("other,public")), refused);
   await assert.rejects(() => connect(pathTo("missing")), refused);
-  // A path that leads to them, and then changes, is kept.
+  // A second schema on the search path changes nothing.
   const reader = await connect(pathTo('other,"Owner\'s"'));
-  const tracker = await Tracker.start(uuid("r1"), reader, BY_HAND);
+  const tracker = await Tracker.start(uuid("r1"), reader, MANUAL);
   tracker.track(uuid("w1"), uuid("u1"), 1, 0);
   await tracker.flush();
   const tables = "SELECT table_schema AS s FROM information_schema.tables WHERE table_name = 'boundary_usage_stats'";
   assert.deepEqual(await sql(url, tables), [{ s: "Owner's" }]);
-  // A second set on the path, made by hand.
+  // The search path now leads to a second set of tables.
   await sql(url, 'CREATE TABLE other.boundary_usage_migrations AS TABLE "Owner\'s".boundary_usage_migrations');
   await assert.rejects(() => connect(pathTo('other,"Owner\'s"')), {
     kind: "configuration",
@@ -145,13 +144,13 @@ test("tables that another role would not find are named, and no second set is ma
   await Promise.all([owner.close(), reader.close()]);
 });
 
-test("a search path without a schema is refused where tables are missing", async () => {
+test("a search path without a schema is refused", async () => {
   const url = await newPostgres();
   const message = /no schema on the search path \(missing\) can hold the tables/;
   await assert.rejects(() => connect(`${url}?options=-csearch_path%3Dmissing`), { kind: "configuration", message });
 });
 
-test("a role that may not create tables is refused in plain words", async () => {
+test("a role that may not create tables is refused with a hint", async () => {
   const url = await newPostgres();
   const role = `reader_${process.pid}`;
   await sql(url, `CREATE ROLE ${role} LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC`);
@@ -170,15 +169,15 @@ test("arrays of texts are parsed as the server writes them", async () => {
   assert.deepEqual(typeParser(TEXT_ARRAY)("{}"), []);
 });
 
-// The last one: the driver keeps these for the whole process.
-test("what the application makes of the driver's types and defaults changes nothing", async () => {
+// This must be the last test, because the driver keeps these settings for the whole process.
+test("changes of the driver's types and defaults change nothing", async () => {
   const { binary } = pg.defaults;
   for (const type of [pg.types.builtins.BYTEA, pg.types.builtins.INT8, pg.types.builtins.BOOL]) {
     pg.types.setTypeParser(type, () => "changed by the application");
   }
   pg.defaults.binary = true;
   try {
-    await flushesWell(await newPostgres());
+    await assertFlushes(await newPostgres());
   } finally {
     pg.defaults.binary = binary ?? false;
   }

@@ -1,4 +1,4 @@
-/** PostgreSQL URLs: what they mean, what is refused, and what messages say about servers that cannot be reached. */
+/** PostgreSQL URLs: their meaning, refused settings, and messages about unreachable servers. */
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -13,8 +13,8 @@ import { promisify } from "node:util";
 import { type BoundaryUsageError, connect, Tracker } from "boundary-usage";
 
 import { type Target, parsePostgresUrl } from "../src/database/postgres_url.ts";
-import { CuttingProxy, newFolder, newPostgres, Program } from "./support.ts";
 import { uuid } from "./scenario.ts";
+import { CuttingProxy, newFolder, newPostgres, Program } from "./support.ts";
 
 const VERIFIED = [{ servername: "db.example.com" }];
 
@@ -42,13 +42,13 @@ const meanings: [string, Record<string, string>, Partial<Target>][] = [
   ["postgres://h/d?channel_binding=prefer&target_session_attrs=read-write&gssencmode=disable", {}, { host: "h" }],
 ];
 for (const [url, environment, meaning] of meanings) {
-  test(`${url} with ${JSON.stringify(environment)} means what libpq means`, () => {
+  test(`${url} with ${JSON.stringify(environment)} has the meaning of libpq`, () => {
     assert.partialDeepStrictEqual(parsePostgresUrl(url, environment), meaning);
   });
 }
 
-test("a process whose user has no name must be told one", async () => {
-  // The module alone, where a user without rights can read it.
+test("a URL without a user is refused if the user of the process has no name", async () => {
+  // A copy that a user without rights can read.
   const folder = await mkdtemp(join(tmpdir(), "boundary-usage-"));
   await chmod(folder, 0o755);
   after(() => rm(folder, { recursive: true }));
@@ -65,7 +65,7 @@ test("a process whose user has no name must be told one", async () => {
   assert.match(stdout, /^configuration .*names no user.*add USER@.*\nu\n$/);
 });
 
-test("encryption follows the host that is connected to", async () => {
+test("the default encryption depends on the host", async () => {
   const ca = join(await newFolder(), "ca.crt");
   await writeFile(ca, "certificate");
   const [plain, unverified] = [[false], { rejectUnauthorized: false }];
@@ -138,8 +138,8 @@ for (const [url, environment, message] of refusals) {
   });
 }
 
-/** A server of the test's own; its connections end with it. */
-async function listening(path: string | undefined, serve: (socket: Socket) => void) {
+/** Starts a server. `close` ends it and its connections. */
+async function startServer(path: string | undefined, serve: (socket: Socket) => void) {
   const sockets = new Set<Socket>();
   const server = createServer((socket) => {
     sockets.add(socket.on("error", () => {}));
@@ -157,8 +157,8 @@ async function listening(path: string | undefined, serve: (socket: Socket) => vo
   return { port, close };
 }
 
-test("a server that accepts connections and is silent is given up in time, and named", async () => {
-  const { port, close } = await listening(undefined, () => {});
+test("a server without a reply to the connection is given up and named", async () => {
+  const { port, close } = await startServer(undefined, () => {});
   const started = performance.now();
   const url = `postgres://u:hunter2@127.0.0.1:${port}/d?connect_timeout=1`;
   await assert.rejects(
@@ -176,14 +176,14 @@ test("a server that accepts connections and is silent is given up in time, and n
   close();
 });
 
-test("a server that falls silent after the login is given up in time", { timeout: 40_000 }, async () => {
+test("a server without a reply after the login is given up", { timeout: 40_000 }, async () => {
   const proxy = await CuttingProxy.inFrontOf(await newPostgres());
   await proxy.run("cut silent-request:1");
   await assert.rejects(() => connect(proxy.url), { kind: "unavailable", message: /timeout$/ });
 });
 
-test("an address that nothing listens on is named, be it a host or a socket", async () => {
-  const { port, close } = await listening(undefined, () => {});
+test("the message about an unreachable host or socket contains the address", async () => {
+  const { port, close } = await startServer(undefined, () => {});
   close();
   for (const host of ["127.0.0.1", "localhost"]) {
     const message = new RegExp(`^cannot connect to PostgreSQL at ${host}:${port}: .*ECONNREFUSED`);
@@ -197,7 +197,7 @@ test("an address that nothing listens on is named, be it a host or a socket", as
   });
 });
 
-test("a server's refusal is its own words with what to do", async () => {
+test("the message about a refused connection contains a hint", async () => {
   const url = await newPostgres();
   const unknown = url.replace(/[^/]*$/, "no_such_database");
   const message =
@@ -205,7 +205,7 @@ test("a server's refusal is its own words with what to do", async () => {
   await assert.rejects(() => connect(unknown), { kind: "unavailable", message });
 });
 
-test("a remote host is verified, and a local one without TLS is used", async () => {
+test("with verify-full, a server without TLS is refused, and other modes use it", async () => {
   const url = new URL(await newPostgres());
   const message = /does not support SSL.*turn TLS on in the server.*sslmode=disable/;
   await assert.rejects(() => connect(`${url.href}?sslmode=verify-full`), { kind: "unavailable", message });
@@ -214,12 +214,12 @@ test("a remote host is verified, and a local one without TLS is used", async () 
   }
 });
 
-test("a socket's directory in the URL is connected to", async () => {
+test("a URL may name the directory of a socket", async () => {
   const url = new URL(await newPostgres());
   const folder = await newFolder();
   await mkdir(join(folder, "pg"));
   const path = join(folder, "pg", ".s.PGSQL.7");
-  const { close } = await listening(path, (socket) => {
+  const { close } = await startServer(path, (socket) => {
     socket.pipe(createConnection(Number(url.port), url.hostname)).pipe(socket);
   });
   const name = url.pathname.slice(1);

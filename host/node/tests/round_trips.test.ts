@@ -6,8 +6,8 @@ import test from "node:test";
 import { connect, Tracker } from "boundary-usage";
 import pg from "pg";
 
-import { newPostgres } from "./support.ts";
 import { numbered, uuid } from "./scenario.ts";
+import { MANUAL, newPostgres } from "./support.ts";
 
 /** Calls a function, and returns the connection and the text of each query that the driver sends meanwhile. */
 async function queriesOf(call: () => Promise<unknown>): Promise<{ client: pg.Client; texts: unknown[] }> {
@@ -31,7 +31,7 @@ async function queriesOf(call: () => Promise<unknown>): Promise<{ client: pg.Cli
 
 test("a flush needs six round trips and leaves no state in its session", async () => {
   const database = await connect(await newPostgres());
-  const tracker = await Tracker.start(uuid("r1"), database, { flushInterval: Number.POSITIVE_INFINITY });
+  const tracker = await Tracker.start(uuid("r1"), database, MANUAL);
   // The flushes insert a row, replace its sketches, and keep its sketches.
   for (const number of [1, 2, 2]) {
     tracker.track(numbered(number), uuid("u1"), 2, 1);

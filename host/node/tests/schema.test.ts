@@ -1,19 +1,18 @@
-/** The schema is the same, whoever makes it, and one of another release is left alone. */
+/** The database schema: equal for all hosts, and refused if it belongs to another release. */
 
 import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
 import test from "node:test";
 
 import { connect } from "boundary-usage";
 
-import { newFolder, newPostgres, newSqlite, onEachDatabase, Program, sql } from "./support.ts";
 import { uuid } from "./scenario.ts";
+import { inSqlite, newFolder, newPostgres, newSqlite, onEachDatabase, Program, sql } from "./support.ts";
 
 const MIGRATIONS = "SELECT version, description, success, checksum FROM boundary_usage_migrations ORDER BY version";
 
-/** Has the program of the Rust host create a database: `replay` does, `collect` and `status` do not. */
+/** Creates a database with the program of the Rust host. Its command `replay` creates the tables. */
 async function createByProgram(url: string): Promise<void> {
   const path = join(await newFolder(), "activity.jsonl");
   const activity = { workspace: uuid("w1"), owner: uuid("u1"), allowed: 1, denied: 0 };
@@ -21,16 +20,7 @@ async function createByProgram(url: string): Promise<void> {
   await new Program(url).json("replay", path);
 }
 
-function inSqlite<T>(url: string, act: (database: DatabaseSync) => T): T {
-  const database = new DatabaseSync(url.slice("sqlite:".length));
-  try {
-    return act(database);
-  } finally {
-    database.close();
-  }
-}
-
-test("SQLite has the same tables whichever host makes them", async () => {
+test("both hosts create the same tables on SQLite", async () => {
   const [ours, theirs] = [await newSqlite(), await newSqlite()];
   await (await connect(ours)).close();
   await createByProgram(theirs);
@@ -49,11 +39,11 @@ test("SQLite has the same tables whichever host makes them", async () => {
       return [texts, database.prepare(MIGRATIONS).all()];
     });
   assert.deepEqual(tables(ours), tables(theirs));
-  // The Rust host takes it as its own.
+  // The Rust host accepts the tables.
   assert.deepEqual((await new Program(ours).json("status")).rows, []);
 });
 
-test("PostgreSQL has the same tables whichever host makes them", async () => {
+test("both hosts create the same tables on PostgreSQL", async () => {
   const [ours, theirs] = [await newPostgres(), await newPostgres()];
   await (await connect(ours)).close();
   await createByProgram(theirs);
@@ -67,14 +57,14 @@ test("PostgreSQL has the same tables whichever host makes them", async () => {
 
 const changes: [string, string, RegExp][] = [
   [
-    "a newer schema",
+    "a schema of a newer release",
     "UPDATE boundary_usage_migrations SET version = 99 WHERE version = 2",
     /version 99.*newer release/,
   ],
-  ["a different schema", "UPDATE boundary_usage_migrations SET checksum = '' WHERE version = 1", /different release/],
-  ["a schema without its key", "DELETE FROM boundary_usage_deployment", /no key of 16 bytes/],
+  ["a schema of a different release", "UPDATE boundary_usage_migrations SET checksum = '' WHERE version = 1", /different release/],
+  ["a schema without a hashing key", "DELETE FROM boundary_usage_deployment", /no key of 16 bytes/],
 ];
-for (const [name, change, told] of changes) {
+for (const [name, change, message] of changes) {
   onEachDatabase(`${name} is refused`, async (url) => {
     await (await connect(url)).close();
     if (url.startsWith("sqlite")) {
@@ -86,7 +76,7 @@ for (const [name, change, told] of changes) {
       const database = await connect(url);
       await database.hashingKey().finally(() => database.close());
     };
-    await assert.rejects(opened, { kind: "refused", message: told });
+    await assert.rejects(opened, { kind: "refused", message });
   });
 }
 
