@@ -97,7 +97,7 @@ async fn a_start_without_postgres_tracks_into_the_checkpoint_and_counts_exactly_
     let mut last = waiting(&workplace);
     send_and_checkpoint(&workplace, &last)?;
     postgres.start_again().await?;
-    last.wait_until_it_says("restored what an earlier process left");
+    last.wait_until_it_says("restored the unflushed activity of an earlier process");
     last.stop().json();
     assert_eq!(numbers(&workplace.json(["collect"])), [1, 1, 9 * 5, 4 * 5]);
     Ok(())

@@ -4,8 +4,8 @@
 //! the component. It receives the same activity and the same replies of the database. A new instance starts from the
 //! ledger. The ledger takes as much memory as the component: two sketches, and one or two snapshots.
 //!
-//! The ledger also determines what the component must write and how its flush must end. Any difference is a fault of the
-//! component.
+//! The ledger also determines what the component must write and how its flush must end. Any difference is a fault of
+//! the component.
 
 use boundary_usage_tracker::{
     Activity, CompactThetaSketch, Flush, HashingKey, Outcome, Plan, Snapshot, StoredUniques, Tracker, Unflushed,
@@ -90,8 +90,8 @@ enum Stage {
     Begun,
     /// The stored usage was read.
     Read {
-        /// The number of an earlier flush that turned out to be applied, if there is nothing to write. A flush that ends
-        /// here succeeds then, and is rolled back otherwise.
+        /// The number of an earlier flush that turned out to be applied, if there is nothing to write. A flush that
+        /// ends here succeeds then, and is rolled back otherwise.
         confirmed: Option<u64>,
     },
     /// The commit was sent. The outcome of a flush that ends here is unknown.

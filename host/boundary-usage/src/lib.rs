@@ -46,12 +46,12 @@
 //! - **Exactly once.** The next flush carries the activity of a failed one. The flush number tells whether a commit
 //!   without a reply was applied. Every activity belongs to exactly one period.
 //! - **Bounded memory.** It depends neither on the number of ids nor on the length of an outage of the database.
-//! - **Durability**, with a state directory. Accepted activity survives a crash of the process, up to the last checkpoint.
+//! - **Durability**, with a state directory. Accepted activity survives a crash, up to the last checkpoint.
 //! - **Containment.** The component's memory and computing time are limited. If it crashes, a new instance continues
 //!   from the host's ledger.
 //!
-//! Proxies that use tower's services, for example with hyper, axum or tonic, can add a layer instead of calls: enable the
-//! feature `tower` and see the module of that name.
+//! Proxies that use tower's services, for example with hyper, axum or tonic, can add a layer instead of calls. Enable
+//! the feature `tower` and see the module of that name.
 //!
 //! | module | duty |
 //! | --- | --- |

@@ -17,8 +17,8 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 pub struct Options {
     /// Time between flushes, from 1 ms to 100 years. Default: 60 s.
     ///
-    /// After a failed flush the wait is 1 s. It doubles after each further failure, up to the interval. Set 100 years if
-    /// only the host flushes.
+    /// After a failed flush the wait is 1 s. It doubles after each further failure, up to the interval. Set 100 years
+    /// if only the host flushes.
     pub flush_interval: Duration,
     /// Random deviation of each wait, as a fraction from 0 to 1. Default: 0.1.
     ///

@@ -1,4 +1,4 @@
-//! The files of one replica in the state directory, and the lock that keeps other processes away from them.
+//! The files of one replica in the state directory, and the lock that reserves them for one process.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -12,10 +12,10 @@ use super::format::{BYTES_MAX, Checkpoint, CheckpointError};
 use super::{Fingerprint, unusable};
 use crate::error::Error;
 
-/// One replica's files. While this lives, no other process has them.
+/// The files of one replica, reserved for this process.
 ///
-/// Each database has a checkpoint of its own, because a replica may come back to a database that it has left. The name of the
-/// file holds the database's fingerprint.
+/// Each database has its own checkpoint, because a replica may return to a database. The name of the file contains the
+/// database's fingerprint.
 #[derive(Debug)]
 pub(crate) struct StateFiles {
     directory: PathBuf,
@@ -25,17 +25,17 @@ pub(crate) struct StateFiles {
     _lock: File,
 }
 
-/// A write that failed.
+/// A failed write of a checkpoint.
 #[derive(Debug)]
 pub(super) struct WriteFailure {
-    /// Why.
+    /// The error of the operating system.
     pub(super) error: io::Error,
-    /// Whether the new file may be in place all the same.
+    /// Whether the new file may be in place nevertheless.
     pub(super) replaced: bool,
 }
 
 impl StateFiles {
-    /// Makes the directory if it is missing, and takes the replica's lock.
+    /// Creates the directory if it is missing, and acquires the replica's lock.
     pub(super) fn open(directory: &Path, replica: Uuid, fingerprint: Fingerprint) -> Result<Self, Error> {
         let unusable = |error: io::Error| unusable(directory, error);
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(unusable)?;
@@ -45,7 +45,7 @@ impl StateFiles {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let message = format!(
-                    "replica {replica} is in use: another process holds {}; every process needs a replica id of its own",
+                    "replica {replica} is in use: another process has locked {}; give each process its own replica id",
                     path.display()
                 );
                 return Err(Error::State { message, source: None });
@@ -61,22 +61,22 @@ impl StateFiles {
         })
     }
 
-    /// The path of this database's checkpoint.
+    /// Returns the path of this database's checkpoint.
     pub(super) fn path(&self) -> &Path {
         &self.checkpoint
     }
 
-    /// The path of a database's checkpoint.
+    /// Returns the path of a database's checkpoint.
     pub(super) fn path_for(&self, fingerprint: Fingerprint) -> PathBuf {
         self.directory.join(name(self.replica, fingerprint))
     }
 
-    /// The path of a checkpoint of a release whose names lacked the fingerprint.
+    /// Returns the path of a checkpoint of an earlier release, whose name lacks the fingerprint.
     pub(super) fn unnamed_path(&self) -> PathBuf {
         self.directory.join(format!("{}.checkpoint", self.replica))
     }
 
-    /// The paths of this replica's checkpoints of other databases.
+    /// Returns the paths of this replica's checkpoints of other databases.
     pub(super) fn others(&self) -> io::Result<Vec<PathBuf>> {
         let prefix = format!("{}.", self.replica);
         let mut others = Vec::new();
@@ -90,13 +90,13 @@ impl StateFiles {
         Ok(others)
     }
 
-    /// Moves a checkpoint to another path for good.
+    /// Moves a checkpoint to another path, durably.
     pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)?;
         self.sync_directory()
     }
 
-    /// Replaces the checkpoint: whenever this is interrupted, the old one or the new one is there, whole.
+    /// Replaces the checkpoint atomically. After a crash, the old file or the new one is complete.
     pub(super) fn write(&self, bytes: &[u8]) -> Result<(), WriteFailure> {
         let before = |error| WriteFailure { error, replaced: false };
         let mut partial = private().truncate(true).open(&self.partial).map_err(before)?;
@@ -106,7 +106,7 @@ impl StateFiles {
         self.sync_directory().map_err(|error| WriteFailure { error, replaced: true })
     }
 
-    /// Removes the checkpoint for certain.
+    /// Removes the checkpoint, durably.
     pub(super) fn remove(&self) -> io::Result<()> {
         match fs::remove_file(&self.checkpoint) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -114,19 +114,19 @@ impl StateFiles {
         }
     }
 
-    /// Copies a checkpoint to another path.
+    /// Copies a checkpoint to another path, durably.
     pub(super) fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::copy(from, to)?;
         File::open(to)?.sync_all()?;
         self.sync_directory()
     }
 
-    /// Returns a path at which a checkpoint can be set aside, for a person to look at.
-    pub(super) fn free_path(&self, path: &Path, why: &str) -> io::Result<PathBuf> {
+    /// Returns an unused path at which a checkpoint can be set aside for inspection.
+    pub(super) fn free_path(&self, path: &Path, suffix: &str) -> io::Result<PathBuf> {
         let seconds = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
         let mut number = 0;
         loop {
-            let kept = PathBuf::from(format!("{}.{why}-{seconds}-{number}", path.display()));
+            let kept = PathBuf::from(format!("{}.{suffix}-{seconds}-{number}", path.display()));
             if !kept.try_exists()? {
                 return Ok(kept);
             }
@@ -134,13 +134,13 @@ impl StateFiles {
         }
     }
 
-    /// Makes renames last.
+    /// Makes renames and removals durable.
     fn sync_directory(&self) -> io::Result<()> {
         File::open(&self.directory)?.sync_all()
     }
 }
 
-/// The checkpoint at a path, if there is one.
+/// Reads the checkpoint at a path. Returns `None` if there is no file.
 pub(super) fn read(path: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -148,18 +148,18 @@ pub(super) fn read(path: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
         Err(error) => return Err(CheckpointError::Io(error)),
     };
     let mut bytes = Vec::new();
-    // One byte more than the longest is enough to see that it is too long.
+    // One more byte than the longest checkpoint shows that a file is too long.
     file.take(BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(CheckpointError::Io)?;
     Checkpoint::from_bytes(&bytes).map(Some)
 }
 
-/// Half of the fingerprint is enough: what a file holds is compared with all of it.
+/// Returns the name of a checkpoint. Half of the fingerprint suffices, because the file contains all of it.
 fn name(replica: Uuid, fingerprint: Fingerprint) -> String {
     let half: String = fingerprint[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{replica}.{half}.checkpoint")
 }
 
-/// For writing, created when missing, for our own user only.
+/// Returns options that open a file for writing and create it for this user only.
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true).create(true).mode(0o600);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_checkpoints_are_those_of_this_replica_on_other_databases() {
+    fn other_checkpoints_are_those_of_the_same_replica_on_other_databases() {
         let directory = tempfile::tempdir().unwrap();
         let files = files(directory.path());
         let other = files.path_for([2; 16]);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_checkpoint_counts_as_removed() {
+    fn removing_a_missing_checkpoint_succeeds() {
         let directory = tempfile::tempdir().unwrap();
         let files = files(directory.path());
         files.remove().unwrap();
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_fails_if_the_directory_cannot_be_synchronized() {
+    fn a_removal_fails_if_the_directory_cannot_be_synchronized() {
         let directory = tempfile::tempdir().unwrap();
         let files = files(directory.path());
         directory.close().unwrap();
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn files_set_aside_in_one_second_have_paths_of_their_own() {
+    fn files_set_aside_in_the_same_second_have_different_paths() {
         let directory = tempfile::tempdir().unwrap();
         let files = files(directory.path());
         let paths: Vec<_> = (0..20)

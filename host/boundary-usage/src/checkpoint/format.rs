@@ -1,11 +1,13 @@
-//! The bytes of a checkpoint; pure. All numbers are big-endian.
+//! The bytes of a checkpoint. All numbers are big-endian.
 //!
 //! ```text
-//! "BUSAGECP"  version u32  length of the body u32
+//! header:     "BUSAGECP"   version u32   length of the body u32
 //! body:       replica 16   database 16   last flush u64
-//!             in doubt u8 [flush u64, snapshot]   open u8 [snapshot]   in version 2: [snapshot] recorded since
+//!             has flush in doubt u8 [flush u64, snapshot]
+//!             has new activity u8 [snapshot]
+//!             in version 2: offline activity (snapshot)
 //! snapshot:   allowed u64  denied u64  { length u32, compact sketch } of workspaces, of users
-//! SHA-256 over all of this
+//! checksum:   SHA-256 over header and body
 //! ```
 
 use boundary_usage_tracker::{
@@ -18,17 +20,18 @@ use super::Fingerprint;
 use crate::ledger::LedgerState;
 
 const MAGIC: [u8; 8] = *b"BUSAGECP";
-/// Of a checkpoint whose account goes on where the database stands.
+
+/// The version of a checkpoint without offline activity.
 const VERSION: u32 = 1;
 
-/// Of one that also holds activity recorded while the database was away from the start on.
-const VERSION_SINCE: u32 = 2;
+/// The version of a checkpoint with offline activity.
+const VERSION_OFFLINE: u32 = 2;
 
 const HEADER_BYTES: usize = 8 + 4 + 4;
 const CHECKSUM_BYTES: usize = 32;
 const SNAPSHOT_BYTES_MAX: usize = 8 + 8 + 2 * (4 + SKETCH_BYTES_MAX);
 
-/// The longest checkpoint, in bytes: about half a megabyte.
+/// The maximum length of a checkpoint in bytes, about half a megabyte.
 pub(super) const BYTES_MAX: usize = HEADER_BYTES
     + 16
     + 16
@@ -38,45 +41,45 @@ pub(super) const BYTES_MAX: usize = HEADER_BYTES
     + SNAPSHOT_BYTES_MAX
     + CHECKSUM_BYTES;
 
-/// What a checkpoint file holds: the activity of one replica that is not in its database for certain.
+/// The content of a checkpoint file: the unflushed activity of one replica.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     pub(super) replica: Uuid,
     pub(super) fingerprint: Fingerprint,
-    pub(super) account: LedgerState,
-    /// Activity recorded since a start without the database. No flush has carried it, whatever becomes of the account.
-    pub(super) since: Option<Snapshot>,
+    pub(super) ledger_state: LedgerState,
+    /// Activity recorded before the first connection to the database. No flush has carried it.
+    pub(super) offline: Option<Snapshot>,
 }
 
-/// Bytes that are no checkpoint.
+/// The reason why a checkpoint cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// Not made by this program, or cut at the beginning.
+    /// The file does not begin like a checkpoint.
     #[error("it is not a checkpoint")]
     NotACheckpoint,
-    /// Made by another version of this program.
-    #[error("it has version {version}, and this program reads versions {VERSION} and {VERSION_SINCE}")]
+    /// The file has a version that this release does not support.
+    #[error("it has version {version}, and this program reads versions {VERSION} and {VERSION_OFFLINE}")]
     Version {
-        /// Its version.
+        /// The file's version.
         version: u32,
     },
-    /// Cut, or with something behind its end.
-    #[error("it has {actual} bytes where it says {expected}")]
+    /// The file is truncated, or has bytes behind its end.
+    #[error("it has {actual} bytes instead of {expected}")]
     Length {
-        /// As its header says.
+        /// The length according to the header, in bytes.
         expected: usize,
-        /// As they are.
+        /// The length of the file, in bytes.
         actual: usize,
     },
-    /// Changed since it was written.
+    /// The file was changed after it was written.
     #[error("its checksum is wrong")]
     Checksum,
-    /// The checksum is right and the content makes no sense.
-    #[error("its content makes no sense")]
+    /// The content is invalid although the checksum is right.
+    #[error("its content is invalid")]
     Content,
-    /// The same of a sketch in it.
-    #[error("a sketch in it cannot be used")]
+    /// A sketch in the file is invalid although the checksum is right.
+    #[error("a sketch in it is invalid")]
     Sketch(#[source] SketchError),
     /// The file cannot be read.
     #[error("it cannot be read")]
@@ -84,11 +87,11 @@ pub enum CheckpointError {
 }
 
 impl Checkpoint {
-    /// Reads a checkpoint, and trusts nothing in it.
+    /// Parses untrusted bytes as a checkpoint.
     ///
     /// # Errors
     ///
-    /// When the bytes are not a checkpoint of this version, whole and unchanged.
+    /// Any [`CheckpointError`] except `Io`, if the bytes are not a complete, unchanged checkpoint of a known version.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CheckpointError> {
         let mut header = Reader(bytes);
         let not_ours = |_| CheckpointError::NotACheckpoint;
@@ -96,7 +99,7 @@ impl Checkpoint {
             return Err(CheckpointError::NotACheckpoint);
         }
         let version = header.u32().map_err(not_ours)?;
-        if !matches!(version, VERSION | VERSION_SINCE) {
+        if !matches!(version, VERSION | VERSION_OFFLINE) {
             return Err(CheckpointError::Version { version });
         }
         let expected = HEADER_BYTES.saturating_add(header.length().map_err(not_ours)?).saturating_add(CHECKSUM_BYTES);
@@ -109,22 +112,22 @@ impl Checkpoint {
         }
         let mut body = Reader(&covered[HEADER_BYTES..]);
         let mut checkpoint = body.checkpoint()?;
-        if version == VERSION_SINCE {
-            checkpoint.since = Some(body.snapshot()?);
+        if version == VERSION_OFFLINE {
+            checkpoint.offline = Some(body.snapshot()?);
         }
         if body.0.is_empty() { Ok(checkpoint) } else { Err(CheckpointError::Content) }
     }
 
-    /// As a file holds it.
+    /// Returns the bytes of the file.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         bytes.extend(MAGIC);
-        bytes.extend(if self.since.is_some() { VERSION_SINCE } else { VERSION }.to_be_bytes());
+        bytes.extend(if self.offline.is_some() { VERSION_OFFLINE } else { VERSION }.to_be_bytes());
         bytes.extend([0; 4]);
         bytes.extend(self.replica.as_bytes());
         bytes.extend(self.fingerprint);
-        bytes.extend(self.account.last_flush.to_be_bytes());
-        let Unflushed { delta, in_doubt } = &self.account.unflushed;
+        bytes.extend(self.ledger_state.last_flush.to_be_bytes());
+        let Unflushed { delta, in_doubt } = &self.ledger_state.unflushed;
         bytes.push(in_doubt.is_some().into());
         if let Some(InDoubt { flush, snapshot }) = in_doubt {
             bytes.extend(flush.to_be_bytes());
@@ -134,8 +137,8 @@ impl Checkpoint {
         if let Some(delta) = delta {
             write_snapshot(&mut bytes, delta);
         }
-        if let Some(since) = &self.since {
-            write_snapshot(&mut bytes, since);
+        if let Some(offline) = &self.offline {
+            write_snapshot(&mut bytes, offline);
         }
         let length = length(bytes.len() - HEADER_BYTES);
         bytes[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&length);
@@ -144,40 +147,40 @@ impl Checkpoint {
         bytes
     }
 
-    /// The replica whose activity it is.
+    /// Returns the replica.
     pub fn replica(&self) -> Uuid {
         self.replica
     }
 
-    /// The number of the last flush that was known to be applied.
+    /// Returns the number of the last confirmed flush.
     pub fn last_flush(&self) -> u64 {
-        self.account.last_flush
+        self.ledger_state.last_flush
     }
 
-    /// The number of the flush that may or may not have been applied.
+    /// Returns the number of the flush in doubt.
     pub fn flush_in_doubt(&self) -> Option<u64> {
-        self.account.unflushed.in_doubt.as_ref().map(|in_doubt| in_doubt.flush)
+        self.ledger_state.unflushed.in_doubt.as_ref().map(|in_doubt| in_doubt.flush)
     }
 
-    /// Requests (allowed, denied) that it holds, those of the flush in doubt included.
+    /// Returns the allowed and denied requests, including those of the flush in doubt.
     pub fn requests(&self) -> (u64, u64) {
-        let Unflushed { delta, in_doubt } = &self.account.unflushed;
-        let snapshots = delta.iter().chain(in_doubt.iter().map(|in_doubt| &in_doubt.snapshot)).chain(&self.since);
+        let Unflushed { delta, in_doubt } = &self.ledger_state.unflushed;
+        let snapshots = delta.iter().chain(in_doubt.iter().map(|in_doubt| &in_doubt.snapshot)).chain(&self.offline);
         snapshots.fold((0, 0), |(allowed, denied), snapshot| {
             (allowed.saturating_add(snapshot.allowed), denied.saturating_add(snapshot.denied))
         })
     }
 
-    /// Whether all that it holds was recorded since a start without the database.
-    pub(super) fn is_only_since(&self) -> bool {
-        let Unflushed { delta, in_doubt } = &self.account.unflushed;
-        self.since.is_some() && delta.is_none() && in_doubt.is_none()
+    /// Returns whether the checkpoint contains offline activity and no other.
+    pub(super) fn is_only_offline(&self) -> bool {
+        let Unflushed { delta, in_doubt } = &self.ledger_state.unflushed;
+        self.offline.is_some() && delta.is_none() && in_doubt.is_none()
     }
 
-    /// Whether nothing was left to write.
+    /// Returns whether there is no unflushed activity.
     pub fn is_empty(&self) -> bool {
-        let Unflushed { delta, in_doubt } = &self.account.unflushed;
-        delta.is_none() && in_doubt.is_none() && self.since.is_none()
+        let Unflushed { delta, in_doubt } = &self.ledger_state.unflushed;
+        delta.is_none() && in_doubt.is_none() && self.offline.is_none()
     }
 }
 
@@ -195,7 +198,7 @@ fn length(bytes: usize) -> [u8; 4] {
     u32::try_from(bytes).expect("a checkpoint is bounded by BYTES_MAX").to_be_bytes()
 }
 
-/// What is left to read.
+/// A reader of the remaining bytes.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -211,8 +214,8 @@ impl<'a> Reader<'a> {
             true => Some(self.snapshot()?),
             false => None,
         };
-        let account = LedgerState { last_flush, unflushed: Unflushed { delta, in_doubt } };
-        Ok(Checkpoint { replica, fingerprint, account, since: None })
+        let ledger_state = LedgerState { last_flush, unflushed: Unflushed { delta, in_doubt } };
+        Ok(Checkpoint { replica, fingerprint, ledger_state, offline: None })
     }
 
     fn snapshot(&mut self) -> Result<Snapshot, CheckpointError> {
@@ -234,7 +237,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A number that fits into the database's bigint.
+    /// Reads a number, which must fit into the database's bigint.
     fn count(&mut self) -> Result<u64, CheckpointError> {
         let count = u64::from_be_bytes(self.array()?);
         if count > REQUESTS_MAX { Err(CheckpointError::Content) } else { Ok(count) }
@@ -278,8 +281,8 @@ mod tests {
     }
 
     fn checkpoint(delta: Option<Snapshot>, in_doubt: Option<InDoubt>) -> Checkpoint {
-        let account = LedgerState { last_flush: 6, unflushed: Unflushed { delta, in_doubt } };
-        Checkpoint { replica: Uuid::from_u128(0xaa), fingerprint: [7; 16], account, since: None }
+        let ledger_state = LedgerState { last_flush: 6, unflushed: Unflushed { delta, in_doubt } };
+        Checkpoint { replica: Uuid::from_u128(0xaa), fingerprint: [7; 16], ledger_state, offline: None }
     }
 
     fn full() -> Checkpoint {
@@ -287,7 +290,7 @@ mod tests {
         checkpoint(Some(snapshot(2..7, 20, REQUESTS_MAX)), Some(in_doubt))
     }
 
-    /// With the checksum that its content wants: damage that only the content's own checks can find.
+    /// Corrects the checksum, so that only the checks of the content can detect damage.
     fn resealed(mut bytes: Vec<u8>) -> Vec<u8> {
         bytes.truncate(bytes.len() - CHECKSUM_BYTES);
         let checksum = Sha256::digest(&bytes);
@@ -296,10 +299,10 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_reads_back_the_same() {
-        let in_doubt = full().account.unflushed.in_doubt;
-        let with_since = Checkpoint { since: Some(snapshot(5..9, 3, 4)), ..full() };
-        for original in [full(), checkpoint(None, None), checkpoint(None, in_doubt), with_since] {
+    fn a_checkpoint_survives_a_round_trip() {
+        let in_doubt = full().ledger_state.unflushed.in_doubt;
+        let with_offline = Checkpoint { offline: Some(snapshot(5..9, 3, 4)), ..full() };
+        for original in [full(), checkpoint(None, None), checkpoint(None, in_doubt), with_offline] {
             let bytes = original.to_bytes();
             let read = Checkpoint::from_bytes(&bytes).unwrap();
             assert_eq!(read.to_bytes(), bytes);
@@ -308,11 +311,11 @@ mod tests {
         }
     }
 
-    /// With every part, and each sketch of full length.
+    /// Returns a checkpoint with every part, and with sketches of the maximum length.
     fn longest() -> Vec<u8> {
         let full = || snapshot(0..100_000, 10, 1);
         let in_doubt = InDoubt { flush: 7, snapshot: full() };
-        Checkpoint { since: Some(full()), ..checkpoint(Some(full()), Some(in_doubt)) }.to_bytes()
+        Checkpoint { offline: Some(full()), ..checkpoint(Some(full()), Some(in_doubt)) }.to_bytes()
     }
 
     #[test]
@@ -334,21 +337,21 @@ mod tests {
 
     #[test]
     fn a_checkpoint_reports_the_flush_in_doubt_and_the_sum_of_its_requests() {
-        let since = Some(snapshot(5..9, 3, 4));
+        let offline = Some(snapshot(5..9, 3, 4));
         let in_doubt = InDoubt { flush: 7, snapshot: snapshot(0..3, 10, 1) };
-        let all = Checkpoint { since, ..checkpoint(Some(snapshot(2..7, 20, 2)), Some(in_doubt)) };
+        let all = Checkpoint { offline, ..checkpoint(Some(snapshot(2..7, 20, 2)), Some(in_doubt)) };
         assert_eq!((all.flush_in_doubt(), all.requests()), (Some(7), (33, 7)));
         assert_eq!(checkpoint(None, None).flush_in_doubt(), None);
     }
 
     #[test]
-    fn a_checkpoint_is_empty_without_any_part_and_only_since_with_that_part_alone() {
+    fn a_checkpoint_is_empty_without_any_part_and_only_offline_with_that_part_alone() {
         for parts in 0..8 {
             let snapshot = |part: u8| ((parts >> part) & 1 == 1).then(|| snapshot(0..3, 1, 1));
             let in_doubt = snapshot(1).map(|snapshot| InDoubt { flush: 7, snapshot });
-            let checkpoint = Checkpoint { since: snapshot(2), ..checkpoint(snapshot(0), in_doubt) };
+            let checkpoint = Checkpoint { offline: snapshot(2), ..checkpoint(snapshot(0), in_doubt) };
             assert_eq!(checkpoint.is_empty(), parts == 0, "{parts:#b}");
-            assert_eq!(checkpoint.is_only_since(), parts == 0b100, "{parts:#b}");
+            assert_eq!(checkpoint.is_only_offline(), parts == 0b100, "{parts:#b}");
         }
     }
 
@@ -365,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_cut_at_any_length_or_too_long_is_refused() {
+    fn a_checkpoint_that_is_truncated_or_too_long_is_refused() {
         let mut bytes = full().to_bytes();
         for length in 0..bytes.len() {
             assert!(Checkpoint::from_bytes(&bytes[..length]).is_err(), "cut at {length}");
@@ -375,13 +378,13 @@ mod tests {
     }
 
     #[test]
-    fn content_that_makes_no_sense_under_a_right_checksum_never_panics() {
+    fn invalid_content_with_a_right_checksum_never_panics() {
         let bytes = full().to_bytes();
         for position in HEADER_BYTES..bytes.len() - CHECKSUM_BYTES {
             let mut damaged = bytes.clone();
             damaged[position] ^= 0xff;
             if let Ok(checkpoint) = Checkpoint::from_bytes(&resealed(damaged)) {
-                let snapshots = checkpoint.account.unflushed;
+                let snapshots = checkpoint.ledger_state.unflushed;
                 if let (Some(delta), Some(in_doubt)) = (snapshots.delta, snapshots.in_doubt) {
                     delta.merge(&in_doubt.snapshot);
                 }
@@ -390,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_named() {
+    fn an_unknown_version_is_reported() {
         let mut bytes = full().to_bytes();
         bytes[11] = 9;
         let error = Checkpoint::from_bytes(&resealed(bytes)).unwrap_err();

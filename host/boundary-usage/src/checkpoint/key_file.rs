@@ -1,7 +1,7 @@
-//! The file that keeps a database's hashing key, so that tracking can begin while the database is away.
+//! The file with a database's hashing key, so that tracking can begin while the database is unavailable.
 //!
-//! A key is kept for what a URL leads to: the server, the database, the role and the session's options, because a role's
-//! search path decides which tables it finds. The password is no part of that. The name of the file is a hash of these.
+//! The name of the file is a hash of the URL's target: server, database, role and session options. The role and the
+//! options are part of it, because they determine the search path and thus the tables. The password is not.
 
 use std::fs;
 use std::io::{self, Write};
@@ -15,21 +15,23 @@ use super::{Fingerprint, fingerprint};
 use crate::database::Database;
 use crate::error::Error;
 
-/// The place of one database's hashing key in a state directory.
+/// The file with one database's hashing key in a state directory.
 ///
-/// The file is readable by our own user only. It is as secret as the key in the database itself: with it, a known id can be
-/// looked for in the sketches.
+/// Only this user can read the file. It is as secret as the key in the database: with the key, an attacker can test
+/// whether a sketch contains a given id.
 #[derive(Clone, Debug)]
 pub struct KeyFile {
     path: PathBuf,
 }
 
 impl KeyFile {
-    /// The file for the database that a URL leads to. `None` for SQLite, which is never away.
+    /// Returns the file for the database at a URL, or `None` for SQLite.
+    ///
+    /// SQLite needs no such file, because it is a local file itself.
     ///
     /// # Errors
     ///
-    /// [`Error::Configuration`] if the URL is not valid.
+    /// - [`Error::Configuration`] if the URL is invalid.
     pub fn new(state_directory: &Path, url: &str) -> Result<Option<Self>, Error> {
         let Some(target) = Database::target(url)? else { return Ok(None) };
         let hash = Sha256::new_with_prefix(b"boundary-usage: the database of a key file\0").chain_update(target);
@@ -37,16 +39,18 @@ impl KeyFile {
         Ok(Some(Self { path: state_directory.join(name) }))
     }
 
-    /// The path of the file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Reads the key. `None` if there is none yet, or if the file is damaged, which is logged.
+    /// Reads the key. Returns `None` if the file is missing or damaged.
+    ///
+    /// A damaged file is logged.
     ///
     /// # Errors
     ///
-    /// [`Error::State`] if the file cannot be read.
+    /// - [`Error::State`] if the file exists and cannot be read.
     pub fn read(&self) -> Result<Option<HashingKey>, Error> {
         let text = match fs::read(&self.path) {
             Ok(text) => text,
@@ -57,32 +61,33 @@ impl KeyFile {
         if key.is_none() {
             tracing::warn!(
                 file = %self.path.display(),
-                "the file of the database's hashing key is damaged; it is ignored, and replaced at the next connection"
+                "ignoring the damaged file of the database's hashing key; the next connection replaces it"
             );
         }
         Ok(key)
     }
 
-    /// Keeps the key of a connected database, if the file does not have it yet.
+    /// Stores the key of a connected database, unless the file contains it already.
     ///
     /// # Errors
     ///
-    /// Errors of the database, and [`Error::State`] if the file cannot be written.
+    /// - [`Error::State`] if the file cannot be written.
+    /// - Any error of the database if the key cannot be read there.
     pub async fn remember(&self, database: &Database) -> Result<(), Error> {
         let key = database.backend().hashing_key().await?;
         let file = self.clone();
-        let kept = database.runtime().spawn_blocking(move || match file.read() {
-            Ok(Some(kept)) if kept == key => Ok(()),
+        let stored = database.runtime().spawn_blocking(move || match file.read() {
+            Ok(Some(stored)) if stored == key => Ok(()),
             _ => file.write(key).map_err(|error| file.unusable("write", error)),
         });
-        kept.await.unwrap_or_else(|error| Err(self.unusable("write", io::Error::other(error))))
+        stored.await.unwrap_or_else(|error| Err(self.unusable("write", io::Error::other(error))))
     }
 
-    /// Replaces the file: whenever this is interrupted, the old one or the new one is there, whole.
+    /// Replaces the file atomically. After a crash, the old file or the new one is complete.
     fn write(&self, key: HashingKey) -> io::Result<()> {
         let directory = self.path.parent().unwrap_or(Path::new("."));
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        // Several processes may share the directory.
+        // Several processes may share the directory, so the name of the partial file is unique to this process.
         let partial = self.path.with_extension(format!("key.{}.partial", std::process::id()));
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
         let HashingKey(first, second) = key;
@@ -98,14 +103,14 @@ impl KeyFile {
     }
 }
 
-/// The key of a file's text, if its fingerprint is right.
+/// Parses a key file. Returns `None` unless the key matches its fingerprint.
 fn parse(text: &[u8]) -> Option<HashingKey> {
-    let (key, kept) = std::str::from_utf8(text).ok()?.strip_suffix('\n')?.split_once(' ')?;
+    let (key, stored) = std::str::from_utf8(text).ok()?.strip_suffix('\n')?.split_once(' ')?;
     let (first, second) = key.split_at_checked(16)?;
     let half = |text: &str| u64::from_str_radix(text, 16).ok();
     let key = HashingKey(half(first)?, half(second)?);
     let expected: Fingerprint = fingerprint(key);
-    (kept == hex(&expected)).then_some(key)
+    (stored == hex(&expected)).then_some(key)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -121,18 +126,18 @@ mod tests {
     const URL: &str = "postgres://role:secret@host:5432/usage";
 
     fn of(directory: &Path, url: &str) -> KeyFile {
-        KeyFile::new(directory, url).unwrap().expect("PostgreSQL can be away")
+        KeyFile::new(directory, url).unwrap().expect("PostgreSQL has a key file")
     }
 
     #[test]
-    fn a_key_is_kept_for_its_database_by_our_user_alone() {
+    fn a_key_is_stored_per_database_and_readable_by_this_user_only() {
         let directory = tempfile::tempdir().unwrap();
         let file = of(directory.path(), URL);
         assert!(file.read().unwrap().is_none());
         file.write(HashingKey(1, u64::MAX)).unwrap();
         assert!(file.read().unwrap() == Some(HashingKey(1, u64::MAX)));
         assert_eq!(fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
-        // Another password leads to the same database; another host, port, name, role or schema may not.
+        // Only the password does not change which database a URL leads to.
         assert_eq!(of(directory.path(), &URL.replace("secret", "changed")).path(), file.path());
         for (part, other) in [("host", "guest"), ("5432", "5433"), ("usage", "other"), ("role", "sole")] {
             assert_ne!(of(directory.path(), &URL.replace(part, other)).path(), file.path(), "{part}");
@@ -151,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_key_of_a_database_is_written_only_if_it_differs() {
+    async fn a_key_is_written_only_if_it_differs_from_the_stored_one() {
         let directory = tempfile::tempdir().unwrap();
         let file = of(directory.path(), URL);
         for key in [HashingKey(1, 2), HashingKey(3, 4)] {
@@ -164,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_key_file_counts_as_none() {
+    fn a_damaged_key_file_is_ignored() {
         let directory = tempfile::tempdir().unwrap();
         let file = of(directory.path(), URL);
         file.write(HashingKey(1, 2)).unwrap();

@@ -1,25 +1,26 @@
-//! What survives a crash of the host: the ledger's account, on disk.
+//! Checkpoints: the state of the ledger on disk, which survives a crash of the host.
 //!
-//! A checkpoint is written at every interval in which something changed, and always before a COMMIT is sent, with that
-//! flush in doubt. So whenever the process dies, the file and the database's number of the replica's last flush say
-//! together what was counted:
+//! A checkpoint is written at every interval with a change, and before every COMMIT with that flush in doubt. After a
+//! crash, a start compares the checkpoint with the replica's last flush in the database:
 //!
-//! ```text
-//! last flush of the database  =  of the checkpoint         the flush in doubt was not applied: all of it goes out again
-//!                             =  the flush in doubt        it was applied: the rest goes out
-//!                             >  both                      an old file: refused, for later flushes carried what it holds
-//!                             <  of the checkpoint         the database was put back: it holds nothing of this either
-//! ```
+//! | last flush of the database | conclusion | unflushed activity |
+//! | --- | --- | --- |
+//! | the checkpoint's last flush | the flush in doubt was not applied | all of the checkpoint |
+//! | the flush in doubt | the flush in doubt was applied | the rest of the checkpoint |
+//! | later than both | the file is old, and later flushes carried its activity | none; the file is set aside |
+//! | earlier than both | the database was restored from a backup | all of the checkpoint |
 //!
-//! Each database has a file of its own. A file that cannot be read stops the start, because the fault may be over the next
-//! time. Only a file whose content is damaged, old or of another replica is set aside.
+//! Each database has its own file. If a file cannot be read, the start fails, because the fault may be temporary. A
+//! file is set aside only if its content is damaged, old or of another replica.
 //!
-//! If the database is away at the start, the account cannot be judged yet. The file then holds it unchanged, and beside it what
-//! is recorded since, which no flush has carried. The first connection judges the account, and what was recorded since counts
-//! in any case.
+//! If the database is unavailable at the start, the checkpoint cannot be validated yet. The tracker then keeps it
+//! unchanged in the file and adds the *offline activity*, which it records before its first connection. The first
+//! connection validates the checkpoint. Offline activity is unflushed in any case.
 //!
-//! `format` is the file's bytes, `file` how they get onto the disk and who may use them, `writer` when. `key_file` keeps the
-//! hashing key for a start without the database.
+//! - `format` converts checkpoints to bytes.
+//! - `file` stores the files and locks them.
+//! - `writer` decides when to write.
+//! - `key_file` stores the hashing key for a start without the database.
 
 mod file;
 mod format;
@@ -40,7 +41,7 @@ pub(crate) use self::writer::{CheckpointWriter, Found};
 use crate::database::{Database, Lock, LockMode, Purpose};
 use crate::error::Error;
 
-/// Names a database without telling its key: the hash of that, under a domain of our own.
+/// An identifier of a database: a hash of its hashing key, which it does not reveal.
 type Fingerprint = [u8; 16];
 
 fn fingerprint(key: HashingKey) -> Fingerprint {
@@ -52,21 +53,21 @@ fn fingerprint(key: HashingKey) -> Fingerprint {
     fingerprint
 }
 
-/// Why a readable checkpoint is not restored.
+/// The reason why a readable checkpoint is not restored.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum Refusal {
-    #[error("it is of replica {0}")]
+    #[error("it belongs to replica {0}")]
     OtherReplica(Uuid),
-    #[error("it is of another database")]
+    #[error("it belongs to another database")]
     OtherDatabase,
-    #[error("the newer checkpoint {0} has taken its place")]
+    #[error("the newer checkpoint {0} replaces it")]
     Replaced(String),
-    #[error("it is old: it knows of flush {known} and the database has flush {applied} of this replica")]
-    Old { known: u64, applied: u64 },
+    #[error("it is old: it ends at flush {newest}, and the database has flush {applied} of this replica")]
+    Old { newest: u64, applied: u64 },
 }
 
 impl Checkpoint {
-    /// Whether it is of this replica and this database.
+    /// Checks that the checkpoint belongs to this replica and this database.
     fn identify(&self, replica: Uuid, fingerprint: Fingerprint) -> Result<(), Refusal> {
         if self.replica != replica {
             return Err(Refusal::OtherReplica(self.replica));
@@ -77,30 +78,33 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Whether its account goes on where the database stands. `applied` is the replica's last flush, read under its lock.
+    /// Checks that the ledger state is not older than the database.
+    ///
+    /// `applied` is the replica's last flush, read under its lock.
     fn validate(&self, applied: u64) -> Result<(), Refusal> {
-        let known = self.last_flush().max(self.flush_in_doubt().unwrap_or_default());
-        if applied > known {
-            return Err(Refusal::Old { known, applied });
+        let newest = self.newest_flush();
+        if applied > newest {
+            return Err(Refusal::Old { newest, applied });
         }
         Ok(())
     }
 
-    /// The highest flush number whose commit would not keep the next start from restoring a part of this file.
-    fn known(&self) -> u64 {
-        // What was recorded since a start without the database is restored whatever the database has.
-        if self.since.is_some() {
-            return u64::MAX;
-        }
+    fn newest_flush(&self) -> u64 {
         self.last_flush().max(self.flush_in_doubt().unwrap_or_default())
+    }
+
+    /// Returns the highest last flush of the database with which a start restores a part of this checkpoint.
+    fn restorable_up_to(&self) -> u64 {
+        // Offline activity is always restored.
+        if self.offline.is_some() { u64::MAX } else { self.newest_flush() }
     }
 }
 
-/// Takes the replica's lock and finds its checkpoint of this database, which is yet to be judged.
+/// Acquires the replica's lock and finds its checkpoint of this database, without validating it.
 ///
 /// # Errors
 ///
-/// [`Error::State`] if the directory or a file in it cannot be used.
+/// - [`Error::State`] if the directory or a file in it cannot be used.
 pub(crate) async fn find(
     directory: PathBuf,
     replica: Uuid,
@@ -113,18 +117,18 @@ pub(crate) async fn find(
     Ok(Found { files, fingerprint, checkpoint })
 }
 
-/// Takes the replica's lock and reads its checkpoint of this database. All of it may wait for a disk.
+/// Acquires the replica's lock and reads its checkpoint of this database. Blocks on the disk.
 fn open(directory: &Path, replica: Uuid, fingerprint: Fingerprint) -> Result<(StateFiles, Option<Checkpoint>), Error> {
     let files = StateFiles::open(directory, replica, fingerprint)?;
     name_after_its_database(&files)?;
     for path in files.others().map_err(|error| unusable(directory, error))? {
-        // A file that cannot be read matters to a start on its own database, and not to this one.
+        // An unreadable file matters only to a start on its own database.
         let Ok(Some(other)) = file::read(&path) else { continue };
         if !other.is_empty() {
             let (allowed, denied) = other.requests();
             tracing::warn!(
                 checkpoint = %path.display(), allowed, denied,
-                "a checkpoint holds activity for another database; it is kept, and the next start on that database writes it"
+                "a checkpoint holds activity for another database; the next start on that database writes it"
             );
         }
     }
@@ -136,7 +140,7 @@ fn open(directory: &Path, replica: Uuid, fingerprint: Fingerprint) -> Result<(St
     Ok((files, Some(found)))
 }
 
-/// Renames a checkpoint of a release whose names lacked the database.
+/// Renames a checkpoint of an earlier release, whose name lacks the database's fingerprint.
 fn name_after_its_database(files: &StateFiles) -> Result<(), Error> {
     let path = files.unnamed_path();
     let Some(checkpoint) = read_or_set_aside(files, &path)? else { return Ok(()) };
@@ -147,7 +151,7 @@ fn name_after_its_database(files: &StateFiles) -> Result<(), Error> {
     files.rename(&path, &named).map_err(|error| unusable(&path, error))
 }
 
-/// The checkpoint at a path. One that is damaged is set aside.
+/// Reads the checkpoint at a path, and sets it aside if it is damaged.
 fn read_or_set_aside(files: &StateFiles, path: &Path) -> Result<Option<Checkpoint>, Error> {
     match file::read(path) {
         Err(CheckpointError::Io(error)) => Err(unreadable(path, error)),
@@ -159,40 +163,42 @@ fn read_or_set_aside(files: &StateFiles, path: &Path) -> Result<Option<Checkpoin
 fn set_aside(
     files: &StateFiles,
     path: &Path,
-    why: &(dyn std::error::Error + 'static),
+    reason: &(dyn std::error::Error + 'static),
     suffix: &str,
 ) -> Result<(), Error> {
-    set_aside_by(StateFiles::rename, files, path, why, suffix)
+    set_aside_with(StateFiles::rename, files, path, reason, suffix)
 }
 
-/// Sets a checkpoint aside by this way to get it to its new path.
-fn set_aside_by(
-    way: fn(&StateFiles, &Path, &Path) -> std::io::Result<()>,
+/// Sets a checkpoint aside with `StateFiles::rename` or `StateFiles::copy`.
+fn set_aside_with(
+    transfer: fn(&StateFiles, &Path, &Path) -> std::io::Result<()>,
     files: &StateFiles,
     path: &Path,
-    why: &(dyn std::error::Error + 'static),
+    reason: &(dyn std::error::Error + 'static),
     suffix: &str,
 ) -> Result<(), Error> {
-    let kept = files.free_path(path, suffix).and_then(|kept| way(files, path, &kept).map(|()| kept));
+    let kept = files.free_path(path, suffix).and_then(|kept| transfer(files, path, &kept).map(|()| kept));
     let kept = kept.map_err(|error| Error::State {
-        message: format!("cannot set aside the checkpoint {}, which is not usable ({why})", path.display()),
+        message: format!("cannot set aside the unusable checkpoint {} ({reason})", path.display()),
         source: Some(error.into()),
     })?;
     let (path, kept) = (path.display(), kept.display());
-    tracing::warn!(checkpoint = %path, why, kept = %kept, "a checkpoint is set aside, and not restored");
+    tracing::warn!(checkpoint = %path, why = reason, kept = %kept, "a checkpoint is set aside, and not restored");
     Ok(())
 }
 
-/// A checkpoint may be there and cannot be read: its activity must not be given up.
+/// Returns the error for a checkpoint that exists but cannot be read. It fails the start to keep the activity.
 fn unreadable(path: &Path, error: std::io::Error) -> Error {
     let message = format!(
-        "cannot read the checkpoint {}; make it readable and start again, or delete it to start without what it holds",
+        "cannot read the checkpoint {}; make it readable, or delete it to start without its activity",
         path.display()
     );
     Error::State { message, source: Some(error.into()) }
 }
 
-/// The replica's last flush. Under its lock: a commit that a dead process sent is over then.
+/// Returns the replica's last flush.
+///
+/// It is read under the replica's lock, so a commit that a crashed process sent has ended.
 async fn last_flush(database: &Database, replica: Uuid) -> Result<u64, Error> {
     let mut transaction = database.backend().begin(Purpose::Flush).await?;
     let read = async {
@@ -204,7 +210,7 @@ async fn last_flush(database: &Database, replica: Uuid) -> Result<u64, Error> {
     last_flush
 }
 
-/// The state directory cannot be used.
+/// Returns the error for a state directory that cannot be used.
 fn unusable(path: &Path, error: impl Into<crate::error::Cause>) -> Error {
-    Error::State { message: format!("cannot keep a checkpoint in {}", path.display()), source: Some(error.into()) }
+    Error::State { message: format!("cannot use {} for checkpoints", path.display()), source: Some(error.into()) }
 }

@@ -1,11 +1,12 @@
-//! When a checkpoint is written, and what becomes of a flush whose checkpoint cannot be.
+//! The checkpoint writer: when checkpoints are written, and what happens if a write fails.
 //!
-//! A write that fails never stops tracking, and it must not stop usage from reaching the database either: a full disk
-//! may stay full for days. To commit with an older checkpoint on disk is safe if the number of the commit is beyond all numbers
-//! that the old file knows: after the commit, the next start refuses that file. A number that is not beyond them comes from an
-//! attempt that was not applied, or from a database that was put back to an earlier state. The old file would then be restored
-//! after the commit, and what both hold would count twice. So it is removed before the commit, and if it cannot be removed
-//! either, the commit is put off.
+//! A failed write does not stop tracking, and usage must still reach the database, because a full disk may stay full
+//! for days. A commit with an older checkpoint on disk is safe if its flush number exceeds all numbers in that file: the
+//! next start then refuses the file.
+//!
+//! A flush number may be lower if an earlier attempt was not applied, or if the database was restored from a backup.
+//! The next start would then restore the old file, and activity of both would count twice. So the writer removes the
+//! file before such a commit. If it cannot remove the file, it postpones the commit.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use crate::error::Error;
 use crate::ledger::{Ledger, LedgerState};
 use crate::options::Options;
 
-/// What was found at the start.
+/// The files of a replica and its checkpoint, as found at the start.
 pub(crate) struct Found {
     pub(super) files: StateFiles,
     pub(super) fingerprint: Fingerprint,
@@ -31,9 +32,9 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// Activity recorded since a start without the database. The ledger holds it from the beginning.
+    /// Returns the checkpoint's offline activity, with which the ledger begins.
     pub(crate) fn since(&self) -> Option<Snapshot> {
-        self.checkpoint.as_ref()?.since.clone()
+        self.checkpoint.as_ref()?.offline.clone()
     }
 }
 
@@ -43,75 +44,77 @@ pub(crate) struct CheckpointWriter {
     fingerprint: Fingerprint,
     ledger: Arc<Mutex<Ledger>>,
     runtime: Handle,
-    /// Held while writing, so that a later write has later content.
+    /// Locked during a write, so that writes keep their order.
     disk: Mutex<Disk>,
     status: Mutex<CheckpointStatus>,
 }
 
-/// What is on disk.
+/// The state of the files on disk.
 struct Disk {
-    /// `None` once closed.
+    /// `None` after the writer is closed.
     files: Option<StateFiles>,
-    /// The account's revision that was written.
-    written: u64,
-    /// The highest flush number that a file on disk may know.
-    known: u64,
+    /// The ledger's revision in the file.
+    written_revision: u64,
+    /// The highest last flush of the database with which a start restores a part of the file.
+    restorable_up_to: u64,
     earlier: Earlier,
 }
 
 /// The checkpoint of an earlier process.
 enum Earlier {
-    /// What it counts for is not known until the database's last flush is. Each write keeps its account.
+    /// The database's last flush is not available yet. Each write keeps the earlier ledger state.
     Unvalidated(Option<Box<Checkpoint>>),
-    /// The ledger holds what of it counts.
+    /// The ledger contains the valid part of the checkpoint.
     Validated,
 }
 
-/// How the checkpoints of a tracker fare.
+/// The state of a tracker's checkpoints.
 #[derive(Clone, Debug, Serialize)]
 pub struct CheckpointStatus {
-    /// The file.
+    /// The path of the file.
     pub path: String,
-    /// Whether the tracker went on from what an earlier process had left.
+    /// Whether the tracker restored activity of an earlier process.
     pub restored: bool,
-    /// Checkpoints written since the start.
+    /// The number of checkpoints written since the start.
     pub written: u64,
-    /// Writes that failed since the start.
+    /// The number of failed writes since the start.
     pub failed: u64,
-    /// When the checkpoint last held all that is not in the database, by this machine's clock: it need not be written
-    /// again while nothing new comes in.
+    /// The last time at which the checkpoint was complete, by this machine's clock.
+    ///
+    /// A complete checkpoint contains all unflushed activity. It stays complete without new activity.
     pub complete_at: DateTime<Utc>,
-    /// Why the last write failed; `None` after one that did not. While it is set, a crash loses what came in since the
-    /// last write that succeeded.
+    /// The error of the last write, or `None` if it succeeded.
+    ///
+    /// If it is set, a crash loses the activity since the last successful write.
     pub last_error: Option<String>,
 }
 
-/// Why a checkpoint is written.
+/// The reason for a write.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WriteReason {
-    /// It is time.
+    /// The checkpoint interval has elapsed.
     Interval,
     /// A commit is about to be sent.
     Commit,
-    /// The tracker ends.
+    /// The tracker stops.
     Close,
 }
 
 impl CheckpointWriter {
-    /// The writer of a ledger that holds [`Found::since`]. What was found has to be validated before the first flush.
+    /// Creates a writer for a ledger that contains [`Found::since`]. The caller validates before the first flush.
     pub(crate) fn new(replica: Uuid, found: Found, ledger: Arc<Mutex<Ledger>>, runtime: Handle) -> Self {
         let Found { files, fingerprint, checkpoint } = found;
         let restored = checkpoint.as_ref().is_some_and(|checkpoint| !checkpoint.is_empty());
         let path = files.path().display().to_string();
         let status =
             CheckpointStatus { path, restored, written: 0, failed: 0, complete_at: Utc::now(), last_error: None };
-        // What is on disk is what was found, or nothing when there was nothing.
-        let written = lock(&ledger).revision();
-        let known = checkpoint.as_ref().map_or(0, Checkpoint::known);
+        // The ledger contains nothing that the file lacks.
+        let written_revision = lock(&ledger).revision();
+        let restorable_up_to = checkpoint.as_ref().map_or(0, Checkpoint::restorable_up_to);
         let disk = Mutex::new(Disk {
             files: Some(files),
-            written,
-            known,
+            written_revision,
+            restorable_up_to,
             earlier: Earlier::Unvalidated(checkpoint.map(Box::new)),
         });
         Self { replica, fingerprint, ledger, runtime, disk, status: Mutex::new(status) }
@@ -121,12 +124,12 @@ impl CheckpointWriter {
         lock(&self.status).clone()
     }
 
-    /// Whether the checkpoint of an earlier process is yet to be validated.
+    /// Returns whether the checkpoint of an earlier process has not been validated yet.
     pub(crate) fn is_unvalidated(&self) -> bool {
         matches!(lock(&self.disk).earlier, Earlier::Unvalidated(_))
     }
 
-    /// Whether an earlier process left activity, or a flush in doubt, that is yet to be validated.
+    /// Returns whether an earlier process left activity that has not been validated yet.
     pub(crate) fn has_unvalidated_activity(&self) -> bool {
         match &lock(&self.disk).earlier {
             Earlier::Unvalidated(Some(checkpoint)) => !checkpoint.is_empty(),
@@ -134,84 +137,99 @@ impl CheckpointWriter {
         }
     }
 
-    /// Validates the checkpoint of an earlier process by the replica's last flush. The ledger goes on from what of it counts.
+    /// Validates the checkpoint of an earlier process and adds its valid part to the ledger.
+    ///
+    /// The replica's last flush in the database determines that part.
     ///
     /// # Errors
     ///
-    /// Errors of the database, and [`Error::State`] if a checkpoint that does not count cannot be set aside.
+    /// - [`Error::State`] if an invalid checkpoint cannot be set aside.
+    /// - [`Error::Stopped`] if the writer is closed.
+    /// - Any error of the database if the last flush cannot be read.
     pub(crate) async fn validate(&self, database: &Database) -> Result<(), Error> {
         let applied = super::last_flush(database, self.replica).await?;
         let mut disk = lock(&self.disk);
-        let Disk { files: Some(files), written, known, earlier } = &mut *disk else { return Err(Error::Stopped) };
+        let Disk { files: Some(files), written_revision, restorable_up_to, earlier } = &mut *disk else {
+            return Err(Error::Stopped);
+        };
         let Earlier::Unvalidated(found) = earlier else { return Ok(()) };
-        let mut account = LedgerState { last_flush: applied, unflushed: Unflushed::default() };
+        let mut state = LedgerState { last_flush: applied, unflushed: Unflushed::default() };
         let mut restored = false;
         if let Some(checkpoint) = found.take() {
-            restored = checkpoint.since.is_some();
+            restored = checkpoint.offline.is_some();
             match checkpoint.validate(applied) {
                 Ok(()) => {
                     restored = !checkpoint.is_empty();
-                    // What it knows to be confirmed may be more than the database still has: the next flush reports it.
-                    account.last_flush = applied.max(checkpoint.last_flush());
-                    account.unflushed = checkpoint.account.unflushed;
+                    // If the database has lost confirmed flushes, the next flush reports them.
+                    state.last_flush = applied.max(checkpoint.last_flush());
+                    state.unflushed = checkpoint.ledger_state.unflushed;
                 }
-                // Its account was empty already before the database went away.
-                Err(_) if checkpoint.is_only_since() => {}
+                // The earlier ledger state is empty, so there is nothing to set aside.
+                Err(_) if checkpoint.is_only_offline() => {}
                 Err(refusal) => {
-                    // The file may also hold what was recorded since, until the next write.
-                    let keep = if *known == u64::MAX { StateFiles::copy } else { StateFiles::rename };
-                    if let Err(error) = super::set_aside_by(keep, files, files.path(), &refusal, "refused") {
+                    // A file with offline activity must stay in place until the next write.
+                    let has_offline = *restorable_up_to == u64::MAX;
+                    let transfer = if has_offline { StateFiles::copy } else { StateFiles::rename };
+                    if let Err(error) = super::set_aside_with(transfer, files, files.path(), &refusal, "refused") {
                         *found = Some(checkpoint);
                         return Err(error);
                     }
-                    if *known != u64::MAX {
-                        *known = 0;
+                    if !has_offline {
+                        *restorable_up_to = 0;
                     }
                 }
             }
         }
         *earlier = Earlier::Validated;
-        lock(&self.ledger).add(account);
-        if *known == u64::MAX {
-            // The next write replaces the file by one with a single account.
-            *written = u64::MAX;
+        lock(&self.ledger).add(state);
+        if *restorable_up_to == u64::MAX {
+            // The file has offline activity apart from the ledger state. The next write must merge them.
+            *written_revision = u64::MAX;
         }
         let mut status = lock(&self.status);
         status.restored = restored;
         if restored {
-            tracing::info!(replica = %self.replica, checkpoint = status.path, "restored what an earlier process left");
+            tracing::info!(
+                replica = %self.replica, checkpoint = status.path,
+                "restored the unflushed activity of an earlier process"
+            );
         }
         Ok(())
     }
 
-    /// Writes at every interval, until the tracker ends.
+    /// Starts a task that writes at every interval until the tracker stops.
     pub(crate) fn start(self: &Arc<Self>, options: &Options) {
         let (writer, clock, interval) = (Arc::downgrade(self), options.clock.clone(), options.checkpoint_interval);
         self.runtime.spawn(async move {
             loop {
                 clock.sleep(interval).await;
                 let Some(writer) = writer.upgrade() else { return };
-                // A failure has been said, and is tried again.
+                // `write` has logged a failure. The next interval tries again.
                 let _ = writer.write(WriteReason::Interval).await;
             }
         });
     }
 
-    /// Writes that a commit is about to be sent. An error says that it must not be.
+    /// Writes a checkpoint before a commit is sent.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::State`] if the commit must not be sent.
     pub(crate) async fn before_commit(self: &Arc<Self>) -> Result<(), Error> {
         self.write(WriteReason::Commit).await
     }
 
-    /// Writes for the last time, and lets others have the files. A commit is refused from then on. A disk that does not
-    /// answer within the limit is not waited for.
+    /// Writes the last checkpoint and unlocks the files. Later commits fail.
+    ///
+    /// It waits for the disk at most `limit`.
     pub(crate) async fn close(self: &Arc<Self>, limit: Duration) {
-        // A failure has been said.
+        // `write` has logged any other failure.
         if tokio::time::timeout(limit, self.write(WriteReason::Close)).await.is_err() {
-            self.say(&std::io::Error::new(std::io::ErrorKind::TimedOut, format!("not written within {limit:?}")));
+            self.report(&std::io::Error::new(std::io::ErrorKind::TimedOut, format!("not written within {limit:?}")));
         }
     }
 
-    /// On a thread where waiting for a disk delays nobody. A write that was begun ends, whether or not it is waited for.
+    /// Writes on a thread that may block. The write completes even if the caller stops waiting.
     async fn write(self: &Arc<Self>, reason: WriteReason) -> Result<(), Error> {
         let writer = self.clone();
         let written = self.runtime.spawn_blocking(move || writer.write_now(reason)).await;
@@ -220,28 +238,28 @@ impl CheckpointWriter {
 
     fn write_now(&self, reason: WriteReason) -> Result<(), Error> {
         let mut disk = lock(&self.disk);
-        let Disk { files: Some(files), written, known, earlier } = &mut *disk else {
-            return Err(postponed("the tracker is stopped and writes no more checkpoints".into(), None));
+        let Disk { files: Some(files), written_revision, restorable_up_to, earlier } = &mut *disk else {
+            return Err(postponed("the tracker is stopped and writes no checkpoint".into(), None));
         };
         let now = Utc::now();
         let changed = {
             let mut ledger = lock(&self.ledger);
             let revision = ledger.revision();
-            (*written != revision).then(|| (revision, ledger.account()))
+            (*written_revision != revision).then(|| (revision, ledger.account()))
         };
         let mut result = Ok(());
         if changed.is_none() {
             lock(&self.status).complete_at = now;
         }
-        if let Some((revision, account)) = changed {
-            let checkpoint = self.checkpoint(earlier, account);
+        if let Some((revision, state)) = changed {
+            let checkpoint = self.checkpoint(earlier, state);
             match files.write(&checkpoint.to_bytes()) {
                 Ok(()) => {
-                    *written = revision;
-                    *known = checkpoint.known();
+                    *written_revision = revision;
+                    *restorable_up_to = checkpoint.restorable_up_to();
                     self.succeeded(now);
                 }
-                Err(failure) => result = self.failed(files, known, &checkpoint, failure, reason),
+                Err(failure) => result = self.failed(files, restorable_up_to, &checkpoint, failure, reason),
             }
         }
         if reason == WriteReason::Close {
@@ -250,16 +268,16 @@ impl CheckpointWriter {
         result
     }
 
-    /// The checkpoint of the ledger's account, together with that of an earlier process.
-    fn checkpoint(&self, earlier: &Earlier, account: LedgerState) -> Checkpoint {
-        let (account, since) = match earlier {
-            Earlier::Validated => (account, None),
+    /// Returns a checkpoint of the ledger's state and of an unvalidated earlier state.
+    fn checkpoint(&self, earlier: &Earlier, state: LedgerState) -> Checkpoint {
+        let (ledger_state, offline) = match earlier {
+            Earlier::Validated => (state, None),
             Earlier::Unvalidated(found) => {
-                let earlier = found.as_ref().map(|found| found.account.clone()).unwrap_or_default();
-                (earlier, account.unflushed.delta)
+                let earlier = found.as_ref().map(|found| found.ledger_state.clone()).unwrap_or_default();
+                (earlier, state.unflushed.delta)
             }
         };
-        Checkpoint { replica: self.replica, fingerprint: self.fingerprint, account, since }
+        Checkpoint { replica: self.replica, fingerprint: self.fingerprint, ledger_state, offline }
     }
 
     fn succeeded(&self, now: DateTime<Utc>) {
@@ -271,50 +289,51 @@ impl CheckpointWriter {
         }
     }
 
+    /// Logs a failed write. Before a commit, it ensures that the old file cannot be restored after it.
     fn failed(
         &self,
         files: &StateFiles,
-        known: &mut u64,
+        restorable_up_to: &mut u64,
         checkpoint: &Checkpoint,
         WriteFailure { error, replaced }: WriteFailure,
         reason: WriteReason,
     ) -> Result<(), Error> {
-        self.say(&error);
-        let is_dangerous = checkpoint.flush_in_doubt().is_some_and(|number| number <= *known);
+        self.report(&error);
+        let would_be_restored = checkpoint.flush_in_doubt().is_some_and(|number| number <= *restorable_up_to);
         if replaced {
-            *known = checkpoint.known().max(*known);
+            *restorable_up_to = checkpoint.restorable_up_to().max(*restorable_up_to);
         }
-        if reason != WriteReason::Commit || !is_dangerous {
+        if reason != WriteReason::Commit || !would_be_restored {
             return Ok(());
         }
         files.remove().map_err(|error| {
             let message = format!("cannot remove the stale checkpoint {}", files.path().display());
             postponed(message, Some(error.into()))
         })?;
-        *known = 0;
+        *restorable_up_to = 0;
         Ok(())
     }
 
-    /// Once a fault begins, and not at every write that it hits.
-    fn say(&self, error: &std::io::Error) {
+    /// Counts a failed write, and logs it unless the write before it failed too.
+    fn report(&self, error: &std::io::Error) {
         let mut status = lock(&self.status);
         status.failed += 1;
         if status.last_error.replace(error.to_string()).is_none() {
             let error = error as &dyn std::error::Error;
             tracing::warn!(
                 replica = %self.replica, checkpoint = status.path, error,
-                "cannot write the checkpoint; tracking goes on, and a crash now loses what is not in the database"
+                "cannot write the checkpoint; tracking continues, and a crash would lose unflushed activity"
             );
         }
     }
 }
 
-/// The error of a commit that must wait for the disk.
+/// Returns the error of a commit that must not be sent without a checkpoint.
 fn postponed(message: String, source: Option<crate::error::Cause>) -> Error {
     Error::State { message: format!("{message}; the commit is postponed so that nothing is counted twice"), source }
 }
 
-/// No holder of these locks leaves anything half done, so that a panic of one matters to no other.
+/// Locks a mutex whose content is valid even if a holder panicked.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
