@@ -5,7 +5,7 @@
  * first. The module `component` converts between these functions and the component runtime.
  */
 
-import type { Database, Transaction } from "./database/index.ts";
+import type { Database, Transaction } from "./database/database.ts";
 import { BoundaryUsageError, isContractError } from "./errors.ts";
 import type { Ledger } from "./ledger.ts";
 import type { StoredUsage, Update } from "./usage.ts";

@@ -9,7 +9,7 @@ import { readFile } from "node:fs/promises";
 import { instantiate, type Root } from "../dist/component/tracker.js";
 
 import { Capabilities } from "./capabilities.ts";
-import type { Database } from "./database/index.ts";
+import type { Database } from "./database/database.ts";
 import {
   BoundaryUsageError,
   type ErrorKind,

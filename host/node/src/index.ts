@@ -7,7 +7,7 @@
  * @module
  */
 
-export { connect, type Database, type Transaction } from "./database/index.ts";
+export { connect, type Database, type Transaction } from "./database/database.ts";
 export { BoundaryUsageError, type ErrorKind } from "./errors.ts";
 export { Tracker } from "./tracker.ts";
 export type { TrackerOptions } from "./options.ts";

@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { Instance } from "./component.ts";
-import type { Database } from "./database/index.ts";
+import type { Database } from "./database/database.ts";
 import { BoundaryUsageError, messageOf, printable } from "./errors.ts";
 import { Ledger } from "./ledger.ts";
 import { completeOptions, TIMER_MAX, type TrackerOptions, WARNING } from "./options.ts";

@@ -198,6 +198,26 @@ test("a flush of a component that crashes during its commit ends after the reply
   assert.deepEqual(await new Program(url).totals(), [257, 2, 514, 257]);
 });
 
+test("track throws and accepts nothing while too many activities wait", async () => {
+  const { url, faults, tracker } = await started();
+  const { promise, resolve } = Promise.withResolvers<void>();
+  faults.upsertGate = promise;
+  const reached = new Promise<void>((resolve) => (faults.onUpsert = resolve));
+  trackOne(tracker, 1);
+  const flushing = tracker.flush();
+  await reached;
+  trackBatchWithPanic(tracker);
+  // The successor starts after the end of the flush.
+  for (let number = 1; number <= 65_536; number += 1) {
+    trackOne(tracker, 1);
+  }
+  assert.throws(() => trackOne(tracker, 1), { kind: "component", message: /not accepted/ });
+  await Promise.all([assert.rejects(flushing, { kind: "component" }), resolve()]);
+  await tracker.shutdown();
+  const tracked = 257 + 65_536;
+  assert.deepEqual(await new Program(url).totals(), [257, 2, 2 * tracked, tracked]);
+});
+
 for (const [cue, update] of FALSE_UPDATES) {
   test(`a component that writes ${update} is refused and replaced`, async () => {
     const { url, tracker } = await started();

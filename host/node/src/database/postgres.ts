@@ -8,7 +8,7 @@
 import type { Pool, PoolClient, PoolConfig } from "pg";
 
 import { BoundaryUsageError } from "../errors.ts";
-import type { Database, Transaction } from "./index.ts";
+import type { Database, Transaction } from "./database.ts";
 import { validateKey } from "./migrations.ts";
 import { cannotConnect, classify, needsOtherEncryption } from "./postgres_errors.ts";
 import { migrate, readOnly } from "./postgres_migrations.ts";

@@ -9,7 +9,7 @@ import type { PoolClient, QueryResult } from "pg";
 
 import { BoundaryUsageError } from "../errors.ts";
 import type { StoredUsage, Update } from "../usage.ts";
-import type { Transaction } from "./index.ts";
+import type { Transaction } from "./database.ts";
 import { classify, replyOf } from "./postgres_errors.ts";
 import { SQL } from "./postgres_sql.ts";
 import { type Argument, commitUnknown, staleFlush, storedUsage, type UsageRow, writeOf } from "./rows.ts";

@@ -8,7 +8,7 @@
 import { resolve } from "node:path";
 
 import type { StoredUsage, Update } from "../usage.ts";
-import type { Database, Transaction } from "./index.ts";
+import type { Database, Transaction } from "./database.ts";
 import { type AppliedMigration, missingMigrations, randomKey, readMigrations, validateKey } from "./migrations.ts";
 import { commitUnknown, staleFlush, storedUsage, type UsageRow, writeOf } from "./rows.ts";
 import { mayHaveCommitted, SqliteConnection } from "./sqlite_connection.ts";
