@@ -1,4 +1,4 @@
-//! The traits that a kind of database implements.
+//! The traits that each kind of database implements.
 
 use std::time::Duration;
 
@@ -12,21 +12,23 @@ use crate::error::Error;
 use crate::records::{DeletedRow, OpenPeriod, StoredUsage, Update};
 use crate::summary::Summary;
 
-/// A kind of database. Implemented for SQLite and PostgreSQL, and by tests that inject faults.
+/// A kind of database. It is implemented for SQLite and PostgreSQL, and by tests that inject faults.
 ///
-/// The futures of a flush are polled on the thread of its tracker, within the Tokio runtime of the [`Database`]. So they must
-/// not block; and what they spawn or open belongs to that runtime. They are not dropped before their end.
+/// The futures of a flush are polled on the thread of its tracker, within the Tokio runtime of the [`Database`].
+/// Therefore they must not block, and tasks that they spawn run on that runtime. They are never dropped before their
+/// end.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
-    /// The key under which ids are hashed: made once, with the schema.
+    /// Reads the key of the hashes of ids. It is created once, with the schema.
     async fn hashing_key(&self) -> Result<HashingKey, Error>;
 
-    /// Opens a transaction.
+    /// Begins a transaction.
     async fn begin(&self, purpose: Purpose) -> Result<Box<dyn Transaction>, Error>;
 
-    /// Opens the transaction of a replica's flush: with the cutover lock shared, its replica's lock alone, and then what is
-    /// stored, because what an earlier transaction did is certain only under that lock. A database behind a wire may ask
-    /// for all that at once.
+    /// Begins the transaction of a replica's flush and reads the stored usage.
+    ///
+    /// It acquires the cutover lock in shared mode and the replica's lock, and then reads. Only under the replica's
+    /// lock has every earlier transaction of the replica ended. A backend may combine these steps.
     async fn begin_flush(&self, replica: Uuid) -> Result<(Box<dyn Transaction>, StoredUsage), Error> {
         let mut transaction = self.begin(Purpose::Flush).await?;
         let stored = async {
@@ -46,7 +48,7 @@ pub trait Backend: Send + Sync + 'static {
     /// See [`Database::status`].
     async fn status(&self) -> Result<DatabaseStatus, Error>;
 
-    /// See [`Database::ages`]. A backend may read them without all the rest of the status.
+    /// See [`Database::ages`]. A backend may read them without the rest of the status.
     async fn ages(&self) -> Result<Ages, Error> {
         Ok(Ages::of(&self.status().await?, Utc::now()))
     }
@@ -54,7 +56,7 @@ pub trait Backend: Send + Sync + 'static {
     /// See [`Database::acknowledge`].
     async fn acknowledge(&self, period: i64) -> Result<bool, Error>;
 
-    /// See [`Database::claim_delivery`]; `lease` names the claim.
+    /// See [`Database::claim_delivery`]. `lease` identifies the claim.
     async fn claim_delivery(&self, lease: Uuid, length: Duration) -> Result<DeliveryClaim, Error>;
 
     /// See [`Database::delivery_failed`].
@@ -64,44 +66,60 @@ pub trait Backend: Send + Sync + 'static {
     async fn close(&self);
 }
 
-/// A transaction. To drop one rolls it back; a connection whose state is then unknown is closed, not used again.
+/// A transaction. Dropping it rolls it back and closes its connection.
 #[async_trait]
 pub trait Transaction: Send {
-    /// Waits for a lock, which is held until the transaction ends. [`Error::Conflict`] when the wait takes too long.
+    /// Waits for a lock, which is held until the transaction ends.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Conflict`] if the wait takes too long.
     async fn acquire(&mut self, lock: Lock, mode: LockMode) -> Result<(), Error>;
 
-    /// What is stored of a replica. Certain only under the replica's lock.
+    /// Reads the stored usage of a replica. The caller holds the replica's lock.
     async fn read(&mut self, replica: Uuid) -> Result<StoredUsage, Error>;
 
-    /// Inserts the replica's row or updates it, as the update says; adds the request counts, saturating; records the flush as
-    /// the replica's last. [`Error::Conflict`] when the replica's last flush has this number or a greater one, or when a row
-    /// to insert is there already, or one to update is not: nothing is written then.
+    /// Inserts or updates the replica's row, and records the flush as the replica's last.
+    ///
+    /// Request counts are added and saturate.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Conflict`] if the replica's last flush has this number or a higher one. Nothing is written.
+    /// - [`Error::Conflict`] if a row to insert exists, or a row to update is missing. Nothing is written.
     async fn upsert(&mut self, replica: Uuid, update: &Update) -> Result<(), Error>;
 
-    /// Both, which end a flush. A database behind a wire may ask for both at once. Errors are those of a commit: once the
-    /// request is on its way, one whose answer does not come is [`Error::CommitUnknown`].
+    /// Upserts and commits. A backend may combine both steps.
+    ///
+    /// # Errors
+    ///
+    /// - Those of [`upsert`](Self::upsert) and [`commit`](Self::commit).
     async fn upsert_and_commit(self: Box<Self>, replica: Uuid, update: &Update) -> Result<(), Error> {
         upsert_then_commit(self, replica, update).await
     }
 
-    /// When the open period began, and what time it is, by the database's clock.
+    /// Reads the start of the open period and the database's current time.
     async fn open_period(&mut self) -> Result<OpenPeriod, Error>;
 
-    /// Deletes every row, and answers exactly the deleted ones, one at a time.
+    /// Deletes all rows and returns exactly the deleted ones.
     fn delete_rows(&mut self) -> BoxStream<'_, Result<DeletedRow, Error>>;
 
-    /// Writes a period's summary as undelivered; answers the period's id.
+    /// Inserts a period's summary as undelivered, and returns the period's id.
     async fn insert_period(&mut self, summary: &Summary) -> Result<i64, Error>;
 
-    /// Commits. [`Error::CommitUnknown`] when the commit was sent and no reply came; after any other error nothing is
-    /// applied.
+    /// Commits the transaction.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::CommitUnknown`] if the commit was sent and had no reply.
+    /// - After any other error, nothing is applied.
     async fn commit(self: Box<Self>) -> Result<(), Error>;
 
-    /// Rolls back and hands the connection back.
+    /// Rolls back and releases the connection.
     async fn rollback(self: Box<Self>);
 }
 
-/// An update and its commit, one after the other.
+/// The default implementation of [`Transaction::upsert_and_commit`].
 async fn upsert_then_commit<T: Transaction + ?Sized>(
     mut transaction: Box<T>,
     replica: Uuid,
@@ -116,29 +134,29 @@ async fn upsert_then_commit<T: Transaction + ?Sized>(
     }
 }
 
-/// What a transaction is for; decides its time limits.
+/// The purpose of a transaction, which determines its time limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// A replica's flush: short.
+    /// A flush of one replica. Its limits are short.
     Flush,
-    /// A collection: waits for all flushes under way, and reads every row.
+    /// A collection. It waits for running flushes and reads all rows.
     Collection,
 }
 
-/// What can be locked.
+/// A lock of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lock {
-    /// The cutover from one period to the next.
+    /// The lock of the cutover from one period to the next.
     Cutover,
-    /// One replica's flushes.
+    /// The lock of one replica's flushes.
     Replica(Uuid),
 }
 
-/// How a lock is held.
+/// The mode of a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockMode {
-    /// Together with other shared holders.
+    /// Several transactions may hold the lock in this mode.
     Shared,
-    /// Alone.
+    /// No other transaction may hold the lock.
     Exclusive,
 }

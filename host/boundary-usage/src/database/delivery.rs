@@ -1,8 +1,8 @@
-//! The delivery of summaries: who is at it, until when, and what came of it.
+//! Claims and failures of deliveries of summaries.
 //!
-//! A summary is delivered when its delivery is acknowledged, however often it was sent before. So that two replicas do not
-//! send one at once, whoever wants to send claims the delivery for a while; when that is over, because the claimant
-//! died or hangs, the next one may. All times are the database's.
+//! A summary counts as delivered after its acknowledgement. A replica claims a delivery before it sends the summary, so
+//! two replicas do not send it simultaneously. The claim is a lease that ends even if the replica crashes or hangs. All
+//! times are the database's.
 
 use std::time::Duration;
 
@@ -14,16 +14,17 @@ use super::Database;
 use crate::error::Error;
 use crate::summary::Summary;
 
-/// The longest wait for the next attempt: after a failure, or until a lease ends. Longer ones are shortened to this.
+/// Maximum wait for the next attempt after a failure, and maximum lease.
+///
+/// Longer durations are reduced to this one.
 pub const DELIVERY_WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What there is to deliver now.
+/// The result of an attempt to claim a delivery.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DeliveryClaim {
-    /// A summary; nobody else gets it before the lease ends.
+    /// A summary to deliver. No other replica can claim it before the lease ends.
     Claimed(Delivery),
-    /// Nothing now. The undelivered summary that can be claimed next can be so after this time; `None` when all
-    /// are delivered.
+    /// No delivery is due. The next one is due after this time, or `None` if all summaries are delivered.
     NothingDue(Option<Duration>),
 }
 
@@ -32,32 +33,32 @@ pub enum DeliveryClaim {
 pub struct Delivery {
     /// The summary.
     pub summary: Summary,
-    /// The same for every attempt, by whichever replica: a receiver that gets it twice may forget the second.
+    /// A key that all attempts of all replicas share. The receiver can discard duplicates with it.
     pub idempotency_key: Uuid,
     /// The number of this attempt, from 1.
     pub attempt: u64,
-    /// Attempts that failed since the last delivery that succeeded, over all undelivered summaries and all replicas.
+    /// Failed attempts since the last successful delivery, over all undelivered summaries and replicas.
     pub failures: u64,
-    /// Names this claim, for [`Database::delivery_failed`].
+    /// The id of this claim, for [`Database::delivery_failed`].
     pub lease: Uuid,
 }
 
-/// How the delivery of an undelivered summary fares.
+/// The state of the delivery of an undelivered summary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DeliveryStatus {
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts: u64,
-    /// When the last time began.
+    /// The start of the last attempt.
     pub attempted_at: DateTime<Utc>,
-    /// When it may be tried again: after a failure, or when the lease of an attempt under way ends.
+    /// The earliest time of the next attempt: the end of the wait after a failure, or of a lease.
     pub next_attempt_at: DateTime<Utc>,
-    /// Whether somebody is at it, or died at it.
+    /// Whether a replica has claimed the delivery and has reported no result.
     pub under_way: bool,
-    /// Why the last attempt that failed did.
+    /// The reason of the last failed attempt.
     pub last_error: Option<String>,
 }
 
-/// How the deliveries of all undelivered summaries fare together.
+/// The state of the deliveries of all undelivered summaries together.
 pub(super) struct Destination {
     /// See [`Delivery::failures`].
     pub(super) failures: u64,
@@ -68,35 +69,41 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    /// How long no delivery may be claimed, because the destination fails: until every wait and every lease has ended, so
-    /// that one attempt at a time shows whether it works again.
+    /// Returns the time until the next claim if the destination fails.
+    ///
+    /// It ends with the last wait or lease, so only one attempt at a time tests the destination.
     pub(super) fn backs_off(&self) -> Option<Duration> {
         self.last_due.filter(|_| self.failures > 0)
     }
 }
 
 impl Database {
-    /// Claims the delivery of an undelivered summary that is due, for as long as the lease: longer than an attempt can
-    /// take. Of several, it claims the oldest of those that were tried least. To deliver it, acknowledge it with
-    /// [`Database::acknowledge`]; otherwise report the failure with [`Database::delivery_failed`].
+    /// Claims the delivery of an undelivered summary that is due.
     ///
-    /// After a failed attempt, no other summary can be claimed before the failed one is due again: they all go to the same
-    /// destination. A stored time beyond [`DELIVERY_WAIT_MAX`], or of an attempt in the future, comes from a clock that was
-    /// ahead, and is due.
+    /// The lease must be longer than an attempt can take. The caller sends the summary and then calls
+    /// [`Database::acknowledge`], or [`Database::delivery_failed`] after a failure. If several deliveries are due, the
+    /// oldest of those with the fewest attempts is claimed.
+    ///
+    /// All summaries go to the same destination. Therefore no summary can be claimed after a failure until the failed
+    /// one is due again. A stored time of an attempt in the future, or a wait beyond [`DELIVERY_WAIT_MAX`], comes from
+    /// a clock that was ahead. Such a delivery is due.
     ///
     /// # Errors
     ///
-    /// When the database cannot be reached, or does not let us.
+    /// - [`Error::Refused`] if the role may not claim deliveries.
+    /// - Any other error of the backend if the claim cannot be written.
     pub async fn claim_delivery(&self, lease: Duration) -> Result<DeliveryClaim, Error> {
         self.backend().claim_delivery(Uuid::new_v4(), lease.min(DELIVERY_WAIT_MAX)).await
     }
 
-    /// Records why an attempt failed, and when the next may be made. Answers whether the claim still held; when somebody
-    /// else has claimed the delivery since, nothing is recorded.
+    /// Records a failed attempt and the wait before the next one.
+    ///
+    /// Returns `false` and records nothing if another replica has claimed the delivery since.
     ///
     /// # Errors
     ///
-    /// When the database cannot be reached, or does not let us.
+    /// - [`Error::Refused`] if the role may not record failures.
+    /// - Any other error of the backend if the failure cannot be written.
     pub async fn delivery_failed(&self, delivery: &Delivery, error: &str, retry_in: Duration) -> Result<bool, Error> {
         self.backend().delivery_failed(delivery, error, retry_in.min(DELIVERY_WAIT_MAX)).await
     }

@@ -1,17 +1,17 @@
-//! From the errors of the database driver to ours, as far as both kinds of database agree.
+//! Conversions of driver errors that both kinds of database share.
 
 use std::fmt::Display;
 
 use crate::error::{Cause, Error};
 
-/// What lies behind a driver's error, without the words that the driver puts around it.
+/// Returns the cause of a driver's error, without the driver's own prefix.
 pub(super) fn cause(error: sqlx::Error) -> Cause {
     match error {
-        // Its own display adds a line of the server's source code, or a number.
+        // Its `Display` would add a line of the server's source code, or a number.
         sqlx::Error::Database(reply) => reply.message().to_owned().into(),
         sqlx::Error::Io(error) => Box::new(error),
         sqlx::Error::PoolTimedOut => {
-            "all connections were in use; the database, or another transaction, is slow".into()
+            "all connections are in use, because the database or another transaction is slow".into()
         }
         sqlx::Error::PoolClosed => "the database was closed".into(),
         other => without_place(&other.to_string()).into(),
@@ -23,17 +23,17 @@ fn without_place(message: &str) -> &str {
     message.split_once(" (sqlx_").map_or(message, |(message, _)| message)
 }
 
-/// The database cannot be reached, or gave up.
+/// Returns the error of a database that is unreachable or gave up waiting.
 pub(super) fn unavailable(action: &'static str, error: sqlx::Error) -> Error {
     Error::Unavailable { action, source: cause(error) }
 }
 
-/// The database answered, and will answer the same the next time.
+/// Returns the error of a reply that would be the same at the next attempt.
 pub(super) fn refused(action: &'static str, reason: impl Display) -> Error {
     Error::Refused { message: format!("{action} failed: {reason}") }
 }
 
-/// The transaction is used again after a statement failed or was abandoned.
+/// Returns the error of a transaction that is used after a statement failed or was abandoned.
 pub(super) fn poisoned() -> Error {
     let message = "an earlier statement of this transaction failed or was abandoned; it is rolled back";
     Error::Refused { message: message.to_owned() }
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_of_the_driver_name_no_place_in_its_source() {
+    fn driver_messages_lose_the_position_in_its_source_code() {
         let message = "unexpected response from SSLRequest: 0x00 (sqlx_postgres::connection::tls:95)";
         assert_eq!(without_place(message), "unexpected response from SSLRequest: 0x00");
         assert_eq!(without_place("no place (at all)"), "no place (at all)");

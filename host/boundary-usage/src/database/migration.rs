@@ -50,7 +50,7 @@ pub(super) fn missing<'a>(known: &'a [Migration], applied: &[AppliedMigration]) 
                 return Err(Error::Refused { message: format!("{what}; use that release, or another database") });
             }
             None => {
-                let what = format!("the database's schema has version {version}, and this release knows {newest}");
+                let what = format!("the database's schema has version {version}, and this release supports {newest}");
                 return Err(Error::Refused { message: format!("{what}; use a newer release") });
             }
         }
@@ -64,19 +64,19 @@ pub(super) fn versions(migrations: &[&Migration]) -> Vec<i64> {
     migrations.iter().map(|migration| migration.version).collect()
 }
 
-/// What a connection does if migrations are missing.
+/// The reaction of a connection to missing migrations.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum MigrationMode {
-    /// It applies them.
+    /// Apply them.
     Apply,
-    /// It fails.
+    /// Fail.
     Refuse,
 }
 
 /// Returns the error of a connection that may not apply missing migrations.
 pub(super) fn refused(missing: &[&Migration]) -> Error {
     let what = format!("the database lacks the versions {:?} of its schema", versions(missing));
-    Error::Refused { message: format!("{what}; `serve` and `replay` create it") }
+    Error::Refused { message: format!("{what}; start `serve` or `replay`, which migrate it") }
 }
 
 /// Returns a key for a new database.
@@ -88,13 +88,13 @@ pub(super) fn random_key() -> Vec<u8> {
 ///
 /// # Errors
 ///
-/// Returns [`Error::Refused`] if it has not 16 bytes.
+/// Returns [`Error::Refused`] if the key is missing or does not have 16 bytes.
 pub(super) fn hashing_key(stored: Option<&[u8]>) -> Result<HashingKey, Error> {
     match stored.map(<[u8]>::as_chunks::<8>) {
         Some(([high, low], [])) => Ok(HashingKey(u64::from_be_bytes(*high), u64::from_be_bytes(*low))),
         _ => {
-            let what = "the table boundary_usage_deployment holds no key of 16 bytes; ids cannot be hashed without it";
-            Err(Error::Refused { message: format!("{what}. Restore the row from a backup") })
+            let what = "the table boundary_usage_deployment contains no hashing key of 16 bytes";
+            Err(Error::Refused { message: format!("{what}; restore its row from a backup") })
         }
     }
 }
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn each_new_database_gets_a_key_of_its_own() {
+    fn each_new_database_gets_a_different_key() {
         let key = random_key();
         assert!(hashing_key(Some(&key)).is_ok());
         assert_ne!(random_key(), key);

@@ -1,7 +1,7 @@
-//! The database, in the words of the domain: flushes read and upsert, a collection takes all rows.
+//! The database. A flush reads and upserts one row; a collection deletes all rows.
 //!
-//! This is the end of the flow *proxy → intake → component → transaction → **database***. The SQL is in `sqlite` and
-//! `postgres` and nowhere else; the two keep the same promises, and one test suite holds both to them.
+//! This is the end of the flow *proxy → intake → component → transaction → **database***. All SQL is in `sqlite` and
+//! `postgres`. Both make the same promises, and the same tests check both.
 
 mod ages;
 mod backend;
@@ -27,37 +27,40 @@ pub use self::status::{DatabaseStatus, PeriodStatus, ReplicaStatus, RowStatus};
 
 use crate::error::Error;
 
-/// A database that holds usage: SQLite or PostgreSQL. Cheap to clone; clones share connections.
+/// A database of usage: SQLite or PostgreSQL. Clones are cheap and share connections.
 ///
-/// Its work runs on the Tokio runtime on which it was connected; that runtime must outlive it.
+/// A database works on the Tokio runtime on which it was connected. That runtime must outlive it.
 #[derive(Clone)]
 pub struct Database {
     backend: Arc<dyn Backend>,
-    /// The backend again, if it was made without a connection.
+    /// The backend again, if it was created without a connection.
     unconnected: Option<Arc<unconnected::Unconnected>>,
     runtime: tokio::runtime::Handle,
 }
 
 impl Database {
-    /// Connects, and brings the schema up to date; safe when several processes do so at once.
+    /// Connects to a database and migrates its schema.
     ///
-    /// - `sqlite:PATH`: a file, created when missing; several processes of one machine can share it.
-    /// - `postgres://USER:PASSWORD@HOST:PORT/DATABASE`: for several replicas.
+    /// - `sqlite:PATH`: a file, which is created if it is missing. Several processes of one machine can share it.
+    /// - `postgres://USER:PASSWORD@HOST:PORT/DATABASE`: a server, for any number of machines.
+    ///
+    /// Several processes can connect to a new database simultaneously. No error contains the URL's password.
     ///
     /// # Errors
     ///
-    /// [`Error::Configuration`] for a URL that is neither; [`Error::Unavailable`] if the database cannot be reached, so
-    /// that trying again can help; [`Error::Refused`] if the login fails, the server is not trusted, or the schema cannot
-    /// be used. None shows the URL's password.
+    /// - [`Error::Configuration`] if the URL is invalid.
+    /// - [`Error::Unavailable`] if the database cannot be reached. A later call may succeed.
+    /// - [`Error::Refused`] if the login fails, the server is not trusted, or the schema cannot be used.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         Self::connect_with(url, migration::MigrationMode::Apply).await
     }
 
-    /// Connects to a database that has its schema, and changes nothing: for those who only look.
+    /// Connects to a database to read it, and changes nothing.
     ///
     /// # Errors
     ///
-    /// As [`Database::connect`], and [`Error::Refused`] when the schema is missing or not up to date.
+    /// - [`Error::Refused`] if the schema is missing or out of date.
+    /// - Those of [`Database::connect`].
     pub async fn open(url: &str) -> Result<Self, Error> {
         Self::connect_with(url, migration::MigrationMode::Refuse).await
     }
@@ -70,11 +73,11 @@ impl Database {
         Ok(Self::with_backend(backend))
     }
 
-    /// Whether [`Database::connect`] would take this URL; opens nothing.
+    /// Checks a URL without connecting.
     ///
     /// # Errors
     ///
-    /// [`Error::Configuration`] with what is wrong, and without the URL's password.
+    /// - [`Error::Configuration`] if the URL is invalid. The message does not contain its password.
     pub fn check_url(url: &str) -> Result<(), Error> {
         match url::Scheme::of(url)? {
             url::Scheme::Sqlite => url::sqlite(url).map(drop),
@@ -82,7 +85,7 @@ impl Database {
         }
     }
 
-    /// What a PostgreSQL URL leads to, without its password: the server, the database, the role, and the session's options.
+    /// Returns the target of a PostgreSQL URL: server, database, role and session options.
     pub(crate) fn target(url: &str) -> Result<Option<String>, Error> {
         match url::Scheme::of(url)? {
             url::Scheme::Sqlite => Ok(None),
@@ -90,25 +93,26 @@ impl Database {
         }
     }
 
-    /// A database of one's own making. Must be called on a Tokio runtime.
+    /// Creates a database from a custom backend. The caller must be on a Tokio runtime.
     pub fn with_backend(backend: Arc<dyn Backend>) -> Self {
         Self { backend, unconnected: None, runtime: tokio::runtime::Handle::current() }
     }
 
-    /// What the database holds now; changes nothing.
+    /// Reads the open period, the replicas and the closed periods.
     ///
     /// # Errors
     ///
-    /// When the database cannot be read.
+    /// - Any error of the backend if the database cannot be read.
     pub async fn status(&self) -> Result<DatabaseStatus, Error> {
         self.backend.status().await
     }
 
-    /// Records that a period's summary has been delivered. Answers whether it was undelivered until now.
+    /// Records the delivery of a period's summary. Returns whether it was undelivered.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] when there is no such period.
+    /// - [`Error::Refused`] if there is no closed period with this id.
+    /// - Any error of the backend if the database cannot be changed.
     pub async fn acknowledge(&self, period: i64) -> Result<bool, Error> {
         self.backend.acknowledge(period).await
     }
@@ -118,7 +122,7 @@ impl Database {
         self.backend.close().await;
     }
 
-    /// What does the work; for those who wrap it in a backend of their own.
+    /// Returns the backend, for a backend that wraps it.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
     }

@@ -1,8 +1,8 @@
-//! A few connections, shared: one is lent to each transaction, and comes back only if its owner says it is clean.
+//! A pool of connections. A transaction holds one and releases it only if its state is certain.
 //!
-//! sqlx's own pool takes every connection back, also one whose transaction was dropped in the middle of a statement, and
-//! spends a round trip before and after each loan to find out. Here a lease that is dropped closes its connection:
-//! the database then rolls back, whatever the connection was doing.
+//! The pool of sqlx also reuses a connection whose transaction was dropped in the middle of a statement. It checks each
+//! connection with a round trip before and after its use. Here, dropping a connection closes it, and the database rolls
+//! back. No round trip is necessary.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,85 +13,85 @@ use sqlx::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// At most so many connections are open: a flush, a collection, a status and some to spare.
+/// The maximum number of open connections: a flush, a collection, a status and some reserve.
 const CONNECTIONS_MAX: usize = 8;
 
-/// How long to wait for a connection to be free, and for one to be closed.
+/// The longest wait for a free connection, and for a connection to close.
 const WAIT_LIMIT: Duration = Duration::from_secs(5);
 
-/// A connection that was idle for longer is not used again: firewalls forget such without a word.
+/// The longest idle time of a connection. Firewalls silently drop connections that are idle for longer.
 const IDLE_MAX: Duration = Duration::from_secs(5 * 60);
 
-/// The connections of one database. Each has notes of type `N`, which live as long as it does.
-pub(super) struct Pool<C: Connection, N> {
+/// The connections of one database. Each has metadata of type `M` for as long as it is open.
+pub(super) struct Pool<C: Connection, M> {
     options: C::Options,
-    /// How long a new connection may take.
+    /// The time limit of a new connection.
     connect_limit: Duration,
-    idle: Mutex<Vec<Idle<C, N>>>,
+    idle: Mutex<Vec<Idle<C, M>>>,
     permits: Arc<Semaphore>,
-    /// Pool of an earlier generation are closed when they come back.
+    /// Connections of an earlier generation are closed when they are released.
     generation: AtomicU64,
 }
 
-struct Idle<C, N> {
+struct Idle<C, M> {
     connection: C,
-    notes: N,
+    metadata: M,
     since: Instant,
 }
 
-impl<C: Connection, N: Default> Pool<C, N> {
-    /// Has no connection yet.
+impl<C: Connection, M: Default> Pool<C, M> {
+    /// Creates a pool without connections.
     pub(super) fn new(options: C::Options, connect_limit: Duration) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         Arc::new(Self { options, connect_limit, idle: Mutex::default(), permits, generation: AtomicU64::new(0) })
     }
 
-    /// An idle connection, or else a new one.
-    pub(super) async fn take(self: &Arc<Self>) -> Result<PooledConnection<C, N>, sqlx::Error> {
+    /// Returns an idle connection, or else a new one.
+    pub(super) async fn acquire(self: &Arc<Self>) -> Result<PooledConnection<C, M>, sqlx::Error> {
         let permit = timeout(WAIT_LIMIT, self.permits.clone().acquire_owned());
         let permit = permit.await.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
         let generation = self.generation.load(Ordering::Acquire);
         if let Some(idle) = self.pop() {
-            return Ok(self.lend(idle, true, generation, permit));
+            return Ok(self.check_out(idle, true, generation, permit));
         }
         let connection = timeout(self.connect_limit, C::connect_with(&self.options)).await;
         let connection = connection.map_err(|_| timed_out(self.connect_limit))??;
-        let new = Idle { connection, notes: N::default(), since: Instant::now() };
-        Ok(self.lend(new, false, generation, permit))
+        let new = Idle { connection, metadata: M::default(), since: Instant::now() };
+        Ok(self.check_out(new, false, generation, permit))
     }
 
-    /// An idle connection, if there is one.
-    pub(super) fn take_idle(self: &Arc<Self>) -> Option<PooledConnection<C, N>> {
+    /// Returns an idle connection, if there is one.
+    pub(super) fn acquire_idle(self: &Arc<Self>) -> Option<PooledConnection<C, M>> {
         let permit = self.permits.clone().try_acquire_owned().ok()?;
         let generation = self.generation.load(Ordering::Acquire);
-        Some(self.lend(self.pop()?, true, generation, permit))
+        Some(self.check_out(self.pop()?, true, generation, permit))
     }
 
-    fn lend(
+    fn check_out(
         self: &Arc<Self>,
-        Idle { connection, notes, .. }: Idle<C, N>,
+        Idle { connection, metadata, .. }: Idle<C, M>,
         reused: bool,
         generation: u64,
         permit: OwnedSemaphorePermit,
-    ) -> PooledConnection<C, N> {
+    ) -> PooledConnection<C, M> {
         PooledConnection {
             connection,
             reused,
             is_reusable: true,
-            notes,
-            home: self.clone(),
+            metadata,
+            pool: self.clone(),
             generation,
             _permit: permit,
         }
     }
 
-    /// Closes the idle connections now, and those on loan when they end. No other is opened.
+    /// Closes idle connections now and others when they are released. The pool opens no more.
     pub(super) async fn close(&self) {
         self.permits.close();
         self.renew().await;
     }
 
-    /// Closes the idle connections now, and those on loan when they end. The next one is new.
+    /// Closes idle connections now and others when they are released. The next one is new.
     pub(super) async fn renew(&self) {
         let idle = {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,58 +99,58 @@ impl<C: Connection, N: Default> Pool<C, N> {
             std::mem::take(&mut *idle)
         };
         for Idle { connection, .. } in idle {
-            // What fails to close is closed by the database when it notices.
+            // If this fails, the server closes the connection when it notices.
             let _ = timeout(WAIT_LIMIT, connection.close()).await;
         }
     }
 
-    fn pop(&self) -> Option<Idle<C, N>> {
+    fn pop(&self) -> Option<Idle<C, M>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|idle| idle.since.elapsed() < IDLE_MAX);
         idle.pop()
     }
 
-    fn push(&self, connection: C, notes: N, generation: u64) {
+    fn push(&self, connection: C, metadata: M, generation: u64) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.permits.is_closed() && self.generation.load(Ordering::Acquire) == generation {
-            idle.push(Idle { connection, notes, since: Instant::now() });
+            idle.push(Idle { connection, metadata, since: Instant::now() });
         }
     }
 }
 
-/// A connection on loan. To drop the lease closes the connection.
-pub(super) struct PooledConnection<C: Connection, N> {
+/// A connection in use. Dropping it closes the connection.
+pub(super) struct PooledConnection<C: Connection, M> {
     /// The connection.
     pub(super) connection: C,
-    /// Whether it was used before, so that the database may have closed it in the meantime.
+    /// Whether the connection was idle before, so the server may have closed it.
     pub(super) reused: bool,
-    /// Whether it can be used again after it is given back.
+    /// Whether the connection can be reused after its release.
     pub(super) is_reusable: bool,
-    /// What is known of the connection.
-    pub(super) notes: N,
-    home: Arc<Pool<C, N>>,
+    /// The metadata of the connection.
+    pub(super) metadata: M,
+    pool: Arc<Pool<C, M>>,
     generation: u64,
     _permit: OwnedSemaphorePermit,
 }
 
-impl<C: Connection, N: Default> PooledConnection<C, N> {
-    /// Gives the connection back; it must be outside any transaction, and owe no reply.
-    pub(super) fn give_back(self) {
-        let Self { connection, notes, home, generation, is_reusable, .. } = self;
+impl<C: Connection, M: Default> PooledConnection<C, M> {
+    /// Returns the connection to the pool. It must be outside any transaction and await no reply.
+    pub(super) fn release(self) {
+        let Self { connection, metadata, pool, generation, is_reusable, .. } = self;
         if is_reusable {
-            home.push(connection, notes, generation);
+            pool.push(connection, metadata, generation);
         }
     }
 }
 
-impl<C: Connection, N> PooledConnection<C, N> {
-    /// Closes the connection, and waits for that.
+impl<C: Connection, M> PooledConnection<C, M> {
+    /// Closes the connection and waits until it is closed.
     pub(super) async fn close(self) -> Result<(), sqlx::Error> {
         timeout(WAIT_LIMIT, self.connection.close()).await.unwrap_or_else(|_| Err(timed_out(WAIT_LIMIT)))
     }
 }
 
-/// The database did not reply within this time.
+/// Returns the error of a database that did not reply in time.
 pub(super) fn timed_out(limit: Duration) -> sqlx::Error {
     let message = format!("no reply from the database within {} s", limit.as_secs_f64());
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, message))
@@ -163,79 +163,79 @@ mod tests {
 
     use super::*;
 
-    type TestConnections = Arc<Pool<SqliteConnection, u32>>;
+    type TestPool = Arc<Pool<SqliteConnection, u32>>;
 
-    fn connections() -> TestConnections {
+    fn pool() -> TestPool {
         Pool::new(SqliteConnectOptions::new().in_memory(true), Duration::from_secs(5))
     }
 
-    /// Leaves an idle connection with a note.
-    async fn leave_idle(connections: &TestConnections, note: u32) {
-        let mut lease = connections.take().await.unwrap();
-        lease.notes = note;
-        lease.give_back();
+    /// Leaves an idle connection with this metadata.
+    async fn leave_idle(pool: &TestPool, metadata: u32) {
+        let mut pooled = pool.acquire().await.unwrap();
+        pooled.metadata = metadata;
+        pooled.release();
     }
 
-    fn idle(connections: &TestConnections) -> usize {
-        connections.idle.lock().unwrap().len()
-    }
-
-    #[tokio::test]
-    async fn a_returned_connection_is_lent_again_with_its_notes() {
-        let connections = connections();
-        assert!(connections.take_idle().is_none());
-        leave_idle(&connections, 7).await;
-        let lease = connections.take().await.unwrap();
-        assert_eq!((lease.reused, lease.notes, idle(&connections)), (true, 7, 0));
-        let another = connections.take().await.unwrap();
-        assert_eq!((another.reused, another.notes), (false, 0));
-        lease.give_back();
-        assert_eq!(connections.take_idle().map(|lease| lease.notes), Some(7));
+    fn idle(pool: &TestPool) -> usize {
+        pool.idle.lock().unwrap().len()
     }
 
     #[tokio::test]
-    async fn a_dropped_or_unusable_connection_is_not_lent_again() {
-        let connections = connections();
-        drop(connections.take().await.unwrap());
-        let mut lease = connections.take().await.unwrap();
-        lease.is_reusable = false;
-        lease.give_back();
-        assert_eq!(idle(&connections), 0);
+    async fn a_released_connection_is_reused_with_its_metadata() {
+        let pool = pool();
+        assert!(pool.acquire_idle().is_none());
+        leave_idle(&pool, 7).await;
+        let pooled = pool.acquire().await.unwrap();
+        assert_eq!((pooled.reused, pooled.metadata, idle(&pool)), (true, 7, 0));
+        let another = pool.acquire().await.unwrap();
+        assert_eq!((another.reused, another.metadata), (false, 0));
+        pooled.release();
+        assert_eq!(pool.acquire_idle().map(|pooled| pooled.metadata), Some(7));
     }
 
     #[tokio::test]
-    async fn a_connection_is_lent_again_until_it_was_idle_for_five_minutes() {
-        let connections = connections();
-        for (seconds, is_lent) in [(0, true), (299, true), (300, false), (600, false)] {
-            leave_idle(&connections, 7).await;
-            connections.idle.lock().unwrap()[0].since -= Duration::from_secs(seconds);
-            assert_eq!(connections.take_idle().is_some(), is_lent, "{seconds} s");
+    async fn a_dropped_or_unusable_connection_is_not_reused() {
+        let pool = pool();
+        drop(pool.acquire().await.unwrap());
+        let mut pooled = pool.acquire().await.unwrap();
+        pooled.is_reusable = false;
+        pooled.release();
+        assert_eq!(idle(&pool), 0);
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_reused_until_it_was_idle_for_five_minutes() {
+        let pool = pool();
+        for (seconds, is_reused) in [(0, true), (299, true), (300, false), (600, false)] {
+            leave_idle(&pool, 7).await;
+            pool.idle.lock().unwrap()[0].since -= Duration::from_secs(seconds);
+            assert_eq!(pool.acquire_idle().is_some(), is_reused, "{seconds} s");
         }
     }
 
     #[tokio::test]
-    async fn renewing_closes_idle_connections_and_lent_ones_when_they_end() {
-        let connections = connections();
-        let lent = connections.take().await.unwrap();
-        leave_idle(&connections, 7).await;
-        connections.renew().await;
-        assert_eq!(idle(&connections), 0);
-        lent.give_back();
-        assert_eq!(idle(&connections), 0, "a connection of an earlier generation came back");
-        leave_idle(&connections, 7).await;
-        assert_eq!(idle(&connections), 1);
+    async fn renewing_closes_idle_connections_and_others_at_their_release() {
+        let pool = pool();
+        let used = pool.acquire().await.unwrap();
+        leave_idle(&pool, 7).await;
+        pool.renew().await;
+        assert_eq!(idle(&pool), 0);
+        used.release();
+        assert_eq!(idle(&pool), 0, "a connection of an earlier generation was kept");
+        leave_idle(&pool, 7).await;
+        assert_eq!(idle(&pool), 1);
     }
 
     #[tokio::test]
-    async fn closed_connections_are_neither_kept_nor_opened() {
-        let connections = connections();
-        let lent = connections.take().await.unwrap();
-        leave_idle(&connections, 7).await;
-        connections.close().await;
-        assert_eq!(idle(&connections), 0);
-        // A connection of the new generation, too, is closed.
-        connections.push(lent.connection, 7, connections.generation.load(Ordering::Acquire));
-        assert_eq!(idle(&connections), 0);
-        assert!(matches!(connections.take().await.map(drop), Err(sqlx::Error::PoolClosed)));
+    async fn a_closed_pool_neither_keeps_nor_opens_connections() {
+        let pool = pool();
+        let used = pool.acquire().await.unwrap();
+        leave_idle(&pool, 7).await;
+        pool.close().await;
+        assert_eq!(idle(&pool), 0);
+        // A connection of the new generation is closed, too.
+        pool.push(used.connection, 7, pool.generation.load(Ordering::Acquire));
+        assert_eq!(idle(&pool), 0);
+        assert!(matches!(pool.acquire().await.map(drop), Err(sqlx::Error::PoolClosed)));
     }
 }

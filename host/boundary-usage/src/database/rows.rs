@@ -1,4 +1,4 @@
-//! Conversions between rows and records, the same for both kinds of database.
+//! Conversions between rows and records, for both kinds of database.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::summary::{Summary, SummaryBuilder};
 
 type Decoded<T> = Result<T, sqlx::Error>;
 
-/// A row whose cells are read by column name. The databases differ in how they hold ids and times.
+/// A row whose cells are read by column name. The databases have different types for ids and times.
 pub(super) trait Cells {
     fn integer(&self, column: &'static str) -> Decoded<Option<i64>>;
     fn bytes(&self, column: &'static str) -> Decoded<Option<Vec<u8>>>;
@@ -30,7 +30,7 @@ pub(super) trait Cells {
         self.id("replica_id")
     }
 
-    /// A count; columns that hold one are checked not to be negative.
+    /// Reads a count, which must not be negative.
     fn count(&self, column: &'static str) -> Decoded<u64> {
         let count = self.integer(column)?.ok_or_else(|| missing(column))?;
         u64::try_from(count).map_err(|error| sqlx::Error::ColumnDecode { index: column.into(), source: error.into() })
@@ -83,7 +83,7 @@ pub(super) fn stored(row: &impl Cells) -> Decoded<StoredUsage> {
     Ok(StoredUsage { last_flush, uniques })
 }
 
-/// A deleted row.
+/// Reads a deleted row.
 pub(super) fn deleted(row: &impl Cells) -> Decoded<DeletedRow> {
     Ok(DeletedRow {
         replica: row.replica()?,
@@ -105,12 +105,12 @@ fn uniques(row: &impl Cells) -> Decoded<Uniques> {
     })
 }
 
-/// The open period.
+/// Reads the result of `read_open_period.sql`.
 pub(super) fn open_period(row: &impl Cells) -> Decoded<OpenPeriod> {
     Ok(OpenPeriod { start: row.timestamp("period_start")?, now: row.timestamp("now")? })
 }
 
-/// The rows of the open period, read one after the other: with their sketches, all together can be large.
+/// The rows of the open period. They are summed one by one, because all their sketches together can be large.
 pub(super) struct OpenRows {
     period_start: DateTime<Utc>,
     so_far: SummaryBuilder,
@@ -129,7 +129,7 @@ impl OpenRows {
         row_status(row)
     }
 
-    /// The status, with what the other statements answered.
+    /// Returns the status, with the results of the other statements.
     pub(super) fn status(
         self,
         rows: Vec<RowStatus>,
@@ -222,20 +222,20 @@ pub(super) fn summary_numbers(summary: &Summary) -> [i64; 11] {
     .map(bigint)
 }
 
-/// The cutover that closed a period.
+/// Returns the time of the cutover that closed a period.
 pub(super) fn period_end(summary: &Summary) -> DateTime<Utc> {
     let length = TimeDelta::try_milliseconds(bigint(summary.period_duration_ms)).unwrap_or(TimeDelta::MAX);
     summary.period_start.checked_add_signed(length).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
-/// A count as the databases hold it, saturating at their largest integer.
+/// Converts a count to the databases' integer type. It saturates.
 pub(super) fn bigint(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// A moment as SQLite holds it.
-pub(super) fn rfc3339(moment: DateTime<Utc>) -> String {
-    moment.to_rfc3339_opts(SecondsFormat::Micros, true)
+/// Formats a time as SQLite stores it.
+pub(super) fn rfc3339(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
 /// Reads the id of a period.
@@ -243,7 +243,7 @@ pub(super) fn period_id(row: &impl Cells) -> Decoded<i64> {
     row.integer("period_id")?.ok_or_else(|| missing("period_id"))
 }
 
-/// How the deliveries of all undelivered summaries fare together.
+/// Reads the result of `read_backoff.sql`.
 pub(super) fn destination(row: &impl Cells) -> Decoded<Destination> {
     let wait =
         |column| Ok::<_, sqlx::Error>(row.integer(column)?.map(|ms| Duration::from_millis(ms.try_into().unwrap_or(0))));
@@ -254,7 +254,7 @@ pub(super) fn destination(row: &impl Cells) -> Decoded<Destination> {
     })
 }
 
-/// The ages of what waits, from counts of milliseconds.
+/// Reads the result of `read_ages.sql`.
 pub(super) fn ages(row: &impl Cells) -> Decoded<Ages> {
     let age = |column| Ok::<_, sqlx::Error>(row.integer(column)?.and_then(TimeDelta::try_milliseconds));
     let open_period = age("open_period_ms")?.ok_or_else(|| missing("open_period_ms"))?;
@@ -286,14 +286,14 @@ pub(super) fn applied_migration(row: &impl Cells) -> Decoded<AppliedMigration> {
     Ok(AppliedMigration { version, checksum })
 }
 
-/// A flush that is not newer than the replica's last one, or whose row is not as the flush has read it.
+/// Returns the error of a flush that is not newer than the replica's last one, or whose row has changed.
 pub(super) fn old_flush(replica: Uuid, flush: u64) -> Error {
-    let what = format!("flush {flush} of replica {replica} was written before, or a later one was");
+    let what = format!("flush {flush} of replica {replica}, or a later one, was already written");
     let hint = "make sure that no second process runs under this id, and that no old checkpoint was restored";
     Error::Conflict { message: format!("{what}; {hint}") }
 }
 
-/// A period to acknowledge that does not exist.
+/// Returns the error of an acknowledgement for a period that does not exist.
 pub(super) fn no_such_period(period: i64) -> Error {
-    Error::Refused { message: format!("there is no closed period {period}; see the status for those there are") }
+    Error::Refused { message: format!("there is no closed period {period}; see the status for the closed periods") }
 }

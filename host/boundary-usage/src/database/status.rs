@@ -7,20 +7,20 @@ use uuid::Uuid;
 use super::DeliveryStatus;
 use crate::summary::Summary;
 
-/// What the database holds: the open period, the replicas, the closed periods.
+/// The content of the database: the open period, the replicas and the closed periods.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct DatabaseStatus {
-    /// When the open period began: the last cutover, or before the first when the schema was made.
+    /// The last cutover, or the creation of the schema before the first cutover.
     pub period_start: DateTime<Utc>,
-    /// What a collection would have answered at this moment; the period's id is 0, because it has none yet.
+    /// The summary that a collection would return now. Its period id is 0.
     pub so_far: Summary,
-    /// Rows that a collection would refuse because their sketches are damaged; they are left out of `so_far`.
+    /// Errors of rows with damaged sketches. A collection would refuse them, and `so_far` excludes them.
     pub damaged: Vec<String>,
     /// The rows of the open period.
     pub rows: Vec<RowStatus>,
-    /// Every replica that ever flushed.
+    /// All replicas that have ever flushed.
     pub replicas: Vec<ReplicaStatus>,
-    /// The most recent closed periods and every undelivered one, newest first.
+    /// The most recent closed periods and all undelivered ones, newest first.
     pub periods: Vec<PeriodStatus>,
 }
 
@@ -29,17 +29,17 @@ pub struct DatabaseStatus {
 pub struct RowStatus {
     /// The replica.
     pub replica: Uuid,
-    /// Workspaces that it saw, as its sketch estimates.
+    /// The estimated number of active workspaces.
     pub unique_workspaces: u64,
-    /// Users that it saw, as its sketch estimates.
+    /// The estimated number of active users.
     pub unique_users: u64,
-    /// Requests let through.
+    /// Allowed requests.
     pub allowed_requests: u64,
-    /// Requests blocked.
+    /// Denied requests.
     pub denied_requests: u64,
-    /// Its first flush of the period.
+    /// The time of the replica's first flush of the period.
     pub window_start: DateTime<Utc>,
-    /// Its last flush of the period.
+    /// The time of the replica's last flush of the period.
     pub updated_at: DateTime<Utc>,
 }
 
@@ -48,20 +48,20 @@ pub struct RowStatus {
 pub struct ReplicaStatus {
     /// The replica.
     pub replica: Uuid,
-    /// The number of its last flush.
+    /// The number of the last flush.
     pub last_flush: u64,
-    /// When that was.
+    /// The time of the last flush.
     pub flushed_at: DateTime<Utc>,
 }
 
 /// A closed period.
 #[derive(Clone, Debug, Serialize)]
 pub struct PeriodStatus {
-    /// Its summary.
+    /// The summary.
     #[serde(flatten)]
     pub summary: Summary,
-    /// When delivery of the summary was acknowledged; `None` while it is undelivered.
+    /// The time of the acknowledgement. `None` if the summary is undelivered.
     pub delivered_at: Option<DateTime<Utc>>,
-    /// How its delivery fares; `None` when it is delivered, or was never tried.
+    /// The state of the delivery. `None` after the acknowledgement and before the first attempt.
     pub delivery: Option<DeliveryStatus>,
 }

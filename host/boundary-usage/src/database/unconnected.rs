@@ -1,4 +1,4 @@
-//! A database that has not been reached yet, and whose hashing key is known.
+//! A database without a connection, whose hashing key an earlier process has stored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,47 +10,51 @@ use uuid::Uuid;
 use super::{Ages, Backend, Database, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Transaction};
 use crate::error::Error;
 
-/// Hands everything to another backend once there is one. Until then, the database is unavailable.
+/// A backend that forwards to another one after the connection. Until then, every call fails as unavailable.
 pub(super) struct Unconnected {
     key: HashingKey,
     backend: watch::Sender<Option<Arc<dyn Backend>>>,
 }
 
 impl Database {
-    /// A database that is away, and whose hashing key is known from an earlier connection: see
-    /// [`KeyFile`](crate::KeyFile). Must be called on a Tokio runtime.
+    /// Creates a database without a connection, for a start during an outage.
     ///
-    /// A tracker that is started on it tracks into memory and its checkpoint, until [`Database::connect_to`] hands it the
-    /// connected database. Everything else that is asked of it is [`Error::Unavailable`] until then.
+    /// The hashing key comes from an earlier connection: see [`KeyFile`](crate::KeyFile). A tracker of this database
+    /// records into memory and its checkpoint until [`Database::connect_to`]. Until then, all other calls return
+    /// [`Error::Unavailable`]. The caller must be on a Tokio runtime.
     pub fn unconnected(key: HashingKey) -> Self {
         let unconnected = Arc::new(Unconnected { key, backend: watch::Sender::new(None) });
         Self { unconnected: Some(unconnected.clone()), ..Self::with_backend(unconnected) }
     }
 
-    /// Lets an unconnected database be this one, which must be connected on the same Tokio runtime.
+    /// Forwards all calls to a connected database on the same Tokio runtime.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] if this one has another hashing key, and errors of the database; it then stays unconnected.
+    /// After an error, this database stays unconnected.
+    ///
+    /// - [`Error::Refused`] if this database is connected already.
+    /// - [`Error::Refused`] if the connected database has another hashing key.
+    /// - Any error of the connected database if its hashing key cannot be read.
     pub async fn connect_to(&self, connected: &Self) -> Result<(), Error> {
         let Some(unconnected) = &self.unconnected else {
             return Err(Error::Refused { message: "the database is connected already".into() });
         };
         if connected.backend.hashing_key().await? != unconnected.key {
-            let message = "the database is another one than at the last start: it has another hashing key; put the \
-                           earlier database back, or start again to use this one";
+            let message = "the database is not that of the previous start: it has another hashing key; restore the \
+                           previous database, or restart to use this one";
             return Err(Error::Refused { message: message.into() });
         }
         unconnected.backend.send_replace(Some(connected.backend.clone()));
         Ok(())
     }
 
-    /// Whether the database has been reached.
+    /// Returns whether the database is connected.
     pub fn is_connected(&self) -> bool {
         self.unconnected.as_ref().is_none_or(|unconnected| unconnected.backend.borrow().is_some())
     }
 
-    /// Waits until the database has been reached.
+    /// Waits until the database is connected.
     pub(crate) async fn connected(&self) {
         if let Some(unconnected) = &self.unconnected {
             // The sender lives as long as this does.
@@ -61,7 +65,7 @@ impl Database {
 
 impl Unconnected {
     fn backend(&self) -> Result<Arc<dyn Backend>, Error> {
-        let source = "it has not been reached since the start";
+        let source = "it has been unreachable since the start";
         self.backend.borrow().clone().ok_or_else(|| Error::Unavailable { action: "connecting", source: source.into() })
     }
 }

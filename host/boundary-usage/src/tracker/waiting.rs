@@ -1,7 +1,8 @@
 //! A tracker that is started while its database is away.
 //!
-//! What an earlier process left cannot be validated without the database's number of the replica's last flush. So no component
-//! runs yet: the ledger records activity, the checkpoint keeps it beside what was left, and every flush fails.
+//! What an earlier process left cannot be validated without the database's number of the replica's last flush. So no
+//! component runs yet: the ledger records activity, the checkpoint keeps it beside what was left, and every flush
+//! fails.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -66,7 +67,7 @@ impl Worker {
         let activities = self.shared.intake.forwarded();
         let left = self.context.checkpoint_writer.as_ref().is_some_and(|writer| writer.has_unvalidated_activity());
         let flushed = if left || self.context.ledger().has_to_flush() {
-            let source = "it has not been reached since the start";
+            let source = "it has been unreachable since the start";
             Err(Error::Unavailable { action: "connecting", source: source.into() })
         } else {
             Ok(Flushed::Idle)

@@ -1,11 +1,13 @@
-//! What PostgreSQL's errors mean for the caller.
+//! Conversions of PostgreSQL's errors.
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use crate::database::driver_errors::{cause, refused, unavailable};
 use crate::error::Error;
 
-/// The error of a statement: nothing is applied. Classes are those of the manual's appendix of error codes.
+/// Converts the error of a statement, of which nothing is applied.
+///
+/// The codes and their classes are those of the appendix "PostgreSQL Error Codes" in the manual.
 pub(super) fn classify(action: &'static str, error: sqlx::Error) -> Error {
     let Some(reply) = reply(&error) else {
         return match error {
@@ -15,21 +17,21 @@ pub(super) fn classify(action: &'static str, error: sqlx::Error) -> Error {
     };
     let code = reply.code();
     match code {
-        // A lock not granted in time; a deadlock; a serialization failure.
+        // A lock timeout, a deadlock, or a serialization failure.
         "55P03" | "40P01" | "40001" => {
-            let hint = "another transaction was in the way; it is tried again";
+            let hint = "another transaction conflicts; the next attempt follows";
             Error::Conflict { message: format!("{action} failed: {}: {hint}", reply.message()) }
         }
         "42501" => {
-            let hint = "grant the role boundary_usage_replica or boundary_usage_collector, whichever it needs";
+            let hint = "grant the role boundary_usage_replica or boundary_usage_collector, depending on the command";
             refused(action, format!("{}; {hint}", reply.message()))
         }
-        // A login or a database that does not exist, or a login that is not let in.
+        // A role or a database that does not exist, or a failed authentication.
         _ if code.starts_with("28") || code == "3D000" => refused(action, reply.message()),
-        // A statement's time limit; a server that only reads, as a standby does until it takes over; a session that the
-        // server ended because it was idle in its transaction, or its transaction took too long.
+        // A statement's time limit; a read-only server, such as a standby before its promotion; a session that the
+        // server ended because its transaction was idle or took too long.
         "57014" | "25006" | "25P03" | "25P04" => unavailable(action, error),
-        // Data, constraints, transaction states, syntax and names: our statements or a schema that was tampered with.
+        // Data, constraints, transaction states, syntax and names. The schema was changed, or a statement is wrong.
         _ if ["22", "23", "25", "42"].iter().any(|class| code.starts_with(class)) => {
             refused(action, format!("{} ({code})", reply.message()))
         }
@@ -37,7 +39,7 @@ pub(super) fn classify(action: &'static str, error: sqlx::Error) -> Error {
     }
 }
 
-/// The same error, which says at which address the server is.
+/// Adds the server's address to an error.
 pub(super) fn at(address: &str, error: Error) -> Error {
     match error {
         Error::Unavailable { action, source } => {
@@ -48,8 +50,10 @@ pub(super) fn at(address: &str, error: Error) -> Error {
     }
 }
 
-/// The error of a commit. Only an ordinary error reply says for certain that nothing was applied: a session that ends
-/// or is cancelled, and a pooler that lost the server, may say so after the commit was done.
+/// Converts the error of a commit.
+///
+/// Only an ordinary error reply proves that nothing was applied. A session that ends or is cancelled may have committed
+/// before, and so may a pooler that lost the server.
 pub(super) fn classify_commit(error: sqlx::Error) -> Error {
     let is_definite = reply(&error).is_some_and(|reply| {
         let code = reply.code();
@@ -59,17 +63,17 @@ pub(super) fn classify_commit(error: sqlx::Error) -> Error {
     if is_definite { classify("committing", error) } else { Error::CommitUnknown { source: cause(error) } }
 }
 
-/// A cell that cannot be read.
+/// Converts the error of a cell that cannot be read.
 pub(super) fn decoded<T>(result: Result<T, sqlx::Error>) -> Result<T, Error> {
     result.map_err(|error| classify("reading a row", error))
 }
 
-/// Whether the wait for a lock took too long.
+/// Returns whether a lock timed out.
 pub(super) fn is_lock_timeout(error: &sqlx::Error) -> bool {
     reply(error).is_some_and(|reply| reply.code() == "55P03")
 }
 
-/// Whether the role lacks a privilege.
+/// Returns whether the role lacks a privilege.
 pub(super) fn is_privilege(error: &sqlx::Error) -> bool {
     reply(error).is_some_and(|reply| reply.code() == "42501")
 }

@@ -1,9 +1,10 @@
-//! PostgreSQL: for several replicas, on any number of machines.
+//! PostgreSQL, for several replicas on any number of machines.
 //!
-//! A flush shares the cutover lock with other flushes and holds a lock of its replica's own; a collection holds the
-//! cutover lock alone (D6). Both are advisory locks of the transaction, so they end with it, whatever happens to us.
-//! All times are the server's, taken at the start of a statement: a transaction may have begun before it waited for a
-//! lock, and before a cutover that it waited for.
+//! A flush holds the cutover lock in shared mode, and its replica's lock. A collection holds the cutover lock in
+//! exclusive mode (D6). They are advisory locks of the transaction and end with it, even if this process crashes.
+//!
+//! All times are the server's time at the start of a statement. The start of the transaction would be too early,
+//! because the transaction may have waited for a lock, and thus for a cutover.
 
 mod deliveries;
 mod errors;
@@ -32,44 +33,43 @@ use crate::error::Error;
 
 /// A PostgreSQL database.
 pub(super) struct Postgres {
-    connections: Arc<Pool<PgConnection, ()>>,
+    pool: Arc<Pool<PgConnection, ()>>,
     /// The quoted name of the schema of the tables.
     schema: String,
-    /// Where the server is, for messages.
+    /// The server's address, for messages.
     address: String,
 }
 
-type PostgresLease = PooledConnection<PgConnection, ()>;
+type PooledPostgres = PooledConnection<PgConnection, ()>;
 
 impl Postgres {
-    /// Connects, and brings the schema up to date; or takes it as it is.
+    /// Connects, and migrates or checks the schema.
     pub(super) async fn connect(url: &str, migration_mode: MigrationMode) -> Result<Self, Error> {
         let PostgresUrl { options, connect_limit, address, .. } = url::postgres(url)?;
-        // Statements are not for the log: a flush that waits for a lock is no slow query.
-        let connections = Pool::new(options.disable_statement_logging(), connect_limit);
-        let mut lease = connections.take().await.map_err(|error| not_connected(&address, error))?;
-        let schema = schema::migrate(&mut lease.connection, migration_mode, &address).await?;
-        lease.give_back();
-        Ok(Self { connections, schema, address })
+        // sqlx would log a flush that waits for a lock as a slow statement.
+        let pool = Pool::new(options.disable_statement_logging(), connect_limit);
+        let mut pooled = pool.acquire().await.map_err(|error| not_connected(&address, error))?;
+        let schema = schema::migrate(&mut pooled.connection, migration_mode, &address).await?;
+        pooled.release();
+        Ok(Self { pool, schema, address })
     }
 
     /// Begins a transaction in one round trip.
     ///
-    /// An idle connection may be dead. The next one is tried then, and finally a new one.
+    /// If an idle connection turns out to be closed, it tries the next one, and finally a new one.
     async fn open(&self, limits: &'static Limits) -> Result<PostgresTransaction, Error> {
         loop {
-            let lease = self.connections.take().await.map_err(|error| not_connected(&self.address, error))?;
-            let mut lease = lease;
-            match begin(&mut lease, limits, &self.schema).await {
-                Ok(()) => return Ok(PostgresTransaction::new(lease, limits)),
-                Err(_) if lease.reused => {}
+            let mut pooled = self.pool.acquire().await.map_err(|error| not_connected(&self.address, error))?;
+            match begin(&mut pooled, limits, &self.schema).await {
+                Ok(()) => return Ok(PostgresTransaction::new(pooled, limits)),
+                Err(_) if pooled.reused => {}
                 Err(error) => return Err(errors::classify("beginning a transaction", error)),
             }
         }
     }
 }
 
-/// The error of a connection that could not be made; it names the address that was tried.
+/// Returns the error of a failed connection, with the server's address.
 fn not_connected(address: &str, error: sqlx::Error) -> Error {
     if let Some(reason) = tls::refusal(&error) {
         return refused("connecting", format!("{address}: {reason}"));
@@ -80,17 +80,17 @@ fn not_connected(address: &str, error: sqlx::Error) -> Error {
     }
 }
 
-/// How long the server may take to begin a transaction, which it does without waiting for anyone.
+/// The time limit for beginning a transaction, which waits for no lock.
 const BEGIN_LIMIT: Duration = Duration::from_secs(5);
 
-async fn begin(lease: &mut PostgresLease, limits: &Limits, schema: &str) -> Result<(), sqlx::Error> {
-    // The variable is a quoted name.
+async fn begin(pooled: &mut PooledPostgres, limits: &Limits, schema: &str) -> Result<(), sqlx::Error> {
+    // The value is a quoted identifier.
     let begin = AssertSqlSafe(limits.begin.replace(SCHEMA, schema));
-    let begun = timeout(BEGIN_LIMIT, lease.connection.execute(begin)).await;
+    let begun = timeout(BEGIN_LIMIT, pooled.connection.execute(begin)).await;
     begun.map_err(|_| timed_out(BEGIN_LIMIT))?.map(drop)
 }
 
-/// The variable of the statements that begin a transaction.
+/// The placeholder for the schema in the statements that begin a transaction.
 const SCHEMA: &str = ":\"schema\"";
 
 #[async_trait]
@@ -154,6 +154,6 @@ impl Backend for Postgres {
     }
 
     async fn close(&self) {
-        self.connections.close().await;
+        self.pool.close().await;
     }
 }

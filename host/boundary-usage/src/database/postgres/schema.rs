@@ -1,8 +1,8 @@
-//! The schema in PostgreSQL: looked at first, and changed only where something is missing.
+//! The schema in PostgreSQL. A connection reads it first and changes it only if a migration is missing.
 //!
-//! All tables are in one schema of PostgreSQL's (a *namespace* here, to tell the two apart). It is the one on the
-//! search path that has them, or the first one on it where there are none. Each transaction is pinned to it, so that
-//! neither the search path nor a namespace that is made later can lead a part of the statements elsewhere.
+//! All tables are in one PostgreSQL schema, which this module calls a *namespace*. It is the namespace on the search
+//! path that contains the tables. If none does, it is the first one on the search path. Each transaction uses only this
+//! namespace, so a changed search path or a new namespace cannot redirect a part of the statements.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::database::pool::timed_out;
 use crate::database::rows;
 use crate::error::Error;
 
-/// How long the look at the schema may take, which waits for no lock that is held for long.
-const LOOK_LIMIT: Duration = Duration::from_secs(10);
+/// The time limit for reading the schema, which waits for no long-held lock.
+const READ_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long the migrations may take: longer than the server's own limits.
+/// The time limit of the migrations. It is longer than the server's own limits.
 const MIGRATE_LIMIT: Duration = Duration::from_secs(400);
 
 const SCRIPTS: [(&str, &str); 3] = [
@@ -44,7 +44,7 @@ pub(super) async fn migrate(
     address: &str,
 ) -> Result<String, Error> {
     let known = migration::migrations(SCRIPTS);
-    let found = timeout(LOOK_LIMIT, look(connection)).await.unwrap_or_else(|_| Err(timed_out(LOOK_LIMIT).into()));
+    let found = timeout(READ_LIMIT, find(connection)).await.unwrap_or_else(|_| Err(timed_out(READ_LIMIT).into()));
     let (schema, applied) = found.map_err(|error| match error {
         Failure::Ours(error) => error,
         Failure::Driver(error) => errors::at(address, errors::classify("reading the schema's version", error)),
@@ -79,8 +79,8 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
-/// Finds the tables, and reads the applied migrations.
-async fn look(connection: &mut PgConnection) -> Result<(String, Vec<AppliedMigration>), Failure> {
+/// Finds the tables and reads the applied migrations.
+async fn find(connection: &mut PgConnection) -> Result<(String, Vec<AppliedMigration>), Failure> {
     connection.execute(sql::BEGIN_LOOKUP).await?;
     let row = query(sql::FIND_SCHEMA).fetch_one(&mut *connection).await?;
     let found = Found {
@@ -106,28 +106,28 @@ async fn read_applied(connection: &mut PgConnection) -> Result<Vec<AppliedMigrat
     applied.iter().map(rows::applied_migration).collect()
 }
 
-/// The namespace of the tables.
+/// Returns the namespace of the tables.
 fn namespace(found: &Found) -> Result<String, Error> {
     let refused = |message| Err(Error::Refused { message });
     match (&found.on_path[..], &found.elsewhere[..], &found.first) {
         ([one], _, _) => Ok(one.clone()),
         ([], [], Some(first)) => Ok(first.clone()),
-        // A second set of tables in a database has to be asked for: otherwise each would hold a part of the usage.
+        // A second set of tables must be requested explicitly. Otherwise each set could contain a part of the usage.
         ([], [_, ..], Some(first)) if found.is_chosen => Ok(first.clone()),
         ([], [], None) => refused(format!(
-            "no schema on the search path ({}) can hold the tables; create one, and set search_path to it for this role",
+            "no schema on the search path ({}) can hold the tables; create one, and set this role's search_path to it",
             found.search_path
         )),
         ([], elsewhere, _) => refused(format!(
-            "the tables are in the schema {}, which is not on the search path of this role ({}); set search_path to it \
-             (ALTER ROLE … SET search_path = …, or options=-csearch_path%3D… in the URL), and give the role its rights \
-             with roles.sql; for a second set of tables on purpose, set search_path to another schema",
+            "the tables are in the schema {}, which is not on the search path of this role ({}); set search_path to \
+             it (ALTER ROLE … SET search_path = …, or options=-csearch_path%3D… in the URL), and grant the role its \
+             rights with roles.sql; to create a second set of tables, set search_path to another schema",
             elsewhere.join(" and in "),
             found.search_path
         )),
         (several, _, _) => refused(format!(
-            "the search path ({}) leads to several sets of tables, in the schemas {}, and each may hold a part of the \
-             usage; set search_path to the one that is meant (ALTER ROLE … SET search_path = …, or \
+            "the search path ({}) leads to several sets of tables, in the schemas {}, and each may contain a part of \
+             the usage; set search_path to the right one (ALTER ROLE … SET search_path = …, or \
              options=-csearch_path%3D… in the URL)",
             found.search_path,
             several.join(" and ")
@@ -139,7 +139,7 @@ fn quoted(namespace: &str) -> String {
     format!("\"{}\"", namespace.replace('"', "\"\""))
 }
 
-/// Applies the missing migrations. The exclusive cutover lock keeps off other migrations and all flushes.
+/// Applies the missing migrations. The exclusive cutover lock excludes other migrations and all flushes.
 async fn apply(
     connection: &mut PgConnection,
     schema: &str,
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_used_where_they_are_and_made_once() {
+    fn existing_tables_are_used_and_a_second_set_must_be_requested() {
         assert_eq!(found(&["public"], &["other"], Some("alice"), false).unwrap(), "public");
         assert_eq!(found(&[], &[], Some("alice"), false).unwrap(), "alice");
         assert!(found(&[], &["alice"], Some("public"), false).unwrap_err().contains("in the schema alice"));
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_quoted() {
+    fn identifiers_are_quoted() {
         assert_eq!(quoted("a\"b"), "\"a\"\"b\"");
     }
 }

@@ -1,4 +1,4 @@
-//! The statements of PostgreSQL, which the hosts in other languages share: see `sql/postgres/`.
+//! The statements for PostgreSQL, which the hosts in other languages share. See `sql/postgres/`.
 
 macro_rules! statements {
     ($($name:ident = $file:literal),+ $(,)?) => {

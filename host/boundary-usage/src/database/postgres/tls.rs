@@ -1,8 +1,10 @@
-//! TLS to PostgreSQL: which `sslmode` holds, and what is wrong when the server does not live up to it.
+//! TLS to PostgreSQL: the effective `sslmode`, and descriptions of failed handshakes.
 //!
-//! The modes mean what PostgreSQL's manual says. Two things are stricter than in libpq: a remote host is verified unless
-//! the URL says otherwise, and `verify-ca` needs a closed list of authorities, because the driver trusts those of the
-//! machine beside the one that is named, and without a look at the host's name any of their customers would pass.
+//! The modes have the meaning of PostgreSQL's manual. Two rules are stricter than libpq's:
+//!
+//! - A remote host is verified unless the URL sets another mode.
+//! - `verify-ca` needs SSL_CERT_FILE or SSL_CERT_DIR. The driver always trusts the machine's authorities too, and this
+//!   mode does not check the host's name. Any certificate of a public authority would pass.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -14,55 +16,55 @@ use crate::certificates::{self, Remedies};
 /// The modes, from the weakest to the strongest.
 const MODES: &str = "disable, allow, prefer, require, verify-ca or verify-full";
 
-/// The `sslrootcert` that stands for the authorities that the machine trusts.
+/// The value of `sslrootcert` for the machine's authorities.
 pub(in crate::database) const SYSTEM: &str = "system";
 
-/// What was said about TLS, in the URL or in the environment.
+/// The TLS parameters of the URL or the environment.
 #[derive(Default)]
 pub(in crate::database) struct TlsParams {
     /// `sslmode` or PGSSLMODE.
     pub(in crate::database) mode: Option<String>,
-    /// `sslrootcert` or PGSSLROOTCERT: a file, its content, or `system`.
+    /// `sslrootcert` or PGSSLROOTCERT: a path, certificates in PEM format, or `system`.
     pub(in crate::database) root: Option<String>,
-    /// Whether SSL_CERT_FILE or SSL_CERT_DIR take the place of the machine's authorities.
+    /// Whether SSL_CERT_FILE or SSL_CERT_DIR replaces the machine's authorities.
     pub(in crate::database) machine_roots_replaced: bool,
 }
 
-/// Settles the mode of a connection; answers what is wrong with what was asked.
-pub(in crate::database) fn resolve(options: PgConnectOptions, asked: &TlsParams) -> Result<PgConnectOptions, String> {
-    let mode = asked.mode.as_deref().map(|mode| mode.parse::<PgSslMode>());
+/// Sets the TLS mode of a connection. Returns the reason if the parameters are invalid.
+pub(in crate::database) fn resolve(options: PgConnectOptions, params: &TlsParams) -> Result<PgConnectOptions, String> {
+    let mode = params.mode.as_deref().map(|mode| mode.parse::<PgSslMode>());
     let mode = mode.transpose().map_err(|_| format!("sslmode must be {MODES}"))?;
-    // A socket file is as private as its directory; libpq ignores the mode there, too.
+    // A Unix socket needs no TLS, and libpq ignores the mode there, too.
     if options.get_socket().is_some() || options.get_host().starts_with('/') {
         return Ok(options.ssl_mode(PgSslMode::Disable));
     }
-    // The driver hands the brackets of an IPv6 address on to TLS, which does not know them.
+    // The driver would pass the brackets of an IPv6 address to TLS, which does not accept them.
     let host = options.get_host().trim_matches(['[', ']']).to_owned();
     let is_remote = !is_this_machine(&host);
-    let mode = effective(mode, asked, is_remote)?;
+    let mode = effective(mode, params, is_remote)?;
     if let PgSslMode::VerifyCa | PgSslMode::VerifyFull = mode {
         certificates::check_variables().map_err(|error| error.to_string())?;
-        asked.root.as_deref().map_or(Ok(()), check_root)?;
+        params.root.as_deref().map_or(Ok(()), check_root)?;
     }
     Ok(options.host(&host).ssl_mode(mode))
 }
 
-fn effective(mode: Option<PgSslMode>, asked: &TlsParams, is_remote: bool) -> Result<PgSslMode, String> {
-    let is_system = asked.root.as_deref() == Some(SYSTEM);
+fn effective(mode: Option<PgSslMode>, params: &TlsParams, is_remote: bool) -> Result<PgSslMode, String> {
+    let is_system = params.root.as_deref() == Some(SYSTEM);
     let mode = match mode {
-        None if is_remote || asked.root.is_some() => PgSslMode::VerifyFull,
+        None if is_remote || params.root.is_some() => PgSslMode::VerifyFull,
         None => PgSslMode::Prefer,
-        // As the manual says: a root certificate makes `require` verify.
-        Some(PgSslMode::Require) if asked.root.is_some() && !is_system => PgSslMode::VerifyCa,
+        // According to the manual, `require` with a root certificate behaves like `verify-ca`.
+        Some(PgSslMode::Require) if params.root.is_some() && !is_system => PgSslMode::VerifyCa,
         Some(mode) => mode,
     };
     match mode {
         PgSslMode::VerifyFull => Ok(mode),
         _ if is_system => Err("sslrootcert=system needs sslmode=verify-full".to_owned()),
-        PgSslMode::VerifyCa if !asked.machine_roots_replaced => Err(
-            "sslmode=verify-ca (and require with sslrootcert) looks at no host name, so a certificate that any public \
-             authority has issued to anybody would pass; use sslmode=verify-full, or set SSL_CERT_FILE to the file of \
-             the one authority that is to be trusted"
+        PgSslMode::VerifyCa if !params.machine_roots_replaced => Err(
+            "sslmode=verify-ca (and require with sslrootcert) does not check the host name, so any certificate of a \
+             public authority would pass; use sslmode=verify-full, or set SSL_CERT_FILE to the file of the only \
+             authority to trust"
                 .to_owned(),
         ),
         _ => Ok(mode),
@@ -73,14 +75,14 @@ fn is_this_machine(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// The driver does not say which file it could not read, and accepts one without a certificate.
+/// Checks `sslrootcert`. The driver's error would lack the path, and it accepts a file without a certificate.
 fn check_root(root: &str) -> Result<(), String> {
     if root == SYSTEM {
         return Ok(());
     }
     if root.trim().starts_with("-----BEGIN") {
-        let holds = certificates::contains_certificate(root.as_bytes());
-        return if holds { Ok(()) } else { Err("the text of sslrootcert holds no certificate".to_owned()) };
+        let is_valid = certificates::contains_certificate(root.as_bytes());
+        return if is_valid { Ok(()) } else { Err("the text of sslrootcert holds no certificate".to_owned()) };
     }
     certificates::check_file(Path::new(root)).map_err(|reason| format!("sslrootcert names {root}, which {reason}"))
 }
@@ -90,12 +92,12 @@ const REMEDIES: Remedies = Remedies {
     plain: "check host and port, and whether a proxy stands before the server",
 };
 
-/// Why a TLS connection failed, and what to do; `None` when the error is another.
+/// Describes a TLS error and its remedy. Returns `None` for other errors.
 pub(super) fn refusal(error: &sqlx::Error) -> Option<String> {
     let tls = |error: &rustls::Error| certificates::describe(error, REMEDIES);
     match error {
         sqlx::Error::Tls(reason) if reason.to_string().contains("does not support TLS") => Some(
-            "the server offers no TLS, and sslmode asks for it; turn it on there (`ssl = on`), or say \
+            "the server offers no TLS, and sslmode requires it; enable it there (`ssl = on`), or set \
              sslmode=disable if the network is trusted"
                 .to_owned(),
         ),
@@ -125,49 +127,50 @@ IQD75IgwRpXTVkTadPStaS9hlx6Pk1dBxwSFv6U1ustbzg==
 -----END CERTIFICATE-----
 ";
 
-    fn settled(host: &str, mode: Option<&str>, root: Option<&str>) -> Result<String, String> {
+    fn resolved(host: &str, mode: Option<&str>, root: Option<&str>) -> Result<String, String> {
         let options = PgConnectOptions::new_without_pgpass().host(host);
-        let asked = TlsParams { mode: mode.map(Into::into), root: root.map(Into::into), machine_roots_replaced: false };
-        resolve(options, &asked).map(|options| format!("{:?}", options.get_ssl_mode()))
+        let params =
+            TlsParams { mode: mode.map(Into::into), root: root.map(Into::into), machine_roots_replaced: false };
+        resolve(options, &params).map(|options| format!("{:?}", options.get_ssl_mode()))
     }
 
     #[test]
-    fn a_remote_host_is_verified_unless_told_otherwise() {
+    fn a_remote_host_is_verified_by_default() {
         for host in ["db.example.com", "10.0.0.7", "2001:db8::1", "localhost.example.com", "127.0.0.1.example.com"] {
-            assert_eq!(settled(host, None, None).unwrap(), "VerifyFull", "{host}");
-            assert_eq!(settled(host, Some("disable"), None).unwrap(), "Disable", "{host}");
-            assert_eq!(settled(host, Some("require"), None).unwrap(), "Require", "{host}");
+            assert_eq!(resolved(host, None, None).unwrap(), "VerifyFull", "{host}");
+            assert_eq!(resolved(host, Some("disable"), None).unwrap(), "Disable", "{host}");
+            assert_eq!(resolved(host, Some("require"), None).unwrap(), "Require", "{host}");
         }
         for host in ["localhost", "LOCALHOST", "127.0.0.1", "127.8.9.1", "::1", "[::1]"] {
-            assert_eq!(settled(host, None, None).unwrap(), "Prefer", "{host}");
+            assert_eq!(resolved(host, None, None).unwrap(), "Prefer", "{host}");
         }
-        assert_eq!(settled("/var/run/postgresql", Some("verify-full"), None).unwrap(), "Disable");
+        assert_eq!(resolved("/var/run/postgresql", Some("verify-full"), None).unwrap(), "Disable");
     }
 
     #[test]
     fn a_root_certificate_is_used_or_refused_and_never_ignored() {
         let inline = Some(AUTHORITY);
-        assert_eq!(settled("localhost", None, inline).unwrap(), "VerifyFull");
-        assert_eq!(settled("localhost", None, Some("system")).unwrap(), "VerifyFull");
-        assert!(settled("localhost", Some("verify-full"), Some("/nowhere/ca.crt")).unwrap_err().contains("ca.crt"));
+        assert_eq!(resolved("localhost", None, inline).unwrap(), "VerifyFull");
+        assert_eq!(resolved("localhost", None, Some("system")).unwrap(), "VerifyFull");
+        assert!(resolved("localhost", Some("verify-full"), Some("/nowhere/ca.crt")).unwrap_err().contains("ca.crt"));
         let empty = Some("-----BEGIN CERTIFICATE-----");
-        assert!(settled("localhost", None, empty).unwrap_err().contains("holds no certificate"));
-        assert!(settled("localhost", Some("require"), inline).unwrap_err().contains("SSL_CERT_FILE"));
+        assert!(resolved("localhost", None, empty).unwrap_err().contains("holds no certificate"));
+        assert!(resolved("localhost", Some("require"), inline).unwrap_err().contains("SSL_CERT_FILE"));
         for weak in ["require", "verify-ca", "prefer"] {
-            assert!(settled("db", Some(weak), Some("system")).unwrap_err().contains("verify-full"), "{weak}");
+            assert!(resolved("db", Some(weak), Some("system")).unwrap_err().contains("verify-full"), "{weak}");
         }
     }
 
     #[test]
     fn verify_ca_needs_a_closed_list_of_authorities() {
-        assert!(settled("db", Some("verify-ca"), None).unwrap_err().contains("SSL_CERT_FILE"));
-        let asked = TlsParams { mode: Some("verify-ca".into()), machine_roots_replaced: true, ..TlsParams::default() };
-        let options = resolve(PgConnectOptions::new_without_pgpass().host("db"), &asked).unwrap();
+        assert!(resolved("db", Some("verify-ca"), None).unwrap_err().contains("SSL_CERT_FILE"));
+        let params = TlsParams { mode: Some("verify-ca".into()), machine_roots_replaced: true, ..TlsParams::default() };
+        let options = resolve(PgConnectOptions::new_without_pgpass().host("db"), &params).unwrap();
         assert!(matches!(options.get_ssl_mode(), PgSslMode::VerifyCa));
     }
 
     #[test]
-    fn refusals_of_tls_have_reasons_and_other_errors_have_none() {
+    fn tls_errors_are_described_and_other_errors_are_not() {
         let hidden = |error: rustls::Error| sqlx::Error::Io(std::io::Error::other(error));
         let handshake = rustls::Error::HandshakeNotComplete;
         let reason = |error: sqlx::Error| refusal(&error);
@@ -181,8 +184,8 @@ IQD75IgwRpXTVkTadPStaS9hlx6Pk1dBxwSFv6U1ustbzg==
     }
 
     #[test]
-    fn an_unknown_mode_is_refused_without_being_shown() {
-        let refused = settled("db", Some("hunter2"), None).unwrap_err();
+    fn the_error_of_an_unknown_mode_does_not_contain_it() {
+        let refused = resolved("db", Some("hunter2"), None).unwrap_err();
         assert!(refused.contains("verify-full") && !refused.contains("hunter2"), "{refused}");
     }
 }

@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Executor, Postgres};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{PostgresLease, errors, literals, sql};
+use super::{PooledPostgres, errors, literals, sql};
 use crate::database::driver_errors::poisoned;
 use crate::database::pool::timed_out;
 use crate::database::{Lock, LockMode, Transaction, rows};
@@ -19,46 +19,47 @@ use crate::error::Error;
 use crate::records::{DeletedRow, OpenPeriod, StoredUsage, Uniques, UniquesUpdate, Update};
 use crate::summary::Summary;
 
-/// How a transaction begins, and its time limits.
+/// The first statement of a transaction and its time limits.
 pub(super) struct Limits {
-    /// Begins it and sets the server's limits. Contains the variable `schema`.
+    /// The statement that begins the transaction and sets the server's limits. It contains the placeholder `SCHEMA`.
     pub(super) begin: &'static str,
     /// The server's `lock_timeout`, for messages.
     pub(super) lock: &'static str,
-    /// The wait for any reply. It is longer than the server's own limits and serves when the server is gone.
+    /// The longest wait for any reply. It exceeds the server's own limits and detects a server that is gone.
     pub(super) reply: Duration,
 }
 
-/// A replica's flush.
+/// The limits of a flush.
 pub(super) const FLUSH: Limits = Limits { begin: sql::BEGIN_FLUSH, lock: "5 s", reply: Duration::from_secs(15) };
 
-/// A collection. It waits longer for the lock than a flush that hangs can hold it.
+/// The limits of a collection. It waits for the lock longer than a hanging flush can hold it.
 pub(super) const COLLECTION: Limits =
     Limits { begin: sql::BEGIN_COLLECTION, lock: "30 s", reply: Duration::from_secs(310) };
 
-/// Several reads of one state of the database.
+/// The limits of a transaction that only reads.
 pub(super) const READ: Limits = Limits { begin: sql::BEGIN_READ, lock: "5 s", reply: Duration::from_secs(40) };
 
-/// Returns a statement that is not prepared in the session, because a pooler may lend another session to the next
-/// transaction.
+/// Returns a statement that leaves nothing prepared in the session.
+///
+/// A pooler may give the next transaction another session.
 pub(super) fn query(sql: &'static str) -> Query<'static, Postgres, PgArguments> {
     sqlx::query(sql).persistent(false)
 }
 
-/// An open transaction, and the connection that it runs on.
+/// An open transaction and its connection.
 pub(super) struct PostgresTransaction {
-    lease: PostgresLease,
+    pooled: PooledPostgres,
     limits: &'static Limits,
-    /// A statement failed, or was sent and its reply not waited for: the connection can only be closed.
+    /// Whether a statement failed or was abandoned before its reply. The connection can only be closed then.
     poisoned: bool,
 }
 
 impl PostgresTransaction {
-    pub(super) fn new(lease: PostgresLease, limits: &'static Limits) -> Self {
-        Self { lease, limits, poisoned: false }
+    pub(super) fn new(pooled: PooledPostgres, limits: &'static Limits) -> Self {
+        Self { pooled, limits, poisoned: false }
     }
 
-    /// Runs a statement that answers at most one row.
+    /// Runs a statement that returns at most one row.
     pub(super) async fn fetch(
         &mut self,
         action: &'static str,
@@ -70,7 +71,7 @@ impl PostgresTransaction {
         Ok(row)
     }
 
-    /// Runs a statement, and reads each row as it comes.
+    /// Runs a statement and reads each row as it arrives.
     pub(super) async fn fetch_all<T>(
         &mut self,
         action: &'static str,
@@ -78,7 +79,7 @@ impl PostgresTransaction {
         mut read: impl FnMut(&PgRow) -> Result<T, sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
         self.start()?;
-        let rows = query(sql).fetch(&mut self.lease.connection).map_err(|error| errors::classify(action, error));
+        let rows = query(sql).fetch(&mut self.pooled.connection).map_err(|error| errors::classify(action, error));
         let rows = rows.and_then(|row| std::future::ready(errors::decoded(read(&row)))).try_collect();
         let rows = timeout(self.limits.reply, rows).await;
         let rows = rows.unwrap_or_else(|_| Err(errors::classify(action, timed_out(self.limits.reply))))?;
@@ -99,14 +100,14 @@ impl PostgresTransaction {
     }
 
     async fn simple_reply(&mut self, statement: String) -> Result<Option<PgRow>, sqlx::Error> {
-        // Its only values are literals of our own.
+        // The statement contains no text from outside, only literals of the module `literals`.
         let statement = sqlx::raw_sql(AssertSqlSafe(statement));
-        let reply = timeout(self.limits.reply, statement.fetch_optional(&mut self.lease.connection)).await;
+        let reply = timeout(self.limits.reply, statement.fetch_optional(&mut self.pooled.connection)).await;
         reply.unwrap_or_else(|_| Err(timed_out(self.limits.reply)))
     }
 
     async fn reply(&mut self, statement: Query<'_, Postgres, PgArguments>) -> Result<Option<PgRow>, sqlx::Error> {
-        let reply = timeout(self.limits.reply, statement.fetch_optional(&mut self.lease.connection)).await;
+        let reply = timeout(self.limits.reply, statement.fetch_optional(&mut self.pooled.connection)).await;
         reply.unwrap_or_else(|_| Err(timed_out(self.limits.reply)))
     }
 }
@@ -159,17 +160,17 @@ impl Transaction for PostgresTransaction {
 
     async fn open_period(&mut self) -> Result<OpenPeriod, Error> {
         let row = self.fetch("reading the open period", query(sql::READ_OPEN_PERIOD)).await?;
-        errors::decoded(rows::open_period(&row.expect("the statement always answers a row")))
+        errors::decoded(rows::open_period(&row.expect("the statement always returns a row")))
     }
 
     fn delete_rows(&mut self) -> BoxStream<'_, Result<DeletedRow, Error>> {
         if let Err(error) = self.start() {
             return stream::once(async { Err(error) }).boxed();
         }
-        let Self { lease, limits, poisoned } = self;
-        let rows = query(sql::DELETE_ROWS).fetch(&mut lease.connection);
-        // The statement is finished when its stream has ended, and not when that is dropped before.
-        let taken = stream::unfold(Some((rows, poisoned)), async |state| {
+        let Self { pooled, limits, poisoned } = self;
+        let rows = query(sql::DELETE_ROWS).fetch(&mut pooled.connection);
+        // The statement is complete only if its stream has ended. A dropped stream leaves the transaction poisoned.
+        let deleted = stream::unfold(Some((rows, poisoned)), async |state| {
             let (mut rows, poisoned) = state?;
             match timeout(limits.reply, rows.next()).await.unwrap_or_else(|_| Some(Err(timed_out(limits.reply)))) {
                 Some(Ok(row)) => Some((errors::decoded(rows::deleted(&row)), Some((rows, poisoned)))),
@@ -180,7 +181,7 @@ impl Transaction for PostgresTransaction {
                 }
             }
         });
-        taken.boxed()
+        deleted.boxed()
     }
 
     async fn insert_period(&mut self, summary: &Summary) -> Result<i64, Error> {
@@ -191,11 +192,11 @@ impl Transaction for PostgresTransaction {
     }
 
     async fn commit(mut self: Box<Self>) -> Result<(), Error> {
-        // PostgreSQL answers COMMIT of a failed transaction with success, and rolls it back.
+        // PostgreSQL reports success for the COMMIT of a failed transaction, although it rolls back.
         self.start()?;
-        match timeout(self.limits.reply, self.lease.connection.execute("COMMIT")).await {
+        match timeout(self.limits.reply, self.pooled.connection.execute("COMMIT")).await {
             Ok(Ok(_)) => {
-                self.lease.give_back();
+                self.pooled.release();
                 Ok(())
             }
             Ok(Err(error)) => Err(errors::classify_commit(error)),
@@ -205,9 +206,9 @@ impl Transaction for PostgresTransaction {
 
     async fn rollback(mut self: Box<Self>) {
         if self.start().is_ok() {
-            let reply = timeout(self.limits.reply, self.lease.connection.execute("ROLLBACK")).await;
+            let reply = timeout(self.limits.reply, self.pooled.connection.execute("ROLLBACK")).await;
             if matches!(reply, Ok(Ok(_))) {
-                self.lease.give_back();
+                self.pooled.release();
             }
         }
     }
@@ -220,12 +221,12 @@ fn lock_conflict(lock: Lock, mode: LockMode, limit: &str) -> Error {
              under this id"
         ),
         (Lock::Cutover, LockMode::Shared) => format!(
-            "a collection has held the cutover lock for more than {limit}; if that does not pass, look for it in \
+            "a collection has held the cutover lock for more than {limit}; if this persists, find the session in \
              pg_locks (locktype advisory, objid 9)"
         ),
         (Lock::Cutover, LockMode::Exclusive) => format!(
-            "flushes or another collection have held the cutover lock for more than {limit}; if that does not pass, \
-             look for them in pg_locks (locktype advisory, objid 9)"
+            "flushes or another collection have held the cutover lock for more than {limit}; if this persists, find \
+             the sessions in pg_locks (locktype advisory, objid 9)"
         ),
     };
     Error::Conflict { message }

@@ -36,7 +36,7 @@ pub(super) async fn claim(
     Ok(DeliveryClaim::Claimed(delivery))
 }
 
-/// Records a failure, if the claim still holds.
+/// Records a failure if the claim still holds, and returns whether it does.
 pub(super) async fn failed(
     mut transaction: SqliteTransaction,
     delivery: &Delivery,

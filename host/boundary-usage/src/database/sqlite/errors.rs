@@ -1,11 +1,11 @@
-//! What SQLite's errors mean for the caller.
+//! Conversions of SQLite's errors.
 
 use std::path::Path;
 
 use crate::database::driver_errors::{cause, refused, unavailable};
 use crate::error::Error;
 
-// Primary result codes, the low byte of what SQLite answers.
+// Primary result codes: the low byte of SQLite's extended result codes.
 const BUSY: i32 = 5;
 const LOCKED: i32 = 6;
 const READ_ONLY: i32 = 8;
@@ -14,28 +14,28 @@ const IO: i32 = 10;
 const FULL: i32 = 13;
 const CANNOT_OPEN: i32 = 14;
 
-/// The error of a statement: nothing is applied.
+/// Converts the error of a statement, of which nothing is applied.
 pub(super) fn classify(action: &'static str, path: &Path, error: sqlx::Error) -> Error {
     let path = path.display();
     match code(&error) {
         Some(BUSY | LOCKED) => {
             let what = format!("{action} failed: another transaction has held `{path}` for more than 5 s");
-            let hint = "it is tried again; if that does not pass, see who holds the file (`fuser` tells)";
+            let hint = "the next attempt follows; if this persists, find the process with `fuser`";
             Error::Conflict { message: format!("{what}; {hint}") }
         }
         Some(CANNOT_OPEN) => {
-            let hint = "see that this user may read the file, and to write usage also write it and its directory, and that \
-                        the disk is not read-only";
+            let hint = "this user must be able to read the file, and to write usage also the file and its directory; \
+                        check also that the disk is not read-only";
             Error::Unavailable { action, source: format!("`{path}`: {}; {hint}", cause(error)).into() }
         }
         Some(INTERRUPTED | IO | FULL) => {
             Error::Unavailable { action, source: format!("`{path}`: {}", cause(error)).into() }
         }
         Some(READ_ONLY) => {
-            let hint = "give this user the right to write the file and its directory";
+            let hint = "grant this user the right to write the file and its directory";
             refused(action, format!("`{path}`: {}; {hint}", cause(error)))
         }
-        // Damage, a constraint, a file that is not a database or cannot be written.
+        // A damaged file, a violated constraint, or a file that is not a database.
         Some(_) => refused(action, format!("`{path}`: {}", cause(error))),
         None => match error {
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) => refused(action, cause(error)),
@@ -44,8 +44,10 @@ pub(super) fn classify(action: &'static str, path: &Path, error: sqlx::Error) ->
     }
 }
 
-/// The error of a commit. A write that failed may have reached the log all the same, for the next process that opens
-/// the file after a crash to find; and a driver that broke down tells nothing.
+/// Converts the error of a commit.
+///
+/// A failed write may be in the log nevertheless, where the next process would find it after a crash. If the driver
+/// crashes, the outcome is unknown as well.
 pub(super) fn classify_commit(path: &Path, error: sqlx::Error) -> Error {
     match code(&error) {
         Some(IO) | None => Error::CommitUnknown { source: cause(error) },
@@ -53,7 +55,7 @@ pub(super) fn classify_commit(path: &Path, error: sqlx::Error) -> Error {
     }
 }
 
-/// Whether someone else has the file.
+/// Returns whether another process has locked the file.
 pub(super) fn is_busy(error: &sqlx::Error) -> bool {
     matches!(code(error), Some(BUSY | LOCKED))
 }
@@ -118,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn result_codes_decide_the_kind_of_an_error_and_of_a_failed_commit() {
+    fn result_codes_determine_the_errors_of_statements_and_commits() {
         let path = Path::new("usage.db");
         for (code, of_statement, of_a_commit) in [
             (BUSY, "conflict", "conflict"),
@@ -140,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_column_is_refused_and_a_broken_driver_is_unavailable() {
+    fn a_missing_column_is_refused_and_a_crashed_driver_is_unavailable() {
         let path = Path::new("usage.db");
         assert_eq!(kind(classify("reading", path, sqlx::Error::ColumnNotFound("x".into()))), "refused");
         assert_eq!(kind(classify("reading", path, sqlx::Error::WorkerCrashed)), "unavailable");

@@ -1,14 +1,13 @@
-//! The files that an open database consists of, to notice when others are put in their place.
+//! The identity of the files of an open database, to detect their replacement.
 //!
-//! SQLite keeps using a file that was deleted or replaced: it has it open, and no other process will ever see what it
-//! writes. So the files at their paths are compared with those that were opened, before each transaction and after each
-//! commit.
+//! SQLite continues to use a file that was deleted or replaced, and no other process sees its writes. Therefore the
+//! files at the paths are compared with the opened ones before each transaction and after each commit.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Identifies a file as long as it exists: its device and its number there.
+/// The identity of an existing file: its device and its inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileId {
     device: u64,
@@ -16,15 +15,16 @@ pub(super) struct FileId {
 }
 
 impl FileId {
-    /// The file that is at a path now.
+    /// Returns the identity of the file at a path.
     pub(super) fn at(path: &Path) -> Option<Self> {
         let file = std::fs::metadata(path).ok()?;
         Some(Self { device: file.dev(), inode: file.ino() })
     }
 }
 
-/// The files that a connection has open. They stay in their places as long as the connection is open, unless something
-/// other than SQLite moves them.
+/// The files that a connection has open.
+///
+/// They stay in place while the connection is open, unless another program moves them.
 #[derive(Default)]
 pub(super) struct OpenFiles {
     /// The database.
@@ -35,7 +35,7 @@ pub(super) struct OpenFiles {
     pub(super) index: Option<FileId>,
 }
 
-/// What a file without a writer looks like. A writer changes it.
+/// The state of a file without a writer. Any writer changes it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Quiet {
     file: FileId,
@@ -43,20 +43,20 @@ pub(super) struct Quiet {
     modified: (i64, i64),
 }
 
-/// The paths of a database, and what was there when it was opened.
+/// The paths of a database, and the identity of its opened file.
 pub(super) struct Files {
-    /// As the URL names it, for messages.
+    /// The path in the URL, for messages.
     shown: PathBuf,
-    /// The same, whatever the working directory is later.
+    /// The absolute path, which does not depend on the working directory.
     path: PathBuf,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// The database in use; `None` before the first connection, and after it was found replaced.
+    /// The database in use. `None` before the first connection and after a replacement was detected.
     open: Option<FileId>,
-    /// A log that belongs to a database which was replaced.
+    /// The log of a database that was replaced.
     stale_log: Option<FileId>,
 }
 
@@ -66,29 +66,29 @@ impl Files {
         Self { shown, path, state: Mutex::default() }
     }
 
-    /// Where the database is, for messages.
+    /// Returns the path for messages.
     pub(super) fn shown(&self) -> &Path {
         &self.shown
     }
 
-    /// Where the database is.
+    /// Returns the absolute path.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The files that are in place now.
+    /// Returns the files that are at the paths now.
     pub(super) fn now(&self) -> OpenFiles {
         let [database, log, index] = ["", "-wal", "-shm"].map(|suffix| FileId::at(&self.beside(suffix)));
         OpenFiles { database, log, index }
     }
 
-    /// What happened to the database in use, if it is no longer at its path.
+    /// Describes what happened to the database in use, if it is no longer at its path.
     pub(super) fn moved(&self) -> Option<String> {
         let open = self.lock().open;
         open.and_then(|open| self.what_happened_to(open))
     }
 
-    /// What happened to this database, if it is no longer at its path.
+    /// Describes what happened to this database, if it is no longer at its path.
     pub(super) fn what_happened_to(&self, open: FileId) -> Option<String> {
         let shown = self.shown.display();
         match FileId::at(&self.path) {
@@ -98,7 +98,7 @@ impl Files {
         }
     }
 
-    /// What happened to the log of a connection or its index, if they are no longer in their places.
+    /// Describes what happened to a connection's log or its index, if they are no longer at their paths.
     pub(super) fn log_moved(&self, open: &OpenFiles) -> Option<String> {
         let now = self.now();
         let moved = [("-wal", open.log, now.log), ("-shm", open.index, now.index)];
@@ -106,14 +106,15 @@ impl Files {
         Some(format!("`{}{suffix}` was deleted or replaced", self.shown.display()))
     }
 
-    /// This file is the database in use from now on.
+    /// Records the database in use.
     pub(super) fn opened(&self, database: Option<FileId>) {
         self.lock().open = database;
     }
 
-    /// No file is in use. If the database was replaced, its log and the index of that are taken away from the new
-    /// one, because SQLite would take them for a part of it, and damage it. Returns where a log is now that still
-    /// holds something.
+    /// Records that no database is in use, and moves the old log away from a new database.
+    ///
+    /// SQLite would apply the old log to the new database and damage it. Returns the new path of the log, unless the
+    /// log is empty or the database is still in place.
     pub(super) fn abandoned(&self, open: &OpenFiles) -> Option<PathBuf> {
         let database = self.lock().open.take().or(open.database)?;
         if FileId::at(&self.path) == Some(database) {
@@ -121,7 +122,7 @@ impl Files {
         }
         let (log, index) = (self.beside("-wal"), self.beside("-shm"));
         if open.index.is_some() && FileId::at(&index) == open.index {
-            // If this fails, the next connection does, too.
+            // If this fails, the next connection fails, too.
             let _ = std::fs::remove_file(index);
         }
         if open.log.is_none() || FileId::at(&log) != open.log {
@@ -141,13 +142,15 @@ impl Files {
         }
     }
 
-    /// Whether the log at its path belongs to a database that was replaced, and could not be taken away.
+    /// Returns whether the log at its path belongs to a replaced database and could not be moved away.
     pub(super) fn has_stale_log(&self) -> bool {
         let stale = self.lock().stale_log;
         stale.is_some() && FileId::at(&self.beside("-wal")) == stale
     }
 
-    /// What the database looks like, if no process has it open. A process that has keeps a log or a journal beside it.
+    /// Returns the state of the database file if no process has it open.
+    ///
+    /// A process that has the file open keeps a log or a journal beside it.
     pub(super) fn quiet(&self) -> Option<Quiet> {
         if ["-wal", "-journal"].iter().any(|suffix| self.beside(suffix).exists()) {
             return None;

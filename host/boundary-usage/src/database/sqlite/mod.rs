@@ -1,9 +1,9 @@
-//! SQLite: the embedded default, one file that several processes of one machine can share.
+//! SQLite, a file that several processes of one machine can share.
 //!
-//! A transaction that writes is `BEGIN IMMEDIATE`: SQLite has one writer at a time, so it holds from its first moment
-//! what both locks would give it, and never has to be upgraded from a reader, which could fail half way. The wait for
-//! it is limited. The write-ahead log lets readers read meanwhile; `synchronous = FULL` makes a commit survive a power
-//! failure.
+//! A writing transaction begins with `BEGIN IMMEDIATE`. SQLite allows one writer at a time, so the transaction has the
+//! effect of both locks from its start. A later upgrade from reader to writer could fail halfway. The wait for the
+//! writer lock is limited. Readers do not wait, because they use the write-ahead log. With `synchronous = FULL`, a
+//! commit survives a power failure.
 
 mod deliveries;
 mod errors;
@@ -26,7 +26,7 @@ use super::{Ages, Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, 
 use crate::database::rows::OpenRows;
 use crate::error::Error;
 
-/// How often a file is read that a process opens and closes meanwhile.
+/// The maximum number of reads of a file that other processes open and close meanwhile.
 const QUIET_READS: usize = 3;
 
 /// A SQLite database.
@@ -35,18 +35,18 @@ pub(super) struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the file or creates it, and brings the schema up to date; or opens it as it is, to read only.
+    /// Opens or creates the file and migrates the schema, or opens the file read-only.
     pub(super) async fn connect(url: &str, migration_mode: MigrationMode) -> Result<Self, Error> {
         let opener = Opener::new(url::sqlite(url)?, migration_mode);
-        opener.connection().await?.give_back();
+        opener.connection().await?.release();
         Ok(Self { opener })
     }
 
     async fn open(&self, begin: &'static str) -> Result<SqliteTransaction, Error> {
-        let mut lease = self.opener.connection().await?;
-        let begun = lease.connection.execute(begin).await;
+        let mut pooled = self.opener.connection().await?;
+        let begun = pooled.connection.execute(begin).await;
         begun.map_err(|error| errors::classify("opening a transaction", self.opener.files.shown(), error))?;
-        Ok(SqliteTransaction::new(lease, self.opener.files.clone()))
+        Ok(SqliteTransaction::new(pooled, self.opener.files.clone()))
     }
 
     async fn read_status(&self) -> Result<DatabaseStatus, Error> {
@@ -84,8 +84,8 @@ impl Backend for Sqlite {
         loop {
             let quiet = self.opener.files.quiet();
             let status = self.read_status().await;
-            // A file that no process had open is read without locks. If one has opened it since, it may have changed
-            // in between.
+            // A file that no process has open is read without locks. If a process has opened it meanwhile, the read may
+            // mix two states.
             let is_certain = !self.opener.reads_only() || quiet.is_none() || quiet == self.opener.files.quiet();
             if is_certain || reads == QUIET_READS {
                 return status;

@@ -1,4 +1,4 @@
-//! How a connection to the file is made, and what is wrong when it cannot be, or when the file is not the one it was.
+//! Opens connections to the file, and detects a file that was replaced or deleted.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,30 +14,30 @@ use crate::database::pool::{Pool, PooledConnection};
 use crate::database::url::SqliteUrl;
 use crate::error::Error;
 
-/// How long to wait for another writer.
+/// The longest wait for another writer.
 const BUSY_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long the file may take to open: the wait for another writer, and some more for a slow disk.
+/// The time limit for opening the file: the wait for another writer, and a reserve for a slow disk.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long to wait before a new file is tried again that another process is just setting up.
+/// The wait between attempts to open a new file that another process is setting up.
 const SET_UP_RETRY: Duration = Duration::from_millis(20);
 
 const OPENING: &str = "opening the database file";
 
-/// A connection on loan, with the files that it has open.
-pub(super) type SqliteLease = PooledConnection<SqliteConnection, OpenFiles>;
+/// A connection in use, with the files that it has open.
+pub(super) type PooledSqlite = PooledConnection<SqliteConnection, OpenFiles>;
 
 /// Opens connections to one file.
 pub(super) struct Opener {
-    connections: Arc<Pool<SqliteConnection, OpenFiles>>,
-    /// For a file that no process has open. They take it for one that never changes, so each is used once.
-    quiet_connections: Arc<Pool<SqliteConnection, OpenFiles>>,
+    pool: Arc<Pool<SqliteConnection, OpenFiles>>,
+    /// Connections to a file that no process has open. They assume an immutable file, so each is used once.
+    quiet_pool: Arc<Pool<SqliteConnection, OpenFiles>>,
     pub(super) files: Arc<Files>,
     migration_mode: MigrationMode,
     /// Whether a missing file is created.
     create: bool,
-    /// The key under which ids are hashed. A file with another key is another database.
+    /// The key of the hashes of ids. A file with another key is another database.
     key: OnceLock<Vec<u8>>,
 }
 
@@ -55,8 +55,8 @@ impl Opener {
             MigrationMode::Refuse => options.read_only(true),
         };
         Self {
-            quiet_connections: Pool::new(options.clone().immutable(true), OPEN_LIMIT),
-            connections: Pool::new(options, OPEN_LIMIT),
+            quiet_pool: Pool::new(options.clone().immutable(true), OPEN_LIMIT),
+            pool: Pool::new(options, OPEN_LIMIT),
             files,
             migration_mode,
             create,
@@ -64,89 +64,93 @@ impl Opener {
         }
     }
 
-    /// A connection to the file that is at the path.
-    pub(super) async fn connection(&self) -> Result<SqliteLease, Error> {
+    /// Returns a connection to the file at the path.
+    pub(super) async fn connection(&self) -> Result<PooledSqlite, Error> {
         if let Some(what) = self.files.moved() {
             return Err(self.abandon(&what).await);
         }
-        self.refuse_what_cannot_be_opened()?;
+        self.check_files()?;
         if self.reads_only() && self.files.quiet().is_some() {
-            // To read beside writers takes files that a reader may not be allowed to create. Without a writer, the
-            // file alone is the database.
-            let mut lease = self.quiet_connections.take().await.map_err(|error| self.not_opened(error))?;
-            lease.is_reusable = false;
-            return self.check(lease).await;
+            // A reader beside writers needs files that it may not be allowed to create. Without a writer, the file
+            // alone is the database.
+            let mut pooled = self.quiet_pool.acquire().await.map_err(|error| self.not_opened(error))?;
+            pooled.is_reusable = false;
+            return self.check(pooled).await;
         }
         let before = self.files.now().database;
-        let lease = self.take().await?;
-        if lease.reused {
-            let Some(what) = self.files.log_moved(&lease.notes) else { return Ok(lease) };
-            lease.give_back();
+        let pooled = self.acquire().await?;
+        if pooled.reused {
+            let Some(what) = self.files.log_moved(&pooled.metadata) else { return Ok(pooled) };
+            pooled.release();
             return Err(self.abandon(&what).await);
         }
-        let lease = self.check(lease).await?;
+        let pooled = self.check(pooled).await?;
         match before.and_then(|before| self.files.what_happened_to(before)) {
             Some(what) => Err(self.abandon(&what).await),
-            None => Ok(lease),
+            None => Ok(pooled),
         }
     }
 
-    /// Whether the file is opened to read only.
+    /// Returns whether the file is opened read-only.
     pub(super) fn reads_only(&self) -> bool {
         self.migration_mode == MigrationMode::Refuse
     }
 
     /// Closes all connections.
     pub(super) async fn close(&self) {
-        self.connections.close().await;
-        self.quiet_connections.close().await;
+        self.pool.close().await;
+        self.quiet_pool.close().await;
     }
 
-    /// Brings the schema of a newly opened file up to date, and makes sure that it is the same database as before.
-    async fn check(&self, mut lease: SqliteLease) -> Result<SqliteLease, Error> {
+    /// Migrates the schema of a newly opened file, and checks that it is the same database as before.
+    async fn check(&self, mut pooled: PooledSqlite) -> Result<PooledSqlite, Error> {
         let shown = self.files.shown();
         let key = self.key.get().map(Vec::as_slice);
-        let stored = schema::migrate(&mut lease.connection, shown, self.migration_mode, key).await?;
+        let stored = schema::migrate(&mut pooled.connection, shown, self.migration_mode, key).await?;
         if let Some(stored) = stored
             && self.key.get_or_init(|| stored.clone()) != &stored
         {
             let what = format!("`{}` is another database now: it has another hashing key", shown.display());
-            return Err(unavailable(format!("{what}; put the right file back, or restart to use this one")));
+            return Err(unavailable(format!("{what}; restore the right file, or restart to use this one")));
         }
-        lease.notes = self.files.now();
-        self.files.opened(lease.notes.database);
-        Ok(lease)
+        pooled.metadata = self.files.now();
+        self.files.opened(pooled.metadata.database);
+        Ok(pooled)
     }
 
-    /// Stops using files that are no longer in their places, and returns the error that says so. What the log holds
-    /// goes into the database that it belongs to; the next connection opens the file at the path.
+    /// Closes a database whose files were moved or deleted, and returns the error for the caller.
+    ///
+    /// The content of the log is written to the database to which it belongs. The next connection opens the file that
+    /// is then at the path.
     async fn abandon(&self, what: &str) -> Error {
         let mut open = OpenFiles::default();
-        while let Some(mut lease) = self.connections.take_idle() {
-            // If another process reads the log, this fails, and the log is set aside.
-            let emptied = lease.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").await;
+        while let Some(mut pooled) = self.pool.acquire_idle() {
+            // This fails if another process reads the log. The log is then set aside.
+            let emptied = pooled.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").await;
             tracing::debug!(?emptied, "wrote the log into the database");
-            open = std::mem::take(&mut lease.notes);
-            // Its last user closes a log, which must not happen after this.
-            let _ = lease.close().await;
+            open = std::mem::take(&mut pooled.metadata);
+            // Closing the last connection removes the log. It must happen before the log is set aside.
+            let _ = pooled.close().await;
         }
-        self.connections.renew().await;
+        self.pool.renew().await;
         let aside = self.files.abandoned(&open);
         let aside = aside.map(|aside| format!("; its write-ahead log is now {}", aside.display())).unwrap_or_default();
         tracing::warn!("{what} while the database was open{aside}");
         let or_create = if self.create { ", or creates it" } else { "" };
-        let next = format!("the next attempt opens the file that is there then{or_create}");
+        let next = format!("the next attempt opens the file that is then at the path{or_create}");
         unavailable(format!(
-            "{what} while the database was open{aside}; {next}, and usage that only the old one holds is missing"
+            "{what} while the database was open{aside}; {next}; usage that only the old file contains is missing"
         ))
     }
 
-    /// To turn the write-ahead log on takes the file for oneself, and SQLite does not wait for that by itself.
-    async fn take(&self) -> Result<SqliteLease, Error> {
+    /// Acquires a connection, and waits while another process sets up the file.
+    ///
+    /// Enabling the write-ahead log needs exclusive access to the file, and SQLite does not wait for it.
+    async fn acquire(&self) -> Result<PooledSqlite, Error> {
         let deadline = Instant::now() + BUSY_LIMIT;
         loop {
-            match self.connections.take().await {
-                Ok(lease) => return Ok(lease),
+            match self.pool.acquire().await {
+                Ok(pooled) => return Ok(pooled),
                 Err(error) if errors::is_busy(&error) && Instant::now() < deadline => {
                     tokio::time::sleep(SET_UP_RETRY).await;
                 }
@@ -159,17 +163,18 @@ impl Opener {
         errors::classify(OPENING, self.files.shown(), error)
     }
 
-    fn refuse_what_cannot_be_opened(&self) -> Result<(), Error> {
+    /// Returns an error if the file is missing and must not be created, or if its log belongs to another file.
+    fn check_files(&self) -> Result<(), Error> {
         let shown = self.files.shown().display();
         if !self.create && self.files.path().try_exists().is_ok_and(|exists| !exists) {
             let hint = match self.migration_mode {
-                MigrationMode::Apply => "correct the path, or leave `mode=rw` out to create it",
+                MigrationMode::Apply => "correct the path, or omit `mode=rw` to create it",
                 MigrationMode::Refuse => "`serve` or `replay` creates it",
             };
             return Err(unavailable(format!("there is no database file {shown}; {hint}")));
         }
         if self.files.has_stale_log() {
-            let what = format!("`{shown}-wal` belongs to the file that was there before");
+            let what = format!("`{shown}-wal` belongs to the previous file at this path");
             let hint = format!("stop every process that uses `{shown}`, and delete `{shown}-wal` and `{shown}-shm`");
             return Err(unavailable(format!("{what}; {hint}")));
         }

@@ -15,9 +15,9 @@ const SCRIPTS: [(&str, &str); 3] = [
     ("deliveries", include_str!("../../../sql/sqlite/migrations/0003_deliveries.sql")),
 ];
 
-/// Applies the missing migrations if it may, and returns the hashing key of the database.
+/// Applies missing migrations if the mode allows it, and returns the database's hashing key.
 ///
-/// A new database gets `key`, or a random one.
+/// A new database gets `key`, or a random key.
 pub(super) async fn migrate(
     connection: &mut SqliteConnection,
     path: &Path,

@@ -1,4 +1,4 @@
-//! The statements of SQLite, which the hosts in other languages share: see `sql/sqlite/`.
+//! The statements for SQLite, which the hosts in other languages share. See `sql/sqlite/`.
 
 macro_rules! statements {
     ($($name:ident = $file:literal),+ $(,)?) => {

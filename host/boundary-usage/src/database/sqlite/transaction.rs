@@ -12,7 +12,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use uuid::Uuid;
 
 use super::files::Files;
-use super::opening::SqliteLease;
+use super::opening::PooledSqlite;
 use super::{errors, sql};
 use crate::database::driver_errors::poisoned;
 use crate::database::{Lock, LockMode, Transaction, rows};
@@ -20,51 +20,53 @@ use crate::error::Error;
 use crate::records::{DeletedRow, OpenPeriod, StoredUsage, Uniques, UniquesUpdate, Update};
 use crate::summary::Summary;
 
-/// An open transaction, and the connection that it runs on.
+/// An open transaction and its connection.
 pub(super) struct SqliteTransaction {
-    lease: SqliteLease,
+    pooled: PooledSqlite,
     files: Arc<Files>,
-    /// A statement failed, or was abandoned: the connection can only be closed.
+    /// Whether a statement failed or was abandoned. The connection can only be closed then.
     poisoned: bool,
 }
 
 type Statement<'q> = Query<'q, sqlx::Sqlite, SqliteArguments>;
 
 impl SqliteTransaction {
-    pub(super) fn new(lease: SqliteLease, files: Arc<Files>) -> Self {
-        Self { lease, files, poisoned: false }
+    pub(super) fn new(pooled: PooledSqlite, files: Arc<Files>) -> Self {
+        Self { pooled, files, poisoned: false }
     }
 
     fn path(&self) -> &Path {
         self.files.shown()
     }
 
-    /// Ends a transaction that was committed. If the file was replaced meanwhile, the commit is in one that no other
-    /// process sees: whether it counts is to be looked up in the file that is at the path.
+    /// Releases the connection after a commit, and checks that the file is still in place.
+    ///
+    /// If the file was replaced meanwhile, no other process sees the commit. The next flush reads the file at the path
+    /// to resolve it.
     fn committed(self) -> Result<(), Error> {
-        let Self { lease, files, .. } = self;
-        let moved = lease.notes.database.and_then(|database| files.what_happened_to(database));
-        lease.give_back();
+        let Self { pooled, files, .. } = self;
+        let moved = pooled.metadata.database.and_then(|database| files.what_happened_to(database));
+        pooled.release();
         match moved {
             None => Ok(()),
             Some(what) => Err(Error::CommitUnknown { source: format!("{what} while it was written").into() }),
         }
     }
 
-    /// Runs a statement that answers at most one row.
+    /// Runs a statement that returns at most one row.
     pub(super) async fn fetch(
         &mut self,
         action: &'static str,
         statement: Statement<'_>,
     ) -> Result<Option<SqliteRow>, Error> {
         self.start()?;
-        let row = statement.fetch_optional(&mut self.lease.connection).await;
+        let row = statement.fetch_optional(&mut self.pooled.connection).await;
         let row = row.map_err(|error| errors::classify(action, self.path(), error))?;
         self.poisoned = false;
         Ok(row)
     }
 
-    /// Runs a statement, and reads each row as it comes.
+    /// Runs a statement and reads each row as it arrives.
     pub(super) async fn fetch_all<T>(
         &mut self,
         action: &'static str,
@@ -72,16 +74,17 @@ impl SqliteTransaction {
         mut read: impl FnMut(&SqliteRow) -> Result<T, sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
         self.start()?;
-        let Self { lease, files, .. } = self;
+        let Self { pooled, files, .. } = self;
         let path = files.shown();
-        let rows = sqlx::query(sql).fetch(&mut lease.connection).map_err(|error| errors::classify(action, path, error));
+        let rows =
+            sqlx::query(sql).fetch(&mut pooled.connection).map_err(|error| errors::classify(action, path, error));
         let read = |row| std::future::ready(read(&row).map_err(|error| errors::classify("reading a row", path, error)));
         let rows = rows.and_then(read).try_collect().await?;
         self.poisoned = false;
         Ok(rows)
     }
 
-    /// A cell that cannot be read is refused.
+    /// Converts the error of a cell that cannot be read.
     pub(super) fn decoded<T>(&self, result: Result<T, sqlx::Error>) -> Result<T, Error> {
         result.map_err(|error| errors::classify("reading a row", self.path(), error))
     }
@@ -98,7 +101,7 @@ impl SqliteTransaction {
 
 #[async_trait]
 impl Transaction for SqliteTransaction {
-    /// The transaction holds everything since it began.
+    /// Does nothing, because SQLite's transaction has exclusive access from its start.
     async fn acquire(&mut self, _lock: Lock, _mode: LockMode) -> Result<(), Error> {
         if self.poisoned { Err(poisoned()) } else { Ok(()) }
     }
@@ -106,7 +109,7 @@ impl Transaction for SqliteTransaction {
     async fn read(&mut self, replica: Uuid) -> Result<StoredUsage, Error> {
         let statement = sqlx::query(sql::READ_USAGE).bind(replica.hyphenated());
         let row = self.fetch("reading the stored usage", statement).await?;
-        self.decoded(rows::stored(&row.expect("the statement always answers a row")))
+        self.decoded(rows::stored(&row.expect("the statement always returns a row")))
     }
 
     async fn upsert(&mut self, replica: Uuid, update: &Update) -> Result<(), Error> {
@@ -135,18 +138,18 @@ impl Transaction for SqliteTransaction {
 
     async fn open_period(&mut self) -> Result<OpenPeriod, Error> {
         let row = self.fetch("reading the open period", sqlx::query(sql::READ_OPEN_PERIOD)).await?;
-        self.decoded(rows::open_period(&row.expect("the statement always answers a row")))
+        self.decoded(rows::open_period(&row.expect("the statement always returns a row")))
     }
 
     fn delete_rows(&mut self) -> BoxStream<'_, Result<DeletedRow, Error>> {
-        let taken = stream::unfold(Some(self), async |transaction| {
+        let deleted = stream::unfold(Some(self), async |transaction| {
             let transaction = transaction?;
             match transaction.delete_row().await {
                 Ok(row) => row.map(|row| (Ok(row), Some(transaction))),
                 Err(error) => Some((Err(error), None)),
             }
         });
-        taken.boxed()
+        deleted.boxed()
     }
 
     async fn insert_period(&mut self, summary: &Summary) -> Result<i64, Error> {
@@ -159,15 +162,15 @@ impl Transaction for SqliteTransaction {
 
     async fn commit(mut self: Box<Self>) -> Result<(), Error> {
         self.start()?;
-        match self.lease.connection.execute("COMMIT").await {
+        match self.pooled.connection.execute("COMMIT").await {
             Ok(_) => self.committed(),
             Err(error) => Err(errors::classify_commit(self.path(), error)),
         }
     }
 
     async fn rollback(mut self: Box<Self>) {
-        if self.start().is_ok() && self.lease.connection.execute("ROLLBACK").await.is_ok() {
-            self.lease.give_back();
+        if self.start().is_ok() && self.pooled.connection.execute("ROLLBACK").await.is_ok() {
+            self.pooled.release();
         }
     }
 }
