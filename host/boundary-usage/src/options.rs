@@ -10,7 +10,7 @@ use crate::error::Error;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The longest interval, 100 years.
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+const INTERVAL_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// The options of one tracker. `Options::default()` suits a proxy in production.
 #[derive(Clone)]
@@ -75,7 +75,7 @@ impl Options {
     pub(crate) fn check(&self) -> Result<(), Error> {
         let mut faults = Vec::new();
         for (name, value, most) in [
-            ("flush_interval", self.flush_interval, FOR_EVER),
+            ("flush_interval", self.flush_interval, INTERVAL_MAX),
             ("flush_timeout", self.flush_timeout, DAY),
             ("shutdown_timeout", self.shutdown_timeout, DAY),
             ("checkpoint_interval", self.checkpoint_interval, DAY),

@@ -33,9 +33,7 @@ const SNAPSHOT_BYTES_MAX: usize = 8 + 8 + 2 * (4 + SKETCH_BYTES_MAX);
 
 /// The maximum length of a checkpoint in bytes, about half a megabyte.
 pub(super) const BYTES_MAX: usize = HEADER_BYTES
-    + 16
-    + 16
-    + 8
+    + (16 + 16 + 8)
     + (1 + 8 + SNAPSHOT_BYTES_MAX)
     + (1 + SNAPSHOT_BYTES_MAX)
     + SNAPSHOT_BYTES_MAX

@@ -1,8 +1,8 @@
 //! The checkpoint writer: when checkpoints are written, and what happens if a write fails.
 //!
 //! A failed write does not stop tracking, and usage must still reach the database, because a full disk may stay full
-//! for days. A commit with an older checkpoint on disk is safe if its flush number exceeds all numbers in that file: the
-//! next start then refuses the file.
+//! for days. A commit with an older checkpoint on disk is safe if its flush number exceeds all numbers in that file:
+//! the next start then refuses the file.
 //!
 //! A flush number may be lower if an earlier attempt was not applied, or if the database was restored from a backup.
 //! The next start would then restore the old file, and activity of both would count twice. So the writer removes the

@@ -1,10 +1,10 @@
-//! A collection: closes the period, and answers what it held.
+//! The collection, which closes a period and returns its summary.
 //!
-//! One transaction takes the cutover lock alone, so that no flush is half in this period and half in the next (R8),
-//! deletes all rows, writes the summary of exactly those, and commits (C1, D7). From then on the summary waits in
-//! the table of periods until its delivery is acknowledged.
+//! One transaction acquires the exclusive cutover lock, so every flush belongs to exactly one period (R8). It deletes
+//! all rows, inserts the summary of exactly these rows, and commits (C1, D7). The summary then waits in the table of
+//! periods for the acknowledgement of its delivery.
 //!
-//! This is native code on purpose: the sandbox of a proxy never holds the power to delete other replicas' rows.
+//! The collection is native code, because the sandbox of a proxy must not be able to delete other replicas' rows.
 
 mod schedule;
 
@@ -20,36 +20,43 @@ use crate::error::{Error, chain};
 use crate::records::{DeletedRow, OpenPeriod};
 use crate::summary::{Summary, SummaryBuilder};
 
-/// How to collect.
+/// Options of a collection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CollectOptions {
-    /// Leave out rows that were not updated for longer than this; the summary says how many. Default: leave out none.
+    /// Maximum time since a row's last update. Default: no limit.
+    ///
+    /// Older rows are deleted but excluded from the sum. The summary reports their number.
     pub max_staleness: Option<Duration>,
-    /// Close the period only if it is at least this old; so that of several collectors the first one closes it, and the
-    /// others find it closed. Default: close it whatever its age.
+    /// Minimum age of the period. Default: none.
+    ///
+    /// A younger period stays open. So only the first of several collectors closes it.
     pub min_age: Option<Duration>,
 }
 
-/// What a collection did.
+/// The result of a collection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Collection {
-    /// It closed the period; the summary waits for its delivery to be acknowledged.
+    /// The period was closed. Its summary awaits delivery.
     Closed(Summary),
-    /// The period was younger than asked for: another collector has just closed the one before.
+    /// The period is younger than requested. Another collector has probably closed the previous one.
     NotDue {
-        /// How old the open period is.
+        /// The age of the open period.
         age: Duration,
     },
 }
 
 impl Database {
-    /// Closes the period and answers its summary: zeros when there was nothing.
+    /// Closes the period and returns its summary, with zeros if there are no rows.
     ///
     /// # Errors
     ///
-    /// When the database is unavailable, when a flush holds the lock for too long, or when a stored sketch is damaged;
-    /// nothing is deleted then. After [`Error::CommitUnknown`] the period may be closed: then its summary is among the
-    /// undelivered ones of the [`status`](Self::status).
+    /// After any error except `CommitUnknown`, the period is open and no row is deleted.
+    ///
+    /// - [`Error::Unavailable`] if the database is unavailable.
+    /// - [`Error::Conflict`] if flushes or another collection hold the lock for too long.
+    /// - [`Error::Refused`] if a stored sketch is damaged, or if the role may not collect.
+    /// - [`Error::CommitUnknown`] if the commit has no reply. If the period is closed, the [`status`](Self::status)
+    ///   shows its summary as undelivered.
     pub async fn collect(&self, options: CollectOptions) -> Result<Collection, Error> {
         let span = tracing::info_span!("collection", period = Empty, replicas = Empty, outcome = Empty, error = Empty);
         let outcome = self.close_period(options).instrument(span.clone()).await;
@@ -71,7 +78,7 @@ impl Database {
     async fn close_period(&self, options: CollectOptions) -> Result<Collection, Error> {
         let mut transaction = self.backend().begin(Purpose::Collection).await?;
         transaction.acquire(Lock::Cutover, LockMode::Exclusive).await?;
-        // Only under the lock: another collector may have closed the period while we waited.
+        // Another collector may have closed the period during the wait for the lock.
         let mut period = transaction.open_period().await?;
         let age = (period.now - period.start).to_std();
         match age {
@@ -80,23 +87,24 @@ impl Database {
                 return Ok(Collection::NotDue { age });
             }
             Ok(_) => {}
-            // No age says when such a period is due, and a period that ended at its start would pass the start on.
+            // A negative age would never reach `min_age`. The period starts and ends now, so the next one starts now.
             Err(_) => {
                 let (start, now) = (period.start, period.now);
-                tracing::warn!(%start, %now, "the open period starts in the future: the clock was ahead; closing it now");
+                tracing::warn!(%start, %now, "closing a period that starts in the future, because the clock was ahead");
                 period.start = now;
             }
         }
-        let mut summary = take_all(&mut *transaction, period, options.max_staleness).await?;
+        let mut summary = delete_and_sum(&mut *transaction, period, options.max_staleness).await?;
         summary.period_id = transaction.insert_period(&summary).await?;
         transaction.commit().await?;
         Ok(Collection::Closed(summary))
     }
 
-    /// Collects whenever the period is `interval` old, until cancelled. Failures are logged as warnings; the loop goes on.
+    /// Collects whenever the period is `interval` old, until the future is dropped.
     ///
-    /// Any number of collectors may do so: whoever comes first when a period is due closes it (C3), and the others find
-    /// the next one open. `options.min_age` is raised to the interval.
+    /// Failures are logged as warnings, and the loop continues. Any number of collectors may run: the first one closes
+    /// a period that is due (C3), and the others see that the next one is not due. `options.min_age` is raised to the
+    /// interval.
     pub async fn collect_every(&self, interval: Duration, options: CollectOptions, clock: crate::Clock) {
         let mut schedule = schedule::Schedule::new(interval);
         let min_age = Some(options.min_age.unwrap_or_default().max(interval));
@@ -108,13 +116,15 @@ impl Database {
     }
 }
 
-/// A batch is full when its rows take this many bytes: so many that handing it to another thread costs nothing beside
-/// their union, and so few that two batches are little memory.
+/// The size of a full batch, in bytes. Two batches are little memory, and the union of one takes far longer than
+/// passing it to another thread.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Deletes the rows and sums them. To receive large sketches takes about as long as their union: so while one batch is
-/// summed on a thread of its own, the next one comes in. Most periods are less than one, and need no other thread.
-async fn take_all(
+/// Deletes all rows and sums them.
+///
+/// Receiving large sketches takes about as long as their union. Therefore one batch is summed on another thread while
+/// the next one arrives. Most periods are smaller than a batch and need no other thread.
+async fn delete_and_sum(
     transaction: &mut dyn Transaction,
     period: OpenPeriod,
     max_staleness: Option<Duration>,
@@ -125,7 +135,7 @@ async fn take_all(
     while batch.is_full() {
         let summed = tokio::task::spawn_blocking(move || batch.sum(summary));
         let next = next_batch(&mut rows).await;
-        summary = summed.await.expect("to sum rows does not panic")?;
+        summary = summed.await.expect("the sum does not panic")?;
         batch = next?;
     }
     Ok(batch.sum(summary)?.finish())
@@ -144,7 +154,7 @@ impl Batch {
     }
 
     fn push(&mut self, row: DeletedRow) {
-        // Rows without a sketch worth mentioning take room, too.
+        // A row takes memory even with empty sketches.
         self.bytes += size_of::<DeletedRow>() + row.uniques.workspaces.bytes.len() + row.uniques.users.bytes.len();
         self.rows.push(row);
     }
@@ -155,7 +165,7 @@ impl Batch {
     }
 }
 
-/// Only the last batch is not full.
+/// Receives rows until the batch is full or there are no more. Only the last batch is not full.
 async fn next_batch(rows: &mut BoxStream<'_, Result<DeletedRow, Error>>) -> Result<Batch, Error> {
     let mut batch = Batch::default();
     while !batch.is_full()
@@ -191,7 +201,7 @@ mod tests {
     use super::*;
     use crate::records::{Sketch, Uniques};
 
-    /// A row whose two sketches have these lengths.
+    /// Returns a row with sketches of these lengths.
     fn row(workspaces: usize, users: usize) -> DeletedRow {
         let set = |length| Sketch { count: 0, bytes: vec![0; length] };
         let uniques = Uniques { workspaces: set(workspaces), users: set(users) };
@@ -208,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_full_from_a_mebibyte_on() {
+    fn a_batch_is_full_at_one_mebibyte() {
         let batch = |bytes| Batch { rows: Vec::new(), bytes };
         assert!(!batch((1 << 20) - 1).is_full());
         assert!(batch(1 << 20).is_full());

@@ -1,11 +1,11 @@
-//! When to try the next collection; pure.
+//! The schedule of collections, without I/O.
 
 use std::time::Duration;
 
 use super::Collection;
 use crate::error::Error;
 
-/// The first wait after a failure; it doubles with every further one.
+/// The wait after the first failure. It doubles after each further one.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 
 /// The longest wait after a failure.
@@ -23,8 +23,10 @@ impl Schedule {
         Self { interval, retry: RETRY_MIN }
     }
 
-    /// How long to wait after a try. `random` is any number: it spreads several collectors, which all learn of the same
-    /// cutover, over a tenth of the wait, so that they do not all ask for the lock in one moment.
+    /// Returns the wait after an attempt.
+    ///
+    /// `random` is any number. It extends the wait by up to a tenth, so several collectors do not request the lock
+    /// simultaneously.
     pub(super) fn wait_after(&mut self, outcome: &Result<Collection, Error>, random: u32) -> Duration {
         let wait = match outcome {
             Ok(Collection::Closed(_)) => self.interval,
@@ -36,8 +38,9 @@ impl Schedule {
     }
 }
 
-/// At most a tenth of the wait and at most a second; at least a millisecond, so that a period which is due a moment later
-/// is not asked for in a busy loop.
+/// Returns at most a tenth of the wait and at most a second.
+///
+/// It is at least a millisecond, which prevents a busy loop just before a period is due.
 fn jitter(wait: Duration, random: u32) -> Duration {
     let most = (wait / 10).min(Duration::from_secs(1));
     most.mul_f64(f64::from(random) / f64::from(u32::MAX)).max(Duration::from_millis(1))
@@ -54,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_for_what_is_left_of_the_period_and_a_little_more() {
+    fn the_wait_is_the_rest_of_the_period_and_some_jitter() {
         let mut schedule = Schedule::new(INTERVAL);
         let age = Duration::from_secs(1700);
         for random in [0, 1 << 31, u32::MAX] {
@@ -64,14 +67,14 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_prolonged_by_at_most_a_tenth() {
+    fn jitter_extends_a_wait_by_at_most_a_tenth() {
         let wait = |random| Schedule::new(INTERVAL).wait_after(&failed(), random);
         assert_eq!(wait(0), Duration::from_millis(1_001));
         assert_eq!(wait(u32::MAX), Duration::from_millis(1_100));
     }
 
     #[test]
-    fn backs_off_after_failures_and_forgets_them_after_a_success() {
+    fn failures_back_off_and_a_success_resets_the_wait() {
         let mut schedule = Schedule::new(INTERVAL);
         let waits: Vec<_> = (0..9).map(|_| schedule.wait_after(&failed(), 0).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
@@ -80,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn never_loops_without_a_pause() {
+    fn there_is_always_a_wait_between_attempts() {
         let mut schedule = Schedule::new(INTERVAL);
         assert!(schedule.wait_after(&Ok(Collection::NotDue { age: INTERVAL }), 0) > Duration::ZERO);
     }

@@ -81,7 +81,7 @@ fn load(engine: &Engine, directory: &Path, entry: &Path) -> Option<Component> {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => {
-            tracing::warn!(entry = %entry.display(), %error, "cannot use the compiled component from the cache; compiling it again");
+            tracing::warn!(entry = %entry.display(), %error, "cannot use the cached component; compiling it again");
             return None;
         }
     };
@@ -142,7 +142,7 @@ fn check_trust(metadata: &Metadata, what: &str) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{what} belongs to another user")));
     }
     if metadata.mode() & 0o022 != 0 {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{what} can be written to by others")));
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("other users can write to {what}")));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The engine: how components are compiled, and the ticks by which their computing time is measured.
+//! The engine, which compiles components, and the ticks that measure their computing time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,31 +9,32 @@ use wasmtime::{Config, Engine};
 
 use crate::error::Error;
 
-/// How often a computing component is interrupted to look at its time.
+/// The time between checks of a component's computing time.
 const TICK: Duration = Duration::from_millis(10);
 
-/// By default the runtime reserves 4 GiB of address space for each instance's memory, which makes bounds checks needless. It
-/// takes none of the machine's memory. Below this limit of the address space, in bytes, there is no room for that.
+/// The address space limit, in bytes, below which the runtime reserves none for instances.
+///
+/// By default it reserves 4 GiB per instance, so compiled code needs no bounds checks. This uses no physical memory.
 const RESERVATIONS_BYTES: u64 = 64 << 30;
 
-/// What is reserved for a memory that grows, where there is little address space, in bytes.
+/// The reservation for the growth of a memory if address space is limited, in bytes.
 const GROWTH_BYTES: u64 = 1 << 20;
 
-/// The guard behind a memory, where there is little address space, in bytes.
+/// The guard behind a memory if address space is limited, in bytes.
 const GUARD_BYTES: u64 = 64 << 10;
 
-/// With how little address space the program starts and compiles the component, in MiB: measured, with room to spare.
+/// The address space that the program needs to compile the component, in MiB. Measured, with a reserve.
 const ADDRESS_SPACE_NEEDED_MIB: u64 = 512;
 
-/// With less than this, the component is not even tried, in bytes.
+/// The address space limit, in bytes, below which the engine is not created.
 const ADDRESS_SPACE_MIN_BYTES: u64 = 96 << 20;
 
-/// The limit of this process's address space in bytes, as `ulimit -v` sets it.
+/// Returns the limit of this process's address space in bytes, as set by `ulimit -v`.
 fn address_space_limit() -> Option<u64> {
     getrlimit(Resource::As).current
 }
 
-/// What to do if something fails for want of memory. Empty if the address space is not limited.
+/// Returns a hint for errors that a limited address space may cause. It is empty without a limit.
 pub(super) fn address_space_hint() -> String {
     let hint = |limit| {
         format!(
@@ -45,14 +46,14 @@ pub(super) fn address_space_hint() -> String {
     address_space_limit().map(hint).unwrap_or_default()
 }
 
-/// One engine, and the thread that counts its ticks for as long as the engine is in use.
+/// An engine and a thread that counts its ticks. The thread ends with the engine.
 #[derive(Clone)]
 pub(super) struct TickingEngine {
     pub(super) engine: Engine,
     pub(super) ticks: Ticks,
 }
 
-/// Ticks since the engine was made.
+/// The ticks since the creation of the engine.
 #[derive(Clone, Default)]
 pub(super) struct Ticks(Arc<AtomicU64>);
 
@@ -61,7 +62,7 @@ impl Ticks {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// How many ticks a duration lasts, at least one.
+    /// Converts a duration to ticks, at least one.
     pub(super) fn of(duration: Duration) -> u64 {
         u64::try_from(duration.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX).max(1)
     }
@@ -70,7 +71,7 @@ impl Ticks {
 impl TickingEngine {
     pub(super) fn new() -> Result<Self, Error> {
         if address_space_limit().is_some_and(|limit| limit < ADDRESS_SPACE_MIN_BYTES) {
-            // Further on, a thread that cannot be started would be a panic.
+            // The runtime would panic if it cannot start a thread.
             let message = format!("there is too little address space{}", address_space_hint());
             return Err(Error::Component { message, source: None });
         }
@@ -78,7 +79,7 @@ impl TickingEngine {
         config.wasm_component_model_async(true);
         config.epoch_interruption(true);
         if address_space_limit().is_some_and(|limit| limit < RESERVATIONS_BYTES) {
-            // Bounds are then checked by the compiled code, and a memory that grows may be moved.
+            // Compiled code then checks bounds, and a growing memory may move.
             config.memory_reservation(0).memory_reservation_for_growth(GROWTH_BYTES).memory_guard_size(GUARD_BYTES);
         }
         let engine = Engine::new(&config).map_err(|error| Error::Component {
@@ -90,7 +91,7 @@ impl TickingEngine {
         Ok(ticking)
     }
 
-    /// An operating system thread, because a component that computes for ever would stop an async runtime's timers.
+    /// Starts the ticking thread. A component that computes forever would block the timers of an async runtime.
     fn start(&self) -> Result<(), Error> {
         let engine = self.engine.weak();
         let ticks = self.ticks.clone();

@@ -1,8 +1,8 @@
-//! One living instance of the component, in a store of its own.
+//! A running instance of the component in its own store.
 //!
-//! One task owns the store for good and stays inside one `run_concurrent`: there `flush` waits for the database while
-//! `track` is called beside it, on the same instance. A trap ends `run_concurrent` and with it the instance, every call
-//! under way included; a new instance is then made from the same compiled component.
+//! One task owns the store and stays inside one `run_concurrent`. There, calls of `track` proceed while `flush` waits
+//! for the database. A trap ends `run_concurrent`, the instance and all its calls. The tracker then creates a new
+//! instance from the same compiled component.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -26,14 +26,15 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::records::Flushed;
 
-/// What the component may hand to the host in one call, in bytes: four full sketches and room to spare.
+/// The maximum data that the component may pass to the host in one call, in bytes: four full sketches and a reserve.
 const HOSTCALL_BYTES_MAX: usize = 1 << 20;
 
-/// Handles that the component may hold at once.
+/// The maximum number of handles that the component may hold simultaneously.
 const HANDLES_MAX: usize = 8;
 
-/// How long a flush may take, in limits of its database work: that ends by itself, and a component that then still does
-/// not end never will.
+/// The time limit of a flush as a multiple of `flush_timeout`.
+///
+/// The host's database work ends within one `flush_timeout`. A component that continues for as long again hangs.
 const FLUSH_LIMITS: u32 = 2;
 
 pub(crate) struct Instance {
@@ -43,7 +44,7 @@ pub(crate) struct Instance {
     context: Arc<ReplicaContext>,
 }
 
-/// Tells when the component last began to compute.
+/// The start of the component's current computation, which the epoch callback compares with the limit.
 #[derive(Clone)]
 struct CpuWatchdog {
     entered: Arc<AtomicU64>,
@@ -93,8 +94,9 @@ impl Instance {
         Ok(Self { store, tracker, cpu_watchdog, context })
     }
 
-    /// Runs `act` with this instance, until it ends or the component breaks. `act` must be polled for the instance to
-    /// make progress. The instance is gone after that, and so is what it held, a transaction for example.
+    /// Runs `act` with this instance until `act` ends or the component crashes.
+    ///
+    /// The instance makes progress only while `act` is polled. Afterwards the instance and its transaction are dropped.
     pub(crate) async fn run<R>(
         self,
         act: impl AsyncFnOnce(&InstanceHandle<'_>) -> Result<R, Error>,
@@ -112,30 +114,30 @@ impl Instance {
             passed.then(|| Poll::Ready(Err(wasmtime::Error::msg("its flush does not end"))))
         };
         let ran = poll_fn(|context| {
-            // The deadline first: a component that asks for one thing after the other uses up what Tokio lets a task do
-            // in one go, and a timer that is polled after that answers that it is not over.
+            // The deadline is checked first. A component that makes one call after the other exhausts Tokio's
+            // cooperative budget, and a timer without budget stays pending.
             if let Some(ended) = overdue(context) {
                 return ended;
             }
             cpu_watchdog.enter();
             match running.as_mut().poll(context) {
-                // It may have been set just now.
+                // This poll may have set the deadline.
                 Poll::Pending => overdue(context).unwrap_or(Poll::Pending),
                 ran => ran,
             }
         });
-        ran.await.map_err(broken)?
+        ran.await.map_err(crashed)?
     }
 }
 
-/// When the flush that runs must be over. Looked at from outside the store: inside, a component that computes would keep it
-/// from being looked at.
+/// The deadline of the running flush. It is checked outside the store, where the component cannot prevent the check.
 #[derive(Default)]
 struct FlushDeadline(Cell<Option<Instant>>);
 
 impl FlushDeadline {
-    /// Sees to it that the timer wakes the task in time. Deadlines only get later, so that a timer that was set for an earlier
-    /// one is set anew when it is over, and not at each flush.
+    /// Returns whether the deadline has passed, and otherwise arranges a wakeup.
+    ///
+    /// Deadlines only move forward. So the timer is reset only when it fires early, and not at each flush.
     fn has_passed(&self, mut timer: Pin<&mut Sleep>, context: &mut Context<'_>) -> bool {
         let Some(deadline) = self.0.get() else { return false };
         while timer.as_mut().poll(context).is_ready() {
@@ -148,7 +150,7 @@ impl FlushDeadline {
     }
 }
 
-/// The calls into a running instance.
+/// A handle for calls into a running instance.
 pub(crate) struct InstanceHandle<'a> {
     accessor: &'a Accessor<HostState>,
     tracker: &'a Tracker,
@@ -158,16 +160,17 @@ pub(crate) struct InstanceHandle<'a> {
 }
 
 impl InstanceHandle<'_> {
-    /// Hands activities to the component. They must be in the ledger.
+    /// Passes activities to the component. They must be in the ledger.
     pub(crate) async fn track(&self, activities: &[Activity]) -> Result<(), Error> {
         self.cpu_watchdog.enter();
         let activities = activities.iter().map(Into::into).collect();
-        self.tracker.call_track(self.accessor, activities).await.map_err(broken)
+        self.tracker.call_track(self.accessor, activities).await.map_err(crashed)
     }
 
-    /// Has the component flush, and waits for the end of all that it does for that. `snapshot_taken` is told when the component
-    /// has taken the flush's snapshot. Only then may `track` be called again: so the ledger and
-    /// the component draw the line between this flush and the next at the same activity.
+    /// Calls `flush` and waits until all its work ends.
+    ///
+    /// `snapshot_taken` is notified after the component has taken the snapshot. The caller must not call `track`
+    /// before, so that ledger and component assign each activity to the same flush.
     pub(crate) async fn flush(&self, snapshot_taken: oneshot::Sender<()>) -> Result<Flushed, Error> {
         self.cpu_watchdog.enter();
         self.flush_deadline.0.set(Some(Instant::now() + self.context.flush_timeout * FLUSH_LIMITS));
@@ -178,7 +181,7 @@ impl InstanceHandle<'_> {
             state.snapshot_taken = Some(snapshot_taken);
         });
         let replica = uuid(self.context.replica);
-        let flushed = self.tracker.call_flush(self.accessor, replica).await.map_err(broken)?;
+        let flushed = self.tracker.call_flush(self.accessor, replica).await.map_err(crashed)?;
         poll_fn(|context| self.accessor.poll_no_interesting_tasks(context)).await;
         self.flush_deadline.0.set(None);
         let left_open = self.accessor.with(|mut access| {
@@ -187,8 +190,8 @@ impl InstanceHandle<'_> {
             state.has_open_transaction
         });
         if left_open {
-            // Its store goes, and with it the transaction, which is rolled back.
-            return Err(broken(wasmtime::Error::msg("it ended its flush with a transaction open")));
+            // The store is dropped, and the drop rolls back the transaction.
+            return Err(crashed(wasmtime::Error::msg("it ended its flush with a transaction open")));
         }
         let end = self.context.ledger().flush_ends();
         let flushed = flushed.map(Into::into).map_err(from_component);
@@ -197,7 +200,7 @@ impl InstanceHandle<'_> {
     }
 }
 
-/// A component that computes for longer than the limit, without waiting for anything, is interrupted with a trap.
+/// Makes the component trap if it computes longer than the limit without waiting.
 fn limit_computing(store: &mut Store<HostState>, ticks: Ticks, options: &Options) {
     let limit = Ticks::of(options.cpu_limit);
     let text = format!("the component computed for longer than its limit of {:?}", options.cpu_limit);
@@ -215,8 +218,8 @@ fn not_started(error: wasmtime::Error) -> Error {
     Error::Component { message, source: Some(error.into()) }
 }
 
-fn broken(error: wasmtime::Error) -> Error {
-    let message = format!("the component broke, and is replaced by a new instance: {}", error.root_cause());
+fn crashed(error: wasmtime::Error) -> Error {
+    let message = format!("the component crashed and is replaced by a new instance: {}", error.root_cause());
     Error::Component { message, source: Some(error.into()) }
 }
 
@@ -253,7 +256,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_timer_that_was_set_for_an_earlier_deadline_is_set_anew_for_this_one() {
+    async fn a_timer_of_an_earlier_deadline_is_reset_for_the_current_one() {
         let deadline = FlushDeadline::default();
         let mut timer = pin!(sleep_until(Instant::now()));
         deadline.0.set(Some(Instant::now() + Duration::from_secs(1)));
@@ -264,8 +267,8 @@ mod tests {
             let passed = deadline.has_passed(timer.as_mut(), context);
             if passed { Poll::Ready(()) } else { Poll::Pending }
         });
-        // Whatever wakes the task also lets it see the deadline: this would, too late.
-        tokio::time::timeout(Duration::from_secs(60), passed).await.expect("by then it has passed");
+        // This timeout would also wake the task, but too late.
+        tokio::time::timeout(Duration::from_secs(60), passed).await.expect("the deadline has passed by then");
         assert_eq!(Instant::now(), later);
     }
 }

@@ -1,8 +1,13 @@
-//! The component: loaded and compiled once, checked against the contract, instantiated for each tracker.
+//! The component: compiled once, checked against the contract, and instantiated for each tracker.
 //!
-//! This module is the only one that knows the component runtime. Inside, `engine` and `cache` see to compiled code,
-//! `contract` says what a component lacks, `capabilities` are the functions that a component may call, `transaction` is
-//! what they act on, `comparison` compares what it writes with the host's own account, and `instance` runs it.
+//! Only this module, `capabilities` and `bindings` use the component runtime.
+//!
+//! | file | duty |
+//! | --- | --- |
+//! | `engine.rs` | configures the runtime and measures computing time |
+//! | `compile_cache.rs` | stores compiled components on disk |
+//! | `contract.rs` | lists the imports and exports of a component and checks them |
+//! | `instance.rs` | runs an instance within its limits |
 
 mod compile_cache;
 mod contract;
@@ -28,7 +33,7 @@ static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tracker.wasm"
 
 static EMBEDDED_BLOCKING: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tracker-blocking.wasm"));
 
-/// The engine and the compiled component, shared by all trackers that are started from it. Cheap to clone.
+/// A compiled component, from which trackers are started. It is cheap to clone.
 #[derive(Clone)]
 pub struct Plugin {
     engine: TickingEngine,
@@ -37,12 +42,11 @@ pub struct Plugin {
 }
 
 impl Plugin {
-    /// Compiles the component that this library carries, or loads what an earlier process has compiled:
-    /// [`CompileCache::User`].
+    /// Compiles the embedded component, or loads it from [`CompileCache::User`].
     ///
     /// # Errors
     ///
-    /// When the machine does not let WebAssembly run.
+    /// - [`Error::Component`] if WebAssembly cannot run on this machine.
     pub fn embedded() -> Result<Self, Error> {
         Self::from_bytes(EMBEDDED)
     }
@@ -51,7 +55,8 @@ impl Plugin {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, and as [`Plugin::from_bytes`].
+    /// - [`Error::Component`] if the file cannot be read.
+    /// - Those of [`Plugin::from_bytes`].
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(|error| Error::Component {
@@ -61,21 +66,21 @@ impl Plugin {
         Self::from_bytes(&bytes)
     }
 
-    /// Compiles a component, with the user's cache.
+    /// Compiles a component, or loads it from [`CompileCache::User`].
     ///
     /// # Errors
     ///
-    /// [`Error::Component`] when the bytes are not a component, or one of another contract: the message says what it
-    /// lacks, or what it asks for that this host does not have.
+    /// - [`Error::Component`] if the bytes are not a component, or if it does not fulfil the contract. The message
+    ///   lists missing exports and unknown imports.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         Self::with_cache(bytes, &CompileCache::User)
     }
 
-    /// Compiles a component, with this cache.
+    /// Compiles a component, or loads it from a cache. An unusable cache is ignored.
     ///
     /// # Errors
     ///
-    /// As [`Plugin::from_bytes`]. A cache that cannot be used is no error.
+    /// - Those of [`Plugin::from_bytes`].
     pub fn with_cache(bytes: &[u8], cache: &CompileCache) -> Result<Self, Error> {
         let engine = TickingEngine::new()?;
         let component = compile(&engine, bytes, cache)?;
@@ -92,29 +97,30 @@ impl Plugin {
         Ok(Self { engine, component, contract })
     }
 
-    /// The component that this library carries, as a file for other hosts.
+    /// Returns the embedded component, for other hosts.
     pub fn embedded_bytes() -> &'static [u8] {
         EMBEDDED
     }
 
-    /// The same tracker for hosts whose runtime knows no `async func`, as a file for them: the world
-    /// `tracker-blocking`. This library loads the other one.
+    /// Returns the tracker as a component of the world `tracker-blocking`.
+    ///
+    /// It is for hosts whose runtime does not support `async func`. This library cannot load it.
     pub fn embedded_blocking_bytes() -> &'static [u8] {
         EMBEDDED_BLOCKING
     }
 
-    /// What a component imports and exports, whichever world it is of.
+    /// Returns the imports and exports of any component.
     ///
     /// # Errors
     ///
-    /// [`Error::Component`] when the bytes are not a component.
+    /// - [`Error::Component`] if the bytes are not a component.
     pub fn contract_of(bytes: &[u8]) -> Result<Contract, Error> {
         let engine = TickingEngine::new()?;
         let component = compile(&engine, bytes, &CompileCache::User)?;
         Ok(Contract::of(&engine.engine, &component))
     }
 
-    /// What the component imports and exports.
+    /// Returns the imports and exports of this component.
     pub fn contract(&self) -> &Contract {
         &self.contract
     }

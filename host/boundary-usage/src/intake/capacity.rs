@@ -1,10 +1,12 @@
-//! How much may wait in all shards together: room that shards take in blocks, so that they hardly ever meet here.
+//! The capacity that all shards share.
+//!
+//! Shards reserve it in blocks, so their threads rarely contend for the shared counter.
 
 use crate::threads::{AtomicUsize, Ordering};
 
 pub(super) struct Capacity {
     capacity: usize,
-    /// How much a shard takes at a time.
+    /// The number of activities that a shard reserves at a time.
     block: usize,
     free: AtomicUsize,
 }
@@ -18,19 +20,19 @@ impl Capacity {
         self.capacity
     }
 
-    /// Takes up to a block; 0 when there is none left.
-    pub(super) fn take(&self) -> usize {
+    /// Reserves up to one block. Returns 0 if the capacity is exhausted.
+    pub(super) fn reserve(&self) -> usize {
         let less = |free: usize| Some(free.saturating_sub(self.block));
         let before = self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         before.unwrap_or_else(|free| free).min(self.block)
     }
 
-    pub(super) fn give_back(&self, taken: usize) {
-        let before = self.free.fetch_add(taken, Ordering::Relaxed);
-        debug_assert!(before + taken <= self.capacity, "what is given back was taken");
+    pub(super) fn release(&self, reserved: usize) {
+        let before = self.free.fetch_add(reserved, Ordering::Relaxed);
+        debug_assert!(before + reserved <= self.capacity, "only reserved capacity is released");
     }
 
-    /// Whether more than half of it is taken.
+    /// Returns whether more than half of the capacity is reserved.
     pub(super) fn is_scarce(&self) -> bool {
         self.free.load(Ordering::Relaxed) < self.capacity / 2
     }
@@ -41,18 +43,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_is_taken_in_blocks_and_given_back_whole() {
-        let room = Capacity::new(130);
-        assert_eq!((0..66).map(|_| room.take()).sum::<usize>(), 130);
-        assert!(room.take() == 0 && room.is_scarce());
-        room.give_back(130);
-        assert!(!room.is_scarce());
-        assert_eq!(room.take(), 2);
+    fn capacity_is_reserved_in_blocks_and_released_completely() {
+        let capacity = Capacity::new(130);
+        assert_eq!((0..66).map(|_| capacity.reserve()).sum::<usize>(), 130);
+        assert!(capacity.reserve() == 0 && capacity.is_scarce());
+        capacity.release(130);
+        assert!(!capacity.is_scarce());
+        assert_eq!(capacity.reserve(), 2);
     }
 
     #[test]
-    fn the_smallest_room_has_one_place() {
-        let room = Capacity::new(1);
-        assert_eq!([room.take(), room.take()], [1, 0]);
+    fn the_smallest_capacity_is_one_activity() {
+        let capacity = Capacity::new(1);
+        assert_eq!([capacity.reserve(), capacity.reserve()], [1, 0]);
     }
 }

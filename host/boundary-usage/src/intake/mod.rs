@@ -1,15 +1,16 @@
-//! The bounded queue between a proxy's threads and the one task that owns the component.
+//! The bounded queue between a proxy's threads and the tracker's worker.
 //!
 //! ```text
 //! thread ── push ──▶ shard ──┐
-//! thread ── push ──▶ shard ──┼── drain, every 10 ms ──▶ owner
+//! thread ── push ──▶ shard ──┼── drain, every 10 ms ──▶ worker
 //! thread ── push ──▶ shard ──┘
 //! ```
 //!
-//! Each thread pushes into a shard of its own, as long as there are no more threads than shards: what it locks there, it
-//! shares with the owner alone, who comes by a hundred times a second to exchange a buffer. Equal pairs are added up in the
-//! shard. When all room is taken, `push` waits for the owner and `try_push` answers that the intake is full: nothing is
-//! dropped, and memory stays bounded.
+//! Each thread has its own shard, unless there are more threads than shards. It shares the shard's lock with the worker
+//! only, which swaps a buffer a hundred times per second. The shard merges activities of the same pair.
+//!
+//! If the capacity is exhausted, `push` waits for the worker and `try_push` fails. Nothing is dropped, and memory is
+//! bounded.
 
 mod capacity;
 mod pairs;
@@ -23,22 +24,25 @@ use crate::activity::Activity;
 use crate::error::TrackError;
 use crate::threads::{AtomicBool, AtomicU64, Instant, Mutex, Notify, Ordering, shard_count, thread_number, timeout_at};
 
-/// From one drain to the next, as long as there is room. To hand over a few activities costs the component as much as to
-/// hand over hundreds, and a thread that has to wake the owner each time pays as much again.
+/// Time between drains, unless the capacity becomes scarce.
+///
+/// A call of the component costs the same for a few activities and for hundreds. Waking the worker costs a thread about
+/// as much again.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 
 pub(crate) struct Intake {
-    /// A power of two of them.
+    /// Their number is a power of two.
     shards: Box<[Shard]>,
     capacity: Capacity,
-    /// The owner sleeps until someone wakes it, because nothing waits. Set before the owner looks into the shards, and read
-    /// after a push into one, so that one of the two sees the other.
+    /// Whether the worker sleeps until a push wakes it.
+    ///
+    /// The worker sets it before it checks the shards, and a push reads it after its change. So no push is missed.
     asleep: AtomicBool,
-    /// Told when the owner is to come at once.
-    call: Notify,
-    /// The owner's last drain; only the owner looks at it.
-    swept: Mutex<Option<Instant>>,
-    /// Activities that the owner has handed on.
+    /// Wakes the worker.
+    wakeup: Notify,
+    /// The time of the worker's last drain. Only the worker locks it.
+    last_drain: Mutex<Option<Instant>>,
+    /// The number of activities that the worker has forwarded to the component.
     forwarded: AtomicU64,
 }
 
@@ -48,21 +52,21 @@ impl Intake {
             shards: (0..shard_count()).map(|_| Shard::default()).collect(),
             capacity: Capacity::new(capacity),
             asleep: AtomicBool::new(false),
-            call: Notify::new(),
-            swept: Mutex::default(),
+            wakeup: Notify::new(),
+            last_drain: Mutex::default(),
             forwarded: AtomicU64::new(0),
         }
     }
 
-    /// Accepts an activity; waits while there is no room.
+    /// Accepts an activity. Blocks while the intake is full.
     pub(crate) fn push(&self, activity: Activity) -> Result<(), TrackError> {
         self.push_or(activity, || {
-            self.call.notify_one();
+            self.wakeup.notify_one();
             Ok(())
         })
     }
 
-    /// Accepts an activity, unless there is no room.
+    /// Accepts an activity. Fails if the intake is full.
     pub(crate) fn try_push(&self, activity: Activity) -> Result<(), TrackError> {
         self.push_or(activity, || Err(TrackError::Full { capacity: self.capacity.capacity() }))
     }
@@ -70,37 +74,37 @@ impl Intake {
     #[inline]
     fn push_or(&self, activity: Activity, when_full: impl FnMut() -> Result<(), TrackError>) -> Result<(), TrackError> {
         let shard = &self.shards[thread_number() & (self.shards.len() - 1)];
-        let calls = match shard.push(activity, &self.capacity, when_full)? {
-            Wakeup::More => false,
-            Wakeup::First => self.asleep.load(Ordering::Relaxed),
-            Wakeup::MoreRoom => self.capacity.is_scarce(),
+        let wakes = match shard.push(activity, &self.capacity, when_full)? {
+            Wakeup::Never => false,
+            Wakeup::IfAsleep => self.asleep.load(Ordering::Relaxed),
+            Wakeup::IfScarce => self.capacity.is_scarce(),
         };
-        if calls {
-            self.call.notify_one();
+        if wakes {
+            self.wakeup.notify_one();
         }
         Ok(())
     }
 
-    /// Takes what waits, one shard after the other, and hands each shard's to `hand_on` with the number of activities that
-    /// it stands for. All that was accepted before the call is taken.
+    /// Forwards all activities that were accepted before this call, one shard after the other.
     pub(crate) async fn drain<E>(
         &self,
         buffer: &mut Vec<Activity>,
-        mut hand_on: impl AsyncFnMut(&[Activity]) -> Result<(), E>,
+        mut forward: impl AsyncFnMut(&[Activity]) -> Result<(), E>,
     ) -> Result<(), E> {
-        *self.swept.lock().expect("only the owner locks it") = Some(Instant::now());
+        *self.last_drain.lock().expect("only the worker locks it") = Some(Instant::now());
         for shard in &self.shards {
             let activities = shard.swap(buffer, &self.capacity);
             if activities == 0 {
                 continue;
             }
-            // Those who wait may wait at any shard: it is all one room.
+            // Threads of any shard may wait, because all shards share the capacity.
             self.shards.iter().for_each(Shard::wake_waiters);
-            // Also when this future is dropped half way, because the component breaks: it is in the ledger by then.
+            // They count as forwarded even if the component crashes and drops this future, because they are in the
+            // ledger.
             let counted = Counted { counter: &self.forwarded, activities };
-            let forwarded = hand_on(buffer).await;
+            let forwarded = forward(buffer).await;
             drop(counted);
-            // Memory follows use: a buffer goes from shard to shard, and one burst is to leave no large one at each.
+            // Buffers move from shard to shard. Without this, one burst would leave a large buffer at each.
             if buffer.len() < buffer.capacity() / 4 {
                 buffer.shrink_to(2 * buffer.len());
             }
@@ -110,40 +114,40 @@ impl Intake {
         Ok(())
     }
 
-    /// Waits until it is time for a drain. For one waiter, the owner; safe to cancel.
+    /// Waits until a drain is due. Only the worker calls it. It is cancel safe.
     pub(crate) async fn ready(&self) {
-        let swept = *self.swept.lock().expect("only the owner locks it");
-        if let Some(swept) = swept {
-            // A call left over from before the last drain only makes this one come early.
-            let _ = timeout_at(swept + DRAIN_INTERVAL, self.call.notified()).await;
+        let last_drain = *self.last_drain.lock().expect("only the worker locks it");
+        if let Some(last_drain) = last_drain {
+            // A stale wakeup from before the last drain only makes this one early.
+            let _ = timeout_at(last_drain + DRAIN_INTERVAL, self.wakeup.notified()).await;
         }
         loop {
             self.asleep.store(true, Ordering::Relaxed);
             if !self.shards.iter().all(Shard::is_empty) {
                 break;
             }
-            self.call.notified().await;
+            self.wakeup.notified().await;
         }
         self.asleep.store(false, Ordering::Relaxed);
     }
 
-    /// Accepts nothing from now on.
+    /// Refuses all later activities.
     pub(crate) fn close(&self) {
         self.shards.iter().for_each(Shard::close);
     }
 
-    /// Whether the tracker has been told to stop.
+    /// Returns whether the intake is closed.
     pub(crate) fn is_closed(&self) -> bool {
-        // The last one to be closed.
+        // `close` closes this shard last.
         self.shards.last().is_none_or(Shard::is_closed)
     }
 
-    /// How many activities were accepted since the start.
+    /// Returns the number of activities accepted since the start.
     pub(crate) fn accepted(&self) -> u64 {
         self.shards.iter().map(Shard::accepted).sum()
     }
 
-    /// How many pairs wait.
+    /// Returns the number of waiting activities after merging.
     pub(crate) fn depth(&self) -> usize {
         self.shards.iter().map(Shard::depth).sum()
     }
@@ -152,7 +156,7 @@ impl Intake {
         self.capacity.capacity()
     }
 
-    /// How many of those accepted the owner has handed on.
+    /// Returns the number of accepted activities that the worker has forwarded.
     pub(crate) fn forwarded(&self) -> u64 {
         self.forwarded.load(Ordering::Relaxed)
     }

@@ -99,20 +99,20 @@ mod tests {
         for (workspace, owner) in [(1, 1), (1, 2), (2, 1), (1, 1), (2, 1), (1, 1)] {
             add(&mut pairs, activity(workspace, owner));
         }
-        let mut taken = Vec::new();
-        pairs.swap(&mut taken);
-        let counts: Vec<_> = taken.iter().map(|activity| (activity.allowed, activity.denied)).collect();
+        let mut batch = Vec::new();
+        pairs.swap(&mut batch);
+        let counts: Vec<_> = batch.iter().map(|activity| (activity.allowed, activity.denied)).collect();
         assert_eq!(counts, [(6, 3), (2, 1), (4, 2)]);
     }
 
     #[test]
-    fn activities_never_merge_into_a_batch_that_was_taken() {
-        let (mut pairs, mut taken) = (Pairs::default(), Vec::new());
+    fn activities_never_merge_into_an_earlier_batch() {
+        let (mut pairs, mut batch) = (Pairs::default(), Vec::new());
         add(&mut pairs, activity(1, 1));
-        pairs.swap(&mut taken);
+        pairs.swap(&mut batch);
         add(&mut pairs, activity(2, 2));
         add(&mut pairs, activity(1, 1));
-        assert_eq!((taken.len(), taken[0].allowed, pairs.len()), (1, 2, 2));
+        assert_eq!((batch.len(), batch[0].allowed, pairs.len()), (1, 2, 2));
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! One shard: what waits of a few threads, at best of one, under a lock that no other thread asks for but the owner's.
+//! One shard of the intake: the waiting activities of a few threads, ideally of one.
+//!
+//! Only those threads and the worker contend for the shard's lock.
 
 use std::sync::PoisonError;
 
@@ -13,41 +15,41 @@ use crate::threads::{Condvar, Mutex, MutexGuard};
 #[repr(align(128))]
 pub(super) struct Shard {
     state: Mutex<State>,
-    /// Told when there is room again, or when the shard is closed.
-    room_again: Condvar,
+    /// Notified when capacity was released, and when the shard is closed.
+    released: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     pairs: Pairs,
-    /// How many may wait before the shard has to take more room.
-    allowance: usize,
-    /// Activities accepted since the start.
+    /// The capacity that the shard has reserved.
+    reserved: usize,
+    /// The number of activities accepted since the start.
     accepted: u64,
-    /// Those of them that wait.
+    /// The number of accepted activities since the last drain, including merged ones.
     pending: u64,
-    /// Threads that wait for room.
+    /// The number of threads that wait for capacity.
     waiters: usize,
     closed: bool,
 }
 
-/// What a push has to do at the owner's.
+/// The condition under which a push wakes the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wakeup {
-    /// The shard had something waiting already.
-    More,
-    /// The first that waits, since the owner came by.
-    First,
-    /// It took more room.
-    MoreRoom,
+    /// The shard was not empty and has reserved nothing more.
+    Never,
+    /// The shard was empty, so the worker may be asleep.
+    IfAsleep,
+    /// The shard was not empty and has reserved more capacity, which may have become scarce.
+    IfScarce,
 }
 
 impl Shard {
-    /// Accepts an activity. When there is no room, `when_full` says how to go on.
+    /// Accepts an activity. If the capacity is exhausted, it calls `when_full`, and waits unless that fails.
     pub(super) fn push(
         &self,
         activity: Activity,
-        room: &Capacity,
+        capacity: &Capacity,
         mut when_full: impl FnMut() -> Result<(), TrackError>,
     ) -> Result<Wakeup, TrackError> {
         let mut state = self.lock();
@@ -57,43 +59,43 @@ impl Shard {
             }
             if state.pairs.merge(&activity) {
                 state.count_one();
-                return Ok(Wakeup::More);
+                return Ok(Wakeup::Never);
             }
-            let mut pushed = if state.pending == 0 { Wakeup::First } else { Wakeup::More };
-            if state.pairs.len() == state.allowance {
-                let taken = room.take();
-                if taken == 0 {
+            let mut wakeup = if state.pending == 0 { Wakeup::IfAsleep } else { Wakeup::Never };
+            if state.pairs.len() == state.reserved {
+                let block = capacity.reserve();
+                if block == 0 {
                     when_full()?;
                     state.waiters += 1;
-                    state = self.room_again.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
                     state.waiters -= 1;
                     continue;
                 }
-                state.allowance += taken;
-                if pushed == Wakeup::More {
-                    pushed = Wakeup::MoreRoom;
+                state.reserved += block;
+                if wakeup == Wakeup::Never {
+                    wakeup = Wakeup::IfScarce;
                 }
             }
             state.pairs.push(activity);
             state.count_one();
-            return Ok(pushed);
+            return Ok(wakeup);
         }
     }
 
-    /// Takes all that waits; `buffer`, empty, takes its place. Answers how many activities that stands for.
-    pub(super) fn swap(&self, buffer: &mut Vec<Activity>, room: &Capacity) -> u64 {
+    /// Swaps the waiting activities with an empty buffer. Returns how many accepted activities they represent.
+    pub(super) fn swap(&self, buffer: &mut Vec<Activity>, capacity: &Capacity) -> u64 {
         let mut state = self.lock();
-        room.give_back(std::mem::take(&mut state.allowance));
+        capacity.release(std::mem::take(&mut state.reserved));
         if state.pending > 0 {
             state.pairs.swap(buffer);
         }
         std::mem::take(&mut state.pending)
     }
 
-    /// Has those who wait for room look again.
+    /// Wakes the threads that wait for capacity.
     pub(super) fn wake_waiters(&self) {
         if self.lock().waiters > 0 {
-            self.room_again.notify_all();
+            self.released.notify_all();
         }
     }
 
@@ -105,10 +107,10 @@ impl Shard {
         self.lock().pending == 0
     }
 
-    /// Accepts nothing from now on.
+    /// Refuses all later activities and wakes the waiting threads.
     pub(super) fn close(&self) {
         self.lock().closed = true;
-        self.room_again.notify_all();
+        self.released.notify_all();
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -119,7 +121,7 @@ impl Shard {
         self.lock().accepted
     }
 
-    /// A holder that panicked ends the tracker, which closes the shard.
+    /// Locks the shard, even if a thread has panicked with the lock. Such a panic stops the tracker.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

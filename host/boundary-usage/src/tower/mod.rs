@@ -143,7 +143,9 @@ impl UsageLayer {
         self
     }
 
-    /// InstanceHandle `refused` on the request's task for each activity that the tracker refused. It must not block.
+    /// Calls `refused` for each activity that the tracker refuses.
+    ///
+    /// The call happens on the request's task, so `refused` must not block.
     #[must_use]
     pub fn when_refused(mut self, refused: impl Fn(&Activity, &TrackError) + Send + Sync + 'static) -> Self {
         self.recorder.refused = Arc::new(refused);

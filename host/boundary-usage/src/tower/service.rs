@@ -43,7 +43,7 @@ where
             self.recorder.record_unidentified();
         }
         let pending = identity.map(|identity| Pending { identity, decided: None, recorder: self.recorder.clone() });
-        ResponseFuture { answer: self.inner.call(Request::from_parts(parts, body)), pending }
+        ResponseFuture { response: self.inner.call(Request::from_parts(parts, body)), pending }
     }
 }
 
@@ -51,7 +51,7 @@ pin_project! {
     /// The future of a response. It tracks the request when it completes or is dropped.
     pub struct ResponseFuture<F> {
         #[pin]
-        answer: F,
+        response: F,
         pending: Option<Pending>,
     }
 }
@@ -64,9 +64,9 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let answer = ready!(this.answer.poll(context));
-        let Some(mut pending) = this.pending.take() else { return Poll::Ready(answer) };
-        Poll::Ready(answer.map(|response| {
+        let result = ready!(this.response.poll(context));
+        let Some(mut pending) = this.pending.take() else { return Poll::Ready(result) };
+        Poll::Ready(result.map(|response| {
             let (parts, body) = response.into_parts();
             pending.decided = Some((pending.recorder.decide)(&parts));
             Response::from_parts(parts, body)

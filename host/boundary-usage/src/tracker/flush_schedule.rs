@@ -54,8 +54,8 @@ const RESTART_WAIT_MIN: Duration = Duration::from_millis(50);
 const RESTART_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Returns the wait before a restart, given the number of consecutive restarts without a flush.
-pub(super) fn restart_wait(in_a_row: u32) -> Duration {
-    RESTART_WAIT_MIN.saturating_mul(2_u32.saturating_pow(in_a_row)).min(RESTART_WAIT_MAX)
+pub(super) fn restart_wait(consecutive_restarts: u32) -> Duration {
+    RESTART_WAIT_MIN.saturating_mul(2_u32.saturating_pow(consecutive_restarts)).min(RESTART_WAIT_MAX)
 }
 
 #[cfg(test)]
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn restarts_of_a_crashing_component_back_off() {
-        let waits = [0, 1, 2, 3, 9, 10, 31, 32, u32::MAX].map(|in_a_row| restart_wait(in_a_row).as_millis());
+        let waits = [0, 1, 2, 3, 9, 10, 31, 32, u32::MAX].map(|restarts| restart_wait(restarts).as_millis());
         assert_eq!(waits, [50, 100, 200, 400, 25_600, 30_000, 30_000, 30_000, 30_000]);
     }
 }

@@ -34,10 +34,10 @@ use crate::intake::Intake;
 use crate::ledger::Ledger;
 use crate::records::Flushed;
 
-/// A running tracker. Cheap to clone; all clones are one tracker.
+/// A running tracker. Clones are cheap and share it.
 ///
-/// End it with [`shutdown`](Self::shutdown). When the last clone is dropped without, the tracker flushes once more in the
-/// background, and nobody learns whether that worked.
+/// Stop it with [`shutdown`](Self::shutdown). If the last clone is dropped without a shutdown, the tracker flushes once
+/// more in the background and the result is lost.
 #[derive(Clone)]
 pub struct Tracker {
     shared: Arc<Shared>,
@@ -54,70 +54,84 @@ struct Shared {
 }
 
 impl Tracker {
-    /// Records activity: both ids as active, and both counts added; counts of 0 still record the ids.
+    /// Records activity: marks both ids as active and adds both counts.
     ///
-    /// May be called from any thread, and does not wait for the database. It waits only while the intake is full, that
-    /// is while activity comes faster than the component takes it; async code that must not wait at all uses
-    /// [`try_track`](Self::try_track). What was accepted is in the database after the next flush that succeeds.
+    /// Counts of 0 still record the ids. The next successful flush writes the activity.
+    ///
+    /// Any thread may call this. It never waits for the database. It blocks while the intake is full, which means that
+    /// activity arrives faster than the component takes it. Async code should use [`try_track`](Self::try_track).
     ///
     /// # Errors
     ///
-    /// [`TrackError::NilId`] for a nil UUID; [`TrackError::Stopped`] after a shutdown.
+    /// - [`TrackError::NilId`] if an id is the nil UUID.
+    /// - [`TrackError::Stopped`] after a shutdown.
     pub fn track(&self, workspace: Uuid, owner: Uuid, allowed: u64, denied: u64) -> Result<(), TrackError> {
         let activity = Activity { workspace, owner, allowed, denied };
         activity.check()?;
         self.shared.intake.push(activity)
     }
 
-    /// Like [`track`](Self::track), but never waits.
+    /// Like [`track`](Self::track), but never blocks.
     ///
     /// # Errors
     ///
-    /// As `track`, and [`TrackError::Full`] when the intake is full: the activity was not accepted.
+    /// - [`TrackError::Full`] if the intake is full. The activity is not accepted.
+    /// - Those of [`track`](Self::track).
     pub fn try_track(&self, workspace: Uuid, owner: Uuid, allowed: u64, denied: u64) -> Result<(), TrackError> {
         let activity = Activity { workspace, owner, allowed, denied };
         activity.check()?;
         self.shared.intake.try_push(activity)
     }
 
-    /// Records requests alone: both counts are added, and no workspace and no user becomes active. Waits like
-    /// [`track`](Self::track).
+    /// Records requests without ids: adds both counts.
+    ///
+    /// It blocks while the intake is full, like [`track`](Self::track).
     ///
     /// # Errors
     ///
-    /// [`TrackError::Stopped`] after a shutdown.
+    /// - [`TrackError::Stopped`] after a shutdown.
     pub fn track_requests(&self, allowed: u64, denied: u64) -> Result<(), TrackError> {
         self.shared.intake.push(Activity::without_ids(allowed, denied))
     }
 
-    /// Like [`track_requests`](Self::track_requests), but never waits.
+    /// Like [`track_requests`](Self::track_requests), but never blocks.
     ///
     /// # Errors
     ///
-    /// As `track_requests`, and [`TrackError::Full`] when the intake is full: the requests were not accepted.
+    /// - [`TrackError::Full`] if the intake is full. The requests are not accepted.
+    /// - [`TrackError::Stopped`] after a shutdown.
     pub fn try_track_requests(&self, allowed: u64, denied: u64) -> Result<(), TrackError> {
         self.shared.intake.try_push(Activity::without_ids(allowed, denied))
     }
 
-    /// Writes what was tracked before this call. The tracker does so by itself at every interval.
+    /// Writes all activity that was accepted before this call.
+    ///
+    /// The tracker also flushes at every interval.
     ///
     /// # Errors
     ///
-    /// When the database does not take it; the activity is kept and goes out with the next flush.
+    /// After any error, the next flush carries the activity.
+    ///
+    /// - Any error of the database.
+    /// - [`Error::Component`] if the component crashes.
+    /// - [`Error::Stopped`] after a shutdown.
     pub async fn flush(&self) -> Result<Flushed, Error> {
         self.command(Command::Flush).await
     }
 
-    /// Accepts nothing more, flushes for the last time and stops. Any clone may call it, once.
+    /// Refuses later activity, flushes for the last time and stops.
     ///
-    /// A last flush that fails is tried again until `shutdown_timeout` is over; so is one whose commit has no reply, which
-    /// resolves it. For the disk of a checkpoint, `shutdown` waits as long again.
+    /// Any clone may call it, once. A last flush that fails, or whose commit has no reply, is retried until
+    /// `shutdown_timeout`. The last checkpoint has the same limit again.
     ///
     /// # Errors
     ///
-    /// The error of the last attempt, or [`Error::TimedOut`] when `shutdown_timeout` was over in the middle of one: what was
-    /// tracked since the last flush that succeeded is then not in the database. With a state directory it is in the
-    /// checkpoint, unless [`TrackerStatus::checkpoint`] has an error, and the next start goes on from it.
+    /// After an error, the database lacks the activity since the last successful flush. With a state directory, that
+    /// activity is in the checkpoint and the next start restores it, unless [`TrackerStatus::checkpoint`] has an error.
+    ///
+    /// - [`Error::TimedOut`] if `shutdown_timeout` passes during an attempt.
+    /// - The error of the last attempt.
+    /// - [`Error::Stopped`] after another shutdown.
     pub async fn shutdown(&self) -> Result<Flushed, Error> {
         let limit = self.shared.shutdown_timeout;
         let deadline = Instant::now() + limit;
@@ -131,14 +145,14 @@ impl Tracker {
         stopped
     }
 
-    /// Waits until the tracker's work has ended: after a [`shutdown`](Self::shutdown), or because its thread panicked.
+    /// Waits until the tracker has stopped, after a [`shutdown`](Self::shutdown) or because its thread panicked.
     pub async fn stopped(&self) {
         self.commands.closed().await;
     }
 
-    /// What the tracker knows of itself.
+    /// Returns the tracker's counters and the state of its checkpoint.
     pub fn status(&self) -> TrackerStatus {
-        // In this order, so that no more are handed on than accepted.
+        // `forwarded` is read first, because it must not exceed `activities`.
         let forwarded = self.shared.intake.forwarded();
         let activities = self.shared.intake.accepted();
         let forgotten_flushes = self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner).forgotten_flushes();
@@ -173,7 +187,7 @@ impl Tracker {
             if self.shared.intake.is_closed() {
                 return Err(Error::Stopped);
             }
-            Err(Error::Component { message: "the component broke during the flush".into(), source: None })
+            Err(Error::Component { message: "the component crashed during the flush".into(), source: None })
         })
     }
 }

@@ -1,4 +1,4 @@
-//! The span of a flush: what a trace shows of it. One for each flush, idle ones too.
+//! The trace span of a flush. Idle flushes have a span, too.
 
 use tracing::Span;
 use tracing::field::Empty;
@@ -7,12 +7,12 @@ use uuid::Uuid;
 use crate::error::{Error, chain};
 use crate::records::Flushed;
 
-/// Begins the span; its number and outcome come with its end.
+/// Begins the span. [`end`] adds the flush number and the outcome.
 pub(super) fn of_flush(replica: Uuid) -> Span {
     tracing::info_span!("flush", %replica, flush = Empty, outcome = Empty, error = Empty)
 }
 
-/// Records how the flush ended. The outer error is the component's end.
+/// Records the outcome of the flush. An outer error means that the component crashed.
 pub(super) fn end(span: &Span, flushed: &Result<Result<Flushed, Error>, Error>) {
     let (outcome, flush) = match flushed {
         Ok(Ok(Flushed::Idle)) => ("idle", None),
@@ -20,7 +20,7 @@ pub(super) fn end(span: &Span, flushed: &Result<Result<Flushed, Error>, Error>) 
         Ok(Ok(Flushed::Written { flush, .. })) => ("written", Some(*flush)),
         Ok(Err(Error::CommitUnknown { .. })) => ("unknown", None),
         Ok(Err(_)) => ("failed", None),
-        Err(_) => ("broke", None),
+        Err(_) => ("crashed", None),
     };
     span.record("outcome", outcome);
     if let Some(flush) = flush {

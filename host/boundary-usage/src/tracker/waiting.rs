@@ -1,4 +1,4 @@
-//! A tracker that is started while its database is away.
+//! The worker before the first connection to the database.
 //!
 //! What an earlier process left cannot be validated without the database's number of the replica's last flush. So no
 //! component runs yet: the ledger records activity, the checkpoint keeps it beside what was left, and every flush
@@ -15,14 +15,14 @@ use crate::capabilities::ReplicaContext;
 use crate::error::Error;
 use crate::records::Flushed;
 
-/// The pause after the first failed attempt to validate what was left. It doubles after each further one.
+/// The wait after the first failed attempt to validate the checkpoint. It doubles after each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
-/// The longest pause between two attempts.
+/// The longest wait between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 impl Worker {
-    /// Whether the database is yet to tell what of an earlier process counts.
+    /// Returns whether the checkpoint of an earlier process, or the database itself, is not available yet.
     pub(super) fn is_waiting(&self) -> bool {
         match &self.context.checkpoint_writer {
             Some(writer) => writer.is_unvalidated(),
@@ -30,7 +30,7 @@ impl Worker {
         }
     }
 
-    /// Records into the ledger until the database is there. Returns whether to begin: not if the tracker is to end.
+    /// Records into the ledger until the checkpoint is validated. Returns `false` if the tracker must stop before.
     pub(super) async fn wait_for_the_database(&mut self) -> bool {
         let mut validated = pin!(validate_when_connected(self.context.clone()));
         let mut buffer = Vec::new();
@@ -61,7 +61,7 @@ impl Worker {
         }
     }
 
-    /// Records what was accepted before a flush, which fails if there is anything to flush.
+    /// Records accepted activity and replies to a flush. The flush fails if there is anything to write.
     async fn refuse_to_flush(&self, reply: Option<Reply>, buffer: &mut Vec<crate::Activity>) {
         self.record(buffer).await;
         let activities = self.shared.intake.forwarded();
@@ -77,7 +77,7 @@ impl Worker {
     }
 }
 
-/// Waits for the database, and has the ledger go on from what an earlier process left.
+/// Waits for the database, and adds the valid part of an earlier process's checkpoint to the ledger.
 async fn validate_when_connected(context: Arc<ReplicaContext>) {
     let mut pause = FIRST_PAUSE;
     context.database.connected().await;

@@ -1,14 +1,14 @@
-//! PostgreSQL URLs, taken apart as libpq takes them apart.
+//! The parser of PostgreSQL URLs, which follows libpq.
 //!
-//! Two things are stricter, because a password with a raw special character would end up in another part, and so in
-//! logs: an `@` behind the host is refused, and a `/` or `?` in user and password must be encoded.
+//! Two rules are stricter: an `@` behind the host is refused, and `/` or `?` in user and password must be encoded.
+//! Otherwise a part of a password with such a character would be parsed as another part and could appear in logs.
 
 use super::percent_decode;
 
-/// The settings that a URL contains, in the order in which they stand there: a later one replaces an earlier one.
+/// The settings in a URL, in order. A later setting replaces an earlier one of the same name.
 pub(super) type Settings = Vec<(String, String)>;
 
-/// Takes a URL apart. Errors are reasons that do not quote it.
+/// Parses a URL. Errors do not quote it.
 pub(super) fn settings(url: &str) -> Result<Settings, String> {
     let after_scheme = url.split_once(':').and_then(|(_, rest)| rest.strip_prefix("//"));
     let after_scheme = after_scheme.ok_or("`//` is missing behind its scheme")?;
@@ -35,7 +35,7 @@ pub(super) fn settings(url: &str) -> Result<Settings, String> {
     Ok(settings)
 }
 
-/// Adds the host and the port; several of them as lists, as libpq does.
+/// Adds hosts and ports, as comma-separated lists if there are several.
 fn add_hosts(settings: &mut Settings, hosts: &str) -> Result<(), String> {
     let (mut names, mut ports) = (Vec::new(), Vec::new());
     for host in hosts.split(',') {
@@ -75,13 +75,13 @@ fn decoded(encoded: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    fn taken_apart(url: &str) -> String {
+    fn parsed(url: &str) -> String {
         let settings = settings(url).unwrap();
         settings.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
-    fn urls_are_taken_apart_as_libpq_does() {
+    fn urls_are_parsed_like_in_libpq() {
         for (url, expected) in [
             ("postgres://", ""),
             ("postgres://u:p@h:5433/d", "user=u password=p host=h port=5433 dbname=d"),
@@ -92,12 +92,12 @@ mod tests {
             ("postgres://a:1,b:2/d", "host=a,b port=1,2 dbname=d"),
             ("postgres://%2Frun%2Fpostgresql/d#x", "host=/run/postgresql dbname=d#x"),
         ] {
-            assert_eq!(taken_apart(url), expected, "{url}");
+            assert_eq!(parsed(url), expected, "{url}");
         }
     }
 
     #[test]
-    fn what_libpq_refuses_is_refused() {
+    fn urls_that_libpq_refuses_are_refused() {
         for url in ["postgres:d", "postgres://[::1/d", "postgres://[::1]x/d", "postgres://h/d?x", "postgres://h/%zz"] {
             assert!(settings(url).is_err(), "{url}");
         }

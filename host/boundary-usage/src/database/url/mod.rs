@@ -1,8 +1,7 @@
-//! Database URLs: which kind of database one names, and what is wrong with one that cannot be used.
+//! Database URLs: parsing and validation.
 //!
-//! The rule for each kind is in `docs/operating.md`. A URL can hold a password, and a mistyped one can hold it
-//! anywhere. No message here shows more of a PostgreSQL URL than the scheme, the host, and the names of files that
-//! cannot be read.
+//! The rules are in `docs/operating.md`. A URL can contain a password, and a mistyped URL can contain it anywhere.
+//! Therefore messages show only the scheme and the host of a PostgreSQL URL, and the names of unreadable files.
 
 mod libpq;
 mod parameters;
@@ -24,12 +23,12 @@ pub(super) enum Scheme {
 }
 
 impl Scheme {
-    /// Reads the kind from the part before the colon.
+    /// Determines the kind from the part before the colon.
     pub(super) fn of(url: &str) -> Result<Self, Error> {
         match url.split_once(':').map(|(scheme, _)| scheme) {
             Some("sqlite") => Ok(Self::Sqlite),
             Some("postgres" | "postgresql") => Ok(Self::Postgres),
-            // Only what looks like a scheme is shown: anything else could be a password.
+            // The message shows only a text that looks like a scheme. Other texts could be a password.
             Some(scheme) if url.contains("://") && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
                 Err(wrong(format!("databases of the kind `{scheme}` are not supported; {EXPECTED}")))
             }
@@ -41,11 +40,11 @@ impl Scheme {
 /// A text whose percent-encoded bytes are decoded.
 struct Decoded {
     bytes: Vec<u8>,
-    /// Whether two hexadecimal digits follow each percent sign. A sign that they do not follow stays as it is.
+    /// Whether two hexadecimal digits follow each percent sign.
     is_well_formed: bool,
 }
 
-/// Decodes `%XX`; every other character, `+` too, stands for itself.
+/// Decodes `%XX` and keeps all other characters, including `+` and a percent sign without two digits.
 fn percent_decode(text: &str) -> Decoded {
     let mut decoded = Decoded { bytes: Vec::with_capacity(text.len()), is_well_formed: true };
     let mut rest = text.as_bytes();
@@ -76,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn three_schemes_name_two_kinds() {
+    fn schemes_determine_the_kind_of_database() {
         assert_eq!(Scheme::of("sqlite:usage.db").unwrap(), Scheme::Sqlite);
         assert_eq!(Scheme::of("postgres://h/d").unwrap(), Scheme::Postgres);
         assert_eq!(Scheme::of("postgresql://h/d").unwrap(), Scheme::Postgres);
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn percent_signs_are_decoded_once_and_a_plus_is_a_plus() {
+    fn percent_encoding_is_decoded_once_and_plus_signs_are_kept() {
         for (text, bytes, is_well_formed) in
             [("a%20b+c", "a b+c", true), ("%2525", "%25", true), ("50%", "50%", false), ("%zz%41", "%zzA", false)]
         {

@@ -1,31 +1,31 @@
-//! The parameters of libpq, each with its variable in the environment, and what this program makes of it.
+//! The parameters of libpq, their environment variables, and their treatment.
 //!
-//! Nothing is passed over in silence: a parameter is followed, or it has no effect here, or it is refused with the
-//! reason and the alternative.
+//! No parameter is silently ignored. Each one is used, has no effect here, or is refused with a reason and an
+//! alternative.
 
 /// A parameter of libpq.
 pub(super) struct Parameter {
-    /// Its name in a URL.
+    /// The name in a URL.
     pub(super) name: &'static str,
-    /// Its variable in the environment.
+    /// The environment variable.
     pub(super) variable: Option<&'static str>,
-    /// What becomes of it.
+    /// The treatment.
     pub(super) rule: Rule,
 }
 
-/// What becomes of a parameter.
+/// The treatment of a parameter.
 pub(super) enum Rule {
-    /// It is followed.
-    Followed,
-    /// It changes nothing for this program, whatever its value.
+    /// The value is used.
+    Used,
+    /// No value has an effect on this program.
     NoEffect,
-    /// These values ask for what this program does anyway; another is refused, with this reason.
+    /// These values describe this program's behaviour. Other values are refused with this reason.
     Only(&'static [&'static str], &'static str),
-    /// It is refused, with this reason.
+    /// The parameter is refused with this reason.
     Refused(&'static str),
 }
 
-use Rule::{Followed, NoEffect, Only, Refused};
+use Rule::{NoEffect, Only, Refused, Used};
 
 const fn parameter(name: &'static str, variable: &'static str, rule: Rule) -> Parameter {
     let variable = if variable.is_empty() { None } else { Some(variable) };
@@ -34,29 +34,29 @@ const fn parameter(name: &'static str, variable: &'static str, rule: Rule) -> Pa
 
 const KEEPALIVE: &str =
     "every reply has a time limit here, and idle connections are replaced after 5 minutes; leave it out";
-const REVOKED: &str = "lists of revoked certificates are not read; leave it out if you can do without them";
-const GSS: &str = "GSSAPI is not supported; sslmode=verify-full encrypts the connection and proves who the server is";
-const VERIFIED: &str = "it is not supported; use sslmode=verify-full, which proves who the server is, and leave it out";
-const SERVICE: &str = "service files are not read; write the service's host, port, dbname and user into the URL";
+const REVOKED: &str = "revocation lists are not supported; leave it out if you do not need them";
+const GSS: &str = "GSSAPI is not supported; sslmode=verify-full encrypts the connection and verifies the server";
+const VERIFIED: &str = "it is not supported; leave it out, and use sslmode=verify-full to verify the server";
+const SERVICE: &str = "service files are not supported; put the service's host, port, dbname and user into the URL";
 const OLD_TLS: &str = "TLS 1.2 and 1.3 are used; set a stricter limit in the server (ssl_min_protocol_version)";
 const PROTOCOL: &str = "version 3.0 of the protocol is used; leave it out";
 
-/// All that libpq documents.
+/// All documented parameters of libpq.
 pub(super) static PARAMETERS: [Parameter; 48] = [
-    parameter("host", "PGHOST", Followed),
-    parameter("hostaddr", "PGHOSTADDR", Followed),
-    parameter("port", "PGPORT", Followed),
-    parameter("dbname", "PGDATABASE", Followed),
-    parameter("user", "PGUSER", Followed),
-    parameter("password", "PGPASSWORD", Followed),
-    parameter("sslmode", "PGSSLMODE", Followed),
-    parameter("sslrootcert", "PGSSLROOTCERT", Followed),
-    parameter("sslcert", "PGSSLCERT", Followed),
-    parameter("sslkey", "PGSSLKEY", Followed),
-    parameter("connect_timeout", "PGCONNECT_TIMEOUT", Followed),
-    parameter("application_name", "PGAPPNAME", Followed),
-    parameter("fallback_application_name", "", Followed),
-    parameter("options", "PGOPTIONS", Followed),
+    parameter("host", "PGHOST", Used),
+    parameter("hostaddr", "PGHOSTADDR", Used),
+    parameter("port", "PGPORT", Used),
+    parameter("dbname", "PGDATABASE", Used),
+    parameter("user", "PGUSER", Used),
+    parameter("password", "PGPASSWORD", Used),
+    parameter("sslmode", "PGSSLMODE", Used),
+    parameter("sslrootcert", "PGSSLROOTCERT", Used),
+    parameter("sslcert", "PGSSLCERT", Used),
+    parameter("sslkey", "PGSSLKEY", Used),
+    parameter("connect_timeout", "PGCONNECT_TIMEOUT", Used),
+    parameter("application_name", "PGAPPNAME", Used),
+    parameter("fallback_application_name", "", Used),
+    parameter("options", "PGOPTIONS", Used),
     parameter("passfile", "", Refused("name the file in the environment variable PGPASSFILE")),
     parameter("service", "PGSERVICE", Refused(SERVICE)),
     parameter("servicefile", "", Refused(SERVICE)),
@@ -81,7 +81,7 @@ pub(super) static PARAMETERS: [Parameter; 48] = [
     parameter("sslcompression", "PGSSLCOMPRESSION", NoEffect),
     parameter("sslsni", "PGSSLSNI", Only(&["1"], "the name of the host is always sent; leave it out")),
     parameter("sslcertmode", "PGSSLCERTMODE", Only(&["allow"], "set or leave out sslcert and sslkey instead")),
-    parameter("sslpassword", "", Refused("store the key without a password, readable by this user alone")),
+    parameter("sslpassword", "", Refused("store the key without a password, readable by this user only")),
     parameter("sslcrl", "PGSSLCRL", Refused(REVOKED)),
     parameter("sslcrldir", "PGSSLCRLDIR", Refused(REVOKED)),
     parameter("sslnegotiation", "PGSSLNEGOTIATION", Only(&["postgres"], "direct TLS is not supported; leave it out")),
@@ -89,19 +89,19 @@ pub(super) static PARAMETERS: [Parameter; 48] = [
     parameter("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION", Only(&["TLSv1.3"], OLD_TLS)),
     parameter("min_protocol_version", "PGMINPROTOCOLVERSION", Only(&["3.0"], PROTOCOL)),
     parameter("max_protocol_version", "PGMAXPROTOCOLVERSION", NoEffect),
-    parameter("requiressl", "PGREQUIRESSL", Only(&["0"], "say sslmode=require, or better sslmode=verify-full")),
+    parameter("requiressl", "PGREQUIRESSL", Only(&["0"], "use sslmode=require, or better sslmode=verify-full")),
     parameter("client_encoding", "PGCLIENTENCODING", NoEffect),
     parameter("replication", "", Only(&["0", "false", "off", "no"], "usage needs an ordinary connection")),
     parameter("authtype", "", NoEffect),
     parameter("tty", "", NoEffect),
-    parameter("scram_client_key", "", Refused("give the password instead")),
+    parameter("scram_client_key", "", Refused("use the password instead")),
 ];
 
-/// Other spellings, which the driver of this program has always taken.
+/// Alternative spellings of the driver.
 const ALIASES: [(&str, &str); 4] =
     [("ssl-mode", "sslmode"), ("ssl-root-cert", "sslrootcert"), ("ssl-cert", "sslcert"), ("ssl-key", "sslkey")];
 
-/// The parameter of that name.
+/// Returns the parameter of a name.
 pub(super) fn named(name: &str) -> Option<&'static Parameter> {
     let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name);
     PARAMETERS.iter().find(|parameter| parameter.name == name)

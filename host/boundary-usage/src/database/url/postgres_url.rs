@@ -1,4 +1,4 @@
-//! PostgreSQL URLs: what they and the environment ask for, as options of the driver.
+//! PostgreSQL URLs and environment variables, converted to options of the driver.
 
 use std::ffi::OsString;
 use std::str::FromStr;
@@ -14,29 +14,29 @@ use crate::certificates;
 use crate::database::postgres::tls::{self, TlsParams};
 use crate::error::Error;
 
-/// Where a server of this machine listens, if it does not listen on TCP alone.
+/// The directories in which a server of this machine may have its socket.
 const SOCKET_DIRECTORIES: [&str; 3] = ["/run/postgresql", "/var/run/postgresql", "/tmp"];
 
 const DEFAULT_PORT: u16 = 5432;
 
-/// How long connecting may take, unless `connect_timeout` says otherwise.
+/// The default time limit of a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// The largest `connect_timeout`, in seconds.
 const CONNECT_LIMIT_MAX: u64 = 600;
 
-/// What a PostgreSQL URL names, and how to connect to it.
+/// A parsed PostgreSQL URL.
 pub(in crate::database) struct PostgresUrl {
     pub(in crate::database) options: PgConnectOptions,
-    /// How long connecting may take: the name's lookup, TCP, TLS and the login together.
+    /// The time limit of a connection, from the name lookup to the login.
     pub(in crate::database) connect_limit: Duration,
-    /// The server's host and port, or the file of its socket, for messages.
+    /// The server's host and port, or its socket file, for messages.
     pub(in crate::database) address: String,
-    /// The address, the database, the role and the session's options: what decides which tables are found.
+    /// The address, database, role and session options, which determine the tables.
     pub(in crate::database) target: String,
 }
 
-/// Reads a PostgreSQL URL, with the variables of the environment for what it does not say. Connects to nothing.
+/// Parses a PostgreSQL URL. Environment variables supply missing parameters.
 pub(in crate::database) fn postgres(url: &str) -> Result<PostgresUrl, Error> {
     read(url, |name| std::env::var_os(name))
 }
@@ -50,14 +50,13 @@ fn read(url: &str, environment: impl Fn(&str) -> Option<OsString>) -> Result<Pos
     }
     let target = address.map_or(host, ToOwned::to_owned);
     let options = settings.driver_options(&target, port)?;
-    let asked = settings.asked();
-    let options = tls::resolve(options, &asked).map_err(|reason| settings.invalid_tls(&reason))?;
-    // The driver checks the certificate for the name that it connects to.
+    let options = tls::resolve(options, &settings.tls_params()).map_err(|reason| settings.invalid_tls(&reason))?;
+    // The driver verifies the certificate for the name to which it connects.
     if matches!(options.get_ssl_mode(), PgSslMode::VerifyFull)
         && settings.get("host").is_some_and(|host| address.is_some_and(|address| host != address))
     {
-        let reason = "a certificate is checked for the host that is connected to; leave hostaddr out, and give the name \
-                      its address in the file of hosts if need be";
+        let reason = "the certificate is verified for the host of the connection, which is hostaddr; leave hostaddr \
+                      out, and if necessary map the name to the address in /etc/hosts";
         return Err(settings.invalid("hostaddr", reason));
     }
     let address = match target.starts_with('/') {
@@ -71,13 +70,13 @@ fn read(url: &str, environment: impl Fn(&str) -> Option<OsString>) -> Result<Pos
     Ok(PostgresUrl { options, connect_limit, address, target })
 }
 
-/// What the URL says, and else the environment.
+/// The settings of the URL and, for missing ones, of the environment.
 struct Settings(Vec<Setting>);
 
 struct Setting {
     name: &'static str,
     value: String,
-    /// The variable that it comes from; `None` if it is in the URL.
+    /// The environment variable of the setting. `None` if it is in the URL.
     variable: Option<&'static str>,
 }
 
@@ -86,23 +85,23 @@ impl Settings {
         let mut settings: Vec<Setting> = Vec::new();
         for (name, value) in libpq::settings(url).map_err(|reason| invalid_url(&reason))? {
             let (name, value) = match (name.as_str(), value.as_str()) {
-                // As in JDBC's URLs, which libpq takes, too.
+                // libpq accepts this parameter of JDBC URLs, too.
                 ("ssl", "true") => ("sslmode".to_owned(), "require".to_owned()),
                 _ => (name, value),
             };
             let Some(parameter) = named(&name) else {
-                let known: Vec<_> = PARAMETERS.iter().filter(|known| matches!(known.rule, Rule::Followed)).collect();
-                let known = known.iter().map(|known| known.name).collect::<Vec<_>>().join(", ");
+                let used = PARAMETERS.iter().filter(|parameter| matches!(parameter.rule, Rule::Used));
+                let used = used.map(|parameter| parameter.name).collect::<Vec<_>>().join(", ");
                 let encode = "write `&` in a password as %26";
-                return Err(invalid_url(&format!("it has an unknown parameter; {encode}; known are {known}")));
+                return Err(invalid_url(&format!("it has an unknown parameter; {encode}; supported are {used}")));
             };
             settings.retain(|setting| setting.name != parameter.name);
             settings.push(Setting { name: parameter.name, value, variable: None });
         }
         for parameter in &PARAMETERS {
             let Some(variable) = parameter.variable else { continue };
-            let is_said = settings.iter().any(|setting| setting.name == parameter.name);
-            let Some(value) = environment(variable).filter(|value| !is_said && !value.is_empty()) else { continue };
+            let is_in_url = settings.iter().any(|setting| setting.name == parameter.name);
+            let Some(value) = environment(variable).filter(|value| !is_in_url && !value.is_empty()) else { continue };
             let value = value.into_string().map_err(|_| wrong(format!("{variable} is not UTF-8")))?;
             settings.push(Setting { name: parameter.name, value, variable: Some(variable) });
         }
@@ -112,13 +111,13 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Refuses what this program cannot follow.
+    /// Returns an error for a setting that is not supported.
     fn check(&self) -> Result<(), Error> {
         for setting in &self.0 {
             match named(setting.name).map(|parameter| &parameter.rule) {
                 Some(Rule::Refused(reason)) => return Err(self.invalid(setting.name, reason)),
                 Some(Rule::Only(values, reason)) if !values.contains(&setting.value.as_str()) => {
-                    return Err(self.invalid(setting.name, &format!("it can be {}; {reason}", values.join(", "))));
+                    return Err(self.invalid(setting.name, &format!("it must be {}; {reason}", values.join(" or "))));
                 }
                 _ => {}
             }
@@ -130,11 +129,11 @@ impl Settings {
         self.0.iter().find(|setting| setting.name == name).map(|setting| setting.value.as_str())
     }
 
-    /// The error of a setting. Its value is not shown: it can be what was meant for another place.
+    /// Returns the error of a setting. It does not contain the value, which could be a misplaced password.
     fn invalid(&self, name: &str, reason: &str) -> Error {
         let setting = self.0.iter().find(|setting| setting.name == name);
         match setting.and_then(|setting| setting.variable) {
-            Some(variable) => wrong(format!("the environment variable {variable} cannot be followed: {reason}")),
+            Some(variable) => wrong(format!("the environment variable {variable} cannot be used: {reason}")),
             None => invalid_url(&format!("{name}: {reason}")),
         }
     }
@@ -148,8 +147,8 @@ impl Settings {
     }
 
     fn refuse_several_hosts(&self) -> Result<(), Error> {
-        let reason = "it names several hosts, and this program connects to one; name a host that leads to the primary \
-                      server, such as a DNS name that moves with it, or a proxy in front of the servers";
+        let reason = "it names several hosts, and this program connects to one; name a host that always leads to the \
+                      primary server, such as a DNS name that moves with it, or a proxy in front of the servers";
         let mut several = ["host", "hostaddr", "port"]
             .into_iter()
             .filter(|name| self.get(name).is_some_and(|value| value.contains(',')));
@@ -195,8 +194,10 @@ impl Settings {
         }
     }
 
-    /// The options of the driver. They go through a URL of one form, because the driver looks up a password in
-    /// PGPASSFILE and `~/.pgpass` only when it reads one.
+    /// Returns the options of the driver.
+    ///
+    /// They are built from a URL, because otherwise the driver does not search PGPASSFILE and `~/.pgpass` for the
+    /// password.
     fn driver_options(&self, host: &str, port: u16) -> Result<PgConnectOptions, Error> {
         if host.starts_with('@') {
             return Err(self.invalid("host", "abstract sockets are not supported; name the directory of a socket"));
@@ -209,18 +210,18 @@ impl Settings {
                 url.query_pairs_mut().append_pair(name, value);
             }
         }
-        // The driver would look for a file of this name; the machine's authorities are what it trusts anyway.
+        // The driver always trusts the machine's authorities, and would look for a file named `system`.
         if let Some(root) = self.get("sslrootcert").filter(|root| *root != tls::SYSTEM) {
             url.query_pairs_mut().append_pair("sslrootcert", root);
         }
         let options = PgConnectOptions::from_str(url.as_str());
         let options = options.map_err(|_| invalid_url("a parameter has a bad value"))?;
         let name = self.get("application_name").or_else(|| self.get("fallback_application_name"));
-        // A pooler refuses parameters of a session that it does not know; no number with a fraction is read as text.
+        // Some poolers refuse unknown session parameters, and this program reads no fractional number as text.
         Ok(options.application_name(name.unwrap_or("boundary-usage")).extra_float_digits(None))
     }
 
-    fn asked(&self) -> TlsParams {
+    fn tls_params(&self) -> TlsParams {
         TlsParams {
             mode: self.get("sslmode").map(ToOwned::to_owned),
             root: self.get("sslrootcert").map(ToOwned::to_owned),
@@ -237,9 +238,9 @@ fn invalid_url(reason: &str) -> Error {
 mod tests {
     use super::*;
 
-    /// The options for a URL in an environment of these variables.
+    /// Parses a URL with these environment variables.
     fn options(url: &str, variables: &[(&str, &str)]) -> Result<PostgresUrl, Error> {
-        read(url, |name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
+        read(url, |name| variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| value.into()))
     }
 
     #[test]
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn the_url_decides_before_the_environment() {
+    fn the_url_takes_precedence_over_the_environment() {
         let variables = [("PGSSLMODE", "disable"), ("PGHOST", "other"), ("PGPORT", "1"), ("PGUSER", "me")];
         let read = |url| options(url, &variables).unwrap();
         let from_environment = read("postgres:///d");
@@ -285,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_in_the_url_hides_a_refused_value_in_the_environment() {
+    fn a_url_parameter_replaces_a_refused_environment_variable() {
         let url = "postgres://u@h/d?channel_binding=prefer";
         assert!(options(url, &[("PGCHANNELBINDING", "require")]).is_ok());
         assert!(options("postgres://u@h/d", &[("PGCHANNELBINDING", "require")]).is_err());
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn connecting_is_limited_to_five_seconds_or_the_connect_timeout() {
+    fn the_connect_limit_is_connect_timeout_or_five_seconds() {
         let limit = |parameter: &str| options(&format!("postgres://u@h/d?{parameter}"), &[]);
         for (parameter, seconds) in [("", 5), ("connect_timeout=1", 1), ("connect_timeout=600", 600)] {
             assert_eq!(limit(parameter).unwrap().connect_limit, Duration::from_secs(seconds), "{parameter}");
@@ -316,17 +317,17 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_variable_that_they_come_from() {
+    fn errors_name_the_environment_variable() {
         for (variable, value) in [("PGPORT", "x"), ("PGSERVICE", "x"), ("PGSSLMODE", "x"), ("PGHOSTADDR", "x")] {
             let message = options("postgres://u@/d", &[(variable, value)]).map(drop).unwrap_err().to_string();
             assert!(message.contains(variable) && !message.contains("URL is not valid"), "{message}");
         }
-        // An empty variable is one that is not set.
+        // An empty variable counts as not set.
         assert!(options("postgres://u@h/d", &[("PGSERVICE", ""), ("PGPORT", "")]).is_ok());
     }
 
     #[test]
-    fn an_address_is_not_used_in_the_place_of_a_verified_name() {
+    fn hostaddr_is_refused_if_the_host_name_is_verified() {
         let url = "postgres://u@db.example.com/d?hostaddr=10.0.0.7";
         assert!(options(url, &[]).map(drop).unwrap_err().to_string().contains("hostaddr"));
         let unverified = options(&format!("{url}&sslmode=require"), &[]).unwrap();
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_say_whose_they_are() {
+    fn connections_have_an_application_name() {
         let name = |url| options(url, &[]).unwrap().options.get_application_name().map(ToOwned::to_owned);
         assert_eq!(name("postgres://u@h/d").as_deref(), Some("boundary-usage"));
         assert_eq!(name("postgres://u@h/d?fallback_application_name=x").as_deref(), Some("x"));
@@ -342,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_shown_as_they_are_connected_to() {
+    fn messages_show_the_effective_address() {
         for (url, address) in [
             ("postgres://u@h/d", "h:5432"),
             ("postgres://u@[::1]:1/d", "[::1]:1"),

@@ -6,21 +6,21 @@ use std::path::{Path, PathBuf};
 use super::{percent_decode, wrong};
 use crate::error::Error;
 
-/// What a SQLite URL names.
+/// A parsed SQLite URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::database) struct SqliteUrl {
-    /// The file.
+    /// The path of the file.
     pub(in crate::database) path: PathBuf,
     /// Whether a missing file is created.
     pub(in crate::database) create: bool,
 }
 
-/// Reads a SQLite URL, and checks that its path can be that of a file. Opens nothing.
+/// Parses a SQLite URL and checks its path, without opening the file.
 pub(in crate::database) fn sqlite(url: &str) -> Result<SqliteUrl, Error> {
     let rest = url.strip_prefix("sqlite:").unwrap_or(url);
     let (encoded, parameters) = rest.split_once('?').unwrap_or((rest, ""));
     let encoded = match encoded.strip_prefix("//") {
-        // What was meant for PostgreSQL may hold a password, and no message below may show it.
+        // The messages below show the URL. A URL meant for PostgreSQL may contain a password.
         Some(path) if path.split('/').next().is_some_and(|authority| authority.contains('@')) => {
             return Err(wrong("a SQLite URL has no user, password or host; expected `sqlite:PATH`".to_owned()));
         }
@@ -51,14 +51,14 @@ fn decoded(encoded: &str) -> Result<PathBuf, Error> {
         let message = "a SQLite database must be a file, or its connections would each have a database of their own";
         return Err(wrong(format!("the SQLite URL names no file: {message}; expected `sqlite:PATH`")));
     }
-    // SQLite would read such a name as a URL of its own, with parameters of its own.
+    // SQLite would parse such a name as a URI with parameters.
     if path.starts_with("file:") {
         return Err(wrong(format!("`sqlite:{encoded}`: a path must not begin with `file:`; write `./file:…`")));
     }
     Ok(path.into())
 }
 
-/// The path is a regular file, or a name in a directory that exists.
+/// Checks that the path is a regular file, or a missing file in an existing directory.
 fn check(path: &Path) -> Result<(), Error> {
     let shown = path.display();
     match std::fs::metadata(path) {
@@ -67,7 +67,7 @@ fn check(path: &Path) -> Result<(), Error> {
         }
         Ok(file) if !file.is_file() => return Err(wrong(format!("`{shown}` is not a regular file; name one"))),
         Ok(_) => return Ok(()),
-        // SQLite says what is wrong with the file itself.
+        // SQLite reports faults of the file itself.
         Err(_) => {}
     }
     let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) else { return Ok(()) };
@@ -78,7 +78,7 @@ fn check(path: &Path) -> Result<(), Error> {
             Err(wrong(format!("there is no directory `{shown}`; create it, or correct the path")))
         }
         Ok(_) => Err(wrong(format!("`{shown}` is not a directory; correct the path"))),
-        Err(error) => Err(wrong(format!("cannot look into the directory `{shown}`: {error}"))),
+        Err(error) => Err(wrong(format!("cannot read the directory `{shown}`: {error}"))),
     }
 }
 
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn each_unusable_path_has_a_reason_of_its_own() {
+    fn errors_of_unusable_paths_have_a_reason() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         std::fs::write(&file, "").unwrap();
@@ -123,7 +123,7 @@ mod tests {
             ("/dev/null".into(), "is not a regular file"),
             (directory.path().join("missing/usage.db"), "there is no directory"),
             (file.join("usage.db"), "is not a directory"),
-            (file.join("deeper/usage.db"), "cannot look into the directory"),
+            (file.join("deeper/usage.db"), "cannot read the directory"),
         ] {
             let message = check(&path).unwrap_err().to_string();
             assert!(message.contains(reason), "{message}");
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn no_message_shows_a_password() {
+    fn messages_do_not_show_a_password() {
         for url in ["sqlite://u:hunter2@h/d", "sqlite://u:hunter2@h", "sqlite:x.db?key=hunter2"] {
             let message = sqlite(url).unwrap_err().to_string();
             assert!(!message.contains("hunter2"), "{message}");
