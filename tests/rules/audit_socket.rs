@@ -137,7 +137,7 @@ fn a_malformed_frame_closes_its_connection_with_a_warning_and_harms_no_other() {
             client.shutdown(Shutdown::Write).unwrap();
         }
         await_end(&mut client);
-        serving.wait_until_it_says(warning);
+        serving.wait_for_log(warning);
         bystander.write_all(&SESSION[100..]).unwrap();
         bystander.shutdown(Shutdown::Write).unwrap();
         await_end(&mut bystander);
@@ -155,7 +155,7 @@ fn a_batch_with_too_many_logs_is_refused_whole_and_its_connection_goes_on() {
     let socket = workplace.path("audit.sock");
     let mut serving = workplace.serve(1, one_socket(&socket, 1, 2));
     send_and_hang_up(&socket, &[TOO_MANY_LOGS, SESSION].concat());
-    serving.wait_until_it_says("a batch with too many logs is not counted");
+    serving.wait_for_log("a batch with too many logs is not counted");
     let report = serving.stop().json()["sockets"][0].clone();
     let expected = [json!(9), json!(4), json!(1), json!(0)];
     assert_eq!(pick(&report, ["allowed", "denied", "refused_batches", "malformed_frames"]), expected);
@@ -171,7 +171,7 @@ fn a_frame_that_cannot_be_decoded_is_skipped_and_its_connection_continues() {
     let one: &[u8] = b"\x01\x00\x00\x06\x0a\x04\x08\x01\x1a\x00";
     let wrong_types: &[u8] = b"\x01\x00\x00\x0b\x0a\x09\x0a\x01x\x18\x07\x1a\x00\x20\x01";
     send_and_hang_up(&socket, &[garbage, &one.repeat(5), wrong_types].concat());
-    serving.wait_until_it_says("cannot be decoded");
+    serving.wait_for_log("cannot be decoded");
     let report = serving.stop().json()["sockets"][0].clone();
     let expected = [json!(5), json!(1), json!(1), json!(0), json!(1)];
     let names = ["allowed", "denied", "undecodable_frames", "malformed_frames", "connections"];

@@ -107,7 +107,7 @@ async fn postgresql_is_not_connected_to_without_the_certificates_that_a_variable
 fn failed_delivery(workplace: &Workplace, url: &str, authority: Option<&Path>) -> String {
     let environment: Vec<_> = authority.map(|file| ("SSL_CERT_FILE", file.to_str().unwrap())).into_iter().collect();
     let mut serving = deliver_with(workplace, "audit", url, &[], &environment);
-    serving.wait_until_it_says("the delivery failed");
+    serving.wait_for_log("the delivery failed");
     serving.stop().stderr
 }
 

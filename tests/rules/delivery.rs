@@ -81,7 +81,7 @@ on_each_database! {
         ];
         let receiver = Receiver::start(answers)?;
         let mut serving = deliver(&workplace, "audit", &url(&receiver), &["--deliver-timeout", "2s"]);
-        serving.wait_until_it_says("delivered");
+        serving.wait_for_log("delivered");
         let ended = serving.stop();
 
         let received = receiver.received();
@@ -107,7 +107,7 @@ on_each_database! {
         workplace.json(["collect", "--acknowledge", &ids[0]]);
         let receiver = Receiver::start([])?;
         let mut serving = deliver(&workplace, "audit", &url(&receiver), &[]);
-        serving.wait_until_it_says("delivered");
+        serving.wait_for_log("delivered");
         serving.stop();
         let received = receiver.received();
         assert_eq!(received.iter().map(|request| request.body["period_id"].to_string()).collect::<Vec<_>>(), ids[1..]);
@@ -142,7 +142,7 @@ on_each_database! {
         assert_eq!((&under_way["under_way"], &under_way["attempts"]), (&json!(true), &json!(1)));
         let mut second = deliver(&workplace, "b", &url(&receiver), &[]);
         test.set_back("boundary_usage_deliveries", "next_attempt_at", 3600).await?;
-        second.wait_until_it_says("delivered");
+        second.wait_for_log("delivered");
         second.stop();
         let received = receiver.received();
         assert_eq!(received.len(), 2);
@@ -155,7 +155,7 @@ on_each_database! {
         closed_periods(&workplace, 1);
         let receiver = Receiver::start([Answer::Status(503); 1000])?;
         let mut serving = deliver(&workplace, "audit", &url(&receiver), &[]);
-        serving.wait_until_it_says("the delivery failed");
+        serving.wait_for_log("the delivery failed");
         serving.stop();
         let delivery = periods(&workplace)[0]["delivery"].clone();
         assert_eq!(delivery["last_error"], json!("the receiver answered 503"));
@@ -218,11 +218,11 @@ fn a_token_is_read_again_for_each_attempt() -> Result<()> {
     let mut serving = deliver(&workplace, "audit", &url(&receiver), &["--deliver-timeout", "1s"]);
     receiver.wait_for(1);
     workplace.write("token", "renewed");
-    serving.wait_until_it_says("delivered");
+    serving.wait_for_log("delivered");
     assert_eq!(receiver.received()[1].header("authorization"), "Bearer renewed");
     std::fs::remove_file(workplace.path("token"))?;
     closed_periods(&workplace, 1);
-    serving.wait_until_it_says("cannot read the token file token");
+    serving.wait_for_log("cannot read the token file token");
     Ok(())
 }
 
@@ -239,11 +239,11 @@ async fn tls_and_a_proxy_are_those_of_the_environment() -> Result<()> {
     let environment = [("SSL_CERT_FILE", authority.to_str().unwrap()), ("HTTPS_PROXY", through.as_str())];
 
     let mut distrustful = deliver_with(&workplace, "a", &url, &[], &environment[1..]);
-    distrustful.wait_until_it_says("no authority that is trusted here has issued the server's certificate");
+    distrustful.wait_for_log("no authority that is trusted here has issued the server's certificate");
     distrustful.stop();
     assert_eq!(receiver.received().len(), 0);
     let mut serving = deliver_with(&workplace, "b", &url, &[], &environment);
-    serving.wait_until_it_says("delivered");
+    serving.wait_for_log("delivered");
     let log = serving.stop().stderr;
     ensure!(!log.contains("alice"), "{log}");
     assert_eq!(receiver.received()[0].header("authorization"), format!("Bearer {SECRET}"));

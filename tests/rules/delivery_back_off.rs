@@ -74,7 +74,7 @@ on_each_database! {
         closed_periods(&workplace, 3);
         let receiver = Receiver::start([Answer::RetryAfter(503, 3_600)])?;
         let mut serving = deliver(&workplace, "a", &url(&receiver), &[]);
-        serving.wait_until_it_says("the delivery failed");
+        serving.wait_for_log("the delivery failed");
         serving.kill();
         let serving = deliver(&workplace, "b", &url(&receiver), &[]);
         let due = due_in(&test).await?;
@@ -90,7 +90,7 @@ on_each_database! {
             closed_periods(&workplace, 2);
             let receiver = Receiver::start([answer])?;
             let mut serving = deliver(&workplace, "audit", &url(&receiver), &[]);
-            serving.wait_until_it_says("the delivery failed");
+            serving.wait_for_log("the delivery failed");
             serving.stop();
             let due = due_in(&test).await?;
             ensure!(due > Duration::from_secs(3_500) && due <= Duration::from_secs(3_700), "{answer:?}: {due:?}");
@@ -106,7 +106,7 @@ on_each_database! {
         closed_periods(&workplace, 1);
         let receiver = Receiver::start([Answer::RetryAfter(503, u32::MAX)])?;
         let mut serving = deliver(&workplace, "audit", &url(&receiver), &[]);
-        serving.wait_until_it_says("the delivery failed");
+        serving.wait_for_log("the delivery failed");
         serving.stop();
         let due = due_in(&test).await?;
         ensure!(due > Duration::from_secs(86_000) && due <= Duration::from_secs(86_400), "{due:?}");
@@ -118,7 +118,7 @@ on_each_database! {
         closed_periods(&workplace, 3);
         let receiver = Receiver::start([Answer::Status(410)])?;
         let mut serving = deliver(&workplace, "audit", &url(&receiver), &[]);
-        serving.wait_until_it_says("the receiver answered 410");
+        serving.wait_for_log("the receiver answered 410");
         receiver.wait_for(1);
         let log = serving.stop().stderr;
         assert_eq!(receiver.received().len(), 1, "{log}");
@@ -128,7 +128,7 @@ on_each_database! {
 
         let mut restarted = deliver(&workplace, "audit", &url(&receiver), &[]);
         receiver.wait_for(4);
-        restarted.wait_until_it_says("delivered");
+        restarted.wait_for_log("delivered");
         restarted.stop();
         Ok(())
     }

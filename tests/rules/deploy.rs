@@ -19,7 +19,7 @@ fn the_unit_the_container_the_alerts_and_the_dashboard_pass_their_tools_and_name
     let more = ["-v", "--flush-interval", "20ms", "--listen", "127.0.0.1:0"].map(str::to_owned);
     let mut serving = workplace.serve(1, one_socket(&socket, 1, 2).into_iter().chain(more));
     send_and_hang_up(&socket, SESSION);
-    serving.wait_until_it_says("Written");
+    serving.wait_for_log("Written");
     let text = get(&serving.http(), "/metrics").body;
     serving.stop().json();
 

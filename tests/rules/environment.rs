@@ -19,8 +19,8 @@ fn an_empty_variable_means_the_same_as_none() {
     }
     let mut serving = Serving::start(command.args(one_socket(&socket, 1, 2)), 0);
     // The default level of `serve`, which an empty RUST_LOG does not lower.
-    serving.wait_until_it_says("serving");
-    serving.wait_until_it_says("listening on");
+    serving.wait_for_log("serving");
+    serving.wait_for_log("listening on");
     send_and_hang_up(&socket, SESSION);
     serving.stop().json();
     assert!(workplace.files().contains(&"boundary-usage.db".to_owned()), "{:?}", workplace.files());

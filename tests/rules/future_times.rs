@@ -65,7 +65,7 @@ on_each_database! {
         let socket = workplace.path("audit.sock");
         let more = ["-v", "--collect-interval", "1h"].map(str::to_owned);
         let mut serving = workplace.serve(1, one_socket(&socket, 1, 2).into_iter().chain(more));
-        serving.wait_until_it_says("collected");
+        serving.wait_for_log("collected");
         serving.stop().json();
         Ok(())
     }

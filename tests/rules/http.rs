@@ -60,7 +60,7 @@ fn d10_metrics_and_status_tell_what_clients_sent_and_what_became_of_it() {
     let mut serving = workplace.serve(1, with_http(one_socket(&socket, 1, 2), &["-v", "--flush-interval", "20ms"]));
     let address = serving.http();
     send_and_hang_up(&socket, SESSION);
-    serving.wait_until_it_says("Written");
+    serving.wait_for_log("Written");
 
     let answer = get(&address, "/metrics");
     assert!(answer.head.contains("content-type: text/plain; version=0.0.4"), "{}", answer.head);
@@ -150,7 +150,7 @@ fn it_is_alive_and_not_ready_until_the_database_was_reached() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let workplace = Workplace::on(&format!("postgres://proxy@{}/usage?sslmode=disable", silent.local_addr().unwrap()));
     let mut serving = workplace.serve(0, with_http(one_socket(&workplace.path("audit.sock"), 1, 2), &[]));
-    serving.wait_until_it_says("HTTP on");
+    serving.wait_for_log("HTTP on");
     let address = serving.http();
     assert_eq!(get(&address, "/healthz").code, 200);
     let answer = get(&address, "/readyz");
@@ -177,7 +177,7 @@ async fn it_is_ready_once_it_serves_and_no_more_while_it_stops() -> anyhow::Resu
     let mut collection = database.backend().begin(boundary_usage::Purpose::Collection).await?;
     collection.acquire(boundary_usage::Lock::Cutover, boundary_usage::LockMode::Exclusive).await?;
     serving.signal("TERM");
-    serving.wait_until_it_says("stopping");
+    serving.wait_for_log("stopping");
     let stopping = get(&address, "/readyz");
     assert_eq!((stopping.code, stopping.body.as_str()), (503, "not ready: it stops\n"));
     assert_eq!(metric(&get(&address, "/metrics").body, "pending_activities"), Some(2.0));

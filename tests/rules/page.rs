@@ -38,7 +38,7 @@ impl Scene {
             client.report(request % 16 != 0, "https://packages.example/index").await?;
         }
         client.finish().await?;
-        serving.wait_until_it_says("Written");
+        serving.wait_for_log("Written");
         let url = format!("http://{}/", serving.http());
         Ok(Self { test, workplace, serving, url })
     }
@@ -216,7 +216,7 @@ async fn whatever_the_database_says_is_text_on_the_page() -> Result<()> {
     let more = ["--flush-interval", "20ms", "--listen", "127.0.0.1:0"].map(str::to_owned);
     let mut serving = workplace.serve(1, one_socket(&socket, 1, 2).into_iter().chain(more));
     send_and_hang_up(&socket, SESSION);
-    serving.wait_until_it_says("flush failed");
+    serving.wait_for_log("flush failed");
     for javascript in [true, false] {
         let mut browser = Browser::start(javascript)?;
         browser.open(&format!("http://{}/", serving.http()))?;

@@ -45,7 +45,7 @@ on_each_database! {
         let mut replicas: Vec<_> = (1..=count).map(|number| Replica::start(&workplace, number.into())).collect();
         for replica in &mut replicas {
             send(&replica.sockets);
-            replica.serving.wait_until_it_says("Written");
+            replica.serving.wait_for_log("Written");
         }
         // All replicas send and flush while the period is closed.
         let first = std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! No tests: how they run the program, as a user does, in a directory of its own.
+//! Support for tests that run the program as a user does, each in its own directory.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,38 +13,38 @@ use tempfile::TempDir;
 /// The path of the program.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_program-under-test");
 
-/// A directory to work in, whose SQLite database is the default one.
+/// A working directory for the program, with the default SQLite database.
 pub(crate) struct Workplace {
     directory: TempDir,
-    /// Holds the state of each `serve`.
+    /// Contains a state directory for each command.
     states: TempDir,
     commands: AtomicUsize,
     database: Option<String>,
 }
 
-/// A command that has ended.
+/// The result of a command that has ended.
 pub(crate) struct Ended {
-    /// Its exit code.
+    /// The exit code.
     pub(crate) code: i32,
-    /// Its answer.
+    /// The standard output: the result.
     pub(crate) stdout: String,
-    /// Its errors and logs.
+    /// The standard error: errors and logs.
     pub(crate) stderr: String,
 }
 
 impl Workplace {
-    /// An empty directory.
+    /// Creates an empty directory.
     pub(crate) fn new() -> Self {
         let [directory, states] = [(); 2].map(|()| tempfile::tempdir().unwrap());
         Self { directory, states, commands: AtomicUsize::new(0), database: None }
     }
 
-    /// An empty directory, and a database of another place.
+    /// Creates an empty directory for commands that use this database.
     pub(crate) fn on(database: &str) -> Self {
         Self { database: Some(database.to_owned()), ..Self::new() }
     }
 
-    /// A path in the directory.
+    /// Returns the path of this name in the directory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -56,7 +56,7 @@ impl Workplace {
         path
     }
 
-    /// The names of the files in the directory, sorted.
+    /// Returns the sorted names of the files in the directory.
     pub(crate) fn files(&self) -> Vec<String> {
         let names = std::fs::read_dir(self.directory.path()).unwrap();
         let mut names: Vec<_> = names.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
@@ -64,12 +64,14 @@ impl Workplace {
         names
     }
 
-    /// The program, not yet started. The environment of the tests does not reach it.
+    /// Returns a command for the program, without environment variables that would affect it.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         self.command_through(&[], arguments)
     }
 
-    /// The program as the last arguments of another command, `env` for example. Without arguments, that command alone.
+    /// Returns a command that runs the program through another command, for example `env`.
+    ///
+    /// Without arguments, the program is left out.
     pub(crate) fn command_through<S: AsRef<OsStr>>(
         &self,
         outer: &[&str],
@@ -87,7 +89,7 @@ impl Workplace {
             command.env_remove(name).env_remove(name.to_lowercase());
         }
         command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").env_remove("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
-        // Several run at once from one directory: each is a replica of its own.
+        // Several commands may run in one directory simultaneously, and each is a separate replica.
         let number = self.commands.fetch_add(1, Ordering::Relaxed).to_string();
         command.env("XDG_STATE_HOME", self.states.path().join(number));
         command.envs(self.database.iter().map(|url| ("BOUNDARY_USAGE_DATABASE", url)));
@@ -95,7 +97,9 @@ impl Workplace {
         command
     }
 
-    /// The program, started by a shell that runs `script` first. The shell becomes the program, so that its id stays.
+    /// Returns a shell that runs `script`, and then replaces itself with the program.
+    ///
+    /// The process id stays the same.
     pub(crate) fn command_after<S: AsRef<OsStr>>(
         &self,
         script: &str,
@@ -120,20 +124,20 @@ impl Workplace {
         self.command(arguments).output().unwrap().into()
     }
 
-    /// Runs the program to its end; it must succeed, and answer JSON.
+    /// Runs the program, which must succeed, and returns the JSON that it prints.
     pub(crate) fn json<const N: usize>(&self, arguments: [&str; N]) -> Value {
         let ended: Ended = self.command(arguments).args(["--format", "json"]).output().unwrap().into();
         ended.json()
     }
 
-    /// Runs the program with a text as its standard input.
+    /// Runs the program to its end with this standard input.
     pub(crate) fn run_with_input<const N: usize>(&self, arguments: [&str; N], input: &str) -> Ended {
         let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         child.wait_with_output().unwrap().into()
     }
 
-    /// Starts `serve`, and waits until it listens on as many sockets.
+    /// Starts `serve`, and waits until it listens on this number of sockets.
     pub(crate) fn serve<S: AsRef<OsStr>>(&self, sockets: usize, arguments: impl IntoIterator<Item = S>) -> Serving {
         let mut command = self.command(["serve", "--format", "json"]);
         Serving::start(command.args(arguments), sockets)
@@ -151,14 +155,14 @@ impl From<Output> for Ended {
 }
 
 impl Ended {
-    /// The answer of a command that succeeded: one line of JSON.
+    /// Returns the line of JSON that a successful command printed.
     pub(crate) fn json(&self) -> Value {
         assert_eq!(self.code, 0, "{}", self.stderr);
         assert_eq!(self.stdout.lines().count(), 1, "{}", self.stdout);
         serde_json::from_str(&self.stdout).unwrap()
     }
 
-    /// Checks that the command failed with this code, said so on stderr, and answered nothing.
+    /// Checks that the command failed with this code and reason, and printed no result.
     #[track_caller]
     pub(crate) fn assert_failed(&self, code: i32, reason: &str) {
         assert_eq!((self.code, self.stdout.as_str()), (code, ""), "{}", self.stderr);
@@ -166,69 +170,69 @@ impl Ended {
     }
 }
 
-/// A running `serve`; killed when dropped.
+/// A running `serve`, which is killed when this value is dropped.
 pub(crate) struct Serving {
     child: Child,
     lines: Receiver<String>,
-    said: String,
+    log: String,
 }
 
 impl Serving {
-    /// Starts the command of a `serve`, and waits until it listens on as many sockets.
+    /// Starts a command that runs `serve`, and waits until it listens on this number of sockets.
     pub(crate) fn start(command: &mut Command, sockets: usize) -> Self {
         let mut child = command.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
-        let (says, lines) = mpsc::channel();
-        // Read at once: a program whose log nobody reads comes to a halt when the pipe is full.
-        let read = move || stderr.lines().try_for_each(|line| says.send(line.unwrap()));
+        let (sender, lines) = mpsc::channel();
+        // A thread always reads the log, because the program blocks when the pipe is full.
+        let read = move || stderr.lines().try_for_each(|line| sender.send(line.unwrap()));
         std::thread::spawn(read);
-        let mut serving = Self { child, lines, said: String::new() };
-        (0..sockets).for_each(|_| serving.wait_until_it_says("listening on"));
+        let mut serving = Self { child, lines, log: String::new() };
+        (0..sockets).for_each(|_| serving.wait_for_log("listening on"));
         serving
     }
 
-    /// Reads its log up to a line that contains the text.
+    /// Reads the log until a line contains the text.
     #[track_caller]
-    pub(crate) fn wait_until_it_says(&mut self, text: &str) {
+    pub(crate) fn wait_for_log(&mut self, text: &str) {
         loop {
-            let Ok(line) = self.lines.recv() else { panic!("it ended without saying {text:?}: {}", self.said) };
-            self.said += &(line.clone() + "\n");
+            let Ok(line) = self.lines.recv() else { panic!("the log ended without {text:?}: {}", self.log) };
+            self.log += &(line.clone() + "\n");
             if line.contains(text) {
                 return;
             }
         }
     }
 
-    /// Where it answers HTTP: host and port. It says so before it listens on a socket.
+    /// Returns the host and port of the HTTP server, which are logged before any socket.
     #[track_caller]
     pub(crate) fn http(&self) -> String {
-        let address = self.said.split("HTTP on http://").nth(1).expect("it has said where it answers HTTP");
+        let address = self.log.split("HTTP on http://").nth(1).expect("the log contains the HTTP address");
         address.split('/').next().unwrap().to_owned()
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the process.
     pub(crate) fn signal(&self, name: &str) {
-        // The shell's own `kill`: this package may not call the system's.
+        // The `kill` of the shell, because the system call needs `unsafe`, which this package forbids.
         let kill = Command::new("sh").args(["-c", r#"kill -s "$0" "$1""#, name, &self.child.id().to_string()]).status();
         assert!(kill.unwrap().success());
     }
 
-    /// Waits for its end.
+    /// Waits until the process has ended.
     pub(crate) fn wait(mut self) -> Ended {
-        let mut ended = Ended { code: 0, stdout: String::new(), stderr: std::mem::take(&mut self.said) };
+        let mut ended = Ended { code: 0, stdout: String::new(), stderr: std::mem::take(&mut self.log) };
         self.child.stdout.take().unwrap().read_to_string(&mut ended.stdout).unwrap();
         self.lines.iter().for_each(|line| ended.stderr += &(line + "\n"));
         ended.code = self.child.wait().unwrap().code().expect("the program was ended by a signal");
         ended
     }
 
-    /// Stops it in order.
+    /// Stops the process with SIGTERM, and waits until it has ended.
     pub(crate) fn stop(self) -> Ended {
         self.signal("TERM");
         self.wait()
     }
 
-    /// Ends it as a crash would, and waits for that.
+    /// Kills the process with SIGKILL, and waits until it has ended.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -237,35 +241,35 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // It may have ended.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Named values of an answer, for a comparison at one glance.
-pub(crate) fn pick<const N: usize>(answer: &Value, names: [&str; N]) -> [Value; N] {
-    names.map(|name| answer[name].clone())
+/// Returns the values of these names, for one comparison.
+pub(crate) fn pick<const N: usize>(object: &Value, names: [&str; N]) -> [Value; N] {
+    names.map(|name| object[name].clone())
 }
 
-/// The four numbers of a summary.
+/// Returns the four counts of a summary.
 pub(crate) fn numbers(summary: &Value) -> [u64; 4] {
     pick(summary, ["unique_workspaces", "unique_users", "allowed_requests", "denied_requests"])
         .map(|number| number.as_u64().unwrap())
 }
 
-/// The id of a number, as text.
+/// Returns the id of this number as text.
 pub(crate) fn id(number: u128) -> String {
     boundary_usage_tests::usage::id(number).to_string()
 }
 
-/// One line of a recording.
+/// Returns one line of a recording.
 pub(crate) fn line(workspace: u128, owner: u128, allowed: u64, denied: u64) -> String {
     let (workspace, owner) = (id(workspace), id(owner));
     format!(r#"{{"workspace":"{workspace}","owner":"{owner}","allowed":{allowed},"denied":{denied}}}"#) + "\n"
 }
 
-/// The arguments of `serve` for one socket.
+/// Returns the arguments of `serve` for one socket.
 pub(crate) fn one_socket(socket: &Path, workspace: u128, owner: u128) -> [String; 6] {
     ["--socket", socket.to_str().unwrap(), "--workspace", &id(workspace), "--owner", &id(owner)].map(str::to_owned)
 }

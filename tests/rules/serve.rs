@@ -86,8 +86,8 @@ fn r7_c3_d10_it_flushes_and_collects_at_the_intervals_asked_for() {
     let intervals = ["-v", "--flush-interval", "20ms", "--collect-interval", "200ms"].map(str::to_owned);
     let mut serving = workplace.serve(1, one_socket(&socket, 1, 2).into_iter().chain(intervals));
     send_and_hang_up(&socket, SESSION);
-    serving.wait_until_it_says("Written");
-    serving.wait_until_it_says("unique_workspaces=1");
+    serving.wait_for_log("Written");
+    serving.wait_for_log("unique_workspaces=1");
     serving.stop().json();
     let periods = workplace.json(["status"])["periods"].clone();
     let collected = periods.as_array().unwrap().iter().map(|period| period["allowed_requests"].as_u64().unwrap());
@@ -106,7 +106,7 @@ async fn d5_a_second_signal_ends_it_at_once_and_says_what_is_lost() -> anyhow::R
     let mut collection = database.backend().begin(boundary_usage::Purpose::Collection).await?;
     collection.acquire(boundary_usage::Lock::Cutover, boundary_usage::LockMode::Exclusive).await?;
     serving.signal("TERM");
-    serving.wait_until_it_says("stopping");
+    serving.wait_for_log("stopping");
     serving.signal("INT");
     serving.wait().assert_failed(1, "stopped at once by a second SIGINT; activity since the last checkpoint");
     assert!(socket.exists());

@@ -64,7 +64,7 @@ async fn a_hangup_during_the_last_flush_does_not_cut_it_short() -> anyhow::Resul
     // systemd with SendSIGHUP= and shells with a closing terminal send both, one right after the other.
     serving.signal("TERM");
     serving.signal("HUP");
-    serving.wait_until_it_says("stopping");
+    serving.wait_for_log("stopping");
     collection.rollback().await;
     assert_eq!(serving.wait().json()["failed_flushes"], json!(0));
     assert_eq!(numbers(&workplace.json(["collect"])), [1, 1, 9, 4]);
@@ -118,7 +118,7 @@ fn a_start_that_waits_for_the_database_says_so_and_ends_at_once_with_a_signal() 
         let socket = workplace.path("audit.sock");
         let mut command = workplace.command_through(&["env", "--default-signal=HUP,QUIT"], ["serve"]);
         let mut serving = Serving::start(command.args(one_socket(&socket, 1, 2)), 0);
-        serving.wait_until_it_says("waiting for the database");
+        serving.wait_for_log("waiting for the database");
         let asked = Instant::now();
         serving.signal(signal);
         let ended = serving.wait();

@@ -95,7 +95,7 @@ fn systemd_itself_passes_the_socket() {
     command.arg(serve.get_program()).args(serve.get_args()).args(one_socket(&socket, 1, 2));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut serving = Serving::start(&mut command, 0);
-    serving.wait_until_it_says("Listening on");
+    serving.wait_for_log("Listening on");
     send_and_hang_up(&socket, SESSION);
     serving.stop().json();
     assert_eq!(numbers(&workplace.json(["collect"])), [1, 1, 9, 4]);

@@ -46,7 +46,7 @@ impl Scene {
         assert_eq!(self.readiness(), "ready\n");
         send_and_hang_up(&self.socket, SESSION);
         self.serving.signal("TERM");
-        self.serving.wait_until_it_says("stopping");
+        self.serving.wait_for_log("stopping");
         self.serving.wait().json();
         assert_eq!(numbers(&self.workplace.json(["collect"])), [1, 1, 9 * sessions, 4 * sessions]);
     }
@@ -61,8 +61,8 @@ fn a_removed_socket_file_is_bound_again_and_its_old_clients_are_kept() {
     let mut scene = Scene::new();
     let mut old = std::os::unix::net::UnixStream::connect(&scene.socket).unwrap();
     fs::remove_file(&scene.socket).unwrap();
-    scene.serving.wait_until_it_says("was removed");
-    scene.serving.wait_until_it_says("bound the audit socket again");
+    scene.serving.wait_for_log("was removed");
+    scene.serving.wait_for_log("bound the audit socket again");
     std::io::Write::write_all(&mut old, SESSION).unwrap();
     scene.counts(2);
 }
@@ -71,11 +71,11 @@ fn a_removed_socket_file_is_bound_again_and_its_old_clients_are_kept() {
 fn a_socket_whose_directory_is_gone_is_not_ready_until_it_is_back() {
     let mut scene = Scene::new();
     fs::remove_dir_all(&scene.directory).unwrap();
-    scene.serving.wait_until_it_says("the directory of the audit socket");
+    scene.serving.wait_for_log("the directory of the audit socket");
     let readiness = scene.readiness();
     assert!(readiness.starts_with("not ready") && readiness.contains("audit.sock"), "{readiness}");
     fs::create_dir(&scene.directory).unwrap();
-    scene.serving.wait_until_it_says("bound the audit socket again");
+    scene.serving.wait_for_log("bound the audit socket again");
     scene.counts(1);
 }
 
@@ -85,12 +85,12 @@ fn a_socket_that_another_process_replaced_is_left_to_it_and_is_not_ready() {
     fs::remove_file(&scene.socket).unwrap();
     let other = bind(&scene.directory.join("other"));
     fs::rename(scene.directory.join("other"), &scene.socket).unwrap();
-    scene.serving.wait_until_it_says("another process listens");
+    scene.serving.wait_for_log("another process listens");
     scene.wait_until_readiness_is("another process listens");
     other.set_nonblocking(true).unwrap();
     assert!(other.accept().is_err(), "the other process sees no connections from this one");
     drop(other);
-    scene.serving.wait_until_it_says("bound the audit socket again");
+    scene.serving.wait_for_log("bound the audit socket again");
     scene.counts(1);
 }
 
@@ -99,10 +99,10 @@ fn a_file_in_place_of_the_socket_is_kept_and_reported() {
     let mut scene = Scene::new();
     fs::remove_file(&scene.socket).unwrap();
     fs::write(&scene.socket, "precious").unwrap();
-    scene.serving.wait_until_it_says("is not a socket");
+    scene.serving.wait_for_log("is not a socket");
     scene.wait_until_readiness_is("is not a socket");
     assert_eq!(fs::read_to_string(&scene.socket).unwrap(), "precious");
     fs::remove_file(&scene.socket).unwrap();
-    scene.serving.wait_until_it_says("bound the audit socket again");
+    scene.serving.wait_for_log("bound the audit socket again");
     scene.counts(1);
 }

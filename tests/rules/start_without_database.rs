@@ -19,7 +19,7 @@ async fn serve_starts_while_postgres_is_away_and_counts_what_was_sent_meanwhile(
     let socket = workplace.path("audit.sock");
     let listen = ["--listen", "127.0.0.1:0", "--no-collect"].map(str::to_owned);
     let mut serving = workplace.serve(1, one_socket(&socket, 1, 2).into_iter().chain(listen));
-    serving.wait_until_it_says("waiting for the database");
+    serving.wait_for_log("waiting for the database");
     let address = serving.http();
     assert_eq!(get(&address, "/healthz").code, 200);
     let ready = get(&address, "/readyz");
@@ -34,7 +34,7 @@ async fn serve_starts_while_postgres_is_away_and_counts_what_was_sent_meanwhile(
     client.shutdown(std::net::Shutdown::Write)?;
 
     postgres.start_again().await?;
-    serving.wait_until_it_says("serving");
+    serving.wait_for_log("serving");
     assert_eq!(get(&address, "/readyz").body, "ready\n");
     serving.stop().json();
     assert_eq!(numbers(&workplace.json(["collect"])), [1, 1, 9, 4]);
@@ -97,7 +97,7 @@ async fn a_start_without_postgres_tracks_into_the_checkpoint_and_counts_exactly_
     let mut last = waiting(&workplace);
     send_and_checkpoint(&workplace, &last)?;
     postgres.start_again().await?;
-    last.wait_until_it_says("restored the unflushed activity of an earlier process");
+    last.wait_for_log("restored the unflushed activity of an earlier process");
     last.stop().json();
     assert_eq!(numbers(&workplace.json(["collect"])), [1, 1, 9 * 5, 4 * 5]);
     Ok(())
@@ -128,7 +128,7 @@ async fn an_old_checkpoint_is_refused_and_what_was_tracked_without_postgres_coun
     let mut waiting = waiting(&workplace);
     send_and_checkpoint(&workplace, &waiting)?;
     postgres.start_again().await?;
-    waiting.wait_until_it_says("a checkpoint is set aside");
+    waiting.wait_for_log("a checkpoint is set aside");
     waiting.stop().json();
     assert_eq!(numbers(&workplace.json(["collect"])), [1, 1, 18, 8]);
     Ok(())
