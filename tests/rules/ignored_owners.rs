@@ -1,4 +1,4 @@
-//! Owners that are no persons: their requests count, and neither they nor their workspaces do.
+//! Owners that are not persons: their requests count, but their ids and their workspaces do not.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use crate::audit_socket::{SESSION, send_and_hang_up};
 use crate::program::{Workplace, id, numbers, one_socket};
 
 #[test]
-fn an_ignored_owners_requests_count_and_the_ids_do_not() {
+fn requests_of_ignored_owners_count_without_their_ids() {
     let workplace = Workplace::new();
     let socket = workplace.path("audit.sock");
     let ignored = ["--ignore-owner".to_owned(), id(3), "--ignore-owner".to_owned(), id(2)];
@@ -18,7 +18,7 @@ fn an_ignored_owners_requests_count_and_the_ids_do_not() {
 }
 
 #[test]
-fn the_file_and_the_flag_ignore_owners_together() {
+fn owners_in_the_file_and_owners_in_flags_are_all_ignored() {
     let workplace = Workplace::new();
     let socket = |name: &str, workspace, owner| {
         format!("[[socket]]\npath = {name:?}\nworkspace = \"{}\"\nowner = \"{}\"\n", id(workspace), id(owner))

@@ -1,4 +1,4 @@
-//! `serve` as a process of its own: killed with SIGKILL at points that its files show, and started again.
+//! `serve` as a separate process that is killed with SIGKILL at known points, and started again.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use boundary_usage_tests::{on_each_database, until};
 
 use crate::program::{Ended, Serving, Workplace, one_socket};
 
-/// Where a series of processes is at home.
+/// The files that a series of `serve` processes uses.
 struct Home(Workplace);
 
 impl Home {
@@ -36,7 +36,7 @@ impl Home {
         self.0.serve(1, self.arguments(flush_interval))
     }
 
-    /// Sends so many allowed requests, and waits until the server has read them.
+    /// Sends this number of allowed requests, and waits until the server has read them.
     async fn send(&self, allowed: u64) -> Result<()> {
         let mut client = AuditClient::connect(&self.0.path("audit.sock")).await?;
         for _ in 0..allowed {
@@ -49,7 +49,7 @@ impl Home {
         let mut paths = fs::read_dir(self.state()).ok()?.map(|entry| entry.unwrap().path());
         let path = paths.find(|path| path.extension().is_some_and(|extension| extension == "checkpoint"))?;
         let bytes = fs::read(path).ok()?;
-        Some(Checkpoint::from_bytes(&bytes).expect("whoever reads the file finds it whole"))
+        Some(Checkpoint::from_bytes(&bytes).expect("a checkpoint file is always complete"))
     }
 
     async fn checkpointed(&self, condition: impl Fn(&Checkpoint) -> bool) {
@@ -60,7 +60,7 @@ impl Home {
 const ALLOWED: &str = "SELECT CAST(coalesce(sum(allowed_requests), 0) AS bigint) FROM boundary_usage_stats";
 
 on_each_database! {
-    async fn a_process_killed_after_a_checkpoint_has_lost_nothing_at_its_next_start(database) {
+    async fn a_process_killed_after_a_checkpoint_loses_nothing(database) {
         let home = Home::new(&database);
         let server = home.serve("1h");
         home.send(40).await?;
@@ -77,12 +77,12 @@ on_each_database! {
         Ok(())
     }
 
-    async fn a_process_killed_after_a_flush_counts_nothing_twice_at_its_next_start(database) {
+    async fn a_process_killed_after_a_flush_counts_nothing_twice(database) {
         let home = Home::new(&database);
         for round in 1..=2 {
             let server = home.serve("20ms");
             home.send(30).await?;
-            // From here on the checkpoint may still know of less than the database, and must not count it again.
+            // The checkpoint may be older than the database, and must not count these requests again.
             let is_counted = async || Ok(database.number(ALLOWED).await? >= 30 * round);
             accounts::until("all requests are in the database", is_counted).await?;
             server.kill();
@@ -97,7 +97,7 @@ on_each_database! {
 }
 
 #[tokio::test]
-async fn a_second_process_without_an_id_of_its_own_is_told_which_options_help() -> Result<()> {
+async fn a_second_process_with_the_same_replica_id_fails_and_the_error_names_options() -> Result<()> {
     let database = TestDatabase::sqlite()?;
     let home = Home::new(&database);
     let first = home.serve("1h");

@@ -1,4 +1,4 @@
-//! Help, manual and completions as a user meets them: in the program itself, in `groff`, and in bash, zsh and fish.
+//! Help, manual and completions: in the program, in `groff`, and in bash, zsh and fish.
 
 use std::fs::OpenOptions;
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::cli::COMMANDS;
 use crate::program::{Ended, PROGRAM, Workplace};
 
-/// Sentences that a user must find, in the help and in the manual.
+/// Sentences that must be in the help and in the manual.
 const SENTENCES: [(&str, &[&str]); 8] = [
     (
         "serve",
@@ -39,15 +39,15 @@ const SENTENCES: [(&str, &[&str]); 8] = [
     ("man", &["Write a page for the program and one for each command"]),
 ];
 
-/// Text as one line with single spaces: where a program breaks its lines does not matter.
+/// Returns the text as one line with single spaces, because line breaks do not matter.
 fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The indented lines behind a heading that ends with a colon, or that is set in capitals.
+/// Returns the indented lines after a heading.
 fn examples(text: &str, heading: &str) -> Vec<String> {
-    let behind = text.split_once(heading).unwrap_or_else(|| panic!("{heading} is not in {text}")).1;
-    let lines = behind.lines().skip(1).take_while(|line| line.starts_with(' ') || line.is_empty());
+    let after = text.split_once(heading).unwrap_or_else(|| panic!("{heading} is not in {text}")).1;
+    let lines = after.lines().skip(1).take_while(|line| line.starts_with(' ') || line.is_empty());
     lines.map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
 }
 
@@ -57,7 +57,7 @@ fn help(workplace: &Workplace, command: &str) -> String {
     help.stdout
 }
 
-/// A page as `man` shows it on a terminal of 80 columns.
+/// Returns a page as `man` shows it on a terminal with 80 columns.
 fn page(workplace: &Workplace, name: &str) -> String {
     let mut groff = Command::new("groff");
     groff.args(["-man", "-Tutf8", "-P-cbou", "-rLL=78n", "-ww"]).arg(workplace.path(name));
@@ -68,7 +68,7 @@ fn page(workplace: &Workplace, name: &str) -> String {
 }
 
 #[test]
-fn help_and_manual_hold_the_sentences_that_matter() {
+fn help_and_manual_contain_the_important_sentences() {
     let workplace = Workplace::new();
     workplace.json(["man", "--output", "."]);
     for (command, sentences) in SENTENCES {
@@ -82,7 +82,7 @@ fn help_and_manual_hold_the_sentences_that_matter() {
 }
 
 #[test]
-fn examples_can_be_copied_from_help_and_manual() {
+fn help_and_manual_have_the_same_examples_on_unbroken_lines() {
     let workplace = Workplace::new();
     let written = workplace.json(["man", "--output", "."]);
     assert_eq!(written, json!({ "output": "." }));
@@ -104,7 +104,7 @@ fn examples_can_be_copied_from_help_and_manual() {
 }
 
 #[test]
-fn a_synopsis_shows_options_with_their_values() {
+fn the_synopsis_shows_options_with_their_values() {
     let workplace = Workplace::new();
     workplace.json(["man", "--output", "."]);
     for (command, parts) in [
@@ -122,7 +122,7 @@ fn a_synopsis_shows_options_with_their_values() {
 }
 
 #[test]
-fn help_and_version_on_a_full_disk_fail() {
+fn help_and_version_fail_on_a_full_disk() {
     let workplace = Workplace::new();
     for arguments in
         ["--help", "-h", "--version", "help replay", "serve --help", "completions bash", "man", "component"]
@@ -130,12 +130,12 @@ fn help_and_version_on_a_full_disk_fail() {
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let failed: Ended = workplace.command(arguments.split(' ')).stdout(full).output().unwrap().into();
         failed.assert_failed(1, "cannot write to stdout");
-        let left = workplace.command(arguments.split(' ')).stdout(std::io::pipe().unwrap().1).output().unwrap();
-        assert!(left.status.success(), "{arguments}: a reader that left is no failure");
+        let unread = workplace.command(arguments.split(' ')).stdout(std::io::pipe().unwrap().1).output().unwrap();
+        assert!(unread.status.success(), "{arguments}: a closed pipe is not a failure");
     }
 }
 
-/// A workplace with recordings and the program in a directory of its own; and that directory, for the PATH.
+/// Creates a workplace with recordings and a link to the program, and returns it with a PATH for the link.
 fn workplace_with_program() -> (Workplace, String) {
     let workplace = Workplace::new();
     workplace.write("record one.jsonl", "");
@@ -147,7 +147,9 @@ fn workplace_with_program() -> (Workplace, String) {
     (workplace, path)
 }
 
-/// Runs a script in a shell, with the completions as its first argument and the words of a command line after it.
+/// Runs a script in a shell, and returns the sorted candidates that it prints.
+///
+/// Its arguments are the file of completions and the words of the command line.
 fn complete(shell: &str, script: &str, completions: &Path, path: &str, line: &str) -> Vec<String> {
     let mut command = Command::new(shell);
     command.args(["-c", script, "complete"]).arg(completions).args(line.split('|')).env("PATH", path);
@@ -165,7 +167,7 @@ const BASH: &str = r#"source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 
     function=$(complete -p boundary-usage | sed 's/.* -F \([^ ]*\) .*/\1/')
     $function boundary-usage "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"; printf '%s\n' "${COMPREPLY[@]}""#;
 
-/// zsh completes in its editor only, so the editor runs in a pseudo terminal.
+/// zsh completes only in its line editor, so the script runs the editor in a pseudo-terminal.
 const ZSH: &str = r#"zmodload zsh/zpty; completions=$1; shift; line="${(j: :)@}"
     zpty session zsh -f -i
     zpty -w session 'PS1=; autoload -Uz compinit; compinit -u -D; source '${(q)completions}
@@ -175,13 +177,13 @@ const ZSH: &str = r#"zmodload zsh/zpty; completions=$1; shift; line="${(j: :)@}"
     zpty -w session 'zle -N complete-and-report; bindkey "^I" complete-and-report; print ready-$((1+1))'
     while zpty -r session out; do [[ $out == *ready-2* ]] && break; done
     zpty -n -w session "$line"$'\t'
-    while zpty -r session out; do said+=$out; [[ $said == *done-2* ]] && break; done
-    print -r -- $said | grep -o '<[^>]*>' | tr -d '<>'
+    while zpty -r session out; do output+=$out; [[ $output == *done-2* ]] && break; done
+    print -r -- $output | grep -o '<[^>]*>' | tr -d '<>'
     zpty -d session"#;
 
 const FISH: &str = r#"source $argv[2]; complete -C (string join -- ' ' $argv[3..]) | cut -f 1"#;
 
-/// Checks that a command line has these candidates among the ones of a shell.
+/// Checks that the candidates include the expected ones.
 #[track_caller]
 fn assert_has(candidates: &[String], expected: &[&str]) {
     for candidate in expected {

@@ -1,4 +1,4 @@
-//! The schema is made once, whoever comes first, and never changed without right or knowledge.
+//! Schema migrations: each runs once, only by a role that may, and never on a newer schema.
 
 use std::error::Error as _;
 use std::process::Command;
@@ -11,11 +11,11 @@ use boundary_usage_tests::on_each_database;
 use boundary_usage_tests::usage::{flush, id, update};
 use tokio::task::JoinSet;
 
-/// Tells a child process which database to connect to.
+/// The environment variable with the database URL for a child process.
 pub(crate) const CHILD_URL: &str = "BOUNDARY_USAGE_TEST_CHILD_URL";
 
 on_each_database! {
-    async fn several_connections_at_once_make_one_schema(test) {
+    async fn simultaneous_connections_create_one_schema(test) {
         let mut connects = JoinSet::new();
         for _ in 0..8 {
             let url = test.url.clone();
@@ -27,7 +27,7 @@ on_each_database! {
         Ok(())
     }
 
-    async fn who_only_looks_makes_no_schema(test) {
+    async fn opening_for_reading_creates_no_schema(test) {
         let file = test.url.strip_prefix("sqlite:");
         file.map(std::fs::File::create).transpose()?;
         let Err(error) = Database::open(&test.url).await.map(drop) else { bail!("opened without a schema") };
@@ -42,7 +42,7 @@ on_each_database! {
         Ok(())
     }
 
-    async fn several_processes_at_once_make_one_schema(test) {
+    async fn simultaneous_processes_create_one_schema(test) {
         let child = |_| {
             let mut child = Command::new(std::env::current_exe()?);
             child.args(["--exact", "migrations::child_process_that_connects", "--ignored"]).env(CHILD_URL, &test.url);
@@ -58,7 +58,7 @@ on_each_database! {
         Ok(())
     }
 
-    async fn a_deployment_keeps_its_key_and_shares_it_with_no_other(test) {
+    async fn each_database_keeps_its_own_hashing_key(test) {
         let key = test.connect().await?.backend().hashing_key().await?;
         assert!(test.connect().await?.backend().hashing_key().await? == key);
         let other = TestDatabase::sqlite()?;
@@ -66,25 +66,25 @@ on_each_database! {
         Ok(())
     }
 
-    async fn a_schema_of_an_older_release_is_brought_up_to_date_with_all_that_it_holds(test) {
+    async fn an_older_schema_is_migrated_and_keeps_its_data(test) {
         let database = test.connect().await?;
         let key = database.backend().hashing_key().await?;
         flush(database.backend().as_ref(), id(1), &update(1, 0..3, 5, 2)).await?;
         database.collect(CollectOptions::default()).await?;
         flush(database.backend().as_ref(), id(1), &update(2, 0..4, 7, 1)).await?;
         database.close().await;
-        // Versions are never changed, only added to: this is version 2, as its release left it.
+        // Versions are only added and never changed, so this is the schema of version 2.
         test.execute("DROP TABLE boundary_usage_deliveries").await?;
         test.execute("DELETE FROM boundary_usage_migrations WHERE version = 3").await?;
 
-        let Err(error) = Database::open(&test.url).await.map(drop) else { bail!("opened without being up to date") };
+        let Err(error) = Database::open(&test.url).await.map(drop) else { bail!("opened an outdated schema") };
         ensure!(error.to_string().contains("lacks the versions [3] of its schema"), "{error}");
         let database = test.connect().await?;
         assert!(database.backend().hashing_key().await? == key);
         let status = database.status().await?;
         assert_eq!((status.rows[0].allowed_requests, status.replicas[0].last_flush), (7, 2));
         let DeliveryClaim::Claimed(delivery) = database.claim_delivery(Duration::from_secs(60)).await? else {
-            bail!("the summary of the older release is not to be delivered");
+            bail!("the summary of the older release is not due");
         };
         assert_eq!(delivery.summary, status.periods[0].summary);
         assert_eq!(delivery.summary.allowed_requests, 5);
@@ -98,15 +98,15 @@ on_each_database! {
              SELECT 99, 'future', success, checksum, 0 FROM boundary_usage_migrations WHERE version = 1",
         )
         .await?;
-        let Err(error) = test.connect().await.map(drop) else { bail!("a schema of the future was accepted") };
+        let Err(error) = test.connect().await.map(drop) else { bail!("accepted a newer schema") };
         assert!(matches!(error, Error::Refused { .. }) && error.to_string().contains("version 99"), "{error}");
         Ok(())
     }
 }
 
-/// Not a test: what the child processes run.
+/// The code of a child process, not a test.
 #[tokio::test]
-#[ignore = "run by several_processes_at_once_make_one_schema"]
+#[ignore = "run by simultaneous_processes_create_one_schema"]
 async fn child_process_that_connects() -> Result<()> {
     let url = std::env::var(CHILD_URL).context("this is for child processes")?;
     Database::connect(&url).await?.backend().hashing_key().await?;
@@ -114,20 +114,20 @@ async fn child_process_that_connects() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_role_that_may_not_create_is_told_who_may() -> Result<()> {
+async fn a_role_that_may_not_create_tables_is_refused_and_the_error_names_the_owner() -> Result<()> {
     let test = TestDatabase::postgres().await?;
     test.execute("CREATE ROLE may_create_nothing LOGIN").await?;
     let Err(error) = Database::connect(&test.url_as("may_create_nothing")).await.map(drop) else {
-        bail!("it could connect");
+        bail!("connected");
     };
     assert!(matches!(error, Error::Refused { .. }) && error.to_string().contains("owner"), "{error}");
     Ok(())
 }
 
 #[tokio::test]
-async fn no_error_shows_a_password() -> Result<()> {
+async fn errors_do_not_show_passwords() -> Result<()> {
     for url in [
-        // Nobody listens on port 1.
+        // No server listens on port 1.
         "postgres://proxy:hunter2@127.0.0.1:1/usage",
         "postgres://proxy:hunter2@no-such-host.invalid/usage",
         "postgres://proxy:hun?hunter2@host/usage",

@@ -1,4 +1,4 @@
-//! Traces as a collector of OpenTelemetry gets them: OTLP over HTTP, to a small receiver here.
+//! Traces as an OpenTelemetry collector receives them, by OTLP over HTTP.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,29 +13,31 @@ use prost::Message;
 use crate::audit_socket::{SESSION, send_and_hang_up};
 use crate::program::{Serving, Workplace, id, one_socket};
 
-/// A span that arrived.
-struct Arrived {
+/// A received span.
+struct Span {
     service: String,
     name: String,
     attributes: BTreeMap<String, String>,
 }
 
-/// Takes traces until the test ends; answers where, and what arrives.
-fn receiver() -> (String, Receiver<Arrived>) {
+/// Receives traces until the test ends, and returns its URL and the received spans.
+fn receiver() -> (String, Receiver<Span>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    let (arrive, arrived) = mpsc::channel();
+    let (sender, spans) = mpsc::channel();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let arrive = arrive.clone();
-            std::thread::spawn(move || while take(&mut BufReader::new(stream.as_ref().unwrap()), &arrive).is_some() {});
+            let sender = sender.clone();
+            std::thread::spawn(
+                move || while receive(&mut BufReader::new(stream.as_ref().unwrap()), &sender).is_some() {},
+            );
         }
     });
-    (address, arrived)
+    (address, spans)
 }
 
-/// Takes one request; `None` when there is no further one on the connection.
-fn take(stream: &mut BufReader<&TcpStream>, arrive: &Sender<Arrived>) -> Option<()> {
+/// Receives one request. Returns `None` if the connection is closed.
+fn receive(stream: &mut BufReader<&TcpStream>, sender: &Sender<Span>) -> Option<()> {
     let mut head = Vec::new();
     while !head.ends_with(&[String::new()]) {
         let mut line = String::new();
@@ -51,8 +53,8 @@ fn take(stream: &mut BufReader<&TcpStream>, arrive: &Sender<Arrived>) -> Option<
         let service = texts(&resource.resource.unwrap().attributes)["service.name"].clone();
         for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
             let attributes = texts(&span.attributes);
-            // The test may have seen enough.
-            let _ = arrive.send(Arrived { service: service.clone(), name: span.name, attributes });
+            // This fails if the test has ended.
+            let _ = sender.send(Span { service: service.clone(), name: span.name, attributes });
         }
     }
     stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").ok()
@@ -69,8 +71,8 @@ fn texts(attributes: &[KeyValue]) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn flushes_and_collections_arrive_also_the_last_ones_before_the_end() {
-    let (address, arrived) = receiver();
+fn spans_of_flushes_and_collections_arrive_even_the_last_one() {
+    let (address, spans) = receiver();
     let workplace = Workplace::new();
     let socket = workplace.path("audit.sock");
     let mut command =
@@ -78,7 +80,7 @@ fn flushes_and_collections_arrive_also_the_last_ones_before_the_end() {
     command.args(one_socket(&socket, 1, 2)).env("OTEL_EXPORTER_OTLP_ENDPOINT", &address);
     let serving = Serving::start(&mut command, 1);
     let wait_for = |name: &str, outcome: &str| loop {
-        let span = arrived.recv().unwrap();
+        let span = spans.recv().unwrap();
         assert_eq!(span.service, "boundary-usage");
         if span.name == name && span.attributes["outcome"] == outcome {
             return span.attributes;
@@ -87,19 +89,19 @@ fn flushes_and_collections_arrive_also_the_last_ones_before_the_end() {
     let collection = wait_for("collection", "closed");
     assert_eq!((collection["period"].as_str(), collection["replicas"].as_str()), ("1", "0"));
     send_and_hang_up(&socket, SESSION);
-    // Its flush interval is a minute: this is the flush of its end.
+    // The flush interval is a minute, so this is the flush at the end.
     serving.stop().json();
     let flush = wait_for("flush", "written");
     assert_eq!((flush["replica"].as_str(), flush["flush"].as_str()), (id(5).as_str(), "1"));
 }
 
 #[test]
-fn a_collector_that_is_away_holds_nothing_up() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+fn serve_works_while_the_collector_of_traces_is_unreachable() {
+    let unreachable = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let workplace = Workplace::new();
     let socket = workplace.path("audit.sock");
     let mut command = workplace.command(["serve", "--format", "json"]);
-    command.args(one_socket(&socket, 1, 2)).env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{nobody}"));
+    command.args(one_socket(&socket, 1, 2)).env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{unreachable}"));
     let serving = Serving::start(&mut command, 1);
     send_and_hang_up(&socket, SESSION);
     serving.stop().json();
@@ -107,7 +109,7 @@ fn a_collector_that_is_away_holds_nothing_up() {
 }
 
 #[test]
-fn an_endpoint_that_cannot_be_used_is_refused_and_not_shown() {
+fn an_unusable_endpoint_is_refused_and_not_shown() {
     let workplace = Workplace::new();
     let mut command = workplace.command(["status"]);
     let refused =

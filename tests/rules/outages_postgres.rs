@@ -1,7 +1,7 @@
-//! PostgreSQL under fire: killed, restarted, cut off, full, busy. Replicas go on tracking, come back by themselves, and
-//! what all periods hold together is exactly what was tracked.
+//! Outages of PostgreSQL: killed, restarted, disconnected, full, busy.
 //!
-//! The servers, the sockets and the driver are real; `postgres_proxy` cuts connections at the message that matters.
+//! Replicas continue to track and recover without help. All periods together contain exactly the tracked activity. The
+//! servers, the sockets and the driver are real, and `postgres_proxy` cuts connections at the chosen message.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-/// Replicas that flush by themselves.
+/// Starts replicas that flush at an interval.
 async fn replicas(database: &Database) -> Result<Vec<Tracker>> {
     let mut trackers = Vec::new();
     for replica in 1..=3 {
@@ -31,7 +31,7 @@ fn begin_flush(tracker: &Tracker) -> JoinHandle<Result<Flushed, Error>> {
     tokio::spawn(async move { tracker.flush().await })
 }
 
-/// Waits until as many sessions are in the state that a condition on `pg_stat_activity` describes.
+/// Waits until this number of sessions meet a condition on `pg_stat_activity`.
 async fn sessions(pool: &PgPool, count: i64, condition: &str) -> Result<()> {
     let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE {condition}");
     until(condition, async || {
@@ -41,13 +41,13 @@ async fn sessions(pool: &PgPool, count: i64, condition: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn d3_kill_9_and_restarts_in_the_middle_of_commits_lose_and_double_nothing() -> Result<()> {
+async fn d3_kill_9_and_restarts_during_commits_lose_and_double_nothing() -> Result<()> {
     let server = RestartablePostgres::start("").await?;
     let proxy = PostgresProxy::in_front_of(&server.url()).await?;
     let database = Database::connect(&proxy.url).await?;
     let (trackers, mut accounts) = (replicas(&database).await?, Accounts::default());
     for is_kill in [true, false, true, false, true] {
-        // Each commit that is on its way brings the activity for the next.
+        // Each commit triggers the activity for the next one.
         for commits in proxy.commits()..proxy.commits() + 10 {
             accounts.track_many(&trackers, 1);
             proxy.committing(commits + 1).await;
@@ -68,19 +68,19 @@ async fn d3_kill_9_and_restarts_in_the_middle_of_commits_lose_and_double_nothing
     Ok(())
 }
 
-/// A server whose commits wait for a standby that there is not: what they write is on the disk, and not yet answered.
+/// Makes commits wait for a standby that does not exist, so that they are on the disk and have no reply.
 async fn hang_commits(pool: &PgPool) -> Result<()> {
-    pool.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await?;
+    pool.execute("ALTER SYSTEM SET synchronous_standby_names = 'missing'").await?;
     pool.execute("SELECT pg_reload_conf()").await?;
     until("the setting has been read", async || {
         let set = sqlx::query_scalar::<_, String>("SELECT current_setting('synchronous_standby_names')");
-        Ok(set.fetch_one(pool).await? == "nobody")
+        Ok(set.fetch_one(pool).await? == "missing")
     })
     .await
 }
 
 #[tokio::test]
-async fn d3_a_commit_that_kill_9_cut_short_is_found_applied_after_the_restart() -> Result<()> {
+async fn d3_a_commit_on_the_disk_before_kill_9_is_confirmed_after_the_restart() -> Result<()> {
     let server = RestartablePostgres::start("").await?;
     let database = Database::connect(&server.url()).await?;
     let (tracker, mut accounts) = (tracker_by_hand(1, &database).await?, Accounts::default());
@@ -102,7 +102,7 @@ async fn d3_a_commit_that_kill_9_cut_short_is_found_applied_after_the_restart() 
 }
 
 #[tokio::test]
-async fn d3_a_commit_that_kill_9_forestalled_is_sent_again_after_the_restart() -> Result<()> {
+async fn d3_a_commit_that_kill_9_prevented_is_sent_again_after_the_restart() -> Result<()> {
     let server = RestartablePostgres::start("").await?;
     let proxy = PostgresProxy::in_front_of(&server.url()).await?;
     let database = Database::connect(&proxy.url).await?;
@@ -119,8 +119,8 @@ async fn d3_a_commit_that_kill_9_forestalled_is_sent_again_after_the_restart() -
     accounts.check(&database).await
 }
 
-/// A database of the shared server behind a proxy, with a tracker that flushes when told.
-struct Wired {
+/// A database behind a proxy, with a tracker that flushes on request.
+struct Proxied {
     test: TestDatabase,
     proxy: PostgresProxy,
     database: Database,
@@ -128,7 +128,7 @@ struct Wired {
     accounts: Accounts,
 }
 
-impl Wired {
+impl Proxied {
     async fn new() -> Result<Self> {
         let test = TestDatabase::postgres().await?;
         let proxy = PostgresProxy::in_front_of(&test.url).await?;
@@ -140,8 +140,8 @@ impl Wired {
 
 #[tokio::test]
 async fn d2_and_d3_a_connection_cut_at_any_point_of_a_flush_loses_and_doubles_nothing() -> Result<()> {
-    let Wired { proxy, database, tracker, mut accounts, .. } = Wired::new().await?;
-    // The cut; whether a collection comes before the next flush.
+    let Proxied { proxy, database, tracker, mut accounts, .. } = Proxied::new().await?;
+    // The cut, and whether a collection follows before the next flush.
     let cuts = [Cut::Write, Cut::Commit, Cut::Reply].into_iter().flat_map(|cut| [(cut, false), (cut, true)]);
     for (cut, is_collected) in cuts {
         accounts.track(&tracker);
@@ -155,28 +155,28 @@ async fn d2_and_d3_a_connection_cut_at_any_point_of_a_flush_loses_and_doubles_no
         if is_collected {
             database.collect(Default::default()).await?;
         }
-        let found = tracker.flush().await?;
-        assert_eq!(matches!(found, Flushed::Confirmed { .. }), cut == Cut::Reply, "{cut:?}: {found:?}");
+        let resolved = tracker.flush().await?;
+        assert_eq!(matches!(resolved, Flushed::Confirmed { .. }), cut == Cut::Reply, "{cut:?}: {resolved:?}");
         accounts.check(&database).await?;
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn d3_a_write_that_goes_out_with_its_commit_is_in_doubt_when_cut_and_counts_once() -> Result<()> {
-    let Wired { proxy, database, tracker, .. } = Wired::new().await?;
+async fn d3_a_cut_flush_of_known_ids_counts_once() -> Result<()> {
+    let Proxied { proxy, database, tracker, .. } = Proxied::new().await?;
     let track = || tracker.track(Uuid::from_u128(1), Uuid::from_u128(2), 1, 0);
     track()?;
     tracker.flush().await?;
-    // From here on the ids are known, so that no sketch has to be sent.
+    // The period now has both ids, so the next flushes send no sketch.
     for cut in [Cut::Write, Cut::Commit, Cut::Reply] {
         track()?;
         proxy.cut(cut);
         let unknown = tracker.flush().await;
         assert!(matches!(unknown, Err(Error::CommitUnknown { .. })), "{cut:?}: {unknown:?}");
         assert_eq!(proxy.pending(), 0);
-        let found = tracker.flush().await?;
-        assert_eq!(matches!(found, Flushed::Confirmed { .. }), cut == Cut::Reply, "{cut:?}: {found:?}");
+        let resolved = tracker.flush().await?;
+        assert_eq!(matches!(resolved, Flushed::Confirmed { .. }), cut == Cut::Reply, "{cut:?}: {resolved:?}");
     }
     let Collection::Closed(summary) = database.collect(Default::default()).await? else { bail!("nothing to collect") };
     assert_eq!((summary.unique_workspaces, summary.unique_users, summary.allowed_requests), (1, 1, 4));
@@ -184,13 +184,13 @@ async fn d3_a_write_that_goes_out_with_its_commit_is_in_doubt_when_cut_and_count
 }
 
 #[tokio::test]
-async fn d3_a_commit_that_arrives_late_is_waited_for_and_counts_once() -> Result<()> {
-    let Wired { test, proxy, database, tracker, mut accounts } = Wired::new().await?;
+async fn d3_the_next_flush_waits_for_a_late_commit_which_counts_once() -> Result<()> {
+    let Proxied { test, proxy, database, tracker, mut accounts } = Proxied::new().await?;
     accounts.track(&tracker);
     proxy.cut(Cut::CommitDelayed);
     let unknown = tracker.flush().await;
     assert!(matches!(unknown, Err(Error::CommitUnknown { .. })), "{unknown:?}");
-    // The lost transaction is still open: the next flush must not look before it has ended.
+    // The lost transaction is still open, so the next flush must not read before it has ended.
     accounts.track(&tracker);
     let next = begin_flush(&tracker);
     let pool = PgPool::connect(&test.url).await?;
@@ -201,28 +201,28 @@ async fn d3_a_commit_that_arrives_late_is_waited_for_and_counts_once() -> Result
 }
 
 #[tokio::test]
-async fn d3_a_server_that_falls_silent_at_a_commit_is_given_up_in_time() -> Result<()> {
-    let Wired { proxy, database, mut accounts, .. } = Wired::new().await?;
+async fn d3_a_flush_whose_commit_has_no_reply_ends_at_its_time_limit() -> Result<()> {
+    let Proxied { proxy, database, mut accounts, .. } = Proxied::new().await?;
     let clock = Clock::manual().0;
     let options = Options { clock, flush_timeout: Duration::from_millis(500), ..Options::default() };
     let tracker = plugin().start(Uuid::from_u128(2), database.clone(), options).await?;
     accounts.track(&tracker);
     proxy.cut(Cut::Silence);
-    // On a slow machine the time can be over before the commit.
-    until("the commit is given up", async || match tracker.flush().await {
+    // On a slow machine the limit can be reached before the commit.
+    until("a commit times out", async || match tracker.flush().await {
         Err(Error::CommitUnknown { .. }) => Ok(true),
         Err(Error::Unavailable { .. }) => Ok(false),
-        other => bail!("{other:?} from a server that is silent"),
+        other => bail!("{other:?} without a reply to the commit"),
     })
     .await?;
     accounts.track(&tracker);
-    until("a flush gets through", async || Ok(tracker.flush().await.is_ok())).await?;
+    until("a flush succeeds", async || Ok(tracker.flush().await.is_ok())).await?;
     accounts.check(&database).await
 }
 
 #[tokio::test]
-async fn d7_a_collection_whose_commit_or_reply_is_lost_closes_the_period_once() -> Result<()> {
-    let Wired { proxy, database, tracker, mut accounts, .. } = Wired::new().await?;
+async fn d7_a_collection_without_a_commit_reply_closes_the_period_at_most_once() -> Result<()> {
+    let Proxied { proxy, database, tracker, mut accounts, .. } = Proxied::new().await?;
     for (cut, periods) in [(Cut::Commit, 0), (Cut::Reply, 1)] {
         accounts.track(&tracker);
         tracker.flush().await?;
@@ -235,7 +235,7 @@ async fn d7_a_collection_whose_commit_or_reply_is_lost_closes_the_period_once() 
 }
 
 #[tokio::test]
-async fn d2_a_server_without_a_free_connection_refuses_and_is_tried_again() -> Result<()> {
+async fn d2_flushes_are_retried_until_the_server_has_a_free_connection() -> Result<()> {
     let server = RestartablePostgres::start("-c max_connections=6 -c superuser_reserved_connections=0").await?;
     let database = Database::connect(&server.url()).await?;
     let (trackers, mut accounts) = (replicas(&database).await?, Accounts::default());
@@ -258,7 +258,7 @@ async fn d2_a_server_without_a_free_connection_refuses_and_is_tried_again() -> R
     .await?;
     accounts.track_many(&trackers, 10);
     for tracker in &trackers {
-        until("a flush is refused for want of a connection", async || {
+        until("a flush fails because no connection is free", async || {
             let error = tracker.status().last_error;
             Ok(error.is_some_and(|error| error.contains("too many clients")))
         })
@@ -270,16 +270,16 @@ async fn d2_a_server_without_a_free_connection_refuses_and_is_tried_again() -> R
 }
 
 #[tokio::test]
-async fn d6_locks_held_for_longer_than_their_limit_fail_flushes_and_lose_nothing() -> Result<()> {
-    // Both at once, so that the test waits for the limit once.
+async fn d6_locks_held_beyond_their_limit_fail_flushes_and_lose_nothing() -> Result<()> {
+    // Both run simultaneously, so that the test waits for the limit only once.
     tokio::try_join!(
-        longer_than_its_limit("SELECT pg_advisory_lock(9)", "the cutover lock for more than 5 s"),
-        longer_than_its_limit("SELECT pg_advisory_lock(9, 1)", "has not ended within 5 s"),
+        held_beyond_its_limit("SELECT pg_advisory_lock(9)", "the cutover lock for more than 5 s"),
+        held_beyond_its_limit("SELECT pg_advisory_lock(9, 1)", "has not ended within 5 s"),
     )?;
     Ok(())
 }
 
-async fn longer_than_its_limit(lock: &'static str, expected: &str) -> Result<()> {
+async fn held_beyond_its_limit(lock: &'static str, expected: &str) -> Result<()> {
     let test = TestDatabase::postgres().await?;
     let database = test.connect().await?;
     let (tracker, mut accounts) = (tracker_by_hand(1, &database).await?, Accounts::default());
@@ -291,9 +291,9 @@ async fn longer_than_its_limit(lock: &'static str, expected: &str) -> Result<()>
     let waiting = "datname = current_database() AND wait_event = 'advisory'";
     sessions(&pool, 1, waiting).await?;
     accounts.track_many(std::slice::from_ref(&tracker), 1_000);
-    let Err(error) = flush.await? else { bail!("flushed past a lock that another holds") };
+    let Err(error) = flush.await? else { bail!("flushed despite a lock of another session") };
     assert!(matches!(error, Error::Conflict { .. }) && error.to_string().contains(expected), "{error}");
-    // The next one waits again, and gets through when the holder goes away.
+    // The next flush waits again, and succeeds when the holder disconnects.
     let next = begin_flush(&tracker);
     sessions(&pool, 1, waiting).await?;
     holder.close().await?;
@@ -301,19 +301,19 @@ async fn longer_than_its_limit(lock: &'static str, expected: &str) -> Result<()>
     accounts.check(&database).await
 }
 
-/// Settings that a database administrator may make for all sessions, too short for anything that waits.
-const SHORT_LIMITS: &str = "lock_timeout statement_timeout idle_in_transaction_session_timeout";
+/// Settings with which an administrator can limit all sessions.
+const LIMITS: &str = "lock_timeout statement_timeout idle_in_transaction_session_timeout";
 
 #[tokio::test]
-async fn d6_limits_that_the_server_sets_neither_shorten_nor_lengthen_those_of_a_flush() -> Result<()> {
-    let Wired { test, database, tracker, mut accounts, .. } = Wired::new().await?;
+async fn d6_time_limits_of_the_server_do_not_change_those_of_a_flush() -> Result<()> {
+    let Proxied { test, database, tracker, mut accounts, .. } = Proxied::new().await?;
     let name = test.url.rsplit('/').next().context("the URL ends with the database")?;
     let pool = PgPool::connect(&test.url).await?;
     for (limit, seconds) in [("1s", 1), ("0", 0)] {
-        for setting in SHORT_LIMITS.split(' ') {
+        for setting in LIMITS.split(' ') {
             test.execute(&format!("ALTER DATABASE {name} SET {setting} = '{limit}'")).await?;
         }
-        // Sessions that began before have the old ones.
+        // Older sessions keep the previous settings, so they must end.
         test.execute(
             "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
              WHERE datname = current_database() AND application_name = 'boundary-usage'",
@@ -336,8 +336,8 @@ async fn d6_limits_that_the_server_sets_neither_shorten_nor_lengthen_those_of_a_
 }
 
 #[tokio::test]
-async fn d2_a_statement_that_the_server_cancels_is_tried_again() -> Result<()> {
-    let Wired { test, database, tracker, mut accounts, .. } = Wired::new().await?;
+async fn d2_a_flush_whose_statement_is_cancelled_loses_nothing() -> Result<()> {
+    let Proxied { test, database, tracker, mut accounts, .. } = Proxied::new().await?;
     accounts.track(&tracker);
     let mut migration = PgConnection::connect(&test.url).await?;
     let mut lock = migration.begin().await?;
@@ -347,7 +347,7 @@ async fn d2_a_statement_that_the_server_cancels_is_tried_again() -> Result<()> {
     let waiting = "datname = current_database() AND wait_event = 'relation'";
     sessions(&pool, 1, waiting).await?;
     accounts.track(&tracker);
-    // The same answer as that of a time limit for statements, without the wait for it.
+    // The server replies as it does at `statement_timeout`, but immediately.
     test.execute(&format!("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE {waiting}")).await?;
     let cancelled = flush.await?;
     assert!(matches!(cancelled, Err(Error::Unavailable { .. })), "{cancelled:?}");
@@ -368,7 +368,7 @@ async fn d2_a_full_disk_fails_flushes_and_collections_and_loses_nothing() -> Res
     accounts.track_many(&trackers, 10);
     assert!(server.log()?.contains("No space left on device"));
     server.clear_disk().await?;
-    // A log that cannot be written ends the server; one that an operator starts again when there is room.
+    // The server may have ended because it could not write its log. An operator would start it again.
     if PgConnection::connect(&server.url()).await.is_err() {
         server.stop().await.or_else(|_| Ok::<_, anyhow::Error>(()))?;
         server.start_again().await?;

@@ -1,4 +1,4 @@
-//! SQLite under fire: a file that is locked, damaged or read-only, a full disk, a process that is killed.
+//! Outages of SQLite: a file that is locked, damaged or read-only, a full disk, a killed process.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use sqlx::{Connection, Executor};
 use tempfile::TempDir;
 
 #[tokio::test]
-async fn d6_a_file_locked_for_longer_than_the_limit_fails_flushes_and_loses_nothing() -> Result<()> {
+async fn d6_a_file_locked_beyond_the_limit_fails_flushes_and_loses_nothing() -> Result<()> {
     let test = TestDatabase::sqlite()?;
     let database = test.connect().await?;
     let trackers = [tracker_by_hand(1, &database).await?, tracker_by_hand(2, &database).await?];
@@ -23,10 +23,10 @@ async fn d6_a_file_locked_for_longer_than_the_limit_fails_flushes_and_loses_noth
     let mut writer = SqliteConnection::connect(&test.url).await?;
     writer.execute("BEGIN IMMEDIATE").await?;
     accounts.track_many(&trackers, 1);
-    // Both at once, so that the test waits for their limit once.
+    // Both flush simultaneously, so that the test waits for the limit only once.
     let (first, second) = tokio::join!(trackers[0].flush(), trackers[1].flush());
     for flushed in [first, second] {
-        let Err(error) = flushed else { bail!("flushed into a file that another holds") };
+        let Err(error) = flushed else { bail!("flushed into a locked file") };
         assert!(matches!(error, Error::Conflict { .. }) && error.to_string().contains("usage.db"), "{error}");
     }
     accounts.track_many(&trackers, 1_000);
@@ -43,7 +43,7 @@ async fn d2_a_full_disk_fails_flushes_and_collections_and_loses_nothing() -> Res
     child::run_on_a_disk_of("1m", "outages_sqlite::child_process_on_a_full_disk", directory.path()).await
 }
 
-/// Not a test: what [`d2_a_full_disk_fails_flushes_and_collections_and_loses_nothing`] runs.
+/// The child process of [`d2_a_full_disk_fails_flushes_and_collections_and_loses_nothing`], not a test.
 #[tokio::test]
 #[ignore = "run by d2_a_full_disk_fails_flushes_and_collections_and_loses_nothing"]
 async fn child_process_on_a_full_disk() -> Result<()> {
@@ -64,7 +64,7 @@ async fn child_process_on_a_full_disk() -> Result<()> {
     Ok(())
 }
 
-/// Fills the disk to the last byte; answers the file that does.
+/// Fills the disk to the last byte, and returns the file that does.
 fn fill(directory: &Path) -> Result<PathBuf> {
     let path = directory.join("ballast");
     let mut ballast = std::fs::File::create(&path)?;
@@ -78,46 +78,46 @@ fn url_in(directory: &Path) -> String {
 
 async fn integrity(path: &Path) -> Result<String> {
     let mut connection = SqliteConnection::connect(&format!("sqlite:{}", path.display())).await?;
-    let answer = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut connection).await?;
+    let result = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut connection).await?;
     connection.close().await?;
-    Ok(answer)
+    Ok(result)
 }
 
 #[tokio::test]
-async fn d3_kill_9_of_a_process_in_the_middle_of_flushes_leaves_a_good_file_and_doubles_nothing() -> Result<()> {
+async fn d3_kill_9_during_flushes_keeps_the_file_intact_and_doubles_nothing() -> Result<()> {
     let directory = TempDir::new()?;
-    let mut told = 0;
+    let mut reported = 0;
     for round in 0..8 {
-        // Killed after a few flushes, at whatever it is doing then.
-        told = kill_after(5 + round, directory.path()).await?;
+        // Each child is killed after some flushes, at a random point.
+        reported = kill_after(5 + round, directory.path()).await?;
     }
     let path = directory.path().join("usage.db");
     ensure!(integrity(&path).await? == "ok");
     let database = Database::connect(&url_in(directory.path())).await?;
     database.collect(Default::default()).await?;
     let status = database.status().await?;
-    // Each flush carries one activity with ids of its own, so that its number is the total.
+    // Each flush carries one activity with new ids, so its number is the total.
     let last = status.replicas.first().context("the child has flushed")?.last_flush;
-    assert!(last == told || last == told + 1, "flush {told} was the last that was told, {last} that is stored");
+    assert!(last == reported || last == reported + 1, "the child reported flush {reported}, the file has flush {last}");
     let sum = |count: fn(&boundary_usage::Summary) -> u64| {
         status.periods.iter().map(|period| count(&period.summary)).sum::<u64>()
     };
     assert_eq!(sum(|summary| summary.allowed_requests), last);
     assert_eq!(sum(|summary| summary.unique_workspaces), last);
-    assert!(status.periods.len() > 8, "the child collects, too");
+    assert!(status.periods.len() > 8, "the child also collects");
     Ok(())
 }
 
-/// Lets a child flush so often, kills it, and answers the number of the last flush that it told of.
+/// Kills a child after this number of flushes, and returns the number of its last reported flush.
 async fn kill_after(flushes: usize, directory: &Path) -> Result<u64> {
     let mut process = child::child("outages_sqlite::child_process_that_flushes", directory)?;
     let directory = directory.to_owned();
     tokio::task::spawn_blocking(move || {
         let mut process = process.spawn()?;
-        let told = watch(&mut process, flushes);
+        let reported = watch(&mut process, flushes);
         process.kill()?;
         process.wait()?;
-        told.with_context(|| format!("the child in {}", directory.display()))
+        reported.with_context(|| format!("the child in {}", directory.display()))
     })
     .await?
 }
@@ -128,16 +128,16 @@ fn watch(process: &mut Child, flushes: usize) -> Result<u64> {
         let line = line.ok()?;
         line.rsplit("flushed ").next()?.parse::<u64>().ok()
     });
-    numbers.take(flushes).last().context("it ended before it flushed")
+    numbers.take(flushes).last().context("the child ended before it flushed")
 }
 
-/// Not a test: what the children run that are killed. Its replica goes on from what the one before had flushed.
+/// The child process that is killed, not a test. Its replica continues with the next flush number.
 #[tokio::test]
-#[ignore = "run by d3_kill_9_of_a_process_in_the_middle_of_flushes_leaves_a_good_file_and_doubles_nothing"]
+#[ignore = "run by d3_kill_9_during_flushes_keeps_the_file_intact_and_doubles_nothing"]
 async fn child_process_that_flushes() -> Result<()> {
     let database = Database::connect(&url_in(Path::new(&child::directory()?))).await?;
     loop {
-        // As the component does it: the next number, an id more in the set of the period.
+        // Like the component, each flush uses the next number and adds an id to the set of the period.
         let mut transaction = begin_flush(database.backend().as_ref(), id(1)).await?;
         let stored = transaction.read(id(1)).await?;
         let last = u128::from(stored.last_flush);
@@ -156,7 +156,7 @@ async fn child_process_that_flushes() -> Result<()> {
     }
 }
 
-/// A closed file, its directory, and the account of what is in it.
+/// Creates a closed file with usage, and returns its directory, its path and its expected contents.
 async fn file_with_usage() -> Result<(TempDir, PathBuf, Accounts)> {
     let directory = TempDir::new()?;
     let database = Database::connect(&url_in(directory.path())).await?;
@@ -170,10 +170,10 @@ async fn file_with_usage() -> Result<(TempDir, PathBuf, Accounts)> {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_database_is_refused_and_left_alone() -> Result<()> {
+async fn a_file_that_is_not_a_database_is_refused_and_not_changed() -> Result<()> {
     let (directory, path, accounts) = file_with_usage().await?;
     let good = std::fs::read(&path)?;
-    let text = "a letter to my aunt, not a database\n".repeat(200).into_bytes();
+    let text = "this is plain text and not a database\n".repeat(200).into_bytes();
     let mut no_header = good.clone();
     no_header[..16].fill(0xaa);
     let mut no_schema = good.clone();
@@ -193,7 +193,7 @@ async fn a_file_that_is_no_database_is_refused_and_left_alone() -> Result<()> {
 }
 
 #[tokio::test]
-async fn d2_a_file_damaged_inside_is_named_and_left_alone_and_its_usage_waits_for_the_repair() -> Result<()> {
+async fn d2_a_damaged_file_is_refused_and_its_usage_waits_for_the_repair() -> Result<()> {
     let (directory, path, mut accounts) = file_with_usage().await?;
     let good = std::fs::read(&path)?;
     let mut damaged = good.clone();
@@ -213,7 +213,7 @@ async fn d2_a_file_damaged_inside_is_named_and_left_alone_and_its_usage_waits_fo
     accounts.check(&database).await
 }
 
-/// Where in the file the table of usage begins.
+/// Returns the bytes in the file that are the first page of the usage table.
 async fn page_of_usage(path: &Path) -> Result<std::ops::Range<usize>> {
     let mut connection = SqliteConnection::connect(&format!("sqlite:{}", path.display())).await?;
     let root = "SELECT (rootpage - 1) * 4096 FROM sqlite_master WHERE name = 'boundary_usage_stats'";
@@ -224,20 +224,20 @@ async fn page_of_usage(path: &Path) -> Result<std::ops::Range<usize>> {
 }
 
 #[tokio::test]
-async fn a_read_only_disk_is_refused_in_plain_words() -> Result<()> {
+async fn a_read_only_disk_is_refused_and_the_error_names_the_remedy() -> Result<()> {
     let directory = TempDir::new()?;
     child::run_on_a_disk_of("8m", "outages_sqlite::child_process_on_a_read_only_disk", directory.path()).await
 }
 
-/// Not a test: what [`a_read_only_disk_is_refused_in_plain_words`] runs.
+/// The child process of [`a_read_only_disk_is_refused_and_the_error_names_the_remedy`], not a test.
 #[tokio::test]
-#[ignore = "run by a_read_only_disk_is_refused_in_plain_words"]
+#[ignore = "run by a_read_only_disk_is_refused_and_the_error_names_the_remedy"]
 async fn child_process_on_a_read_only_disk() -> Result<()> {
     let directory = child::directory()?;
     let url = url_in(Path::new(&directory));
     remount(&directory, "ro")?;
-    let Err(error) = Database::connect(&url).await.map(drop) else { bail!("made a file on a read-only disk") };
-    assert_plain(&error);
+    let Err(error) = Database::connect(&url).await.map(drop) else { bail!("created a file on a read-only disk") };
+    assert_names_the_remedy(&error);
     remount(&directory, "rw")?;
     let database = Database::connect(&url).await?;
     flush(database.backend().as_ref(), id(1), &update(1, 0..3, 5, 2)).await?;
@@ -245,14 +245,14 @@ async fn child_process_on_a_read_only_disk() -> Result<()> {
     let before = std::fs::read(Path::new(&directory).join("usage.db"))?;
     remount(&directory, "ro")?;
     let Err(error) = Database::connect(&url).await.map(drop) else { bail!("opened a file on a read-only disk") };
-    assert_plain(&error);
+    assert_names_the_remedy(&error);
     ensure!(std::fs::read(Path::new(&directory).join("usage.db"))? == before);
     remount(&directory, "rw")?;
     ensure!(Database::connect(&url).await?.status().await?.rows[0].allowed_requests == 5);
     Ok(())
 }
 
-fn assert_plain(error: &Error) {
+fn assert_names_the_remedy(error: &Error) {
     let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     assert!(cause.contains("usage.db") && cause.contains("the disk is not read-only"), "{error}: {cause}");
 }

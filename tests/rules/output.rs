@@ -1,4 +1,4 @@
-//! Where output cannot be written: a full disk, a pipe without a reader. The exit code stays what it would have been.
+//! Output that cannot be written, because of a full disk or a closed pipe, does not change the exit code.
 
 use std::fs::OpenOptions;
 use std::os::unix::net::UnixStream;
@@ -10,17 +10,17 @@ use serde_json::json;
 use crate::audit_socket::{SESSION, send_and_hang_up};
 use crate::program::{Ended, Workplace, numbers, one_socket};
 
-/// Longer than any step of these tests takes.
+/// A limit that no step of these tests reaches.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Outputs that take nothing.
-const BROKEN: [fn() -> Stdio; 2] = [full_disk, pipe_without_reader];
+/// Outputs that accept no bytes.
+const BROKEN: [fn() -> Stdio; 2] = [full_disk, closed_pipe];
 
 fn full_disk() -> Stdio {
     OpenOptions::new().write(true).open("/dev/full").unwrap().into()
 }
 
-fn pipe_without_reader() -> Stdio {
+fn closed_pipe() -> Stdio {
     std::io::pipe().unwrap().1.into()
 }
 
@@ -62,7 +62,7 @@ fn serve_works_when_its_log_cannot_be_written() {
             std::thread::sleep(Duration::from_millis(10));
         }
         send_and_hang_up(&socket, SESSION);
-        // The shell's own `kill`: this package may not call the system's.
+        // The `kill` of the shell, because the system call needs `unsafe`, which this package forbids.
         let kill = Command::new("sh").args(["-c", r#"kill "$0""#, &child.id().to_string()]).status();
         assert!(kill.unwrap().success());
         let ended: Ended = child.wait_with_output().unwrap().into();
@@ -72,7 +72,7 @@ fn serve_works_when_its_log_cannot_be_written() {
 }
 
 #[test]
-fn a_full_stdout_is_an_error_and_a_reader_that_left_is_none() {
+fn a_full_stdout_is_an_error_and_a_closed_pipe_is_not() {
     let workplace = Workplace::new();
     workplace.write("nothing", "");
     workplace.json(["replay", "nothing"]);
@@ -83,7 +83,7 @@ fn a_full_stdout_is_an_error_and_a_reader_that_left_is_none() {
             let stderr = String::from_utf8(output.stderr).unwrap();
             assert_eq!(output.status.code(), Some(code), "{arguments}: {stderr}");
             assert_eq!(stderr.contains("cannot write to stdout"), code == 1, "{arguments}: {stderr}");
-            // Neither of both can be written.
+            // Now stdout and stderr both cannot be written.
             let output = workplace.command(arguments.split_whitespace()).stdout(broken()).stderr(broken()).output();
             assert_eq!(output.unwrap().status.code(), Some(code), "{arguments}");
         }

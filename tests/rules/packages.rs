@@ -1,4 +1,4 @@
-//! What `make package` packs: with it, users need neither the sources of the component nor a compiler for it.
+//! The packages of `make package`, which users build without the component's sources and target.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use boundary_usage::Plugin;
 use tempfile::TempDir;
 
-/// The project's files, in a place where packing may write; without what is built or hidden.
+/// Copies the sources into a directory where `cargo package` may write.
 fn copy_of_the_project() -> Result<TempDir> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the tests are in the project")?;
     let copy = tempfile::tempdir()?;
@@ -23,13 +23,13 @@ fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// One for each world.
+/// Returns the file name and bytes of the component of each world.
 fn components() -> [(&'static str, &'static [u8]); 2] {
     [("tracker.wasm", Plugin::embedded_bytes()), ("tracker-blocking.wasm", Plugin::embedded_blocking_bytes())]
 }
 
 #[test]
-fn the_library_is_packed_with_the_component_and_all_that_its_build_reads() -> Result<()> {
+fn the_packed_library_contains_the_component_and_all_inputs_of_its_build() -> Result<()> {
     let project = copy_of_the_project()?;
     let shipped = project.path().join("host/boundary-usage/component");
     std::fs::create_dir_all(&shipped)?;
@@ -40,7 +40,7 @@ fn the_library_is_packed_with_the_component_and_all_that_its_build_reads() -> Re
     cargo.args(["package", "--offline", "--workspace", "--exclude", "boundary-usage-tests", "--no-verify"]);
     run(cargo.arg("--allow-dirty").current_dir(project.path()).env("CARGO_TARGET_DIR", project.path().join("target")))?;
 
-    // Elsewhere: beside the guest's sources, the build would take those.
+    // Another directory, because the build would prefer sources of the guest beside it.
     let elsewhere = tempfile::tempdir()?;
     let packed = elsewhere.path();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
