@@ -22,7 +22,10 @@ const SENTENCES: [(&str, &[&str]); 8] = [
         "replay",
         &[
             "One JSON object on each line, in UTF-8",
-            r#"{"workspace":"0193a1b2-0000-7000-8000-000000000001","owner":"0193a1b2-0000-7000-8000-0000000000aa","allowed":5,"denied":2}"#,
+            concat!(
+                r#"{"workspace":"0193a1b2-0000-7000-8000-000000000001","#,
+                r#""owner":"0193a1b2-0000-7000-8000-0000000000aa","allowed":5,"denied":2}"#
+            ),
             "A bad line stops the replay",
             "SIGINT, SIGTERM, SIGQUIT and SIGHUP",
             "A recording that is replayed twice counts twice.",
@@ -165,7 +168,8 @@ fn complete(shell: &str, script: &str, completions: &Path, path: &str, line: &st
 const BASH: &str = r#"source "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
     compopt() { [[ "$*" != "-o filenames" ]] || echo "(file names)"; }
     function=$(complete -p boundary-usage | sed 's/.* -F \([^ ]*\) .*/\1/')
-    $function boundary-usage "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"; printf '%s\n' "${COMPREPLY[@]}""#;
+    $function boundary-usage "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
+    printf '%s\n' "${COMPREPLY[@]}""#;
 
 /// zsh completes only in its line editor, so the script runs the editor in a pseudo-terminal.
 const ZSH: &str = r#"zmodload zsh/zpty; completions=$1; shift; line="${(j: :)@}"

@@ -34,7 +34,10 @@ on_each_database! {
         ensure!(error.to_string().contains("lacks the versions [1, 2, 3] of its schema"), "{error}");
         match file {
             Some(file) => assert_eq!(std::fs::metadata(file)?.len(), 0),
-            None => assert_eq!(test.number("SELECT count(*) FROM pg_tables WHERE tablename LIKE 'boundary%'").await?, 0),
+            None => {
+                let tables = "SELECT count(*) FROM pg_tables WHERE tablename LIKE 'boundary%'";
+                assert_eq!(test.number(tables).await?, 0);
+            }
         }
         test.connect().await?.close().await;
         let opened = Database::open(&test.url).await?;

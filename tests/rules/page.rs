@@ -1,6 +1,6 @@
 //! The page at `/`, as a browser shows it.
 //!
-//! With PAGE_PICTURES set to a directory (`make page-pictures`), pictures of it are kept there.
+//! `make page-pictures` sets PAGE_PICTURES to the directory where these tests save pictures of the page.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::audit_socket::{SESSION, send_and_hang_up};
 use crate::http::get;
 use crate::program::{Serving, Workplace, id, one_socket};
 
-/// A database with a day of half-hour periods and three replicas, and a fourth that serves the page.
+/// A database with a day of half-hour periods and three replicas, and a fourth replica that serves the page.
 struct Scene {
     test: TestDatabase,
     workplace: Workplace,
@@ -44,10 +44,10 @@ impl Scene {
     }
 }
 
-/// Why a delivery failed, in a receiver's words.
+/// The error of a failed delivery, with markup that the page must escape.
 const REFUSED: &str = "the receiver answered 503 Service Unavailable: <down for maintenance>";
 
-/// A day, as it may be: few in the night, many by day.
+/// Fills the database with a realistic day: low usage at night and high usage by day.
 async fn fill(test: &TestDatabase) -> Result<()> {
     let database = test.connect().await?;
     let backend = database.backend();
@@ -71,14 +71,14 @@ async fn fill(test: &TestDatabase) -> Result<()> {
         let mut transaction = backend.begin(Purpose::Collection).await?;
         let id = transaction.insert_period(&summary).await?;
         transaction.commit().await?;
-        // The last two are still to be delivered.
+        // The last two remain undelivered.
         if period < 46 {
             database.acknowledge(id).await?;
         }
         start += half_hour;
     }
     let DeliveryClaim::Claimed(delivery) = database.claim_delivery(Duration::from_secs(30)).await? else {
-        bail!("there are summaries to deliver")
+        bail!("no summary is due")
     };
     database.delivery_failed(&delivery, REFUSED, Duration::from_secs(64)).await?;
     for (replica, flush, ids, allowed, denied, ago) in
@@ -96,7 +96,7 @@ async fn fill(test: &TestDatabase) -> Result<()> {
     Ok(())
 }
 
-/// With commas, as the page writes it.
+/// Returns the number with commas, in the format of the page.
 fn with_commas(number: &Value) -> String {
     let digits = number.to_string().into_bytes();
     let groups: Vec<_> = digits.rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap()).collect();
@@ -104,7 +104,7 @@ fn with_commas(number: &Value) -> String {
 }
 
 #[tokio::test]
-async fn what_the_page_shows_equals_the_database_with_and_without_javascript() -> Result<()> {
+async fn the_page_shows_the_database_with_and_without_javascript() -> Result<()> {
     let scene = Scene::new().await?;
     let status = scene.workplace.json(["status"]);
     for javascript in [true, false] {
@@ -114,22 +114,25 @@ async fn what_the_page_shows_equals_the_database_with_and_without_javascript() -
         let so_far = &status["so_far"];
         let names = ["unique_workspaces", "unique_users", "allowed_requests", "denied_requests"];
         let shown = browser.evaluate(&format!("{values}.map((number) => [number.value, number.innerText])"))?;
-        let held = names.map(|name| json!([so_far[name].to_string(), with_commas(&so_far[name])]));
-        assert_eq!(shown, json!(held), "with JavaScript: {javascript}");
-        ensure!(so_far["unique_workspaces"] == 58 && so_far["allowed_requests"] == 12_841, "the scene: {so_far}");
+        let expected = names.map(|name| json!([so_far[name].to_string(), with_commas(&so_far[name])]));
+        assert_eq!(shown, json!(expected), "with JavaScript: {javascript}");
+        ensure!(
+            so_far["unique_workspaces"] == 58 && so_far["allowed_requests"] == 12_841,
+            "unexpected scene: {so_far}"
+        );
 
         let rows = browser.evaluate(
             "[...document.querySelectorAll('tr[data-replica]')].map((row) =>
                 [row.dataset.replica, ...[...row.cells].slice(2).map((cell) => cell.textContent)]).sort()",
         )?;
-        let held = status["replicas"].as_array().context("no replicas")?.iter().map(|replica| {
+        let expected = status["replicas"].as_array().context("no replicas")?.iter().map(|replica| {
             let row =
                 status["rows"].as_array().unwrap().iter().find(|row| row["replica"] == replica["replica"]).unwrap();
             let mut cells = vec![replica["replica"].clone(), json!(with_commas(&replica["last_flush"]))];
             cells.extend(names.map(|name| json!(with_commas(&row[name]))));
             Value::from(cells)
         });
-        assert_eq!(rows, Value::from(held.collect::<Vec<_>>()), "with JavaScript: {javascript}");
+        assert_eq!(rows, Value::from(expected.collect::<Vec<_>>()), "with JavaScript: {javascript}");
 
         let periods = browser.evaluate(
             "[...document.querySelectorAll('tr[data-period]')].map((row) =>
@@ -146,8 +149,8 @@ async fn what_the_page_shows_equals_the_database_with_and_without_javascript() -
             assert_eq!(periods[place], json!(cells));
             let requests = format!("{} allowed, {} denied", number("allowed_requests"), number("denied_requests"));
             let uniques = format!("{} workspaces, {} users", number("unique_workspaces"), number("unique_users"));
-            for (title, said) in [(&titles[place], requests), (&titles[48 + place], uniques)] {
-                assert!(title.as_str().unwrap().ends_with(&said), "{title} does not say {said}");
+            for (title, text) in [(&titles[place], requests), (&titles[48 + place], uniques)] {
+                assert!(title.as_str().unwrap().ends_with(&text), "{title} does not end with {text}");
             }
         }
         assert_eq!(browser.complaints(), [""; 0], "with JavaScript: {javascript}");
@@ -156,28 +159,29 @@ async fn what_the_page_shows_equals_the_database_with_and_without_javascript() -
 }
 
 #[tokio::test]
-async fn the_page_shows_undelivered_summaries_and_how_their_delivery_fares() -> Result<()> {
+async fn the_page_shows_undelivered_summaries_and_their_delivery_attempts() -> Result<()> {
     let scene = Scene::new().await?;
     let mut browser = Browser::start(false)?;
     browser.open(&scene.url)?;
     let shown = browser.evaluate(
-        "[...document.querySelectorAll('[data-undelivered]')].map((item) => [item.dataset.undelivered, item.innerText])",
+        "[...document.querySelectorAll('[data-undelivered]')]
+            .map((item) => [item.dataset.undelivered, item.innerText])",
     )?;
     let status = scene.workplace.json(["status"]);
     let closed = status["periods"].as_array().context("no periods")?;
     let undelivered: Vec<_> = closed.iter().rev().filter(|period| period["delivered_at"].is_null()).collect();
     assert_eq!((undelivered.len(), shown.as_array().map(Vec::len)), (2, Some(2)));
     assert_eq!(browser.evaluate("document.getElementById('undelivered-count').innerText")?, json!("2"));
-    for (place, (period, says)) in undelivered.into_iter().zip(["1 attempt, last ", "not tried yet"]).enumerate() {
+    for (place, (period, attempts)) in undelivered.into_iter().zip(["1 attempt, last ", "not tried yet"]).enumerate() {
         assert_eq!(shown[place][0], json!(period["period_id"].to_string()));
-        ensure!(shown[place][1].as_str().is_some_and(|text| text.contains(says)), "{}", shown[place]);
+        ensure!(shown[place][1].as_str().is_some_and(|text| text.contains(attempts)), "{}", shown[place]);
     }
     ensure!(shown[0][1].as_str().is_some_and(|text| text.contains(REFUSED)), "{}", shown[0]);
     Ok(())
 }
 
 #[tokio::test]
-async fn the_page_updates_by_itself_and_says_so_when_it_cannot() -> Result<()> {
+async fn the_page_updates_without_a_reload_and_shows_when_it_cannot() -> Result<()> {
     let scene = Scene::new().await?;
     let mut browser = Browser::start(true)?;
     browser.open(&scene.url)?;
@@ -189,7 +193,7 @@ async fn the_page_updates_by_itself_and_says_so_when_it_cannot() -> Result<()> {
     assert_eq!(
         browser.evaluate("document.getElementById('period-numbers').open")?,
         json!(true),
-        "what was opened stays"
+        "an open section stays open"
     );
     assert_eq!(browser.complaints(), [""; 0]);
     assert_eq!(browser.evaluate("getComputedStyle(document.getElementById('lost')).display")?, json!("none"));
@@ -201,7 +205,7 @@ async fn the_page_updates_by_itself_and_says_so_when_it_cannot() -> Result<()> {
 }
 
 #[tokio::test]
-async fn whatever_the_database_says_is_text_on_the_page() -> Result<()> {
+async fn text_from_the_database_is_escaped_on_the_page() -> Result<()> {
     let evil = "</li></ul><img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>&amp;";
     let test = TestDatabase::postgres().await?;
     test.connect().await?.close().await;
@@ -230,12 +234,13 @@ async fn whatever_the_database_says_is_text_on_the_page() -> Result<()> {
     Ok(())
 }
 
-/// The texts of the page that are hard to read: less than 4.5 to 1 against what is behind them (WCAG 2.2, AA).
+/// Returns the texts with a contrast below 4.5 to 1 (WCAG 2.2, level AA).
 const FAINT: &str = "(() => {
-    const channel = (value) => { value /= 255; return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4; };
+    const linear = (value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+    const channel = (value) => linear(value / 255);
     const numbers = (colour) => colour.match(/[0-9.]+/g).map(Number);
     const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
-    const behind = (element) => {
+    const ground = (element) => {
         for (; element; element = element.parentElement) {
             const colour = numbers(getComputedStyle(element).backgroundColor);
             if (colour.length === 3 || colour[3] > 0) return colour;
@@ -246,7 +251,7 @@ const FAINT: &str = "(() => {
     while (texts.nextNode()) {
         const element = texts.currentNode.parentElement;
         if (!texts.currentNode.data.trim() || !element.checkVisibility() || element.closest('svg')) continue;
-        const [a, b] = [numbers(getComputedStyle(element).color), behind(element)].map(light).sort((x, y) => x - y);
+        const [a, b] = [numbers(getComputedStyle(element).color), ground(element)].map(light).sort((x, y) => x - y);
         if ((b + 0.05) / (a + 0.05) < 4.5) faint.push(texts.currentNode.data.trim());
     }
     return faint;
@@ -262,8 +267,8 @@ async fn the_page_is_readable_in_light_and_dark_and_on_a_phone() -> Result<()> {
     {
         browser.show(width, scheme)?;
         browser.open(&scene.url)?;
-        let sticks_out = browser.evaluate("document.documentElement.scrollWidth > innerWidth")?;
-        assert_eq!(sticks_out, json!(false), "{width} pixels do not hold the page");
+        let overflows = browser.evaluate("document.documentElement.scrollWidth > innerWidth")?;
+        assert_eq!(overflows, json!(false), "the page is wider than {width} pixels");
         assert_eq!(browser.evaluate(FAINT)?, json!([]), "{scheme}, {width} pixels");
         grounds.push(browser.evaluate("getComputedStyle(document.body).backgroundColor")?);
         let picture = browser.picture()?;
@@ -277,14 +282,14 @@ async fn the_page_is_readable_in_light_and_dark_and_on_a_phone() -> Result<()> {
 }
 
 #[test]
-fn the_page_has_nothing_from_outside_and_its_policy_allows_none() {
+fn the_page_loads_nothing_external_and_its_policy_forbids_it() {
     let workplace = Workplace::new();
     let listen = ["--listen", "127.0.0.1:0"].map(str::to_owned);
     let serving = workplace.serve(1, one_socket(&workplace.path("audit.sock"), 1, 2).into_iter().chain(listen));
     let [first, second] = [(); 2].map(|()| get(&serving.http(), "/"));
     let policy = first.head.lines().find_map(|line| line.strip_prefix("content-security-policy: ")).unwrap();
     let nonce = policy.split("script-src 'nonce-").nth(1).unwrap().split('\'').next().unwrap();
-    assert!(nonce.len() >= 32 && !second.body.contains(nonce), "a nonce serves once");
+    assert!(nonce.len() >= 32 && !second.body.contains(nonce), "a nonce is used only once");
     for part in
         ["default-src 'none'", "connect-src 'self'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"]
     {
@@ -293,6 +298,6 @@ fn the_page_has_nothing_from_outside_and_its_policy_allows_none() {
     assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
     assert_eq!(first.body.matches(&format!("nonce=\"{nonce}\"")).count(), 2, "one style and one script");
     let urls = first.body.split(['"', '\'', '(']).filter(|text| text.contains("//") && text.starts_with("http"));
-    assert_eq!(urls.collect::<Vec<_>>(), ["http://www.w3.org/2000/svg"], "the name of a language, not a place");
+    assert_eq!(urls.collect::<Vec<_>>(), ["http://www.w3.org/2000/svg"], "the namespace of SVG is not a link");
     assert!(!first.body.contains(" style=") && !first.body.contains(" onclick="));
 }

@@ -1,4 +1,4 @@
-//! Great numbers on the page: exact, and never cut off, also on a small phone.
+//! Large numbers on the page are exact and never cut off, even on a small phone.
 
 use anyhow::{Context, Result, ensure};
 use boundary_usage::{Purpose, Summary};
@@ -13,7 +13,7 @@ use crate::program::{Serving, Workplace, id, one_socket};
 
 const NUMBERS: [u64; 5] = [18_765_432, 12_345_678_901, (1 << 53) + 1, 9_223_372_036_854_775_806, i64::MAX as u64];
 
-/// The texts with a digit that are cut off or stick out: of the window, of an ancestor that clips, or of their own cell.
+/// Returns the texts with a digit that exceed the window, their cell, or an ancestor that clips.
 const CLIPPED: &str = "(() => {
     const clipped = [];
     const texts = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT);
@@ -22,18 +22,18 @@ const CLIPPED: &str = "(() => {
         if (!/[0-9]/.test(text.data) || !element.checkVisibility() || element.closest('svg')) continue;
         const range = document.createRange();
         range.selectNodeContents(text);
-        const boxes = [{ left: 0, right: innerWidth }, element.closest('td, dd, li, section, header, footer, span, p').getBoundingClientRect()];
+        const cell = element.closest('td, dd, li, section, header, footer, span, p');
+        const boxes = [{ left: 0, right: innerWidth }, cell.getBoundingClientRect()];
         for (let at = element; at; at = at.parentElement) {
             if (getComputedStyle(at).overflowX !== 'visible') boxes.push(at.getBoundingClientRect());
         }
-        for (const line of range.getClientRects()) {
-            if (boxes.some((box) => line.left < box.left - 0.5 || line.right > box.right + 0.5)) { clipped.push(text.data.trim()); break; }
-        }
+        const exceeds = (line) => boxes.some((box) => line.left < box.left - 0.5 || line.right > box.right + 0.5);
+        if ([...range.getClientRects()].some(exceeds)) clipped.push(text.data.trim());
     }
     return clipped;
 })()";
 
-/// Texts that cover each other.
+/// Returns the pairs of texts that overlap.
 const OVERLAPPING: &str = "(() => {
     const lines = [], overlapping = [];
     const texts = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT);
@@ -44,7 +44,8 @@ const OVERLAPPING: &str = "(() => {
         range.selectNodeContents(text);
         for (const line of range.getClientRects()) {
             const middle = (line.top + line.bottom) / 2;
-            const hit = lines.find(({ line: other }) => middle > other.top && middle < other.bottom && line.left < other.right - 1 && other.left < line.right - 1);
+            const hit = lines.find(({ line: other }) => middle > other.top && middle < other.bottom
+                && line.left < other.right - 1 && other.left < line.right - 1);
             if (hit) overlapping.push([hit.text, text.data.trim()]);
             lines.push({ line, text: text.data.trim() });
         }
@@ -59,7 +60,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// A page whose every number is great.
+    /// Serves a page on which every number is large.
     async fn new() -> Result<Self> {
         let test = TestDatabase::sqlite()?;
         let database = test.connect().await?;
@@ -82,7 +83,7 @@ impl Scene {
         }
         for (replica, number) in (2..).zip(NUMBERS) {
             usage::flush(backend.as_ref(), usage::id(replica), &update(number, 0..3, number, number - 1)).await?;
-            // A sketch estimates no such number; the column may hold it.
+            // No sketch estimates such a number, but the column can contain it.
             test.execute(&format!(
                 "UPDATE boundary_usage_stats SET unique_workspaces_count = {number}, unique_users_count = {number}
                  WHERE replica_id = '{}'",
@@ -105,7 +106,7 @@ fn with_commas(number: u64) -> String {
 }
 
 #[tokio::test]
-async fn great_numbers_are_exact_and_never_cut_off_on_any_width() -> Result<()> {
+async fn large_numbers_are_exact_and_never_cut_off_at_any_width() -> Result<()> {
     let scene = Scene::new().await?;
     let pictures = std::env::var_os("PAGE_PICTURES").map(std::path::PathBuf::from);
     let mut browser = Browser::start(true)?;
@@ -115,8 +116,8 @@ async fn great_numbers_are_exact_and_never_cut_off_on_any_width() -> Result<()> 
         browser.evaluate("document.getElementById('period-numbers').open = true")?;
         assert_eq!(browser.evaluate(CLIPPED)?, json!([]), "at {width} pixels");
         assert_eq!(browser.evaluate(OVERLAPPING)?, json!([]), "at {width} pixels");
-        let sticks_out = browser.evaluate("document.documentElement.scrollWidth > innerWidth")?;
-        assert_eq!(sticks_out, json!(false), "{width} pixels do not hold the page");
+        let overflows = browser.evaluate("document.documentElement.scrollWidth > innerWidth")?;
+        assert_eq!(overflows, json!(false), "the page is wider than {width} pixels");
         if let Some(directory) = &pictures {
             std::fs::write(directory.join(format!("numbers-{width}.png")), browser.picture()?)?;
         }
@@ -131,7 +132,7 @@ async fn great_numbers_are_exact_and_never_cut_off_on_any_width() -> Result<()> 
 }
 
 #[tokio::test]
-async fn counts_in_json_keep_all_their_digits() -> Result<()> {
+async fn counts_in_json_keep_all_digits() -> Result<()> {
     let scene = Scene::new().await?;
     let text = get(&scene.serving.http(), "/status.json").body;
     for number in NUMBERS {
@@ -139,7 +140,7 @@ async fn counts_in_json_keep_all_their_digits() -> Result<()> {
     }
     let status: Value = serde_json::from_str(&text)?;
     let sum = status["database"]["status"]["so_far"]["allowed_requests"].as_u64();
-    assert_eq!(sum, Some(i64::MAX as u64), "sums saturate, and are whole numbers");
+    assert_eq!(sum, Some(i64::MAX as u64), "the sum saturates and is an integer");
     assert_eq!(scene.test.number("SELECT max(last_flush) FROM boundary_usage_replicas").await?, i64::MAX);
     scene.serving.stop().json();
     Ok(())

@@ -1,4 +1,4 @@
-//! Several replicas, each a process of its own, on one database, and a collection in the middle: D4, D6, R8.
+//! Several replicas in separate processes on one database, during a collection: D4, D6, R8.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use boundary_usage_tests::on_each_database;
 use crate::audit_socket::{SESSION, send_and_hang_up};
 use crate::program::{Serving, Workplace, id, numbers};
 
-/// Who works at each replica: workspace, owner. User 7 and workspace 1 are at every replica.
+/// The workspace and owner that are active at every replica.
 const SHARED: (u128, u128) = (1, 7);
 
 struct Replica {
@@ -16,7 +16,7 @@ struct Replica {
 }
 
 impl Replica {
-    /// Serves the shared workspace, one more of the shared user, and one of a user who is at this replica only.
+    /// Serves the shared workspace, another workspace of the shared user, and one with a user of its own.
     fn start(workplace: &Workplace, number: u128) -> Self {
         let served = [SHARED, (10 + number, SHARED.1), (20 + number, 30 + number)];
         let mut file = String::new();
@@ -33,13 +33,13 @@ impl Replica {
     }
 }
 
-/// A session of each workspace of a replica.
+/// Sends a session to each socket of a replica.
 fn send(sockets: &[PathBuf]) {
     sockets.iter().for_each(|socket| send_and_hang_up(socket, SESSION));
 }
 
 on_each_database! {
-    async fn d4_d6_r8_uniques_and_requests_of_several_processes_are_right_through_a_collection(test) {
+    async fn d4_d6_r8_counts_of_several_processes_are_right_during_a_collection(test) {
         let workplace = Workplace::on(&test.url);
         let count: u64 = if test.is_postgres { 3 } else { 2 };
         let mut replicas: Vec<_> = (1..=count).map(|number| Replica::start(&workplace, number.into())).collect();
@@ -47,7 +47,7 @@ on_each_database! {
             send(&replica.sockets);
             replica.serving.wait_for_log("Written");
         }
-        // All replicas send and flush while the period is closed.
+        // All replicas receive sessions and flush while the collection closes the period.
         let first = std::thread::scope(|scope| {
             for Replica { sockets, .. } in &replicas {
                 scope.spawn(|| (0..20).for_each(|_| send(sockets)));

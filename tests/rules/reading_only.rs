@@ -1,4 +1,4 @@
-//! Commands that only read, as a user who may only read: `status` needs no right to write, and writes nothing.
+//! Commands that only read, for users without write access: `status` writes nothing.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::program::PROGRAM;
 
-/// A directory that another user can look into, and a copy of the program that it can run.
+/// Creates a directory that all users can read, with a copy of the program that they can run.
 fn directory_for_all() -> Result<TempDir> {
     let directory = TempDir::new()?;
     std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))?;
@@ -37,11 +37,11 @@ fn files(directory: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Runs `status` as a user who owns nothing here.
-fn status_of_a_stranger(directory: &Path) -> Result<()> {
+/// Runs `status` as another user, who owns none of the files.
+fn status_as_another_user(directory: &Path) -> Result<()> {
     let mut command = match boundary_usage_tests::postgres_server::is_root() {
         true => Command::new("setpriv"),
-        // Without root there is no other user: the test takes its own rights away below.
+        // Only root can change the user. Otherwise the removed write permissions must suffice.
         false => Command::new("env"),
     };
     if boundary_usage_tests::postgres_server::is_root() {
@@ -55,7 +55,7 @@ fn status_of_a_stranger(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Nothing here can be written, whatever the user.
+/// Removes all write permissions from the directory and the database files.
 fn forbid_writing(directory: &Path) -> Result<()> {
     for name in files(directory)?.iter().filter(|name| name.starts_with("usage.db")) {
         std::fs::set_permissions(directory.join(name), PermissionsExt::from_mode(0o444))?;
@@ -64,13 +64,13 @@ fn forbid_writing(directory: &Path) -> Result<()> {
 }
 
 #[tokio::test]
-async fn status_works_for_a_user_who_may_only_read_beside_a_running_writer() -> Result<()> {
+async fn status_works_without_write_access_beside_a_running_writer() -> Result<()> {
     let directory = directory_for_all()?;
     let database = with_usage(directory.path()).await?;
     let before = files(directory.path())?;
-    ensure!(before.contains(&"usage.db-wal".to_owned()), "the writer has its log open: {before:?}");
+    ensure!(before.contains(&"usage.db-wal".to_owned()), "the write-ahead log is missing: {before:?}");
     forbid_writing(directory.path())?;
-    status_of_a_stranger(directory.path())?;
+    status_as_another_user(directory.path())?;
     ensure!(files(directory.path())? == before);
     std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))?;
     database.close().await;
@@ -78,19 +78,19 @@ async fn status_works_for_a_user_who_may_only_read_beside_a_running_writer() -> 
 }
 
 #[tokio::test]
-async fn status_works_for_a_user_who_may_only_read_a_file_without_a_writer() -> Result<()> {
+async fn status_works_without_write_access_and_without_a_writer() -> Result<()> {
     let directory = directory_for_all()?;
     with_usage(directory.path()).await?.close().await;
     ensure!(files(directory.path())? == ["program", "usage.db"]);
     forbid_writing(directory.path())?;
-    status_of_a_stranger(directory.path())?;
+    status_as_another_user(directory.path())?;
     ensure!(files(directory.path())? == ["program", "usage.db"]);
     std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))?;
     Ok(())
 }
 
 #[tokio::test]
-async fn a_look_leaves_no_file_behind_and_changes_none() -> Result<()> {
+async fn opening_for_reading_creates_no_file_and_changes_none() -> Result<()> {
     let directory = directory_for_all()?;
     with_usage(directory.path()).await?.close().await;
     let before = std::fs::read(directory.path().join("usage.db"))?;
@@ -103,17 +103,17 @@ async fn a_look_leaves_no_file_behind_and_changes_none() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_look_sees_what_a_crashed_writer_left_in_its_log() -> Result<()> {
+async fn status_shows_usage_from_the_log_of_a_crashed_writer() -> Result<()> {
     let directory = directory_for_all()?;
     let database = with_usage(directory.path()).await?;
-    // As after a crash: the files as they are, with no process that has them open.
+    // A copy of the open files has the state after a crash, without a process that has them open.
     let copy = directory_for_all()?;
     for name in files(directory.path())?.iter().filter(|name| name.starts_with("usage.db")) {
         std::fs::copy(directory.path().join(name), copy.path().join(name))?;
     }
     database.close().await;
     forbid_writing(copy.path())?;
-    status_of_a_stranger(copy.path())?;
+    status_as_another_user(copy.path())?;
     std::fs::set_permissions(copy.path(), PermissionsExt::from_mode(0o755))?;
     Ok(())
 }
@@ -124,7 +124,7 @@ async fn status_works_on_a_read_only_disk() -> Result<()> {
     child::run_on_a_disk_of("8m", "reading_only::child_process_on_a_read_only_disk", directory.path()).await
 }
 
-/// Not a test: what [`status_works_on_a_read_only_disk`] runs.
+/// The child process of [`status_works_on_a_read_only_disk`], not a test.
 #[tokio::test]
 #[ignore = "run by status_works_on_a_read_only_disk"]
 async fn child_process_on_a_read_only_disk() -> Result<()> {
