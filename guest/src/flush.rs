@@ -1,11 +1,11 @@
-//! The decisions of one flush: it reads what the database holds and plans the update.
+//! The decisions of one flush, which compares stored usage with new activity and plans the update.
 //!
 //! ```text
-//!            start_flush          plan              commit
-//!  recorded ────────────▶ taken ───────▶ planned ───────────▶ Committed   the database has it
-//!                           │               │          ├────▶ RolledBack  the next flush carries it
-//!                           └───────────────┴──────────┘
-//!                                                      └────▶ Unknown     in doubt; the next flush resolves it
+//!            start_flush            plan              commit
+//!  recorded ────────────▶ started ───────▶ planned ───────────▶ Committed   the database has the activity
+//!                            │                │          ├────▶ RolledBack  the next flush carries the activity
+//!                            └────────────────┴──────────┘
+//!                                                        └────▶ Unknown     in doubt; the next flush resolves it
 //! ```
 //!
 //! A replica numbers its flushes, and the database keeps the number of the last applied one. One comparison resolves a
@@ -33,7 +33,7 @@ pub struct StoredUsage {
 pub struct StoredUniques {
     /// The workspaces that were active.
     pub workspaces: Vec<u8>,
-    /// The users who own them.
+    /// The owners of the active workspaces.
     pub users: Vec<u8>,
 }
 
@@ -105,7 +105,7 @@ pub struct Flush {
     recorded: Option<Recording>,
     delta: Option<Snapshot>,
     in_doubt: Option<InDoubt>,
-    /// The number of this flush, known after it has read the database.
+    /// The number of this flush. `None` before it has read the database.
     number: Option<u64>,
 }
 
@@ -128,13 +128,17 @@ impl Flush {
         Self { recorded, delta: unflushed.delta, in_doubt: unflushed.in_doubt, number: None }
     }
 
-    /// Compacts the delta. `plan` does so too; an earlier call uses a time when the flush waits anyway.
+    /// Compacts the delta.
+    ///
+    /// `plan` does so too; an earlier call uses a time when the flush waits anyway.
     pub fn compact(&mut self) {
         let recorded = self.recorded.take().map(Recording::compact);
         self.delta = Snapshot::merge_options(self.delta.take(), recorded);
     }
 
-    /// Decides what to write. The transaction must hold the replica's lock when it reads `stored`.
+    /// Decides what to write.
+    ///
+    /// The transaction must hold the replica's lock when it reads `stored`.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
-//! A component that breaks on cue, so that the tests of a host can see what the host does then.
+//! A component that misbehaves on cue, for tests of a host.
 //!
-//! The cue is an activity whose workspace has [`CUE`] as its first half; the second half says what to do. The activity
-//! is recorded all the same: what a broken component had accepted must be counted too.
+//! The cue is an activity whose workspace has [`CUE`] as its first half. The second half is the number of the
+//! misbehaviour. The activity is recorded nevertheless, because activity of a crashed component must count.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -19,9 +19,9 @@ use crate::{Activity, CompactThetaSketch, StoredUsage};
 /// "misbehav".
 const CUE: u64 = 0x6d69_7362_6568_6176;
 
-/// What to do at the next flush.
+/// The cue for the next flush.
 static AT_FLUSH: OneThread<Cell<u64>> = OneThread(Cell::new(0));
-/// What to do at the next update, after its commit, or at the end of the flush.
+/// The cue for the next update, for its commit, or for the end of the flush.
 static AT_WRITE: OneThread<Cell<u64>> = OneThread(Cell::new(0));
 
 pub(crate) fn on_track(activity: &Activity) {
@@ -53,11 +53,13 @@ fn overflow(depth: u64) -> u64 {
     black_box(overflow(black_box(depth) + 1)) + 1
 }
 
-/// Where the host writes the result of a `begin` that nothing waits for.
+/// The memory into which the host writes the result of a `begin` that is not awaited.
 static BEGIN_RESULT: OneThread<UnsafeCell<[u64; 4]>> = OneThread(UnsafeCell::new([0; 4]));
 
-/// Begins a transaction while it is told of activity. The bindings await it, which a call that is not async cannot; the
-/// import itself returns as soon as the host has begun.
+/// Begins a transaction during a call of `track`.
+///
+/// It calls the import directly, which returns as soon as the host has begun. The bindings would await the result, and
+/// `track` is not async.
 #[allow(unsafe_code)]
 fn begin_without_a_flush() {
     #[link(wasm_import_module = "boundary:usage/transactions@0.1.0")]
@@ -65,11 +67,11 @@ fn begin_without_a_flush() {
         #[link_name = "[async-lower][static]transaction.begin"]
         fn begin(high: u64, low: u64, result: *mut u8) -> i32;
     }
-    // SAFETY: the import's flat parameters are two halves of a UUID and where the result goes, which lives for ever.
+    // SAFETY: The import's flat parameters are two halves of a UUID and the address of the result, which is static.
     unsafe { begin(0, 0xaa, BEGIN_RESULT.0.get().cast()) };
 }
 
-/// Does what the cue says; a refusal of the host ends the flush.
+/// Follows the cue of a flush. If the host refuses a call, the flush ends.
 pub(crate) async fn on_flush(replica: Uuid) -> Result<(), Error> {
     match AT_FLUSH.0.replace(0) {
         10 => {
@@ -136,18 +138,18 @@ pub(crate) async fn on_flush(replica: Uuid) -> Result<(), Error> {
     }
 }
 
-/// A second handle of the same transaction. The bindings' types rule it out; the handle numbers do not.
+/// Returns a second handle of the same transaction. The bindings' types prevent that, but handle numbers do not.
 fn forged(transaction: &Transaction) -> Transaction {
     of_handle(transaction.handle())
 }
 
 #[allow(unsafe_code)]
 fn of_handle(handle: u32) -> Transaction {
-    // SAFETY: handles are checked by the host's runtime; what it does with a false one is what the test is about.
+    // SAFETY: The host's runtime checks handles. The test examines its reaction to a false one.
     unsafe { Transaction::from_handle(handle) }
 }
 
-/// Commits a false update, and returns the handle as it was before.
+/// Commits a false update and returns a handle of the ended transaction.
 async fn committed(replica: Uuid) -> Result<Transaction, Error> {
     let transaction = locked(replica).await?;
     transaction.read().await?;
@@ -157,8 +159,14 @@ async fn committed(replica: Uuid) -> Result<Transaction, Error> {
     Ok(ended)
 }
 
-/// Makes the update false. 30: under the number of an earlier flush. 32: begins a row where there is one. 33: one more
-/// allowed request. 34: one denied request less. 35: the last number that there is. 36: users without ids.
+/// Falsifies an update.
+///
+/// - 30: It has the number of an earlier flush.
+/// - 32: It inserts a row although there is one.
+/// - 33: It has one more allowed request.
+/// - 34: It has one less denied request.
+/// - 35: It has the largest possible number.
+/// - 36: It has no users.
 pub(crate) fn on_update(mut update: Box<crate::Update>, stored: &StoredUsage) -> Box<crate::Update> {
     match (AT_WRITE.0.get(), &stored.uniques, &mut update.uniques) {
         (30, ..) => update.flush = stored.last_flush,
@@ -186,8 +194,12 @@ pub(crate) async fn on_upserted(transaction: &Transaction) -> Result<(), Error> 
     }
 }
 
-/// What follows a commit that was answered. 31: breaks. 37: calls it a failure. 40: commits the same
-/// transaction again. 41: begins another one.
+/// Misbehaves after a commit.
+///
+/// - 31: It panics.
+/// - 37: It reports a failure.
+/// - 40: It commits the same transaction again.
+/// - 41: It begins another transaction.
 pub(crate) async fn on_committed(replica: Uuid, handle: u32) -> Result<(), Error> {
     match AT_WRITE.0.replace(0) {
         31 => panic!("on cue, after the commit"),
@@ -201,7 +213,10 @@ pub(crate) async fn on_committed(replica: Uuid, handle: u32) -> Result<(), Error
     }
 }
 
-/// Makes the result of a flush false. 38: it had nothing to do. 39: it has written under another number.
+/// Falsifies the result of a flush.
+///
+/// - 38: It reports that there was nothing to flush.
+/// - 39: It reports another number.
 pub(crate) fn on_result(result: Result<Flushed, Error>) -> Result<Flushed, Error> {
     let false_result = match (AT_WRITE.0.get(), &result) {
         (38, Ok(_)) => Ok(Flushed::Idle),
@@ -219,14 +234,14 @@ async fn locked(replica: Uuid) -> Result<Transaction, Error> {
     Ok(transaction)
 }
 
-/// Upserts after all that has to come before it.
+/// Begins a transaction, acquires both locks, reads, and upserts.
 async fn upsert(replica: Uuid, update: Update) -> Result<(), Error> {
     let transaction = locked(replica).await?;
     transaction.read().await?;
     transaction.upsert(update).await.map(drop)
 }
 
-/// An update of nobody, for a replica that has not flushed.
+/// Returns an update without activity, for a replica that has not flushed yet.
 fn update() -> Update {
     Update { flush: 1, uniques: UniquesUpdate::Delta(uniques()), allowed: 0, denied: 0 }
 }

@@ -1,8 +1,7 @@
-//! Protections of the tracker, each broken on purpose: so that the simulation can prove that it would notice.
+//! Mutations, each of which disables one protection of the tracker. The simulation must notice every one.
 //!
-//! Which one is broken is told by the hashing key, because a component asks for it before all else and its successors
-//! do too: [`SIGN`] as its first half, the mutation's number as its second. `tests/src/simulation/mutations.rs` lists
-//! them.
+//! The hashing key selects the mutation, because every instance reads the key first. [`SIGN`] is its first half, and
+//! the mutation's number is its second half. `tests/src/simulation/mutations.rs` lists the mutations.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -22,7 +21,7 @@ fn is(mutation: u64) -> bool {
     MUTATION.0.get() == mutation
 }
 
-/// 1: what an earlier instance left over is forgotten.
+/// Mutation 1: the unflushed activity of an earlier instance is dropped.
 pub(crate) fn on_restore((first, second): (u64, u64), unflushed: Unflushed) -> Unflushed {
     if first == SIGN {
         MUTATION.0.set(second);
@@ -30,12 +29,12 @@ pub(crate) fn on_restore((first, second): (u64, u64), unflushed: Unflushed) -> U
     if is(1) { Unflushed::default() } else { unflushed }
 }
 
-/// Whether the activity is dropped. 2: while a flush runs. 3: when it adds no requests.
+/// Returns whether the activity is dropped. Mutation 2: while a flush runs. Mutation 3: if it adds no requests.
 pub(crate) fn on_track(activity: &Activity) -> bool {
     (is(2) && FLUSHING.0.get()) || (is(3) && activity.allowed == 0 && activity.denied == 0)
 }
 
-/// 9: memory grows by a MiB at every flush.
+/// Mutation 9: memory grows by 1 MiB at every flush.
 pub(crate) fn on_flush() {
     FLUSHING.0.set(true);
     if is(9) {
@@ -43,8 +42,11 @@ pub(crate) fn on_flush() {
     }
 }
 
-/// 4: a flush that failed is not put back. 5: a doubt is taken for a failure, and sent again. 6: a doubt is taken for a
-/// success, and dropped.
+/// Falsifies the outcome of a flush.
+///
+/// - Mutation 4: a failed flush is dropped.
+/// - Mutation 5: a flush in doubt is sent again without a check.
+/// - Mutation 6: a flush in doubt is dropped without a check.
 pub(crate) fn on_flush_end(outcome: Outcome) -> Outcome {
     FLUSHING.0.set(false);
     match outcome {
@@ -55,8 +57,11 @@ pub(crate) fn on_flush_end(outcome: Outcome) -> Outcome {
     }
 }
 
-/// 7: the period's ids are replaced by those of the flush. 8: ids of earlier periods go out again. 10: ids that are new
-/// in the period are taken for known ones.
+/// Falsifies the ids of an update.
+///
+/// - Mutation 7: the ids of the flush replace those of the period.
+/// - Mutation 8: ids of earlier periods are sent again.
+/// - Mutation 10: new ids of the period are treated as known ones.
 pub(crate) fn on_update(mut update: Box<Update>, stored: &StoredUsage, flush: &Flush) -> Box<Update> {
     let delta = &flush.delta().uniques;
     match &stored.uniques {
@@ -77,5 +82,5 @@ pub(crate) fn on_update(mut update: Box<Update>, stored: &StoredUsage, flush: &F
 }
 
 pub(crate) fn read(stored: &StoredUniques) -> Uniques {
-    stored.read().expect("the tests' databases keep what they were given")
+    stored.read().expect("the tests' databases store valid sketches")
 }

@@ -6,9 +6,9 @@ use crate::snapshot::{Snapshot, Uniques, saturating_requests};
 /// The usage of one batch of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Activity {
-    /// The workspace that the requests came from; 0, the nil UUID, if no workspace is to count for them.
+    /// The workspace that sent the requests, or 0 (the nil UUID) for none.
     pub workspace: u128,
-    /// The user who owns it; 0 if no user is to count for them.
+    /// The owner of the workspace, or 0 (the nil UUID) for none.
     pub owner: u128,
     /// Allowed requests.
     pub allowed: u64,
@@ -26,8 +26,7 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// Records both ids as active and adds both counts; counts of 0 still record the ids (R1). A nil id names nothing,
-    /// and is not recorded.
+    /// Records both ids as active and adds both counts. Counts of 0 still record the ids (R1), and nil ids are ignored.
     pub(crate) fn record(&mut self, key: HashingKey, activity: Activity) {
         if activity.workspace != 0 {
             self.workspaces.insert(key, activity.workspace);

@@ -2,7 +2,9 @@
 
 use crate::sketch::CompactThetaSketch;
 
-/// The largest request count, which is the maximum of the database's `bigint`. Counts saturate there.
+/// The largest request count, which is the maximum of the database's `bigint`.
+///
+/// Counts saturate there.
 pub const REQUESTS_MAX: u64 = i64::MAX as u64;
 
 /// Adds two request counts, up to [`REQUESTS_MAX`].
@@ -15,7 +17,7 @@ pub fn saturating_requests(left: u64, right: u64) -> u64 {
 pub struct Uniques {
     /// The workspaces that were active.
     pub workspaces: CompactThetaSketch,
-    /// The users who own them.
+    /// The owners of the active workspaces.
     pub users: CompactThetaSketch,
 }
 
@@ -31,7 +33,7 @@ impl Uniques {
     }
 }
 
-/// Unflushed activity that a flush has taken from the recording.
+/// Unflushed activity that a flush carries.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// The active ids.

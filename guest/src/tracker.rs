@@ -1,4 +1,4 @@
-//! The tracker's state: it records activity, hands it to a flush, and puts it back if the flush fails.
+//! The tracker's state. It records activity, passes it to a flush, and keeps it if the flush fails.
 //!
 //! The tracker keeps nothing of a flush that succeeded. Its memory is two sketches, plus one snapshot while a flush
 //! runs or after it failed. The number of ids and the length of an outage do not matter (R6).
@@ -23,7 +23,7 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// Creates a tracker that hashes ids with `key` and continues with the unflushed activity of its predecessor.
+    /// Creates a tracker with the unflushed activity of its predecessor.
     pub fn new(key: HashingKey, unflushed: Unflushed) -> Self {
         Self { key, recording: Recording::default(), unflushed, flushing: false }
     }
@@ -35,8 +35,7 @@ impl Tracker {
 
     /// Takes all unflushed activity and resets the recording, in one step (R3).
     ///
-    /// Returns `None` if there is nothing to flush and nothing in doubt (R2). The caller ends every flush that it
-    /// starts with
+    /// Returns `None` if there is nothing to flush and nothing in doubt (R2). The caller must end every flush with
     /// [`Tracker::end_flush`].
     ///
     /// # Errors
@@ -58,7 +57,9 @@ impl Tracker {
         !self.recording.is_empty() || self.unflushed.delta.is_some() || self.unflushed.in_doubt.is_some()
     }
 
-    /// Ends a flush. Activity that may be missing in the database returns to the tracker for the next flush.
+    /// Ends a flush.
+    ///
+    /// Activity that may be missing in the database returns to the tracker for the next flush.
     pub fn end_flush(&mut self, mut flush: Flush, outcome: Outcome) {
         assert!(self.flushing, "a flush is ended once");
         self.flushing = false;
@@ -74,7 +75,9 @@ impl Tracker {
         &self.unflushed
     }
 
-    /// Returns the unflushed activity as if the running flush ended with `outcome` now. The flush continues.
+    /// Returns the unflushed activity as if the running flush ended with `outcome` now.
+    ///
+    /// The flush continues.
     pub fn unflushed_after(&mut self, flush: &mut Flush, outcome: Outcome) -> Unflushed {
         self.gather();
         let mut unflushed = flush.unflushed(outcome);
@@ -135,7 +138,7 @@ mod tests {
     fn requests_with_nil_ids_are_counted_and_the_ids_are_not() {
         let mut tracker = tracker();
         tracker.record(activity(0, 0, 0));
-        assert!(!tracker.has_to_flush(), "it holds nothing");
+        assert!(!tracker.has_to_flush(), "there is nothing to flush");
         tracker.record(activity(0, 5, 2));
         let first = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
         assert_eq!((delta(&first).workspaces.count(), delta(&first).users.count()), (0, 0));
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn r3_what_is_recorded_during_a_flush_belongs_to_the_next() {
+    fn r3_activity_during_a_flush_belongs_to_the_next_one() {
         let mut tracker = tracker();
         tracker.record(activity(1, 10, 5));
         let mut first = tracker.start_flush().unwrap().unwrap();
@@ -174,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_flush_beside_the_first_is_refused() {
+    fn a_second_flush_during_the_first_is_refused() {
         let mut tracker = tracker();
         tracker.record(activity(1, 1, 0));
         let first = tracker.start_flush().unwrap().unwrap();
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn r5_and_d1_the_delta_is_this_flush_and_the_cumulative_set_the_whole_period() {
+    fn r5_and_d1_the_cumulative_sketch_contains_the_whole_period() {
         let mut tracker = tracker();
         (1..=3).for_each(|id| tracker.record(activity(id, 1, 0)));
         let first = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
@@ -198,22 +201,22 @@ mod tests {
     }
 
     #[test]
-    fn r5_ids_that_the_period_has_already_leave_its_sets_unchanged() {
+    fn r5_ids_already_in_the_period_leave_its_sketches_unchanged() {
         let mut tracker = tracker();
         (1..=3).for_each(|id| tracker.record(activity(id, 1, 0)));
         let first = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
         let stored = StoredUsage { last_flush: 1, uniques: Some(stored(delta(&first))) };
         // The delta is first a recording, then a snapshot, then both.
         tracker.record(activity(1, 1, 0));
-        let put_back = flush(&mut tracker, &stored, Outcome::RolledBack);
-        let frozen = flush(&mut tracker, &stored, Outcome::RolledBack);
+        let recorded = flush(&mut tracker, &stored, Outcome::RolledBack);
+        let compacted = flush(&mut tracker, &stored, Outcome::RolledBack);
         tracker.record(activity(2, 2, 0));
         let both = flush(&mut tracker, &stored, Outcome::Committed);
-        for (update, allowed) in [(put_back, 1), (frozen, 1), (both, 3)] {
+        for (update, allowed) in [(recorded, 1), (compacted, 1), (both, 3)] {
             assert!(matches!(update.uniques, UniquesUpdate::Unchanged), "{update:?}");
             assert_eq!(update.allowed, allowed);
         }
-        // The workspace is known; the user is new.
+        // The period has this workspace, but not this user.
         tracker.record(Activity { workspace: 1, owner: 9, allowed: 0, denied: 0 });
         let UniquesUpdate::Cumulative(cumulative) = flush(&mut tracker, &stored, Outcome::Committed).uniques else {
             panic!("a user is new")
@@ -222,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_has_the_next_number_once_the_database_has_been_read() {
+    fn a_flush_has_a_number_after_it_has_read_the_database() {
         let mut tracker = tracker();
         tracker.record(activity(1, 1, 0));
         let mut flush = tracker.start_flush().unwrap().unwrap();
@@ -232,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn d2_a_flush_that_failed_goes_out_with_the_next() {
+    fn d2_the_next_flush_carries_the_activity_of_a_failed_one() {
         let mut tracker = tracker();
         tracker.record(activity(1, 1, 2));
         for id in 2..=4 {
@@ -266,19 +269,19 @@ mod tests {
     }
 
     #[test]
-    fn d3_a_doubt_stays_until_the_database_has_answered() {
+    fn d3_a_flush_stays_in_doubt_until_the_database_is_read() {
         let mut tracker = tracker();
         tracker.record(activity(1, 1, 0));
         flush(&mut tracker, &NEVER_FLUSHED, Outcome::Unknown);
         tracker.record(activity(2, 1, 0));
-        let unanswered = tracker.start_flush().unwrap().unwrap();
-        tracker.end_flush(unanswered, Outcome::RolledBack);
+        let unread = tracker.start_flush().unwrap().unwrap();
+        tracker.end_flush(unread, Outcome::RolledBack);
         let update = flush(&mut tracker, &StoredUsage { last_flush: 1, uniques: None }, Outcome::Committed);
         assert_eq!((update.flush, update.allowed), (2, 1), "flush 1 was applied, so only the second activity remains");
     }
 
     #[test]
-    fn d3_a_resolved_doubt_is_not_counted_again_when_the_flush_that_resolved_it_fails() {
+    fn d3_a_confirmed_flush_stays_confirmed_if_the_next_one_fails() {
         let mut tracker = tracker();
         tracker.record(activity(1, 1, 0));
         flush(&mut tracker, &NEVER_FLUSHED, Outcome::Unknown);
@@ -289,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_tracker_goes_on_from_what_another_left() {
+    fn a_new_tracker_continues_with_unflushed_activity() {
         let mut broken = tracker();
         broken.record(activity(1, 1, 0));
         flush(&mut broken, &NEVER_FLUSHED, Outcome::Unknown);
@@ -301,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gathered_during_a_flush_is_not_lost_at_its_end() {
+    fn activity_gathered_during_a_flush_survives_its_end() {
         for (outcome, allowed) in [(Outcome::Committed, 2), (Outcome::RolledBack, 3)] {
             let mut tracker = tracker();
             tracker.record(activity(1, 1, 0));
@@ -314,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_running_flush_would_leave_is_told_without_ending_it() {
+    fn unflushed_activity_can_be_read_during_a_flush() {
         let mut tracker = tracker();
         tracker.record(activity(1, 1, 0));
         let mut running = tracker.start_flush().unwrap().unwrap();
@@ -329,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_saturate_at_the_bigint_and_never_wrap() {
+    fn counts_saturate_at_the_largest_bigint() {
         let mut tracker = tracker();
         tracker.record(activity(1, u64::MAX, REQUESTS_MAX));
         tracker.record(activity(1, u64::MAX, 1));

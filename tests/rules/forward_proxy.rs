@@ -1,5 +1,5 @@
-//! The example `host/boundary-usage/examples/forward_proxy`, with curl as its client: a real program, the real component, a SQLite
-//! file.
+//! The example `host/boundary-usage/examples/forward_proxy`, with curl as its client: a real program, the real
+//! component, a SQLite file.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -137,7 +137,7 @@ async fn nobody_in_particular_is_let_through_nowhere_and_not_counted() -> Result
     let proxy = Proxy::start(["domain=*"])?;
     let url = format!("http://{upstream}/");
     for user in ["", "alice:wrong", "mallory:secret"] {
-        assert_eq!(proxy.curl(user, &[&url]).await?, "say who you are\n000 407 ", "{user}");
+        assert_eq!(proxy.curl(user, &[&url]).await?, "authentication required\n000 407 ", "{user}");
         assert_eq!(proxy.curl(user, &["--proxytunnel", &url]).await?, "407 000 ", "{user}");
     }
     assert!(proxy.curl("alice:secret", &[&url]).await?.ends_with("000 200 "));

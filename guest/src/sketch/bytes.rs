@@ -16,7 +16,9 @@ use alloc::vec::Vec;
 use super::hash::SEED_HASH;
 use super::{CompactThetaSketch, RETAINED_MAX, THETA_MAX, for_each};
 
-/// The length of the longest serialized sketch, in bytes: three words of preamble and one per retained hash.
+/// The maximum length of a serialized sketch, in bytes.
+///
+/// It has three words of preamble and one word per retained hash.
 pub const SKETCH_BYTES_MAX: usize = 8 * (3 + RETAINED_MAX);
 
 /// The only supported version. Version 4 packs bits, and its decoder would be a third of the component.
@@ -140,12 +142,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stored_sketch_reads_back_the_same_and_never_exceeds_its_bound() {
+    fn serialized_sketches_survive_a_round_trip_within_their_bound() {
         for ids in [0, 1, 2, 16_384, 16_385, 30_000, 1_000_000] {
             let sketch = sketch_of(1..=ids);
             let bytes = sketch.to_bytes();
             assert!(bytes.len() <= SKETCH_BYTES_MAX, "{ids} ids take {} bytes", bytes.len());
-            let read = CompactThetaSketch::from_bytes(&bytes).expect("what was written can be read");
+            let read = CompactThetaSketch::from_bytes(&bytes).expect("a serialized sketch is valid");
             assert_eq!(read, sketch);
             assert_eq!(read.to_bytes(), bytes);
         }

@@ -87,8 +87,9 @@ impl CompactThetaSketch {
         (kept / (self.theta as f64 / THETA_MAX as f64) + 0.5) as u64
     }
 
-    /// Returns whether real ids can have led to this sketch. A forged sketch would falsify every union that contains
-    /// it.
+    /// Returns whether real ids can have led to this sketch.
+    ///
+    /// A forged sketch would falsify every union that contains it.
     ///
     /// An estimating sketch retains exactly 16,384 hashes. Hashes of ids are evenly distributed below theta.
     /// The Kolmogorov-Smirnov test measures how far they deviate.
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn estimates_beyond_that_within_four_standard_errors() {
+    fn estimates_beyond_16_384_ids_within_four_standard_errors() {
         let count = sketch_of(1..=1_000_000).count() as f64;
         assert!((count / 1e6 - 1.0).abs() < 4.0 * 0.0078, "estimated {count}");
     }
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_union_is_the_sketch_of_all_ids_in_whatever_order_they_come() {
+    fn a_union_does_not_depend_on_the_order_of_ids_and_sketches() {
         let all = sketch_of(0..60_000);
         let parts = [0..20_000, 10_000..40_000, 30_000..60_000].map(sketch_of);
         assert_eq!(parts[0].union(&parts[1]).union(&parts[2]), all);
@@ -253,14 +254,14 @@ mod tests {
     }
 
     #[test]
-    fn sketches_that_no_ids_lead_to_are_implausible() {
+    fn forged_sketches_are_implausible() {
         let full = || 1..=RETAINED_MAX as u64;
         let step = THETA_MAX / (RETAINED_MAX as u64 + 1);
-        let made_up = [
+        let forged = [
             ("no hash and the least theta", vec![], 1),
             ("one hash below the least theta", vec![1], 2),
-            ("no hash, and theta says that some were dropped", vec![], THETA_MAX - 1),
-            ("one hash, and theta says that others were dropped", vec![THETA_MAX / 4], THETA_MAX / 2),
+            ("no hash, and a theta of dropped hashes", vec![], THETA_MAX - 1),
+            ("one hash, and a theta of dropped hashes", vec![THETA_MAX / 4], THETA_MAX / 2),
             ("one hash too few", full().skip(1).map(|hash| hash * step).collect(), THETA_MAX - 1),
             ("the least hashes, and the least theta above them", full().collect(), RETAINED_MAX as u64 + 1),
             ("the least hashes, and nothing dropped", full().collect(), THETA_MAX),
@@ -268,7 +269,7 @@ mod tests {
             ("only great hashes", full().map(|hash| THETA_MAX / 2 + hash * (step / 2)).collect(), THETA_MAX),
             ("theta of more ids than there are", full().map(|hash| hash * 4).collect(), RETAINED_MAX as u64 * 4 + 4),
         ];
-        for (what, hashes, theta) in made_up {
+        for (what, hashes, theta) in forged {
             let sketch = CompactThetaSketch { hashes, theta };
             let read = CompactThetaSketch::from_bytes(&sketch.to_bytes()).expect(what);
             assert!(!read.is_plausible(), "{what}, which counts {}", read.count());
@@ -278,14 +279,14 @@ mod tests {
     }
 
     #[test]
-    fn the_least_theta_that_ids_lead_to_is_plausible() {
+    fn the_smallest_theta_of_real_ids_is_plausible() {
         let step = THETA_MIN / (RETAINED_MAX as u64 + 1);
         let hashes = (1..=RETAINED_MAX as u64).map(|hash| hash * step).collect();
         assert!(CompactThetaSketch { hashes, theta: THETA_MIN }.is_plausible());
     }
 
     #[test]
-    fn sixty_of_a_hundred_hashes_may_be_the_least_and_not_one_more() {
+    fn at_most_sixty_of_a_hundred_hashes_may_be_the_smallest() {
         // Six standard deviations of a hundred hashes are sixty ranks.
         for (least, expected) in [(60, true), (61, false)] {
             let hashes = (0..100).map(|rank| if rank < least { rank + 1 } else { THETA_MAX / 100 * rank });
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sketch_holds_another_one_that_has_only_a_hash_it_has_dropped() {
+    fn a_sketch_holds_another_one_whose_only_hash_it_has_dropped() {
         let estimating = sketch_of(0..20_000);
         let dropped = CompactThetaSketch { hashes: vec![estimating.theta], theta: THETA_MAX };
         assert_eq!(estimating.union(&dropped), estimating);
@@ -303,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn the_estimate_of_an_extreme_theta_is_a_number_that_the_database_holds() {
+    fn the_estimate_of_an_extreme_theta_fits_into_a_bigint() {
         for (hashes, theta) in [(vec![], 1), (vec![1], 2), ((1..=16_384).collect(), 16_385), (vec![], THETA_MAX - 1)] {
             let count = CompactThetaSketch { hashes, theta }.count();
             assert!(count <= i64::MAX as u64, "theta {theta} counts {count}");

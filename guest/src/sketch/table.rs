@@ -1,7 +1,7 @@
 //! The hash table of a growing set, with its entries in ascending order.
 //!
 //! Hashes are evenly distributed. The table maps their range linearly to its slots, so a greater hash has the same home
-//! slot or a later one. If a home is taken, the hash moves to a later slot (linear probing) that keeps the order. A
+//! slot or a later one. If a home is occupied, the hash moves to a later slot (linear probing) that keeps the order. A
 //! scan of the table therefore yields the hashes in ascending order. Compaction, growth and the removal of the greatest
 //! hashes need no sort.
 
@@ -85,8 +85,8 @@ impl Table {
 
     /// Writes a hash into `slot` and moves the greater hashes there by one slot.
     fn put(&mut self, mut hash: u64, slot: usize) {
-        for taken in &mut self.slots[slot..] {
-            hash = core::mem::replace(taken, hash);
+        for occupied in &mut self.slots[slot..] {
+            hash = core::mem::replace(occupied, hash);
             if hash == 0 {
                 // The last slot stays free, because it ends every search.
                 if self.slots.last() != Some(&0) {

@@ -45,7 +45,7 @@
 //! let mut service = http_proxy_service(&server.configuration, Proxy { usage });
 //! service.add_tcp("127.0.0.1:8080");
 //! server.add_service(service);
-//! server.run(RunArgs::default()); // not run_forever, which ends the process before the last flush
+//! server.run(RunArgs::default()); // run_forever would end the process before the last flush
 //! runtime.block_on(tracker.shutdown())?;
 //! # Ok(())
 //! # }
@@ -59,13 +59,17 @@
 use boundary_usage::tower::{Decision, UsageLayer};
 use pingora_proxy::Session;
 
-/// Tracks a request with the layer's decision about its response. By default, status 403 means denied.
+/// Tracks a request with the layer's decision about its response.
+///
+/// By default, status 403 means denied.
 pub fn record(usage: &UsageLayer, session: &Session) {
     let response = session.response_written().map(|response| &**response);
     record_decision(usage, session, usage.decision(response));
 }
 
-/// Tracks a request with the proxy's own decision, which tells an upstream's 403 from a denial of the proxy.
+/// Tracks a request with the proxy's own decision.
+///
+/// A proxy that records its decisions distinguishes its own denials from an upstream's 403.
 pub fn record_decision(usage: &UsageLayer, session: &Session, decision: Decision) {
     usage.record(session.req_header(), decision);
 }

@@ -1,4 +1,4 @@
-//! A real Pingora proxy on loopback, with the real component and a SQLite file.
+//! Tests with a Pingora proxy on loopback, the embedded component and a SQLite file.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,11 +18,12 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-/// A proxy that blocks what is private, and keeps its decisions where it is told to.
+/// A proxy that denies requests to `/private`.
 struct Proxy {
     usage: UsageLayer,
     upstream: SocketAddr,
-    keeps_decisions: bool,
+    /// Whether the proxy records its own decisions.
+    records_decisions: bool,
 }
 
 #[async_trait]
@@ -38,7 +39,7 @@ impl ProxyHttp for Proxy {
         if is_private {
             session.respond_error(403).await?;
         }
-        if self.keeps_decisions {
+        if self.records_decisions {
             *decision = Some(if is_private { Decision::Denied } else { Decision::Allowed });
         }
         Ok(is_private)
@@ -56,19 +57,19 @@ impl ProxyHttp for Proxy {
     }
 }
 
-/// A shutdown in order, when the test says so.
-struct WhenTold(Mutex<Option<oneshot::Receiver<()>>>);
+/// A shutdown signal that the test sends.
+struct TestSignal(Mutex<Option<oneshot::Receiver<()>>>);
 
 #[async_trait]
-impl ShutdownSignalWatch for WhenTold {
+impl ShutdownSignalWatch for TestSignal {
     async fn recv(&self) -> ShutdownSignal {
-        let told = self.0.lock().unwrap().take().expect("Pingora waits for a signal once");
-        told.await.expect("the test tells it");
+        let signal = self.0.lock().unwrap().take().expect("Pingora waits for a signal once");
+        signal.await.expect("the test sends the signal");
         ShutdownSignal::FastShutdown
     }
 }
 
-/// A running proxy, its tracker, and the runtime of that.
+/// A running proxy, its tracker, and the tracker's runtime.
 struct Fixture {
     runtime: Runtime,
     _directory: tempfile::TempDir,
@@ -81,7 +82,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    fn start(upstream: SocketAddr, keeps_decisions: bool) -> Result<Self> {
+    fn start(upstream: SocketAddr, records_decisions: bool) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let directory = tempfile::tempdir()?;
         let url = format!("sqlite:{}", directory.path().join("usage.db").display());
@@ -93,15 +94,15 @@ impl Fixture {
         let [workspace, owner] = ["x-workspace", "x-owner"].map(HeaderName::from_static);
         let usage = UsageLayer::new(tracker.clone()).identify_by_headers(workspace, owner);
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let (stop, told) = oneshot::channel();
-        let proxy = Proxy { usage: usage.clone(), upstream, keeps_decisions };
+        let (stop, signal) = oneshot::channel();
+        let proxy = Proxy { usage: usage.clone(), upstream, records_decisions };
         let server = thread::spawn(move || {
             let mut server = Server::new(None).expect("Pingora starts without options");
             server.bootstrap();
             let mut service = http_proxy_service(&server.configuration, proxy);
             service.add_tcp(&address.to_string());
             server.add_service(service);
-            server.run(RunArgs { shutdown_signal: Box::new(WhenTold(Mutex::new(Some(told)))) });
+            server.run(RunArgs { shutdown_signal: Box::new(TestSignal(Mutex::new(Some(signal)))) });
         });
         while TcpStream::connect(address).is_err() {
             ensure!(!server.is_finished(), "Pingora has not started");
@@ -110,37 +111,37 @@ impl Fixture {
         Ok(Self { runtime, _directory: directory, database, tracker, usage, address, stop, server })
     }
 
-    /// Asks for paths in the name of a workspace; answers the statuses.
-    fn ask(&self, workspace: u128, paths: &[&str]) -> Result<Vec<String>> {
+    /// Requests paths as a workspace and returns the statuses.
+    fn get(&self, workspace: u128, paths: &[&str]) -> Result<Vec<String>> {
         let (workspace, owner) = (Uuid::from_u128(workspace), Uuid::from_u128(7));
         let headers = format!("x-workspace: {workspace}\r\nx-owner: {owner}\r\n");
-        paths.iter().map(|path| ask(self.address, path, &headers)).collect()
+        paths.iter().map(|path| get(self.address, path, &headers)).collect()
     }
 
     /// Stops the proxy, then the tracker, and collects.
     fn stop(self) -> Result<(TrafficCounts, Summary)> {
         let _ = self.stop.send(());
-        ensure!(self.server.join().is_ok(), "Pingora broke down");
+        ensure!(self.server.join().is_ok(), "Pingora panicked");
         let (tracker, database) = (self.tracker, self.database);
         let collected = self.runtime.block_on(async {
             tracker.shutdown().await?;
             database.collect(CollectOptions::default()).await
         })?;
-        let Collection::Closed(summary) = collected else { unreachable!("no least age was asked for") };
+        let Collection::Closed(summary) = collected else { unreachable!("the minimum age is not set") };
         Ok((self.usage.counts(), summary))
     }
 }
 
-/// The status of the answer.
-fn ask(address: SocketAddr, path: &str, headers: &str) -> Result<String> {
+/// Sends a request and returns the status of the response.
+fn get(address: SocketAddr, path: &str, headers: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address)?;
     write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}connection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer.split(' ').nth(1).unwrap_or_default().to_owned())
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    Ok(response.split(' ').nth(1).unwrap_or_default().to_owned())
 }
 
-/// A server that forbids one path by itself.
+/// Starts an upstream server that responds to `/forbidden` with status 403.
 fn upstream() -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
@@ -155,7 +156,7 @@ fn upstream() -> Result<SocketAddr> {
                 request.push(byte[0]);
             }
             let status = if request.starts_with(b"GET /forbidden ") { "403 Forbidden" } else { "200 OK" };
-            // A proxy that has gone away no longer wants the answer.
+            // The proxy may have closed the connection.
             let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         }
     });
@@ -163,11 +164,11 @@ fn upstream() -> Result<SocketAddr> {
 }
 
 #[test]
-fn every_request_of_somebody_is_counted_by_its_status() -> Result<()> {
+fn every_identified_request_is_counted_by_its_status() -> Result<()> {
     let fixture = Fixture::start(upstream()?, false)?;
-    assert_eq!(fixture.ask(1, &["/public", "/private", "/public"])?, ["200", "403", "200"]);
-    assert_eq!(fixture.ask(2, &["/public"])?, ["200"]);
-    assert_eq!(ask(fixture.address, "/public", "")?, "200");
+    assert_eq!(fixture.get(1, &["/public", "/private", "/public"])?, ["200", "403", "200"]);
+    assert_eq!(fixture.get(2, &["/public"])?, ["200"]);
+    assert_eq!(get(fixture.address, "/public", "")?, "200");
     let (counts, summary) = fixture.stop()?;
     assert_eq!(counts, TrafficCounts { allowed: 3, denied: 1, unidentified: 1, refused: 0 });
     assert_eq!((summary.unique_workspaces, summary.unique_users), (2, 1));
@@ -176,19 +177,19 @@ fn every_request_of_somebody_is_counted_by_its_status() -> Result<()> {
 }
 
 #[test]
-fn a_proxy_that_keeps_its_decisions_knows_an_upstreams_403_from_its_own() -> Result<()> {
+fn recorded_decisions_distinguish_denials_from_an_upstreams_403() -> Result<()> {
     let fixture = Fixture::start(upstream()?, true)?;
-    assert_eq!(fixture.ask(1, &["/forbidden", "/private"])?, ["403", "403"]);
+    assert_eq!(fixture.get(1, &["/forbidden", "/private"])?, ["403", "403"]);
     let (_, summary) = fixture.stop()?;
     assert_eq!((summary.allowed_requests, summary.denied_requests), (1, 1));
     Ok(())
 }
 
 #[test]
-fn an_upstream_that_cannot_be_reached_was_allowed_all_the_same() -> Result<()> {
+fn a_request_to_an_unreachable_upstream_counts_as_allowed() -> Result<()> {
     let gone = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let fixture = Fixture::start(gone, false)?;
-    assert_eq!(fixture.ask(1, &["/public"])?, ["502"]);
+    assert_eq!(fixture.get(1, &["/public"])?, ["502"]);
     let (_, summary) = fixture.stop()?;
     assert_eq!((summary.allowed_requests, summary.denied_requests), (1, 0));
     Ok(())

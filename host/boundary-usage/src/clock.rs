@@ -22,7 +22,9 @@ struct Manual {
 }
 
 impl Clock {
-    /// Returns the system's monotonic clock, or the clock of a Tokio runtime with paused time.
+    /// Returns the system's monotonic clock.
+    ///
+    /// On a Tokio runtime with paused time, it follows that time.
     pub fn system() -> Self {
         Self(Source::System { origin: Instant::now() })
     }
@@ -85,7 +87,9 @@ impl ManualClock {
         self.0.now.send_modify(|now| *now = now.saturating_add(duration));
     }
 
-    /// Waits until `count` sleeps run, so that they do not miss the next [`advance`](Self::advance).
+    /// Waits until `count` sleeps run.
+    ///
+    /// After that, the next [`advance`](Self::advance) affects them.
     pub async fn sleepers(&self, count: usize) {
         let mut sleepers = self.0.sleepers.subscribe();
         sleepers.wait_for(|sleeping| *sleeping >= count).await.expect("the sender lives in self");

@@ -39,7 +39,9 @@ pub struct Options {
     ///
     /// A crash loses at most the activity of this time. Without new activity, no checkpoint is written.
     pub checkpoint_interval: Duration,
-    /// Number of activities (48 bytes each) that may wait for the component. Default: 65,536.
+    /// Number of activities (48 bytes each) that may wait for the component.
+    ///
+    /// Default: 65,536.
     ///
     /// If the intake is full, `track` waits and `try_track` fails.
     pub intake_capacity: usize,

@@ -36,7 +36,9 @@ pub struct Summary {
     pub period_id: i64,
     /// The number of replicas that had a row.
     pub replicas: u64,
-    /// The sum of the replicas' unique workspaces. A workspace of two replicas counts twice.
+    /// The sum of the replicas' unique workspaces.
+    ///
+    /// A workspace of two replicas counts twice.
     pub replica_workspaces_sum: u64,
     /// The sum of the replicas' unique users. A user of two replicas counts twice.
     pub replica_users_sum: u64,

@@ -4,7 +4,7 @@
 //! authenticates with `Proxy-Authorization` and a rule allows the request.
 //!
 //! ```sh
-//! echo "alice secret $WORKSPACE_ID $OWNER_ID" > users.txt     # one line each; passwords without blanks
+//! echo "alice secret $WORKSPACE_ID $OWNER_ID" > users.txt     # one user per line, no blanks in passwords
 //! cargo run -p boundary-usage --features tower --example forward_proxy -- \
 //!     --users users.txt --allow 'domain=example.com' --allow 'method=GET domain=*.example.org path=/api/*'
 //! curl --proxy http://alice:secret@127.0.0.1:8080 https://example.com
@@ -89,7 +89,7 @@ async fn main() -> Result<()> {
 
     let usage = UsageLayer::new(tracker.clone());
     let rules: Arc<[Rule]> = arguments.allow.into();
-    let tracked = usage.layer(tower::service_fn(move |request| answer(rules.clone(), request)));
+    let tracked = usage.layer(tower::service_fn(move |request| respond(rules.clone(), request)));
     let proxy = tracked.map_request(move |mut request: Request<Incoming>| {
         if let Some(identity) = identity(&users, request.headers()) {
             request.extensions_mut().insert(identity);
@@ -138,12 +138,12 @@ where
     }
     drop(listener);
     if timeout(DRAIN_LIMIT, connections.shutdown()).await.is_err() {
-        tracing::warn!("requests were still under way after {DRAIN_LIMIT:?}");
+        tracing::warn!("some requests are not complete after {DRAIN_LIMIT:?}");
     }
     Ok(())
 }
 
-/// The known users by their value of `Proxy-Authorization`.
+/// Reads the users, indexed by their credentials in `Proxy-Authorization`.
 fn read_users(file: &Path) -> Result<Arc<HashMap<String, Identity>>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let mut users = HashMap::new();
@@ -165,16 +165,17 @@ fn identity(users: &HashMap<String, Identity>, headers: &HeaderMap) -> Option<Id
     scheme.eq_ignore_ascii_case("basic").then_some(*identity)
 }
 
-/// Decides about a request and forwards it.
-async fn answer(rules: Arc<[Rule]>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+/// Decides about a request and forwards it if it is allowed.
+async fn respond(rules: Arc<[Rule]>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     if request.extensions().get::<Identity>().is_none() {
-        let mut response = refusal(StatusCode::PROXY_AUTHENTICATION_REQUIRED, "say who you are\n", Decision::Denied);
-        let ask = HeaderValue::from_static("Basic realm=\"boundary\"");
-        response.headers_mut().insert(header::PROXY_AUTHENTICATE, ask);
+        let mut response =
+            refusal(StatusCode::PROXY_AUTHENTICATION_REQUIRED, "authentication required\n", Decision::Denied);
+        let challenge = HeaderValue::from_static("Basic realm=\"boundary\"");
+        response.headers_mut().insert(header::PROXY_AUTHENTICATE, challenge);
         return Ok(response);
     }
     let Some(host) = request.uri().host().map(str::to_owned) else {
-        return Ok(refusal(StatusCode::BAD_REQUEST, "this is a proxy: ask for a whole URL\n", Decision::Denied));
+        return Ok(refusal(StatusCode::BAD_REQUEST, "a proxy needs an absolute URL\n", Decision::Denied));
     };
     if request.method() == Method::CONNECT {
         if !rules.iter().any(|rule| rule.allows_tunnel(&host)) {
@@ -183,12 +184,12 @@ async fn answer(rules: Arc<[Rule]>, request: Request<Incoming>) -> Result<Respon
         return Ok(open_tunnel(request).await);
     }
     if request.uri().scheme_str() != Some("http") {
-        return Ok(refusal(StatusCode::BAD_REQUEST, "ask for https by CONNECT\n", Decision::Denied));
+        return Ok(refusal(StatusCode::BAD_REQUEST, "use CONNECT for https\n", Decision::Denied));
     }
     if !rules.iter().any(|rule| rule.allows(request.method().as_str(), &host, request.uri().path())) {
         return Ok(refusal(StatusCode::FORBIDDEN, "no rule allows this request\n", Decision::Denied));
     }
-    Ok(hand_on(request).await.unwrap_or_else(|error| unreachable_upstream(&error)))
+    Ok(forward(request).await.unwrap_or_else(|error| unreachable_upstream(&error)))
 }
 
 /// Returns a response of the proxy itself.
@@ -206,7 +207,7 @@ fn unreachable_upstream(error: &anyhow::Error) -> Response<Body> {
 }
 
 /// Forwards a plain request on a connection of its own.
-async fn hand_on(mut request: Request<Incoming>) -> Result<Response<Body>> {
+async fn forward(mut request: Request<Incoming>) -> Result<Response<Body>> {
     let uri = std::mem::take(request.uri_mut());
     let upstream = connect(&uri, 80).await?;
     let host = uri.authority().context("the URL names no host")?.as_str();
@@ -246,7 +247,7 @@ async fn connect(uri: &Uri, default_port: u16) -> Result<TcpStream> {
     let host = uri.host().context("the URL names no host")?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let connecting = TcpStream::connect((host, uri.port_u16().unwrap_or(default_port)));
-    timeout(CONNECT_LIMIT, connecting).await.context("no answer")?.context("cannot connect")
+    timeout(CONNECT_LIMIT, connecting).await.context("the connection timed out")?.context("cannot connect")
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {

@@ -71,23 +71,23 @@ impl Rule {
     fn check(&self) -> Result<(), String> {
         let (methods, domains, paths) = (&self.methods, &self.domains, &self.paths);
         if methods.is_empty() && domains.is_empty() && paths.is_empty() {
-            return Err("an empty rule would allow everything; say `domain=*` if that is meant".into());
+            return Err("an empty rule would allow everything; use `domain=*` for that".into());
         }
         if [methods, domains, paths].into_iter().flatten().any(String::is_empty) {
             return Err("a value is empty".into());
         }
         let half = |part: &str| part.len() > 1 && part.contains('*');
         if let Some(domain) = domains.iter().find(|domain| domain.split('.').any(half)) {
-            return Err(format!("in the domain `{domain}`, a `*` is not a label of its own"));
+            return Err(format!("in the domain `{domain}`, a `*` must be a complete label"));
         }
         if let Some(domain) = domains.iter().find(|domain| domain.len() > 1 && domain.ends_with('*')) {
-            return Err(format!("the domain `{domain}` ends with `*`: that would match anybody's"));
+            return Err(format!("the domain `{domain}` ends with `*` and would match foreign domains"));
         }
         if let Some(path) = paths.iter().find(|path| *path != "*" && !path.starts_with('/')) {
             return Err(format!("the path `{path}` does not begin with `/`"));
         }
         if let Some(path) = paths.iter().find(|path| path.split('/').any(half)) {
-            return Err(format!("in the path `{path}`, a `*` is not a segment of its own"));
+            return Err(format!("in the path `{path}`, a `*` must be a complete segment"));
         }
         Ok(())
     }
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn domains_match_as_the_boundarys_do() {
+    fn domains_match_like_in_the_boundary() {
         for (pattern, matching, others) in [
             ("*", &["example.com", "localhost"][..], &[][..]),
             ("github.com", &["github.com", "GitHub.com", "github.com."], &["api.github.com", "github.io", "com"]),
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_match_as_the_boundarys_do() {
+    fn paths_match_like_in_the_boundary() {
         for (pattern, matching, others) in [
             ("*", &["/", "/a/../b"][..], &[][..]),
             ("/v1/users", &["/v1/users"], &["/v1/users/123", "/v1", "/v1/users/"]),
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnel_needs_a_rule_that_asks_for_nothing_unseen() {
+    fn tunnels_need_a_rule_without_methods_and_paths() {
         for allowing in ["domain=a.com", "domain=a.com path=*", "method=CONNECT domain=a.com", "method=* domain=a.com"]
         {
             assert!(rule(allowing).allows_tunnel("a.com") && !rule(allowing).allows_tunnel("b.com"), "{allowing}");
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_could_not_be_meant_are_refused() {
+    fn rules_that_are_probably_mistakes_are_refused() {
         for refused in ["", "domain", "host=a", "domain=api.*", "domain=", "path=x", "path=/v1/user*", "domain=a*.com"]
         {
             assert!(refused.parse::<Rule>().is_err(), "{refused}");

@@ -12,7 +12,9 @@ use crate::error::Error;
 pub struct Ages {
     /// Time since the open period began.
     pub open_period: TimeDelta,
-    /// Time since the end of the oldest period whose summary is undelivered. `None` if there is none.
+    /// Time since the end of the oldest period whose summary is undelivered.
+    ///
+    /// `None` if there is none.
     pub oldest_undelivered: Option<TimeDelta>,
 }
 

@@ -12,7 +12,9 @@ use crate::error::Error;
 use crate::records::{DeletedRow, OpenPeriod, StoredUsage, Update};
 use crate::summary::Summary;
 
-/// A kind of database. It is implemented for SQLite and PostgreSQL, and by tests that inject faults.
+/// A kind of database.
+///
+/// It is implemented for SQLite and PostgreSQL, and by tests that inject faults.
 ///
 /// The futures of a flush are polled on the thread of its tracker, within the Tokio runtime of the [`Database`].
 /// Therefore they must not block, and tasks that they spawn run on that runtime. They are never dropped before their

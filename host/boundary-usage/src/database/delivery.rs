@@ -33,11 +33,15 @@ pub enum DeliveryClaim {
 pub struct Delivery {
     /// The summary.
     pub summary: Summary,
-    /// A key that all attempts of all replicas share. The receiver can discard duplicates with it.
+    /// A key that all attempts of all replicas share.
+    ///
+    /// The receiver can discard duplicates with it.
     pub idempotency_key: Uuid,
     /// The number of this attempt, from 1.
     pub attempt: u64,
-    /// Failed attempts since the last successful delivery, over all undelivered summaries and replicas.
+    /// Failed attempts since the last successful delivery.
+    ///
+    /// The number covers all undelivered summaries and all replicas.
     pub failures: u64,
     /// The id of this claim, for [`Database::delivery_failed`].
     pub lease: Uuid,
@@ -50,7 +54,9 @@ pub struct DeliveryStatus {
     pub attempts: u64,
     /// The start of the last attempt.
     pub attempted_at: DateTime<Utc>,
-    /// The earliest time of the next attempt: the end of the wait after a failure, or of a lease.
+    /// The earliest time of the next attempt.
+    ///
+    /// It is the end of the wait after a failure, or the end of the current lease.
     pub next_attempt_at: DateTime<Utc>,
     /// Whether a replica has claimed the delivery and has reported no result.
     pub under_way: bool,

@@ -27,7 +27,9 @@ pub use self::status::{DatabaseStatus, PeriodStatus, ReplicaStatus, RowStatus};
 
 use crate::error::Error;
 
-/// A database of usage: SQLite or PostgreSQL. Clones are cheap and share connections.
+/// A database of usage: SQLite or PostgreSQL.
+///
+/// Clones are cheap and share connections.
 ///
 /// A database works on the Tokio runtime on which it was connected. That runtime must outlive it.
 #[derive(Clone)]

@@ -7,14 +7,16 @@ use uuid::Uuid;
 use super::DeliveryStatus;
 use crate::summary::Summary;
 
-/// The content of the database: the open period, the replicas and the closed periods.
+/// The open period, the replicas and the closed periods of a database.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct DatabaseStatus {
     /// The last cutover, or the creation of the schema before the first cutover.
     pub period_start: DateTime<Utc>,
     /// The summary that a collection would return now. Its period id is 0.
     pub so_far: Summary,
-    /// Errors of rows with damaged sketches. A collection would refuse them, and `so_far` excludes them.
+    /// Errors of rows with damaged sketches.
+    ///
+    /// A collection would refuse them, and `so_far` excludes them.
     pub damaged: Vec<String>,
     /// The rows of the open period.
     pub rows: Vec<RowStatus>,
@@ -62,6 +64,8 @@ pub struct PeriodStatus {
     pub summary: Summary,
     /// The time of the acknowledgement. `None` if the summary is undelivered.
     pub delivered_at: Option<DateTime<Utc>>,
-    /// The state of the delivery. `None` after the acknowledgement and before the first attempt.
+    /// The state of the delivery.
+    ///
+    /// `None` after the acknowledgement and before the first attempt.
     pub delivery: Option<DeliveryStatus>,
 }

@@ -90,18 +90,24 @@ pub struct TrafficCounts {
     pub denied: u64,
     /// Requests without an identity. They passed untracked.
     pub unidentified: u64,
-    /// Requests that the tracker refused. They passed but are in no summary, so this should stay 0.
+    /// Requests that the tracker refused.
+    ///
+    /// They passed but are in no summary, so this should stay 0.
     pub refused: u64,
 }
 
-/// A layer that tracks the requests of a service. It is cheap to clone, and clones share their counts.
+/// A layer that tracks the requests of a service.
+///
+/// It is cheap to clone, and clones share their counts.
 #[derive(Clone)]
 pub struct UsageLayer {
     recorder: Recorder,
 }
 
 impl UsageLayer {
-    /// Creates a layer for a tracker. The caller remains responsible for the tracker's shutdown.
+    /// Creates a layer for a tracker.
+    ///
+    /// The caller remains responsible for the tracker's shutdown.
     pub fn new(tracker: Tracker) -> Self {
         let counters = Arc::new(Counters::default());
         let recorder = Recorder {
@@ -152,7 +158,9 @@ impl UsageLayer {
         self
     }
 
-    /// Tracks one request with its decision, for a proxy whose requests pass through no service.
+    /// Tracks one request with its decision.
+    ///
+    /// It is for a proxy whose requests pass through no service.
     ///
     /// A request without an identity counts as [`TrafficCounts::unidentified`].
     pub fn record(&self, request: &request::Parts, decision: Decision) {
@@ -162,7 +170,9 @@ impl UsageLayer {
         }
     }
 
-    /// Returns the decision for a response. A request without a response counts as allowed.
+    /// Returns the decision for a response.
+    ///
+    /// A request without a response counts as allowed.
     pub fn decision(&self, response: Option<&response::Parts>) -> Decision {
         response.map_or(Decision::Allowed, |response| (self.recorder.decide)(response))
     }

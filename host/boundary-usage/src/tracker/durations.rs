@@ -14,7 +14,9 @@ pub struct FlushDurations {
     pub count: u64,
     /// The sum of their durations, in seconds.
     pub sum_seconds: f64,
-    /// The cumulative buckets: an upper bound in seconds and the number of flushes within it.
+    /// The cumulative buckets.
+    ///
+    /// Each has an upper bound in seconds and the number of flushes within it.
     pub buckets: [(f64, u64); BOUNDS.len()],
 }
 

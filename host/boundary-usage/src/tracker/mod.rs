@@ -145,7 +145,9 @@ impl Tracker {
         stopped
     }
 
-    /// Waits until the tracker has stopped, after a [`shutdown`](Self::shutdown) or because its thread panicked.
+    /// Waits until the tracker has stopped.
+    ///
+    /// It stops after a [`shutdown`](Self::shutdown), or because its thread has panicked.
     pub async fn stopped(&self) {
         self.commands.closed().await;
     }
