@@ -12,21 +12,21 @@ pub(super) fn of_flush(replica: Uuid) -> Span {
     tracing::info_span!("flush", %replica, flush = Empty, outcome = Empty, error = Empty)
 }
 
-/// Records the outcome of the flush. An outer error means that the component crashed.
-pub(super) fn end(span: &Span, flushed: &Result<Result<Flushed, Error>, Error>) {
+/// Records the result of the flush.
+pub(super) fn end(span: &Span, flushed: &Result<Flushed, Error>) {
     let (outcome, flush) = match flushed {
-        Ok(Ok(Flushed::Idle)) => ("idle", None),
-        Ok(Ok(Flushed::Confirmed { flush })) => ("confirmed", Some(*flush)),
-        Ok(Ok(Flushed::Written { flush, .. })) => ("written", Some(*flush)),
-        Ok(Err(Error::CommitUnknown { .. })) => ("unknown", None),
-        Ok(Err(_)) => ("failed", None),
-        Err(_) => ("crashed", None),
+        Ok(Flushed::Idle) => ("idle", None),
+        Ok(Flushed::Confirmed { flush }) => ("confirmed", Some(*flush)),
+        Ok(Flushed::Written { flush, .. }) => ("written", Some(*flush)),
+        Err(Error::CommitUnknown { .. }) => ("unknown", None),
+        Err(Error::Component { .. }) => ("crashed", None),
+        Err(_) => ("failed", None),
     };
     span.record("outcome", outcome);
     if let Some(flush) = flush {
         span.record("flush", flush);
     }
-    if let Ok(Err(error)) | Err(error) = flushed {
+    if let Err(error) = flushed {
         span.record("error", chain(error));
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::timeout_at;
 
-use super::worker::{Command, Reply, Worker, answer};
+use super::worker::{Command, Reply, Worker, send_reply};
 use crate::capabilities::ReplicaContext;
 use crate::error::Error;
 use crate::records::Flushed;
@@ -73,7 +73,7 @@ impl Worker {
             Ok(Flushed::Idle)
         };
         self.shared.flushed(activities, &flushed, Duration::ZERO);
-        answer(reply, flushed);
+        send_reply(reply, flushed);
     }
 }
 

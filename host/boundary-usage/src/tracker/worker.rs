@@ -1,7 +1,9 @@
-//! The one task that owns the component: takes what the intake holds, and flushes when told.
+//! The task that owns the component: it forwards activity from the intake and flushes.
 //!
-//! It runs on a thread of its own, with a runtime of its own: a component that computes too long, until it is
-//! interrupted, delays nobody else. A host that has one thread only runs it there, and takes that delay.
+//! It has its own thread and runtime, so a component that computes for too long delays no other work until it is
+//! interrupted. A host with one thread runs the task there and accepts this delay.
+//!
+//! [`Error::Component`] means that the component has crashed. It ends the work with this instance.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -21,25 +23,25 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::records::Flushed;
 
-/// How many activities cross into the component at once.
+/// The largest number of activities in one call of the component.
 const BATCH_MAX: usize = 4_096;
 
-/// The first wait after a last flush that failed; it doubles with every further one. Short, because the process waits.
+/// The first wait after a failed last flush. It doubles with each further failure. It is short because the process waits.
 const LAST_FLUSH_RETRY_MIN: Duration = Duration::from_millis(50);
 const LAST_FLUSH_RETRY_MAX: Duration = Duration::from_secs(1);
 
 pub(super) type Reply = oneshot::Sender<Result<Flushed, Error>>;
 
 pub(super) enum Command {
-    /// Flush what was accepted before this command.
+    /// Flush the activity that was accepted before this command.
     Flush(Reply),
-    /// Flush until that succeeds, or until the deadline, and end.
+    /// Flush until a flush succeeds or the deadline passes, then end.
     Stop(Stop),
 }
 
 pub(super) struct Stop {
     pub(super) deadline: Instant,
-    /// `None` if nothing waits for the outcome.
+    /// `None` if no caller waits for the result.
     pub(super) reply: Option<Reply>,
 }
 
@@ -49,63 +51,55 @@ pub(super) struct Worker {
     pub(super) options: Options,
     pub(super) shared: Arc<Shared>,
     pub(super) commands: mpsc::Receiver<Command>,
-    /// Set once the tracker is to end.
+    /// Set when the tracker must end.
     pub(super) stop: Option<Stop>,
 }
 
-/// Whatever ends the owner, a panic among them: nothing would take what is accepted after that.
+/// Closes the intake, even after a panic, because no task would forward the activity that it accepts later.
 impl Drop for Worker {
     fn drop(&mut self) {
         self.shared.intake.close();
         if std::thread::panicking() {
             tracing::error!(
                 replica = %self.shared.replica,
-                "the tracker's thread panicked; it accepts nothing more, and what it had not flushed is in its checkpoint \
-                 or lost: restart the process, and report the panic"
+                "the tracker's thread panicked and accepts no more activity; unflushed activity is in the checkpoint, or \
+                 lost without one; restart the process and report the panic"
             );
         }
     }
 }
 
-/// How a stretch of work with one instance ended.
-enum End {
-    Stopped,
-}
-
 impl Worker {
-    /// The first instance.
+    /// Creates an instance of the component.
     pub(super) async fn instantiate(&self) -> Result<Instance, Error> {
         self.plugin.instantiate(self.context.clone(), &self.options).await
     }
 
-    /// Runs until told to stop, or until the last handle is gone.
+    /// Runs until a stop command, or until the last handle is dropped.
     pub(super) async fn run(mut self, instance: Instance) {
         let mut instance = Ok(instance);
         if self.is_waiting() {
             if !self.wait_for_the_database().await {
                 return;
             }
-            // The first one began from nothing.
+            // The first instance started before the checkpoint was validated.
             instance = self.instantiate().await;
         }
         loop {
             let run = match instance {
-                Ok(instance) => instance.run(async |calls| self.work(calls).await).await,
+                Ok(instance) => instance.run(async |component| self.work(component).await).await,
                 Err(error) => Err(error),
             };
-            let error = match run {
-                Ok(End::Stopped) => return,
-                Err(error) => error,
-            };
+            let Err(error) = run else { return };
             self.context.ledger().flush_ends();
             let wait = self.shared.crashed(&error);
             let cause = &error as &dyn std::error::Error;
             tracing::error!(
                 replica = %self.context.replica, error = cause, ?wait,
-                "the component broke, and is replaced after a wait"
+                "the component crashed and will be restarted"
             );
             if let Some(stop) = self.stop.take_if(|stop| Instant::now() + wait >= stop.deadline) {
-                answer(stop.reply, Err(error));
+                send_reply(stop.reply, Err(error));
                 return;
             }
             self.record_meanwhile(wait).await;
@@ -116,7 +110,7 @@ impl Worker {
         }
     }
 
-    /// Waits, and lets the ledger have what is tracked meanwhile: the next instance starts from that.
+    /// Waits before a restart and records activity in the ledger meanwhile. The next instance starts from the ledger.
     async fn record_meanwhile(&self, wait: Duration) {
         let mut buffer = Vec::new();
         let mut waited = pin!(tokio::time::sleep(wait));
@@ -129,7 +123,7 @@ impl Worker {
         }
     }
 
-    /// Lets the ledger alone have all that the intake holds now.
+    /// Records all activity of the intake in the ledger only.
     pub(super) async fn record(&self, buffer: &mut Vec<Activity>) {
         let recorded = self.shared.intake.drain(buffer, async |activities| {
             self.context.ledger().record(activities);
@@ -138,48 +132,50 @@ impl Worker {
         let Ok(()) = recorded.await;
     }
 
-    /// One event after the other: the end of a flush, a command, activity.
-    async fn work(&mut self, calls: &InstanceHandle<'_>) -> Result<End, Error> {
+    /// Handles commands and activity until the tracker ends.
+    async fn work(&mut self, component: &InstanceHandle<'_>) -> Result<(), Error> {
         let mut buffer = Vec::new();
         while self.stop.is_none() {
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
                     Some(Command::Flush(reply)) => {
-                        let flushed = self.flush(calls, &mut buffer).await?;
-                        answer(Some(reply), flushed);
-                        // On one thread, whoever asked goes on first.
+                        match self.flush(component, &mut buffer).await {
+                            Err(crash @ Error::Component { .. }) => return Err(crash),
+                            flushed => send_reply(Some(reply), flushed),
+                        }
+                        // On a shared thread, the caller of the flush continues first.
                         tokio::task::yield_now().await;
                     }
                     Some(Command::Stop(stop)) => self.stop = Some(stop),
-                    // The last handle is gone: flush what it left.
+                    // The last handle was dropped without a shutdown.
                     None => {
                         let deadline = Instant::now() + self.options.shutdown_timeout;
                         self.stop = Some(Stop { deadline, reply: None });
                     }
                 },
                 () = self.shared.intake.ready() => {
-                    self.forward(calls, &mut buffer).await?;
+                    self.forward(component, &mut buffer).await?;
                 }
             }
         }
         self.shared.intake.close();
-        self.flush_until_the_deadline(calls, &mut buffer).await?;
-        Ok(End::Stopped)
+        self.flush_until_the_deadline(component, &mut buffer).await
     }
 
-    /// Flushes for the last time, as often as it takes. The error is the component's end; the next instance tries again.
+    /// Repeats the last flush until it succeeds or the deadline passes. After a crash the next instance continues.
     async fn flush_until_the_deadline(
         &mut self,
-        calls: &InstanceHandle<'_>,
+        component: &InstanceHandle<'_>,
         buffer: &mut Vec<Activity>,
     ) -> Result<(), Error> {
         let mut wait = LAST_FLUSH_RETRY_MIN;
         loop {
-            let flushed = self.flush(calls, buffer).await?;
+            let flushed = self.flush(component, buffer).await;
             let Some(Stop { deadline, .. }) = self.stop else { return Ok(()) };
             match flushed {
-                Err(error) if error.is_retryable() && Instant::now() + wait < deadline => {
+                Err(crash @ Error::Component { .. }) => return Err(crash),
+                Err(error) if can_pass(&error) && Instant::now() + wait < deadline => {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(replica = %self.shared.replica, error, retry_in = ?wait, "the last flush failed");
                     tokio::time::sleep(wait).await;
@@ -187,14 +183,14 @@ impl Worker {
                 }
                 flushed => {
                     let flushed = flushed.map_err(|error| self.with_doubt(error));
-                    answer(self.stop.take().and_then(|stop| stop.reply), flushed);
+                    send_reply(self.stop.take().and_then(|stop| stop.reply), flushed);
                     return Ok(());
                 }
             }
         }
     }
 
-    /// Returns the error of the last flush. An earlier commit without a reply makes its outcome unknown, whatever failed later.
+    /// Returns the error of the last flush. While an earlier commit is in doubt, the outcome is unknown.
     fn with_doubt(&self, error: Error) -> Error {
         match error {
             Error::CommitUnknown { .. } => error,
@@ -203,64 +199,57 @@ impl Worker {
         }
     }
 
-    /// A flush and its span. The outer error is the component's end.
-    async fn flush(
-        &self,
-        calls: &InstanceHandle<'_>,
-        buffer: &mut Vec<Activity>,
-    ) -> Result<Result<Flushed, Error>, Error> {
+    /// Flushes the activity that was accepted before the call, within a span.
+    async fn flush(&self, component: &InstanceHandle<'_>, buffer: &mut Vec<Activity>) -> Result<Flushed, Error> {
         let span = span::of_flush(self.shared.replica);
-        let flushed = self.flush_accepted(calls, buffer).instrument(span.clone()).await;
+        let flushed = self.flush_accepted(component, buffer).instrument(span.clone()).await;
         span::end(&span, &flushed);
         flushed
     }
 
-    /// Flushes what was accepted before. The outer error is the component's end.
     async fn flush_accepted(
         &self,
-        calls: &InstanceHandle<'_>,
+        component: &InstanceHandle<'_>,
         buffer: &mut Vec<Activity>,
-    ) -> Result<Result<Flushed, Error>, Error> {
-        let begun = self.options.clock.now();
-        self.forward(calls, buffer).await?;
-        // All that the component has now, and nothing of what it gets meanwhile, is in this flush.
+    ) -> Result<Flushed, Error> {
+        let started = self.options.clock.now();
+        self.forward(component, buffer).await?;
+        // The flush carries exactly the activities that the component has received so far.
         let activities = self.shared.intake.forwarded();
-        let flushed = self.flush_beside_tracking(calls, buffer).await?;
-        self.shared.flushed(activities, &flushed, self.options.clock.now().saturating_sub(begun));
-        Ok(flushed)
+        let flushed = self.flush_beside_tracking(component, buffer).await;
+        if !matches!(flushed, Err(Error::Component { .. })) {
+            self.shared.flushed(activities, &flushed, self.options.clock.now().saturating_sub(started));
+        }
+        flushed
     }
 
-    /// Flushes, and meanwhile hands the component what is tracked. The outer error is the component's end.
+    /// Flushes, and forwards activity to the component while the flush waits.
     async fn flush_beside_tracking(
         &self,
-        calls: &InstanceHandle<'_>,
+        component: &InstanceHandle<'_>,
         buffer: &mut Vec<Activity>,
-    ) -> Result<Result<Flushed, Error>, Error> {
-        let (tell_taken, mut snapshot_taken) = oneshot::channel();
-        let mut flush = pin!(calls.flush(tell_taken));
+    ) -> Result<Flushed, Error> {
+        let (notify_taken, mut snapshot_taken) = oneshot::channel();
+        let mut flush = pin!(component.flush(notify_taken));
         let mut may_track = false;
-        let flushed = loop {
+        loop {
             tokio::select! {
                 biased;
-                flushed = &mut flush => break flushed,
+                flushed = &mut flush => return flushed,
                 Ok(()) = &mut snapshot_taken, if !may_track => may_track = true,
-                // Nothing that was taken from the intake may be dropped half way: once begun, a drain is finished.
-                () = self.shared.intake.ready(), if may_track => self.forward(calls, buffer).await?,
+                // Activity that has left the intake must not be dropped, so a started `forward` always completes.
+                () = self.shared.intake.ready(), if may_track => self.forward(component, buffer).await?,
             }
-        };
-        match flushed {
-            Err(error @ Error::Component { .. }) => Err(error),
-            flushed => Ok(flushed),
         }
     }
 
-    /// Hands the component all that the intake holds now.
-    async fn forward(&self, calls: &InstanceHandle<'_>, buffer: &mut Vec<Activity>) -> Result<(), Error> {
+    /// Forwards all activity of the intake to the component.
+    async fn forward(&self, component: &InstanceHandle<'_>, buffer: &mut Vec<Activity>) -> Result<(), Error> {
         let drained = self.shared.intake.drain(buffer, async |activities| {
-            // All of it first: if the component breaks at one batch, its successor starts from the ledger.
+            // The ledger comes first: if the component crashes at one batch, the next instance starts from the ledger.
             self.context.ledger().record(activities);
             for batch in activities.chunks(BATCH_MAX) {
-                calls.track(batch).await?;
+                component.track(batch).await?;
             }
             Ok(())
         });
@@ -268,14 +257,20 @@ impl Worker {
     }
 }
 
-/// Replies to the caller of a command, who may no longer wait.
-pub(super) fn answer(reply: Option<Reply>, flushed: Result<Flushed, Error>) {
+/// Returns whether a later flush can succeed.
+fn can_pass(error: &Error) -> bool {
+    // A disk that rejects a checkpoint may recover.
+    error.is_retryable() || matches!(error, Error::State { .. })
+}
+
+/// Sends the result of a command. The caller may have stopped waiting.
+pub(super) fn send_reply(reply: Option<Reply>, flushed: Result<Flushed, Error>) {
     if let Some(reply) = reply {
         let _ = reply.send(flushed);
     }
 }
 
-/// Asks for a flush at every interval, and sooner after one that failed, as long as anyone holds the tracker.
+/// Requests a flush at every interval, and sooner after a failure, until the last handle is dropped.
 pub(super) async fn flush_loop(commands: mpsc::WeakSender<Command>, options: Options, replica: uuid::Uuid) {
     let mut schedule = Schedule::new(options.flush_interval, options.flush_jitter);
     let mut wait = schedule.after_success(rand::random());
@@ -295,10 +290,10 @@ pub(super) async fn flush_loop(commands: mpsc::WeakSender<Command>, options: Opt
             Ok(Err(error)) => {
                 let wait = schedule.after_failure(rand::random());
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(%replica, error, retry_in = ?wait, "flush failed; its activity goes out with the next one");
+                tracing::warn!(%replica, error, retry_in = ?wait, "flush failed; the next flush carries its activity");
                 wait
             }
-            // The component broke, and the owner has said so.
+            // The component crashed, and the worker has logged the crash.
             Err(_) => schedule.after_failure(rand::random()),
         }
     }
