@@ -1,4 +1,4 @@
-//! `replay` as a user runs it: D1 from end to end, bad lines, standard input, signals, unusable recordings.
+//! The command `replay`: D1 from end to end, bad lines, standard input, signals, unusable recordings.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::program::{Ended, Workplace, line, numbers, pick};
 
 #[test]
-fn d1_ten_flushes_with_a_new_workspace_each_are_ten_workspaces() {
+fn d1_ten_flushes_with_a_new_workspace_each_count_ten_workspaces() {
     let workplace = Workplace::new();
     workplace.write("ten.jsonl", &(0..10).map(|number| line(number, number % 3, 2, 1)).collect::<String>());
     let replayed = workplace.json(["replay", "ten.jsonl", "--flush-every", "1"]);
@@ -18,7 +18,7 @@ fn d1_ten_flushes_with_a_new_workspace_each_are_ten_workspaces() {
 }
 
 #[test]
-fn a_bad_line_stops_the_replay_and_what_came_before_it_is_kept() {
+fn a_bad_line_stops_the_replay_and_earlier_lines_count() {
     let workplace = Workplace::new();
     workplace.write("good.jsonl", &line(1, 1, 5, 2));
     workplace.write("bad.jsonl", &format!("{}\n{{\"workspace\":1}}\n{}", line(2, 1, 1, 1), line(3, 1, 1, 1)));
@@ -30,43 +30,43 @@ fn a_bad_line_stops_the_replay_and_what_came_before_it_is_kept() {
 }
 
 #[test]
-fn standard_input_is_replayed_and_skipped_lines_are_counted_and_told() {
+fn standard_input_is_replayed_and_skipped_lines_are_logged() {
     let workplace = Workplace::new();
     let input = format!("nonsense\n{}{}[]\n", line(1, 1, 3, 0), line(1, 1, 0, 4));
     let replayed = workplace.run_with_input(["replay", "-", "--skip-invalid", "-v", "--format", "json"], &input);
     let expected = [json!(2), json!(2), json!(1)];
     assert_eq!(pick(&replayed.json(), ["activities", "skipped", "flushes"]), expected);
-    for told in ["skipped stdin:1: ", "skipped stdin:4: "] {
-        assert!(replayed.stderr.contains(told), "{told:?} is not in: {}", replayed.stderr);
+    for logged in ["skipped stdin:1: ", "skipped stdin:4: "] {
+        assert!(replayed.stderr.contains(logged), "{logged:?} is not in: {}", replayed.stderr);
     }
     assert_eq!(numbers(&workplace.json(["collect"])), [1, 1, 3, 4]);
 }
 
 #[test]
-fn a_signal_stops_a_replay_that_waits_for_input_and_keeps_what_was_read() {
+fn a_signal_stops_a_replay_that_waits_for_input_and_read_lines_count() {
     for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
         let workplace = Workplace::new();
         workplace.write("first.jsonl", &line(1, 1, 5, 2));
         workplace.write("last.jsonl", &line(9, 9, 9, 9));
         let arguments = ["replay", "first.jsonl", "-", "last.jsonl", "--skip-invalid", "-v"];
         let mut child = workplace.command(arguments).stdin(Stdio::piped()).spawn().unwrap();
-        // Stays open: the program waits for more.
+        // Standard input stays open, so the program waits for more.
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(format!("{}nonsense\n", line(2, 1, 1, 1)).as_bytes()).unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut said = String::new();
-        while !said.contains("skipped stdin:2: ") {
-            assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "it ended: {said}");
+        let mut log = String::new();
+        while !log.contains("skipped stdin:2: ") {
+            assert_ne!(stderr.read_line(&mut log).unwrap(), 0, "the program ended: {log}");
         }
         let kill = Command::new("sh").args(["-c", r#"kill -s "$0" "$1""#, signal, &child.id().to_string()]).status();
         assert!(kill.unwrap().success());
-        stderr.read_to_string(&mut said).unwrap();
+        stderr.read_to_string(&mut log).unwrap();
         let output = child.wait_with_output().unwrap();
-        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(code), &b""[..]), "{said}");
-        assert!(said.contains(&format!("error: stopped by SIG{signal}\n")), "{said}");
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(code), &b""[..]), "{log}");
+        assert!(log.contains(&format!("error: stopped by SIG{signal}\n")), "{log}");
         let advice =
             "the 2 activities before it are in the database; continue at line 3 of stdin, then with last.jsonl";
-        assert!(said.contains(advice), "{said}");
+        assert!(log.contains(advice), "{log}");
         assert_eq!(numbers(&workplace.json(["collect"])), [2, 1, 6, 3]);
         drop(stdin);
     }
@@ -118,7 +118,7 @@ fn a_pipe_in_another_format_is_reported_even_if_bad_lines_are_skipped() {
 }
 
 #[test]
-fn a_byte_order_mark_is_no_part_of_the_first_record() {
+fn a_byte_order_mark_is_not_part_of_the_first_record() {
     let workplace = Workplace::new();
     workplace.write("marked.jsonl", &format!("\u{feff}{}", line(1, 1, 5, 2)));
     let replayed = workplace.json(["replay", "marked.jsonl"]);
@@ -126,7 +126,7 @@ fn a_byte_order_mark_is_no_part_of_the_first_record() {
 }
 
 #[test]
-fn a_replay_without_a_single_good_line_fails() {
+fn a_replay_without_a_valid_line_fails() {
     let workplace = Workplace::new();
     let input = "[1]\n{\n\"workspace\": 1,\n}\n";
     let failed = workplace.run_with_input(["replay", "-", "--skip-invalid"], input);
@@ -139,7 +139,7 @@ fn a_replay_without_a_single_good_line_fails() {
 }
 
 #[test]
-fn a_replay_whose_result_cannot_be_printed_says_what_it_did() {
+fn the_error_of_a_replay_that_cannot_print_its_result_contains_it() {
     let workplace = Workplace::new();
     workplace.write("good.jsonl", &line(1, 1, 5, 2));
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
@@ -148,9 +148,9 @@ fn a_replay_whose_result_cannot_be_printed_says_what_it_did() {
 }
 
 #[test]
-fn people_are_told_activities_flushes_and_seconds() {
+fn the_human_format_shows_activities_flushes_and_seconds() {
     let workplace = Workplace::new();
-    let told = workplace.run_with_input(["replay", "-"], &line(1, 1, 1, 0));
-    assert_eq!((told.code, told.stderr.as_str()), (0, ""));
-    assert!(told.stdout.starts_with("1 activity, 1 flush, "), "{}", told.stdout);
+    let replayed = workplace.run_with_input(["replay", "-"], &line(1, 1, 1, 0));
+    assert_eq!((replayed.code, replayed.stderr.as_str()), (0, ""));
+    assert!(replayed.stdout.starts_with("1 activity, 1 flush, "), "{}", replayed.stdout);
 }

@@ -1,4 +1,4 @@
-//! The scenarios of `tests/scenarios`, each a test of its name on each database.
+//! The scenarios of `tests/scenarios`: one test for each scenario and database.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,4 @@
-//! What is never shown, whatever goes wrong: a password in no log, also at `trace` and also the driver's, in no error, and
-//! in no `Debug` form.
+//! Passwords are never shown: not in logs, even at `trace` and by the driver, nor in errors, nor in `Debug` output.
 
 use std::io::{self, Write};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -17,12 +16,14 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 const SECRET: &str = "hunter2";
 
-/// Everything that this thread logs, and its spans.
+/// Collects the log and the spans of this thread.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
-/// Listens to nothing. As long as a log is the only subscriber of the process, a span or event that another thread comes
-/// upon first is asked of that thread alone, which has none, and is then nobody's, also not the log's.
+/// A second subscriber, which ignores everything.
+///
+/// `tracing` caches for each span and event whether a subscriber wants it. If the process has only one subscriber, the
+/// cache considers only the current thread. A thread without a subscriber would then disable the event for all threads.
 static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
 
 impl Log {
@@ -50,10 +51,10 @@ impl Write for Log {
     }
 }
 
-/// URLs that cannot be connected to, each with the secret in another place.
+/// Returns unusable URLs, each with the secret in another place.
 fn unusable() -> Vec<String> {
     [
-        // Nobody listens on port 1.
+        // No server listens on port 1.
         "postgres://proxy:SECRET@127.0.0.1:1/usage",
         "postgres://proxy@127.0.0.1:1/usage?password=SECRET",
         "postgres://proxy:SECRET@127.0.0.1:1/usage?sslmode=require",
@@ -77,22 +78,22 @@ fn unusable() -> Vec<String> {
     .into()
 }
 
-/// Connects by the library and by each command that does; all must fail, and answer what was shown.
+/// Connects by the library and by each command, all of which must fail, and returns all errors.
 async fn shown_by_all(url: &str) -> Result<String> {
-    let Err(error) = Database::connect(url).await.map(drop) else { anyhow::bail!("it could connect") };
+    let Err(error) = Database::connect(url).await.map(drop) else { anyhow::bail!("connected") };
     let mut shown = format!("{error:?} ");
     shown += &format!("{:#}", anyhow::Error::from(error));
     for command in ["status", "collect", "replay"] {
         let cli = Cli::try_parse_from(["boundary-usage", command, "--database", url])
             .or_else(|_| Cli::try_parse_from(["boundary-usage", command, "--database", url, "-"]))?;
-        let Err(error) = commands::run(cli).await else { anyhow::bail!("{command} could connect") };
+        let Err(error) = commands::run(cli).await else { anyhow::bail!("{command} connected") };
         shown += &format!(" {error:?} {error:#}");
     }
     Ok(shown)
 }
 
 #[tokio::test]
-async fn a_url_that_cannot_be_used_shows_its_password_nowhere() -> Result<()> {
+async fn the_password_of_an_unusable_url_is_shown_nowhere() -> Result<()> {
     let (log, _guard) = Log::start();
     for url in unusable() {
         let shown = shown_by_all(&url).await?;
@@ -103,7 +104,7 @@ async fn a_url_that_cannot_be_used_shows_its_password_nowhere() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_password_right_or_wrong_is_shown_nowhere() -> Result<()> {
+async fn right_and_wrong_passwords_are_shown_nowhere() -> Result<()> {
     let server = PostgresServer::with_tls()?;
     let admin = server.new_database().await?;
     let mut connection = PgConnection::connect(&admin).await?;
@@ -117,7 +118,7 @@ async fn a_password_right_or_wrong_is_shown_nowhere() -> Result<()> {
     let shown = shown_by_all(&admin.replace("postgres@", "with_password:not-hunter2@")).await?;
     ensure!(shown.contains("password authentication failed"), "{shown}");
     ensure!(!shown.contains(SECRET) && !log.text().contains(SECRET), "{shown} {}", log.text());
-    // The log was there to be written to.
+    // The log was active.
     tracing::trace!("the last line");
     ensure!(log.text().contains("the last line"));
     Ok(())

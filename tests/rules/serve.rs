@@ -1,4 +1,4 @@
-//! `serve` as a user and a supervisor run it: sockets, signals, intervals, replicas that come and go.
+//! The command `serve`: sockets, signals, intervals, and replicas that start and stop.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::FileTypeExt;
@@ -11,12 +11,12 @@ use crate::audit_socket::{SESSION, send_and_hang_up};
 use crate::program::{Workplace, id, numbers, one_socket, pick};
 
 #[test]
-fn d5_both_signals_drain_what_was_sent_flush_and_end_with_0() {
+fn d5_sigterm_and_sigint_count_all_sent_frames_and_exit_with_0() {
     for signal in ["TERM", "INT"] {
         let workplace = Workplace::new();
         let socket = workplace.path("audit.sock");
         let serving = workplace.serve(1, one_socket(&socket, 1, 2));
-        // Sent, and not hung up: some of these are not even accepted when the signal comes.
+        // These clients stay connected, and some are not yet accepted when the signal arrives.
         let mut clients: Vec<_> = (0..20).map(|_| UnixStream::connect(&socket).unwrap()).collect();
         clients.iter_mut().for_each(|client| client.write_all(SESSION).unwrap());
         serving.signal(signal);
@@ -24,14 +24,14 @@ fn d5_both_signals_drain_what_was_sent_flush_and_end_with_0() {
         let report = ended.json();
         assert_eq!(pick(&report["sockets"][0], ["allowed", "denied", "batches"]), [json!(180), json!(80), json!(40)]);
         assert_eq!(pick(&report, ["activities", "failed_flushes"]), [json!(40), json!(0)]);
-        assert!(socket.exists(), "a client that starts while the file is missing never reports");
+        assert!(socket.exists(), "clients that start while the file is missing never connect");
         assert!(ended.stderr.contains(&format!("signal=\"SIG{signal}\"")), "{}", ended.stderr);
         assert_eq!(numbers(&workplace.json(["collect"])), [1, 1, 180, 80]);
     }
 }
 
 #[test]
-fn a_stale_socket_is_replaced_and_a_live_one_is_refused() {
+fn a_stale_socket_file_is_replaced_and_a_socket_in_use_is_refused() {
     let workplace = Workplace::new();
     let socket = workplace.path("audit.sock");
     workplace.serve(1, one_socket(&socket, 1, 2)).kill();
@@ -46,7 +46,7 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_refused() {
 }
 
 #[test]
-fn several_sockets_are_served_each_for_its_workspace_and_owner() {
+fn each_socket_counts_for_its_workspace_and_owner() {
     let workplace = Workplace::new();
     let socket = |name: &str, workspace, owner| {
         format!("[[socket]]\npath = {name:?}\nworkspace = \"{}\"\nowner = \"{}\"\n", id(workspace), id(owner))
@@ -68,7 +68,7 @@ fn several_sockets_are_served_each_for_its_workspace_and_owner() {
 }
 
 #[test]
-fn a_configuration_file_is_refused_with_all_its_faults_and_a_missing_one_by_name() {
+fn errors_list_all_faults_of_a_configuration_file_or_name_the_missing_file() {
     let workplace = Workplace::new();
     workplace.write("bad.toml", "[[socket]]\npath = \"a.sock\"\nworkspace = \"7\"\ncolour = \"red\"\n");
     let refused = workplace.run(["serve", "--config", "bad.toml"]);
@@ -80,7 +80,7 @@ fn a_configuration_file_is_refused_with_all_its_faults_and_a_missing_one_by_name
 }
 
 #[test]
-fn r7_c3_d10_it_flushes_and_collects_at_the_intervals_asked_for() {
+fn r7_c3_d10_serve_flushes_and_collects_at_the_requested_intervals() {
     let workplace = Workplace::new();
     let socket = workplace.path("audit.sock");
     let intervals = ["-v", "--flush-interval", "20ms", "--collect-interval", "200ms"].map(str::to_owned);
@@ -95,7 +95,7 @@ fn r7_c3_d10_it_flushes_and_collects_at_the_intervals_asked_for() {
 }
 
 #[tokio::test]
-async fn d5_a_second_signal_ends_it_at_once_and_says_what_is_lost() -> anyhow::Result<()> {
+async fn d5_a_second_signal_ends_serve_immediately_and_the_error_names_the_loss() -> anyhow::Result<()> {
     let test = TestDatabase::postgres().await?;
     let database = test.connect().await?;
     let workplace = Workplace::on(&test.url);
@@ -114,12 +114,12 @@ async fn d5_a_second_signal_ends_it_at_once_and_says_what_is_lost() -> anyhow::R
 }
 
 #[test]
-fn a_client_that_connects_too_late_finds_nobody() {
+fn a_stop_disconnects_idle_clients_and_refuses_new_ones() {
     let workplace = Workplace::new();
     let socket = workplace.path("audit.sock");
     let serving = workplace.serve(1, one_socket(&socket, 1, 2));
     let mut idle = UnixStream::connect(&socket).unwrap();
     serving.stop().json();
-    assert_eq!(idle.read(&mut [0]).unwrap(), 0, "an idle client is hung up on");
+    assert_eq!(idle.read(&mut [0]).unwrap(), 0, "an idle client is still connected");
     assert!(UnixStream::connect(&socket).is_err());
 }

@@ -1,4 +1,4 @@
-//! Signals that stop `serve`: in order while it serves, at once while it starts.
+//! Signals that stop `serve`: after a last flush while it serves, immediately while it starts.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
@@ -9,10 +9,10 @@ use serde_json::json;
 use crate::audit_socket::{SESSION, send_and_hang_up};
 use crate::program::{PROGRAM, Serving, Workplace, numbers, one_socket, pick};
 
-/// Longer than any step of these tests takes.
+/// A limit that no step of these tests reaches.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A `serve` whose signals have their default action, even if the tests run under `nohup`.
+/// Starts `serve` with the default action of all signals, even if the tests run under `nohup`.
 fn serve_with_default_signals(workplace: &Workplace, arguments: impl IntoIterator<Item = String>) -> Serving {
     serve_through(workplace, &["env", "--default-signal=HUP,QUIT"], arguments)
 }
@@ -23,7 +23,7 @@ fn serve_through(workplace: &Workplace, outer: &[&str], arguments: impl IntoIter
 }
 
 #[test]
-fn a_hangup_and_a_quit_stop_serve_in_order_with_a_flush() {
+fn sighup_and_sigquit_stop_serve_after_a_last_flush() {
     for signal in ["HUP", "QUIT"] {
         let workplace = Workplace::new();
         let socket = workplace.path("audit.sock");
@@ -39,7 +39,7 @@ fn a_hangup_and_a_quit_stop_serve_in_order_with_a_flush() {
 }
 
 #[test]
-fn a_hangup_that_nohup_ignores_does_not_stop_serve() {
+fn an_ignored_sighup_does_not_stop_serve() {
     let workplace = Workplace::new();
     let socket = workplace.path("audit.sock");
     let serving = serve_through(&workplace, &["env", "--ignore-signal=HUP"], one_socket(&socket, 1, 2));
@@ -51,7 +51,7 @@ fn a_hangup_that_nohup_ignores_does_not_stop_serve() {
 }
 
 #[tokio::test]
-async fn a_hangup_during_the_last_flush_does_not_cut_it_short() -> anyhow::Result<()> {
+async fn a_sighup_during_the_last_flush_does_not_interrupt_it() -> anyhow::Result<()> {
     let test = boundary_usage_tests::databases::TestDatabase::postgres().await?;
     let database = test.connect().await?;
     let workplace = Workplace::on(&test.url);
@@ -61,7 +61,7 @@ async fn a_hangup_during_the_last_flush_does_not_cut_it_short() -> anyhow::Resul
     send_and_hang_up(&socket, SESSION);
     let mut collection = database.backend().begin(boundary_usage::Purpose::Collection).await?;
     collection.acquire(boundary_usage::Lock::Cutover, boundary_usage::LockMode::Exclusive).await?;
-    // systemd with SendSIGHUP= and shells with a closing terminal send both, one right after the other.
+    // systemd with SendSIGHUP= and shells with a closing terminal send one right after the other.
     serving.signal("TERM");
     serving.signal("HUP");
     serving.wait_for_log("stopping");
@@ -71,7 +71,7 @@ async fn a_hangup_during_the_last_flush_does_not_cut_it_short() -> anyhow::Resul
     Ok(())
 }
 
-/// A `script` (util-linux): it owns a terminal and runs a command in it. Killed when dropped.
+/// A `script` process (util-linux), which runs a command in a new terminal. It is killed when dropped.
 struct Terminal(Child);
 
 impl Drop for Terminal {
@@ -82,7 +82,7 @@ impl Drop for Terminal {
 }
 
 #[test]
-fn a_terminal_that_closes_stops_serve_in_order_with_a_flush() {
+fn a_closed_terminal_stops_serve_after_a_last_flush() {
     let workplace = Workplace::new();
     let socket = workplace.path("audit.sock");
     let program = format!("exec env --default-signal=HUP '{PROGRAM}' serve --flush-interval 1h");
@@ -91,27 +91,27 @@ fn a_terminal_that_closes_stops_serve_in_order_with_a_flush() {
     let terminal = command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn();
     let mut terminal = Terminal(terminal.expect("`script` is missing; install util-linux (Debian: bsdutils)"));
     let shown = BufReader::new(terminal.0.stdout.take().unwrap());
-    assert!(shown.lines().map_while(Result::ok).any(|line| line.contains("listening on")), "it must start");
+    assert!(shown.lines().map_while(Result::ok).any(|line| line.contains("listening on")), "serve did not start");
     send_and_hang_up(&socket, SESSION);
-    // The kernel closes the terminal, and sends SIGHUP to what runs in it.
+    // The kernel closes the terminal and sends SIGHUP to the processes in it.
     drop(terminal);
     let deadline = Instant::now() + LIMIT;
     let allowed = || workplace.json(["status"])["so_far"]["allowed_requests"].clone();
     while allowed() != 9 {
-        assert!(Instant::now() < deadline, "the last flush of serve must reach the database");
+        assert!(Instant::now() < deadline, "the last flush of serve is not in the database");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// A listener that accepts connections and never replies, as a server that hangs.
+/// Starts a server that accepts connections and never replies.
 fn silent_server() -> (std::net::TcpListener, String) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("postgres://nobody@{}/usage?sslmode=disable", listener.local_addr().unwrap());
+    let url = format!("postgres://proxy@{}/usage?sslmode=disable", listener.local_addr().unwrap());
     (listener, url)
 }
 
 #[test]
-fn a_start_that_waits_for_the_database_says_so_and_ends_at_once_with_a_signal() {
+fn a_start_that_waits_for_the_database_logs_it_and_ends_on_a_signal() {
     for (signal, code) in [("TERM", 143), ("INT", 130), ("HUP", 129), ("QUIT", 131)] {
         let (_server, url) = silent_server();
         let workplace = Workplace::on(&url);
@@ -119,10 +119,10 @@ fn a_start_that_waits_for_the_database_says_so_and_ends_at_once_with_a_signal() 
         let mut command = workplace.command_through(&["env", "--default-signal=HUP,QUIT"], ["serve"]);
         let mut serving = Serving::start(command.args(one_socket(&socket, 1, 2)), 0);
         serving.wait_for_log("waiting for the database");
-        let asked = Instant::now();
+        let signalled = Instant::now();
         serving.signal(signal);
         let ended = serving.wait();
         assert_eq!(ended.code, code, "{}", ended.stderr);
-        assert!(asked.elapsed() < Duration::from_secs(2), "it took {:?} to end", asked.elapsed());
+        assert!(signalled.elapsed() < Duration::from_secs(2), "the end took {:?}", signalled.elapsed());
     }
 }

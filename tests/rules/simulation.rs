@@ -1,15 +1,17 @@
-//! The deterministic simulation on fixed seeds: exactly once, in exactly one period, whatever fails (D1 to D4, R3 to R8, C1).
+//! The deterministic simulation with fixed seeds (D1 to D4, R3 to R8, C1).
+//!
+//! Every activity counts exactly once, in exactly one period, despite all faults.
 
 use boundary_usage_tests::simulation::{Campaign, Fault, Length, Mutation, replay_command, simulate};
 
-/// A few seconds on two cores. `make simulate` runs more.
+/// These seeds take a few seconds on two cores. `make simulate` runs more.
 const SEEDS: u64 = 2_000;
 
-/// So many seeds notice any broken protection.
+/// Enough seeds to notice every broken protection.
 const SEEDS_FOR_A_MUTATION: u64 = 150;
 
 #[test]
-fn the_same_seed_is_the_same_run_event_by_event() {
+fn the_same_seed_gives_the_same_trace() {
     for seed in 0..40 {
         let (first, second) = (simulate(seed, None), simulate(seed, None));
         assert!(first.steps > 50, "seed {seed} has only {} steps", first.steps);
@@ -26,11 +28,11 @@ fn every_activity_counts_exactly_once_in_exactly_one_period_whatever_fails() {
     assert!(campaign.failure.is_none(), "{campaign}");
     assert_eq!(campaign.runs, SEEDS);
     for (fault, fired) in Fault::ALL.into_iter().zip(campaign.fired) {
-        assert!(fired >= least(fault), "{fault:?} struck only {fired} times\n{campaign}");
+        assert!(fired >= least(fault), "{fault:?} occurred only {fired} times\n{campaign}");
     }
 }
 
-/// How often a fault must strike over the fixed seeds, so that a change of the schedule silences none.
+/// Returns how often a fault must occur over the fixed seeds, so that no change of the schedule removes it.
 fn least(fault: Fault) -> u64 {
     match fault {
         Fault::FlushWithoutEnd | Fault::MemoryBomb | Fault::StackOverflow => 50,
@@ -54,7 +56,7 @@ fn every_broken_protection_is_noticed() {
 }
 
 #[test]
-fn a_failing_seed_prints_itself_and_what_replays_it() {
+fn a_failing_run_prints_its_seed_and_the_command_that_replays_it() {
     let mutation = Mutation::DoubtSentAgain;
     let campaign = Campaign::run(0, Length::Seeds(SEEDS_FOR_A_MUTATION), Some(mutation));
     let failure = campaign.failure.as_ref().expect("the broken protection is noticed");
@@ -63,5 +65,5 @@ fn a_failing_seed_prints_itself_and_what_replays_it() {
     assert!(text.contains(&format!("make simulate SEED={} MUTATION=DoubtSentAgain", failure.seed)), "{text}");
     assert!(text.contains(&failure.violations[0]), "{text}");
     assert_eq!(replay_command(7, None), "make simulate SEED=7");
-    assert_eq!(&simulate(failure.seed, Some(mutation)), failure, "the replay is the same run");
+    assert_eq!(&simulate(failure.seed, Some(mutation)), failure, "the replay differs from the run");
 }

@@ -1,4 +1,4 @@
-//! Sockets that a supervisor opens and passes on, as systemd does: they outlive every process that serves them.
+//! Sockets that a supervisor such as systemd opens and passes to `serve`, and that outlive each process.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use crate::audit_socket::{SESSION, send_and_hang_up};
 use crate::program::{Ended, Serving, Workplace, numbers, one_socket};
 
-/// What systemd sets before it runs the program: the descriptor 3, and variables that name the process and it.
+/// Returns a script that passes standard input as descriptor 3, with the variables that systemd sets.
 fn script(name: Option<&str>) -> String {
     let name = name.map(|name| format!("export LISTEN_FDNAMES={name} && ")).unwrap_or_default();
     format!("exec 3<&0 </dev/null && {name}export LISTEN_FDS=1 LISTEN_PID=$$")
@@ -40,7 +40,7 @@ impl Supervisor {
 }
 
 #[test]
-fn a_passed_socket_keeps_its_clients_through_a_stop_and_kill_9() {
+fn frames_in_a_passed_socket_survive_stops_and_kill_9() {
     let supervisor = Supervisor::listening_on("audit.sock");
     let wait_in_the_backlog = || {
         let mut client = UnixStream::connect(&supervisor.socket).unwrap();
@@ -63,18 +63,18 @@ fn a_passed_socket_keeps_its_clients_through_a_stop_and_kill_9() {
 }
 
 #[test]
-fn a_passed_socket_is_found_by_its_name_when_its_path_differs() {
+fn a_passed_socket_is_matched_by_its_name_if_its_path_differs() {
     let supervisor = Supervisor::listening_on("elsewhere.sock");
     let configured = supervisor.workplace.path("audit.sock");
     let serving = Serving::start(&mut supervisor.command(&configured, Some("audit.sock")), 1);
     send_and_hang_up(&supervisor.socket, SESSION);
     serving.stop().json();
-    assert!(!configured.exists(), "the passed socket is served instead");
+    assert!(!configured.exists(), "serve created the configured path");
     assert_eq!(numbers(&supervisor.workplace.json(["collect"])), [1, 1, 9, 4]);
 }
 
 #[test]
-fn a_passed_socket_that_is_not_configured_is_refused_by_its_path() {
+fn a_passed_socket_that_is_not_configured_is_refused_with_its_path() {
     let supervisor = Supervisor::listening_on("elsewhere.sock");
     let configured = supervisor.workplace.path("audit.sock");
     let ended: Ended = supervisor.command(&configured, None).output().unwrap().into();
@@ -83,7 +83,7 @@ fn a_passed_socket_that_is_not_configured_is_refused_by_its_path() {
 }
 
 #[test]
-fn systemd_itself_passes_the_socket() {
+fn systemd_socket_activate_passes_the_socket() {
     let workplace = Workplace::new();
     let socket = workplace.path("audit.sock");
     let serve = workplace.command(["serve", "--format", "json"]);

@@ -1,4 +1,4 @@
-//! Socket files that are removed or replaced while `serve` runs: it notices, says so, and binds them again.
+//! Socket files that are removed or replaced while `serve` runs: it logs this and binds them again.
 
 use std::fs;
 use std::os::unix::net::UnixListener;
@@ -41,8 +41,8 @@ impl Scene {
         }
     }
 
-    /// Sends a session, and checks that sessions since the start were all counted.
-    fn counts(mut self, sessions: u64) {
+    /// Sends a session, stops `serve`, and checks that this number of sessions counted.
+    fn assert_counted(mut self, sessions: u64) {
         assert_eq!(self.readiness(), "ready\n");
         send_and_hang_up(&self.socket, SESSION);
         self.serving.signal("TERM");
@@ -57,18 +57,18 @@ fn bind(path: &Path) -> UnixListener {
 }
 
 #[test]
-fn a_removed_socket_file_is_bound_again_and_its_old_clients_are_kept() {
+fn a_removed_socket_is_bound_again_and_its_clients_stay_connected() {
     let mut scene = Scene::new();
     let mut old = std::os::unix::net::UnixStream::connect(&scene.socket).unwrap();
     fs::remove_file(&scene.socket).unwrap();
     scene.serving.wait_for_log("was removed");
     scene.serving.wait_for_log("bound the audit socket again");
     std::io::Write::write_all(&mut old, SESSION).unwrap();
-    scene.counts(2);
+    scene.assert_counted(2);
 }
 
 #[test]
-fn a_socket_whose_directory_is_gone_is_not_ready_until_it_is_back() {
+fn serve_is_not_ready_while_the_directory_of_a_socket_is_missing() {
     let mut scene = Scene::new();
     fs::remove_dir_all(&scene.directory).unwrap();
     scene.serving.wait_for_log("the directory of the audit socket");
@@ -76,11 +76,11 @@ fn a_socket_whose_directory_is_gone_is_not_ready_until_it_is_back() {
     assert!(readiness.starts_with("not ready") && readiness.contains("audit.sock"), "{readiness}");
     fs::create_dir(&scene.directory).unwrap();
     scene.serving.wait_for_log("bound the audit socket again");
-    scene.counts(1);
+    scene.assert_counted(1);
 }
 
 #[test]
-fn a_socket_that_another_process_replaced_is_left_to_it_and_is_not_ready() {
+fn a_socket_of_another_process_is_kept_and_serve_is_not_ready() {
     let mut scene = Scene::new();
     fs::remove_file(&scene.socket).unwrap();
     let other = bind(&scene.directory.join("other"));
@@ -88,14 +88,14 @@ fn a_socket_that_another_process_replaced_is_left_to_it_and_is_not_ready() {
     scene.serving.wait_for_log("another process listens");
     scene.wait_until_readiness_is("another process listens");
     other.set_nonblocking(true).unwrap();
-    assert!(other.accept().is_err(), "the other process sees no connections from this one");
+    assert!(other.accept().is_err(), "serve connected to the socket of the other process");
     drop(other);
     scene.serving.wait_for_log("bound the audit socket again");
-    scene.counts(1);
+    scene.assert_counted(1);
 }
 
 #[test]
-fn a_file_in_place_of_the_socket_is_kept_and_reported() {
+fn a_file_at_the_path_of_a_socket_is_kept_and_reported() {
     let mut scene = Scene::new();
     fs::remove_file(&scene.socket).unwrap();
     fs::write(&scene.socket, "precious").unwrap();
@@ -104,5 +104,5 @@ fn a_file_in_place_of_the_socket_is_kept_and_reported() {
     assert_eq!(fs::read_to_string(&scene.socket).unwrap(), "precious");
     fs::remove_file(&scene.socket).unwrap();
     scene.serving.wait_for_log("bound the audit socket again");
-    scene.counts(1);
+    scene.assert_counted(1);
 }

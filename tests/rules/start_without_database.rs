@@ -1,4 +1,4 @@
-//! `serve` starts while PostgreSQL is away, and does not if its configuration is wrong.
+//! `serve` starts while PostgreSQL is down, but not if its database configuration is wrong.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -12,7 +12,7 @@ use crate::http::get;
 use crate::program::{Ended, Serving, Workplace, numbers, one_socket, pick};
 
 #[tokio::test]
-async fn serve_starts_while_postgres_is_away_and_counts_what_was_sent_meanwhile() -> anyhow::Result<()> {
+async fn serve_starts_while_postgres_is_down_and_later_counts_all_frames() -> anyhow::Result<()> {
     let postgres = RestartablePostgres::start("").await?;
     postgres.stop().await?;
     let workplace = Workplace::on(&postgres.url());
@@ -28,7 +28,7 @@ async fn serve_starts_while_postgres_is_away_and_counts_what_was_sent_meanwhile(
     assert_eq!(pick(&status, ["state", "ready"]), [json!("starting"), json!(false)]);
     assert!(status["database"]["error"].is_string(), "{status}");
     assert!(get(&address, "/").body.contains("Not ready: database: "));
-    // A client connects and writes; it waits until it is read.
+    // The frames of this client wait in the socket until the database is available.
     let mut client = UnixStream::connect(&socket)?;
     client.write_all(SESSION)?;
     client.shutdown(std::net::Shutdown::Write)?;
@@ -41,14 +41,14 @@ async fn serve_starts_while_postgres_is_away_and_counts_what_was_sent_meanwhile(
     Ok(())
 }
 
-/// `serve` with a state directory, without collections.
+/// Starts `serve` with a state directory and without collections.
 fn serving(workplace: &Workplace) -> Serving {
     let socket = workplace.path("audit.sock");
     let more = ["--listen", "127.0.0.1:0", "--no-collect", "--state-dir", "state", "--checkpoint-interval", "50ms"];
     workplace.serve(1, one_socket(&socket, 1, 2).into_iter().chain(more.map(str::to_owned)))
 }
 
-/// The same while the database is away.
+/// Starts `serve` while the database is down.
 fn waiting(workplace: &Workplace) -> Serving {
     let serving = serving(workplace);
     let ready = get(&serving.http(), "/readyz");
@@ -56,7 +56,7 @@ fn waiting(workplace: &Workplace) -> Serving {
     serving
 }
 
-/// Sends a session and waits until the checkpoint of this process holds it.
+/// Sends a session and waits until the checkpoint of this process contains it.
 fn send_and_checkpoint(workplace: &Workplace, serving: &Serving) -> anyhow::Result<()> {
     send_and_hang_up(&workplace.path("audit.sock"), SESSION);
     let address = serving.http();
@@ -73,10 +73,10 @@ fn send_and_checkpoint(workplace: &Workplace, serving: &Serving) -> anyhow::Resu
 }
 
 #[tokio::test]
-async fn a_start_without_postgres_tracks_into_the_checkpoint_and_counts_exactly_once() -> anyhow::Result<()> {
+async fn activity_without_postgres_goes_to_the_checkpoint_and_counts_once() -> anyhow::Result<()> {
     let postgres = RestartablePostgres::start("").await?;
     let workplace = Workplace::on(&postgres.url());
-    // The first start keeps the key. The checkpoint of the second one holds a session that is not in the database.
+    // The first start saves the hashing key. The second leaves a checkpoint with a session that is not in the database.
     let first = serving(&workplace);
     send_and_hang_up(&workplace.path("audit.sock"), SESSION);
     first.stop().json();
@@ -85,15 +85,15 @@ async fn a_start_without_postgres_tracks_into_the_checkpoint_and_counts_exactly_
     before.kill();
     postgres.stop().await?;
 
-    // Killed during the outage.
+    // The next process is killed during the outage.
     let killed = waiting(&workplace);
     send_and_checkpoint(&workplace, &killed)?;
     killed.kill();
-    // Stopped during the outage.
+    // The next process is stopped during the outage.
     let stopped = waiting(&workplace);
     send_and_hang_up(&workplace.path("audit.sock"), SESSION);
     stopped.stop().assert_failed(1, "is kept in the checkpoint");
-    // The last one sees the database return.
+    // The last process runs when the database returns.
     let mut last = waiting(&workplace);
     send_and_checkpoint(&workplace, &last)?;
     postgres.start_again().await?;
@@ -104,7 +104,7 @@ async fn a_start_without_postgres_tracks_into_the_checkpoint_and_counts_exactly_
 }
 
 #[tokio::test]
-async fn an_old_checkpoint_is_refused_and_what_was_tracked_without_postgres_counts() -> anyhow::Result<()> {
+async fn an_old_checkpoint_is_refused_and_activity_without_postgres_counts() -> anyhow::Result<()> {
     let postgres = RestartablePostgres::start("").await?;
     let workplace = Workplace::on(&postgres.url());
     let first = serving(&workplace);
@@ -120,7 +120,7 @@ async fn an_old_checkpoint_is_refused_and_what_was_tracked_without_postgres_coun
             .unwrap(),
     };
     let old = std::fs::read(&checkpoint)?;
-    // The next start flushes what the file holds; the file is then put back, as from a backup.
+    // The next start flushes the contents of the file. Then the old file is restored, as from a backup.
     let second = serving(&workplace);
     second.stop().json();
     std::fs::write(&checkpoint, &old)?;
@@ -152,7 +152,7 @@ async fn another_database_at_the_url_ends_serve_and_the_activity_is_kept() -> an
     let ended = waiting.wait();
     ended.assert_failed(1, "another hashing key");
     ended.assert_failed(1, "is kept in the checkpoint");
-    // The next start takes the database that is there, and names the activity of the other one.
+    // The next start uses the new database, and logs that activity for the other one is left.
     let next = serving(&workplace).stop();
     next.json();
     assert!(next.stderr.contains("a checkpoint holds activity for another database"), "{}", next.stderr);
@@ -160,7 +160,7 @@ async fn another_database_at_the_url_ends_serve_and_the_activity_is_kept() -> an
 }
 
 #[tokio::test]
-async fn wrong_configuration_of_the_database_ends_the_start_with_a_message() -> anyhow::Result<()> {
+async fn a_wrong_database_configuration_is_a_startup_error() -> anyhow::Result<()> {
     let server = PostgresServer::running()?;
     let test = boundary_usage_tests::databases::TestDatabase::postgres().await?;
     for (url, code, reason) in [
