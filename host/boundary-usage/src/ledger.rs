@@ -185,7 +185,7 @@ impl Ledger {
         (forgotten > 0).then_some(Forgotten { confirmed, stored: stored.last_flush })
     }
 
-    /// Takes the update that the flush must write. Returns `None` if there is none or it was taken before.
+    /// Returns the update that the flush must write, and removes it. Returns `None` if there is none.
     pub(crate) fn planned(&mut self) -> Option<Update> {
         self.flush.as_mut()?.planned.take().map(|update| (*update).into())
     }

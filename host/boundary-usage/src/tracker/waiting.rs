@@ -1,8 +1,8 @@
 //! The worker before the first connection to the database.
 //!
-//! What an earlier process left cannot be validated without the database's number of the replica's last flush. So no
-//! component runs yet: the ledger records activity, the checkpoint keeps it beside what was left, and every flush
-//! fails.
+//! The checkpoint of an earlier process cannot be validated without the replica's last flush number in the database.
+//! Until then no component runs. The ledger records activity, the checkpoint stores it as offline activity, and every
+//! flush fails.
 
 use std::pin::pin;
 use std::sync::Arc;
