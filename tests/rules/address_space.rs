@@ -1,11 +1,14 @@
-//! The program under a limit of its address space, as `ulimit -v` sets it. By default the component's runtime reserves 4 GiB for
-//! each instance, which such a limit does not let it have.
+//! The program works under a limit of its address space, such as one of `ulimit -v`.
+//!
+//! By default the component's runtime reserves 4 GiB for each instance, and such a limit denies that.
 
 use std::process::{Command, Output};
 
 use crate::program::{Ended, Workplace, line, pick};
 
-/// Runs the program to its end with so many MiB of address space. Nothing is cached, so that it has to compile the component.
+/// Runs the program with a limit on its address space and waits for its end.
+///
+/// The cache is empty, so the program compiles the component.
 fn run(workplace: &Workplace, mebibytes: u64, arguments: &[&str]) -> Ended {
     let command = workplace.command(arguments);
     let mut limited = Command::new("sh");
@@ -18,7 +21,7 @@ fn run(workplace: &Workplace, mebibytes: u64, arguments: &[&str]) -> Ended {
             None => limited.env_remove(name),
         };
     }
-    // Each thread takes some, and a machine may have many processors.
+    // Each thread needs address space, and a machine may have many processors.
     limited.env("TOKIO_WORKER_THREADS", "2").env("XDG_CACHE_HOME", workplace.path(&format!("cache-{mebibytes}")));
     let output: Output = limited.output().unwrap();
     output.into()

@@ -1,7 +1,7 @@
-//! The audit socket of `serve`, fed with the bytes of a boundary client through a real unix socket.
+//! The audit socket of `serve` reads the bytes of a boundary client from a real unix socket.
 //!
-//! `tests/frames` has the bytes as another implementation of protobuf (Google's) encodes them from `proto/boundary.proto`;
-//! here the same frames are built with ours, and must come to the same bytes.
+//! Google's implementation of protobuf encoded the files in `tests/frames` from `proto/boundary.proto`. The tests build
+//! the same frames with our implementation, and the bytes must be equal.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -16,14 +16,16 @@ use serde_json::json;
 
 use crate::program::{Workplace, numbers, one_socket, pick};
 
-/// A client's session: ten logs (7 allowed, 3 denied), an empty batch, an envelope with four logs (2 allowed, 1 denied,
-/// 1 without a resource), an envelope with a status (5 and 3 dropped). 9 allowed and 4 denied in two batches.
+/// A client's session with 9 allowed and 4 denied requests in two batches.
+///
+/// It has ten logs (7 allowed, 3 denied), an empty batch, an envelope with four logs (2 allowed, 1 denied, 1 without a
+/// resource), and an envelope with a status (5 and 3 dropped logs).
 pub(crate) const SESSION: &[u8] = include_bytes!("../frames/session.bin");
 
 /// One batch of 1,001 logs.
 const TOO_MANY_LOGS: &[u8] = include_bytes!("../frames/too_many_logs.bin");
 
-/// Sends bytes as one client, and waits until the server has read them all and hung up.
+/// Sends bytes as one client, and waits until the server has read all of them and closed the connection.
 pub(crate) fn send_and_hang_up(socket: &Path, bytes: &[u8]) {
     send_pieces(socket, &[bytes]);
 }
@@ -37,10 +39,10 @@ fn send_pieces(socket: &Path, pieces: &[&[u8]]) {
     await_end(&mut client);
 }
 
-/// Waits until the server hangs up. What it has not read then is reset.
+/// Waits until the server closes the connection. Unread bytes cause a reset.
 fn await_end(client: &mut UnixStream) {
     match client.read(&mut [0]) {
-        Ok(read) => assert_eq!(read, 0, "a server writes nothing"),
+        Ok(read) => assert_eq!(read, 0, "the server never writes"),
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
     }
 }
@@ -95,14 +97,14 @@ fn recorded_frames_count_the_same_split_and_joined_at_every_byte() {
     let workplace = Workplace::new();
     let socket = workplace.path("audit.sock");
     let serving = workplace.serve(1, one_socket(&socket, 1, 2));
-    // Two sessions in one write, one byte by byte, and one for each place where it can be cut in two.
+    // Two sessions in one write, one byte by byte, and one for each byte where a session can be split.
     send_and_hang_up(&socket, &[SESSION, SESSION].concat());
     send_pieces(&socket, &SESSION.chunks(1).collect::<Vec<_>>());
     for cut in 1..SESSION.len() {
         let (first, second) = SESSION.split_at(cut);
         let mut client = UnixStream::connect(&socket).unwrap();
         client.write_all(first).unwrap();
-        // Another client's whole visit: the server has time to read the first piece alone.
+        // The connection of another client gives the server time to read the first piece alone.
         send_and_hang_up(&socket, &[]);
         client.write_all(second).unwrap();
         client.shutdown(Shutdown::Write).unwrap();
@@ -118,7 +120,7 @@ fn recorded_frames_count_the_same_split_and_joined_at_every_byte() {
 }
 
 #[test]
-fn a_malformed_frame_closes_its_connection_with_a_warning_and_harms_no_other() {
+fn a_malformed_frame_closes_only_its_own_connection_with_a_warning() {
     let malformed: [(&[u8], &str); 3] = [
         (&[7, 0, 0, 1, 0], "unknown frame tag 7"),
         (&[1, 0, 0x80, 1], "a frame of 32769 bytes"),
@@ -130,7 +132,7 @@ fn a_malformed_frame_closes_its_connection_with_a_warning_and_harms_no_other() {
         let mut serving = workplace.serve(1, one_socket(&socket, 1, 2));
         let mut bystander = UnixStream::connect(&socket).unwrap();
         bystander.write_all(&SESSION[..100]).unwrap();
-        // What came before the malformed frame counts, what comes after it does not.
+        // Frames before the malformed frame count. Later frames of that connection do not.
         let mut client = UnixStream::connect(&socket).unwrap();
         client.write_all(&[SESSION, bytes].concat()).unwrap();
         if warning.contains("ended") {
@@ -145,12 +147,12 @@ fn a_malformed_frame_closes_its_connection_with_a_warning_and_harms_no_other() {
         let report = ended.json()["sockets"][0].clone();
         let expected = [json!(18), json!(8), json!(1), json!(2)];
         assert_eq!(pick(&report, ["allowed", "denied", "malformed_frames", "connections"]), expected);
-        assert!(!ended.stderr.contains("a.test"), "a URL may hold secrets and is never logged: {}", ended.stderr);
+        assert!(!ended.stderr.contains("a.test"), "a URL may contain secrets and must not be logged: {}", ended.stderr);
     }
 }
 
 #[test]
-fn a_batch_with_too_many_logs_is_refused_whole_and_its_connection_goes_on() {
+fn a_batch_with_too_many_logs_is_refused_and_its_connection_continues() {
     let workplace = Workplace::new();
     let socket = workplace.path("audit.sock");
     let mut serving = workplace.serve(1, one_socket(&socket, 1, 2));
@@ -166,7 +168,7 @@ fn a_frame_that_cannot_be_decoded_is_skipped_and_its_connection_continues() {
     let workplace = Workplace::new();
     let socket = workplace.path("audit.sock");
     let mut serving = workplace.serve(1, one_socket(&socket, 1, 2));
-    // The examples of the fault's report, and a log whose `allowed` and resource have the wrong wire types.
+    // A frame that is no message, a valid batch, and a log whose `allowed` and resource have the wrong wire types.
     let garbage: &[u8] = b"\x01\x00\x00\x01\xff";
     let one: &[u8] = b"\x01\x00\x00\x06\x0a\x04\x08\x01\x1a\x00";
     let wrong_types: &[u8] = b"\x01\x00\x00\x0b\x0a\x09\x0a\x01x\x18\x07\x1a\x00\x20\x01";

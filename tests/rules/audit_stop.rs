@@ -1,4 +1,4 @@
-//! What a stop of `serve` leaves: every frame whose write succeeded is counted, and the socket files stay.
+//! A stop of `serve` counts every frame whose write succeeded, and keeps the socket files.
 
 use std::fs;
 use std::io::Write;
@@ -19,7 +19,7 @@ use crate::program::{Workplace, numbers, one_socket, pick};
 /// A batch of one allowed request.
 const ONE_REQUEST: &[u8] = b"\x01\x00\x00\x06\x0a\x04\x08\x01\x1a\x00";
 
-/// Writes frames without a pause until a write fails. Returns how many writes succeeded.
+/// Writes frames without a pause until a write fails. Returns the number of successful writes.
 fn write_without_pause(socket: &Path, written_by_all: &AtomicU64) -> u64 {
     let mut client = UnixStream::connect(socket).unwrap();
     let mut written = 0;
@@ -56,10 +56,10 @@ fn a_stop_counts_every_frame_whose_write_succeeded() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_stop_at_its_limit_counts_the_requests_that_it_left() {
+async fn a_stop_at_its_time_limit_reports_the_requests_it_left() {
     let database = TestDatabase::sqlite().unwrap();
     let directory = tempfile::tempdir().unwrap();
-    // The component hangs at the cue; the intake is full then, and the clients wait.
+    // The component hangs at the cue. Then the intake becomes full, and the clients wait.
     let options = Options { cpu_limit: Duration::from_secs(10), intake_capacity: 2, ..Options::default() };
     let tracker = misbehaving_plugin().start(usage::id(1), database.connect().await.unwrap(), options).await.unwrap();
     let socket = |name: &str, workspace| Socket {
@@ -74,7 +74,7 @@ async fn a_stop_at_its_limit_counts_the_requests_that_it_left() {
     let server = AuditServer::start(BoundSockets::bind(&sockets).await.unwrap(), &tracker, limits);
     let reports = server.reports();
     tracker.track(cue(2), usage::id(9), 1, 0).unwrap();
-    // The component hangs once it has this: then the intake stays full.
+    // The component hangs when it receives the cue. From then on the intake stays full.
     let (mut ids, mut full_since) = (100.., None);
     until(|| {
         match tracker.try_track(usage::id(ids.next().unwrap()), usage::id(9), 0, 0) {
@@ -94,7 +94,7 @@ async fn a_stop_at_its_limit_counts_the_requests_that_it_left() {
 }
 
 #[test]
-fn the_socket_file_is_there_from_the_first_start_to_the_last_stop() {
+fn the_socket_file_exists_from_the_first_start_to_the_last_stop() {
     let workplace = Workplace::new();
     let socket = workplace.path("audit.sock");
     workplace.serve(1, one_socket(&socket, 1, 2)).stop().json();
@@ -121,11 +121,11 @@ fn the_socket_file_is_there_from_the_first_start_to_the_last_stop() {
         over.store(true, Ordering::Relaxed);
         looking.join().unwrap()
     });
-    assert_eq!(missing, 0, "a client that starts while the file is missing never reports");
+    assert_eq!(missing, 0, "a client that starts without the file never reports");
 }
 
 #[test]
-fn clients_that_wait_are_counted_at_a_stop_without_free_descriptors() {
+fn waiting_clients_are_counted_at_a_stop_without_free_descriptors() {
     let workplace = Workplace::new();
     let socket = workplace.path("audit.sock");
     let mut command = workplace.command_after("ulimit -n 90", ["serve", "--format", "json"]);
@@ -135,7 +135,7 @@ fn clients_that_wait_are_counted_at_a_stop_without_free_descriptors() {
         let mut client = UnixStream::connect(&socket).unwrap();
         client.write_all(SESSION).map(|()| client)
     };
-    // A connection may be ended to make room for another; its client connects again.
+    // The server may close a connection to accept another one. Its client connects again.
     let clients: Vec<_> = (0..20).map(|_| std::iter::repeat_with(connect_and_write).find_map(Result::ok)).collect();
     let report = serving.stop().json()["sockets"][0].clone();
     assert_eq!(pick(&report, ["allowed", "denied", "left_requests"]), [json!(180), json!(80), json!(0)]);

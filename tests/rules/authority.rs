@@ -1,4 +1,4 @@
-//! R9: the roles that `roles.sql` makes in PostgreSQL have the authority they need, and no other.
+//! The PostgreSQL roles of `roles.sql` have exactly the privileges that they need (R9).
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 const ROLES: &str = include_str!("../../host/boundary-usage/sql/postgres/roles.sql");
 
-/// A database with the roles, and usage of one replica.
+/// Creates a database with the roles and the usage of one replica.
 async fn database_with_roles() -> Result<TestDatabase> {
     let test = TestDatabase::postgres().await?;
     let database = test.connect().await?;
@@ -19,7 +19,9 @@ async fn database_with_roles() -> Result<TestDatabase> {
     Ok(test)
 }
 
-/// The URL for a new login that has one of the roles. Logins belong to the whole server: each database has its own.
+/// Creates a login with one of the roles, and returns its URL.
+///
+/// Logins belong to the whole server, so each database has its own.
 async fn login(test: &TestDatabase, role: &str) -> Result<String> {
     let database = test.url.rsplit('/').next().context("the URL ends with the database")?;
     let login = format!("{role}_of_{database}");
@@ -27,7 +29,7 @@ async fn login(test: &TestDatabase, role: &str) -> Result<String> {
     Ok(test.url_as(&login))
 }
 
-/// Runs statements that must each fail for want of a privilege.
+/// Runs statements, each of which must fail because a privilege is missing.
 async fn assert_denied(url: &str, statements: &[&str]) -> Result<()> {
     let mut connection = PgConnection::connect(url).await?;
     for statement in statements {
@@ -122,17 +124,17 @@ async fn r9_a_collector_can_neither_add_usage_nor_change_a_summary() -> Result<(
 }
 
 #[tokio::test]
-async fn r9_the_roles_can_be_made_again() -> Result<()> {
+async fn r9_the_roles_can_be_created_again() -> Result<()> {
     let test = database_with_roles().await?;
     test.execute(ROLES).await?;
     test.execute(ROLES).await
 }
 
 #[tokio::test]
-async fn r9_roles_that_everybodys_rights_allow_to_create_are_not_made_silently() -> Result<()> {
+async fn r9_roles_are_refused_while_public_may_create_tables() -> Result<()> {
     let test = TestDatabase::postgres().await?;
     test.connect().await?;
-    // As it is in every database up to PostgreSQL 14.
+    // This is the default up to PostgreSQL 14.
     test.execute("GRANT CREATE ON SCHEMA public TO PUBLIC").await?;
     let Err(error) = test.execute(ROLES).await else { bail!("the roles may create tables") };
     let text = format!("{error:#}");
@@ -142,10 +144,10 @@ async fn r9_roles_that_everybodys_rights_allow_to_create_are_not_made_silently()
 }
 
 #[tokio::test]
-async fn r9_a_login_without_the_role_is_told_what_it_lacks() -> Result<()> {
+async fn r9_a_login_without_the_role_gets_an_error_that_names_the_role() -> Result<()> {
     let test = database_with_roles().await?;
-    test.execute("CREATE ROLE nobody_in_particular LOGIN").await?;
-    let Err(error) = Database::connect(&test.url_as("nobody_in_particular")).await.map(drop) else {
+    test.execute("CREATE ROLE login_without_role LOGIN").await?;
+    let Err(error) = Database::connect(&test.url_as("login_without_role")).await.map(drop) else {
         bail!("it could connect");
     };
     assert!(error.to_string().contains("boundary_usage_replica"), "{error}");

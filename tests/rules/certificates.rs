@@ -1,4 +1,6 @@
-//! Certificates: SSL_CERT_FILE and SSL_CERT_DIR that are missing or hold none end the start, and TLS errors are in words.
+//! Certificate files and TLS errors have readable messages.
+//!
+//! If SSL_CERT_FILE or SSL_CERT_DIR is missing or has no certificate, the start fails.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -11,7 +13,7 @@ use boundary_usage_tests::receiver::Receiver;
 use crate::delivery::{closed_periods, deliver_with};
 use crate::program::{Ended, Workplace, one_socket};
 
-/// What no message holds: the text of Rust values and names of types.
+/// Texts of Rust values and type names, which no message may contain.
 const DEBUG_TEXT: [&str; 9] = [
     "Other",
     "InvalidContentType",
@@ -24,13 +26,13 @@ const DEBUG_TEXT: [&str; 9] = [
     "AlertReceived",
 ];
 
-fn assert_in_words(text: &str) {
+fn assert_readable(text: &str) {
     for debug in DEBUG_TEXT {
         assert!(!text.contains(debug), "{debug:?} is in {text}");
     }
 }
 
-/// Makes what the variables may name by mistake, and returns each variable with its value and what the error says.
+/// Creates files that a variable may name by mistake. Returns each variable with its value and the expected error.
 fn mistakes(workplace: &Workplace) -> Vec<(&'static str, String, &'static str)> {
     workplace.write("empty.pem", "");
     workplace.write("text.pem", "no certificate\n");
@@ -58,17 +60,17 @@ fn assert_names(ended: &Ended, variable: &str, path: &str, reason: &str) {
     for part in [path, reason] {
         assert!(ended.stderr.contains(part), "{part:?} is not in {}", ended.stderr);
     }
-    assert_in_words(&ended.stderr);
+    assert_readable(&ended.stderr);
 }
 
 #[test]
-fn a_delivery_does_not_start_without_the_certificates_that_a_variable_names() {
+fn a_delivery_does_not_start_without_its_certificate_files() {
     let workplace = Workplace::new();
     for (variable, path, reason) in mistakes(&workplace) {
         let mut command = workplace.command(["serve", "--deliver", "https://localhost:1/"]);
         command.args(one_socket(&workplace.path("a.sock"), 1, 2)).env(variable, &path);
         assert_names(&command.output().unwrap().into(), variable, &path, reason);
-        // Nothing needs them without TLS.
+        // Without TLS, certificates are not needed.
         if reason != "cannot be read" || !path.starts_with("missing") {
             continue;
         }
@@ -76,14 +78,14 @@ fn a_delivery_does_not_start_without_the_certificates_that_a_variable_names() {
         command.args(one_socket(&workplace.path("a.sock"), 1, 2)).env(variable, &path);
         crate::program::Serving::start(&mut command, 1).stop().json();
     }
-    // The TLS library would take an empty SSL_CERT_FILE for a missing file and trust no authority.
+    // The TLS library would treat an empty SSL_CERT_FILE as a missing file and trust no authority.
     let mut command = workplace.command(["serve", "--format", "json", "--deliver", "https://localhost:1/"]);
     command.args(one_socket(&workplace.path("a.sock"), 1, 2)).env("SSL_CERT_FILE", "");
     crate::program::Serving::start(&mut command, 1).stop().json();
 }
 
 #[tokio::test]
-async fn postgresql_is_not_connected_to_without_the_certificates_that_a_variable_names() -> Result<()> {
+async fn a_connection_to_postgresql_fails_without_its_certificate_files() -> Result<()> {
     let server = PostgresServer::with_tls()?;
     let url = server.new_database().await?.replace("127.0.0.1", "localhost");
     Database::connect(&format!("{url}?sslmode=require")).await?.close().await;
@@ -91,7 +93,7 @@ async fn postgresql_is_not_connected_to_without_the_certificates_that_a_variable
     for (variable, path, reason) in mistakes(&workplace) {
         let mut command = workplace.command(["collect", "--database", &format!("{url}?sslmode=verify-full")]);
         assert_names(&command.env(variable, &path).output()?.into(), variable, &path, reason);
-        // Where nothing is verified, nothing needs them.
+        // Without verification, certificates are not needed.
         let mut command = workplace.command(["collect", "--database", &format!("{url}?sslmode=require")]);
         assert_eq!(Ended::from(command.env(variable, &path).output()?).code, 0, "{variable}={path}");
     }
@@ -103,7 +105,7 @@ async fn postgresql_is_not_connected_to_without_the_certificates_that_a_variable
     Ok(())
 }
 
-/// Delivers once, and returns the log.
+/// Starts a delivery that fails, and returns the log.
 fn failed_delivery(workplace: &Workplace, url: &str, authority: Option<&Path>) -> String {
     let environment: Vec<_> = authority.map(|file| ("SSL_CERT_FILE", file.to_str().unwrap())).into_iter().collect();
     let mut serving = deliver_with(workplace, "audit", url, &[], &environment);
@@ -112,7 +114,7 @@ fn failed_delivery(workplace: &Workplace, url: &str, authority: Option<&Path>) -
 }
 
 #[test]
-fn tls_errors_of_deliveries_are_in_words_with_what_to_do() -> Result<()> {
+fn tls_errors_of_deliveries_are_readable_and_name_the_remedy() -> Result<()> {
     let server = PostgresServer::with_tls()?;
     let [certificate, authority, other] = ["server", "ca", "other"].map(|name| server.certificate(name));
     let right = Receiver::start_tls(&certificate, &certificate.with_extension("key"))?;
@@ -120,7 +122,7 @@ fn tls_errors_of_deliveries_are_in_words_with_what_to_do() -> Result<()> {
     let port = |receiver: &Receiver| receiver.address.port();
     let plain = std::net::TcpListener::bind("127.0.0.1:0")?;
     let plain_port = plain.local_addr()?.port();
-    // As a server of plain HTTP answers what it cannot read.
+    // A plain HTTP server responds like this to bytes that it cannot parse.
     std::thread::spawn(move || {
         for mut stream in plain.incoming().flatten() {
             let refused = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n";
@@ -147,7 +149,7 @@ fn tls_errors_of_deliveries_are_in_words_with_what_to_do() -> Result<()> {
         closed_periods(&workplace, 1);
         let log = failed_delivery(&workplace, &url, Some(authority));
         ensure!(log.contains(reason) && log.contains(remedy), "{reason:?}, {remedy:?}: {log}");
-        assert_in_words(&log.replace("BOUNDARY", ""));
+        assert_readable(&log.replace("BOUNDARY", ""));
         let error = workplace.json(["status"])["periods"][0]["delivery"]["last_error"].to_string();
         ensure!(error.contains(reason), "{error}");
     }
@@ -155,7 +157,7 @@ fn tls_errors_of_deliveries_are_in_words_with_what_to_do() -> Result<()> {
 }
 
 #[tokio::test]
-async fn tls_errors_of_postgresql_are_in_words_with_what_to_do() -> Result<()> {
+async fn tls_errors_of_postgresql_are_readable_and_name_the_remedy() -> Result<()> {
     let server = PostgresServer::with_tls()?;
     let url = server.new_database().await?;
     let named = url.replace("127.0.0.1", "localhost");
@@ -168,7 +170,7 @@ async fn tls_errors_of_postgresql_are_in_words_with_what_to_do() -> Result<()> {
         let ended = Ended::from(workplace.command(["collect", "--database", &url]).output()?);
         ended.assert_failed(1, reason);
         ensure!(ended.stderr.contains(remedy), "{}", ended.stderr);
-        assert_in_words(&ended.stderr);
+        assert_readable(&ended.stderr);
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
-//! A process that dies at each stage of a flush, as its files and the database are left then; and files that are not to
-//! be trusted. The clock stands still, so that a checkpoint is written only before a commit and when a test moves it.
+//! A process that crashes at any stage of a flush neither loses nor doubles usage (D3).
+//!
+//! Untrustworthy checkpoint files are set aside. The clock stands still, so the host writes a checkpoint only before a
+//! commit and when a test advances the clock.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +19,7 @@ use uuid::Uuid;
 pub(crate) const REPLICA: Uuid = Uuid::from_u128(0xaa);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// One process: a tracker with a state directory of its own.
+/// A process: a tracker with its own state directory.
 pub(crate) struct Process {
     pub(crate) tracker: Tracker,
     pub(crate) faults: Faults,
@@ -26,7 +28,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts on a state directory.
+    /// Starts a process with a state directory.
     pub(crate) async fn start(database: &Database, state: TempDir) -> Self {
         let (database, faults) = Faults::in_front_of(database);
         let (clock, manual) = Clock::manual();
@@ -41,10 +43,10 @@ impl Process {
 
     pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
         let bytes = fs::read(checkpoint_file(&self.state)?).ok()?;
-        Some(Checkpoint::from_bytes(&bytes).expect("whoever reads the file finds it whole"))
+        Some(Checkpoint::from_bytes(&bytes).expect("a reader never sees a partial file"))
     }
 
-    /// Lets the interval pass, and waits until the file holds so many allowed requests.
+    /// Advances the clock until the checkpoint has this number of allowed requests.
     pub(crate) async fn checkpointed(&self, allowed: u64) {
         self.clock.sleepers(2).await;
         until(|| {
@@ -54,7 +56,9 @@ impl Process {
         .await;
     }
 
-    /// Dies: what it leaves is its files as they are now. What the process would do later reaches nothing any more.
+    /// Simulates a crash, and returns a copy of the state directory.
+    ///
+    /// From now on every flush of this process fails, so it cannot change the database.
     pub(crate) fn dies(self) -> TempDir {
         let left = tempfile::tempdir().unwrap();
         for entry in fs::read_dir(self.state.path()).unwrap() {
@@ -76,7 +80,9 @@ pub(crate) fn new_state() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// The replica's checkpoint. Its name holds the database's fingerprint, which a test does not know.
+/// Returns the path of the replica's checkpoint.
+///
+/// Its name contains the fingerprint of the database, so the tests search the directory for it.
 pub(crate) fn checkpoint_file(state: &TempDir) -> Option<PathBuf> {
     let mut paths = fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().path());
     paths.find(|path| path.extension().is_some_and(|extension| extension == "checkpoint"))
@@ -86,21 +92,21 @@ pub(crate) fn file(state: &TempDir, kind: &str) -> PathBuf {
     state.path().join(format!("{REPLICA}.{kind}"))
 }
 
-/// Files whose names hold this.
+/// Returns the number of files whose names contain `part`.
 pub(crate) fn named(state: &TempDir, part: &str) -> usize {
     let names = fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name());
     names.filter(|name| name.to_str().unwrap().contains(part)).count()
 }
 
-/// (workspaces, allowed, denied) in the replica's row.
+/// Returns (workspaces, allowed, denied) of the replica's row.
 pub(crate) async fn row(database: &Database) -> (u64, u64, u64) {
     let rows = database.status().await.unwrap().rows;
     let row = rows.iter().find(|row| row.replica == REPLICA);
     row.map_or((0, 0, 0), |row| (row.unique_workspaces, row.allowed_requests, row.denied_requests))
 }
 
-/// Dies after a flush that ended so, and is started again: everything is counted once.
-async fn dies_at_a_flush(database: TestDatabase, fault: Option<Fault>) -> anyhow::Result<()> {
+/// Crashes after a flush with this fault, starts again, and checks that everything counts once.
+async fn crashes_after_a_flush(database: TestDatabase, fault: Option<Fault>) -> anyhow::Result<()> {
     let database = database.connect().await?;
     let first = Process::start(&database, new_state()).await;
     first.track(1, 5, 2);
@@ -115,32 +121,32 @@ async fn dies_at_a_flush(database: TestDatabase, fault: Option<Fault>) -> anyhow
     assert_eq!(second.tracker.flush().await?, Flushed::Idle);
     let third = Process::start(&database, second.dies()).await;
     third.tracker.shutdown().await?;
-    assert_eq!(row(&database).await, (2, 6, 3), "{fault:?}, and once more");
+    assert_eq!(row(&database).await, (2, 6, 3), "{fault:?}, after a third start");
     Ok(())
 }
 
 on_each_database! {
-    async fn d3_a_process_that_dies_before_its_flush_begins_loses_nothing(database) {
-        dies_at_a_flush(database, Some(Fault::Begin)).await
+    async fn d3_a_process_that_crashes_before_its_flush_begins_loses_nothing(database) {
+        crashes_after_a_flush(database, Some(Fault::Begin)).await
     }
 
-    async fn d3_a_process_that_dies_before_its_upsert_loses_nothing(database) {
-        dies_at_a_flush(database, Some(Fault::Upsert)).await
+    async fn d3_a_process_that_crashes_before_its_upsert_loses_nothing(database) {
+        crashes_after_a_flush(database, Some(Fault::Upsert)).await
     }
 
-    async fn d3_a_process_that_dies_with_its_commit_not_applied_loses_nothing(database) {
-        dies_at_a_flush(database, Some(Fault::CommitLost)).await
+    async fn d3_a_crash_with_an_unapplied_commit_loses_nothing(database) {
+        crashes_after_a_flush(database, Some(Fault::CommitLost)).await
     }
 
-    async fn d3_a_process_that_dies_with_its_commit_applied_and_no_reply_counts_nothing_twice(database) {
-        dies_at_a_flush(database, Some(Fault::CommitReplyLost)).await
+    async fn d3_a_crash_with_an_applied_commit_without_a_reply_counts_nothing_twice(database) {
+        crashes_after_a_flush(database, Some(Fault::CommitReplyLost)).await
     }
 
-    async fn d3_a_process_that_dies_between_a_flush_and_the_next_checkpoint_counts_nothing_twice(database) {
-        dies_at_a_flush(database, None).await
+    async fn d3_a_crash_between_a_flush_and_the_next_checkpoint_counts_nothing_twice(database) {
+        crashes_after_a_flush(database, None).await
     }
 
-    async fn what_was_accepted_survives_as_many_crashes_as_come(database) {
+    async fn accepted_activity_survives_repeated_crashes(database) {
         let database = database.connect().await?;
         let mut process = Process::start(&database, new_state()).await;
         for number in 1..=3 {
@@ -154,7 +160,7 @@ on_each_database! {
         Ok(())
     }
 
-    async fn an_old_checkpoint_put_back_by_hand_is_set_aside_and_not_counted(database) {
+    async fn an_old_checkpoint_restored_by_hand_is_set_aside_and_not_counted(database) {
         let database = database.connect().await?;
         let first = Process::start(&database, new_state()).await;
         first.track(1, 5, 2);
@@ -178,7 +184,7 @@ fn model() -> Database {
 }
 
 #[tokio::test]
-async fn what_is_tracked_while_a_commit_is_on_its_way_survives_too() {
+async fn activity_during_a_commit_survives_a_crash() {
     let model = ModelDatabase::default();
     let first = Process::start(&Database::with_backend(Arc::new(model.clone())), new_state()).await;
     let collection = model.hold_cutover().await;
@@ -187,7 +193,7 @@ async fn what_is_tracked_while_a_commit_is_on_its_way_survives_too() {
         let tracker = first.tracker.clone();
         async move { tracker.flush().await }
     });
-    // The start has read, in a transaction of its own.
+    // The first transaction is the one in which the start read the row.
     first.faults.until(|seen| seen.begun >= 2).await;
     first.track(2, 20, 10);
     first.checkpointed(30).await;
@@ -202,7 +208,7 @@ async fn what_is_tracked_while_a_commit_is_on_its_way_survives_too() {
 }
 
 #[tokio::test]
-async fn damaged_files_and_files_of_another_version_are_set_aside_and_never_stop_the_start() {
+async fn damaged_files_and_files_of_another_version_are_set_aside_at_the_start() {
     let database = model();
     let first = Process::start(&database, new_state()).await;
     first.track(1, 5, 2);
@@ -223,7 +229,7 @@ async fn damaged_files_and_files_of_another_version_are_set_aside_and_never_stop
 }
 
 #[tokio::test]
-async fn one_process_has_a_replicas_checkpoint_and_the_next_one_after_its_end() {
+async fn two_processes_cannot_use_the_checkpoint_of_one_replica_simultaneously() {
     let database = model();
     let first = Process::start(&database, new_state()).await;
     let second = plugin().start(REPLICA, database.clone(), options(Clock::manual().0, first.state.path())).await;
@@ -237,7 +243,7 @@ async fn one_process_has_a_replicas_checkpoint_and_the_next_one_after_its_end() 
 }
 
 #[tokio::test]
-async fn a_state_directory_that_cannot_be_made_is_a_clear_error() {
+async fn a_state_directory_that_cannot_be_created_is_a_clear_error() {
     let state = new_state();
     let path = file(&state, "file");
     fs::write(&path, "").unwrap();
@@ -248,7 +254,7 @@ async fn a_state_directory_that_cannot_be_made_is_a_clear_error() {
 }
 
 #[tokio::test]
-async fn d5_a_shutdown_leaves_an_empty_checkpoint_and_a_failed_one_leaves_everything_in_it() {
+async fn d5_a_shutdown_empties_the_checkpoint_unless_its_flush_fails() {
     let database = model();
     let first = Process::start(&database, new_state()).await;
     first.track(1, 5, 2);
@@ -262,7 +268,7 @@ async fn d5_a_shutdown_leaves_an_empty_checkpoint_and_a_failed_one_leaves_everyt
 }
 
 #[tokio::test]
-async fn nothing_is_written_while_nothing_changes_and_only_our_user_can_read_it() {
+async fn an_unchanged_checkpoint_is_not_rewritten_and_only_its_user_can_read_it() {
     use std::os::unix::fs::PermissionsExt;
     let process = Process::start(&model(), new_state()).await;
     process.track(1, 5, 2);
@@ -281,7 +287,7 @@ async fn nothing_is_written_while_nothing_changes_and_only_our_user_can_read_it(
     }
 }
 
-/// Makes every write of a checkpoint fail, as a full disk does.
+/// Makes every write of a checkpoint fail, as on a full disk.
 pub(crate) fn fill_disk(state: &TempDir) {
     fs::create_dir(file(state, "checkpoint.partial")).unwrap();
 }
@@ -291,7 +297,7 @@ pub(crate) fn free_disk(state: &TempDir) {
 }
 
 #[tokio::test]
-async fn a_full_disk_stops_neither_tracking_nor_flushing_and_is_said() {
+async fn a_full_disk_stops_neither_tracking_nor_flushing_and_is_reported() {
     let model = ModelDatabase::default();
     let database = Database::with_backend(Arc::new(model.clone()));
     let first = Process::start(&database, new_state()).await;
@@ -301,16 +307,16 @@ async fn a_full_disk_stops_neither_tracking_nor_flushing_and_is_said() {
     assert_eq!(first.tracker.flush().await.unwrap(), Flushed::Written { flush: 1, new_period: true });
     let status = first.tracker.status().checkpoint.unwrap();
     assert!(status.failed > 0 && status.last_error.is_some(), "{status:?}");
-    assert_eq!(first.checkpoint().unwrap().requests(), (5, 2), "the old file is still there");
+    assert_eq!(first.checkpoint().unwrap().requests(), (5, 2), "the old file is unchanged");
     free_disk(&first.state);
     let second = Process::start(&database, first.dies()).await;
-    assert!(!second.tracker.status().checkpoint.unwrap().restored, "it would count twice");
+    assert!(!second.tracker.status().checkpoint.unwrap().restored, "a restored checkpoint would count twice");
     assert_eq!(second.tracker.shutdown().await.unwrap(), Flushed::Idle);
     assert_eq!(model.tables().rows[&REPLICA].allowed, 5);
 }
 
-/// A process whose file has flush 1 in doubt with 5 of what is now 5 + 1 allowed requests, on a disk that is full.
-async fn with_this_very_number_in_doubt(database: &Database) -> Process {
+/// Starts a process on a full disk whose checkpoint has flush 1 in doubt with 5 of now 6 allowed requests.
+async fn with_the_next_flush_number_in_doubt(database: &Database) -> Process {
     let process = Process::start(database, new_state()).await;
     process.track(1, 5, 2);
     process.faults.inject(Fault::CommitLost);
@@ -323,10 +329,10 @@ async fn with_this_very_number_in_doubt(database: &Database) -> Process {
 }
 
 #[tokio::test]
-async fn d3_a_file_that_would_confirm_the_wrong_flush_is_removed_before_the_commit() {
+async fn d3_a_checkpoint_that_would_confirm_the_wrong_flush_is_removed() {
     let model = ModelDatabase::default();
     let database = Database::with_backend(Arc::new(model.clone()));
-    let first = with_this_very_number_in_doubt(&database).await;
+    let first = with_the_next_flush_number_in_doubt(&database).await;
     assert_eq!(first.tracker.flush().await.unwrap(), Flushed::Written { flush: 1, new_period: true });
     assert!(first.checkpoint().is_none());
     free_disk(&first.state);
@@ -336,16 +342,16 @@ async fn d3_a_file_that_would_confirm_the_wrong_flush_is_removed_before_the_comm
 }
 
 #[tokio::test]
-async fn d3_a_commit_is_put_off_while_a_file_that_would_confirm_the_wrong_flush_cannot_be_removed() {
+async fn d3_a_commit_is_postponed_until_a_dangerous_checkpoint_is_removed() {
     let model = ModelDatabase::default();
     let database = Database::with_backend(Arc::new(model.clone()));
-    let process = with_this_very_number_in_doubt(&database).await;
+    let process = with_the_next_flush_number_in_doubt(&database).await;
     let (checkpoint, moved) = (checkpoint_file(&process.state).unwrap(), file(&process.state, "moved"));
     fs::rename(&checkpoint, &moved).unwrap();
     fs::create_dir(&checkpoint).unwrap();
     let error = process.tracker.flush().await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
-    assert!(model.tables().rows.is_empty(), "it has committed");
+    assert!(model.tables().rows.is_empty(), "the flush was committed");
     fs::remove_dir(&checkpoint).unwrap();
     fs::rename(&moved, &checkpoint).unwrap();
     free_disk(&process.state);
@@ -355,13 +361,13 @@ async fn d3_a_commit_is_put_off_while_a_file_that_would_confirm_the_wrong_flush_
 }
 
 #[tokio::test]
-async fn a_disk_that_does_not_answer_holds_up_no_shutdown() {
+async fn a_disk_that_does_not_respond_delays_no_shutdown_beyond_its_limit() {
     let database = Database::with_backend(Arc::new(ModelDatabase::default()));
     let state = new_state();
     let limit = Duration::from_millis(50);
     let options = Options { shutdown_timeout: limit, ..options(Clock::manual().0, state.path()) };
     let tracker = plugin().start(REPLICA, database.clone(), options).await.unwrap();
-    // Whoever opens a pipe to write waits for a reader, as for a disk that does not come back.
+    // Opening a pipe for writing blocks until it has a reader, like a disk that does not respond.
     let partial = file(&state, "checkpoint.partial");
     assert!(std::process::Command::new("mkfifo").arg(&partial).status().unwrap().success());
     tracker.track(Uuid::from_u128(1), Uuid::from_u128(1), 1, 0).unwrap();
@@ -370,8 +376,7 @@ async fn a_disk_that_does_not_answer_holds_up_no_shutdown() {
     assert!(matches!(stopped, Err(Error::TimedOut { action: "the last flush", .. })), "{stopped:?}");
     let status = tracker.status().checkpoint.unwrap();
     assert!(status.last_error.unwrap().contains("not written within 50ms"));
-    assert_eq!(row(&database).await, (0, 0, 0), "without its checkpoint, no commit");
-    // Lets the writes that wait come to an end, one after the other, which the runtime waits for when it is dropped: so
-    // the reader stays.
+    assert_eq!(row(&database).await, (0, 0, 0), "the flush was committed without its checkpoint");
+    // The runtime waits for blocked writes when it is dropped. A reader that stays open lets them end.
     std::mem::forget(fs::File::open(&partial).unwrap());
 }

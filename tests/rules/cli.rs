@@ -1,5 +1,6 @@
-//! The command line as a user runs it: answers on stdout, the rest on stderr, exit codes, and secrets that stay secret.
-//! `replay` and `serve` have files of their own.
+//! The command line: results on stdout, messages on stderr, exit codes, and no secrets.
+//!
+//! `replay` and `serve` have their own files.
 
 use boundary_usage::Plugin;
 use boundary_usage_tests::databases::TestDatabase;
@@ -11,7 +12,9 @@ use crate::program::{Ended, Workplace, id, numbers, pick};
 pub(crate) const COMMANDS: [&str; 8] =
     ["serve", "replay", "collect", "status", "component", "demo", "completions", "man"];
 
-/// A workplace whose default database holds one replica's usage: 3 ids, 5 allowed and 2 denied requests.
+/// Creates a workplace whose default database has the usage of one replica.
+///
+/// The usage is 3 ids, 5 allowed requests and 2 denied requests.
 async fn workplace_with_usage() -> anyhow::Result<Workplace> {
     let workplace = Workplace::new();
     let url = format!("sqlite:{}", workplace.path("boundary-usage.db").display());
@@ -21,12 +24,12 @@ async fn workplace_with_usage() -> anyhow::Result<Workplace> {
     Ok(workplace)
 }
 
-fn names(answer: &Value) -> Vec<&str> {
-    answer.as_object().unwrap().keys().map(String::as_str).collect()
+fn names(output: &Value) -> Vec<&str> {
+    output.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
 #[test]
-fn every_help_has_examples_and_the_programs_own_the_exit_codes() {
+fn every_help_has_examples_and_the_main_help_has_the_exit_codes() {
     let workplace = Workplace::new();
     for command in COMMANDS {
         let help = workplace.run([command, "--help"]);
@@ -41,7 +44,7 @@ fn every_help_has_examples_and_the_programs_own_the_exit_codes() {
 }
 
 #[test]
-fn wrong_use_ends_with_2_and_says_what_is_wrong() {
+fn a_usage_error_exits_with_2_and_states_the_reason() {
     let workplace = Workplace::new();
     let owner = id(1);
     for (arguments, reason) in [
@@ -72,9 +75,9 @@ fn wrong_use_ends_with_2_and_says_what_is_wrong() {
 }
 
 #[test]
-fn a_database_that_cannot_be_used_ends_with_1_and_no_password_is_ever_shown() {
+fn an_unusable_database_exits_with_1_and_no_password_is_shown() {
     for (url, code) in [
-        // Nobody listens on port 1.
+        // Port 1 has no listener.
         ("postgres://proxy:hunter2@127.0.0.1:1/usage", 1),
         ("postgres://proxy:hun/hunter2@127.0.0.1:1/usage", 2),
         ("postgres://proxy:hunter2@127.0.0.1:1/usage?sslmode=nonsense", 2),
@@ -93,12 +96,12 @@ fn a_database_that_cannot_be_used_ends_with_1_and_no_password_is_ever_shown() {
 }
 
 #[tokio::test]
-async fn a_status_changes_nothing_and_names_what_it_shows() -> anyhow::Result<()> {
+async fn status_changes_nothing_and_has_its_documented_fields() -> anyhow::Result<()> {
     let workplace = workplace_with_usage().await?;
     let before = std::fs::read(workplace.path("boundary-usage.db"))?;
     let [status, again] = [(); 2].map(|()| {
         let mut status = workplace.json(["status"]);
-        // Time goes by from one to the next.
+        // This number grows between the two runs.
         status["so_far"]["period_duration_ms"] = json!(0);
         status
     });
@@ -118,7 +121,7 @@ async fn a_status_changes_nothing_and_names_what_it_shows() -> anyhow::Result<()
 }
 
 #[tokio::test]
-async fn c1_d7_a_collection_answers_its_summary_which_waits_for_its_acknowledgement() -> anyhow::Result<()> {
+async fn c1_d7_a_collection_prints_its_summary_and_keeps_it_until_acknowledged() -> anyhow::Result<()> {
     let workplace = workplace_with_usage().await?;
     let summary = workplace.json(["collect"]);
     assert_eq!(numbers(&summary), [3, 3, 5, 2]);
@@ -145,7 +148,7 @@ async fn c1_d7_a_collection_answers_its_summary_which_waits_for_its_acknowledgem
 }
 
 #[tokio::test]
-async fn c2_d8_stale_rows_are_left_out_when_asked_for_and_told_of() -> anyhow::Result<()> {
+async fn c2_d8_stale_rows_are_left_out_on_request_and_reported() -> anyhow::Result<()> {
     let test = TestDatabase::sqlite()?;
     let database = test.connect().await?;
     flush(database.backend().as_ref(), boundary_usage_tests::usage::id(1), &update(1, 0..3, 5, 2)).await?;
@@ -158,7 +161,7 @@ async fn c2_d8_stale_rows_are_left_out_when_asked_for_and_told_of() -> anyhow::R
 }
 
 #[test]
-fn r9_the_component_is_shown_and_written_byte_for_byte() {
+fn r9_the_component_is_described_and_written_byte_for_byte() {
     let workplace = Workplace::new();
     let shown = workplace.json(["component", "--output", "tracker.wasm"]);
     assert_eq!(std::fs::read(workplace.path("tracker.wasm")).unwrap(), Plugin::embedded_bytes());
@@ -174,7 +177,7 @@ fn r9_the_component_is_shown_and_written_byte_for_byte() {
 }
 
 #[test]
-fn the_demo_counts_what_was_sent_and_leaves_nothing_behind() {
+fn the_demo_counts_what_it_sends_and_leaves_no_files() {
     let workplace = Workplace::new();
     let outcome = workplace.json(["demo"]);
     assert_eq!(names(&outcome), ["counted", "equal", "sent", "summary"]);
