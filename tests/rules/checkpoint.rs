@@ -350,7 +350,8 @@ async fn d3_a_commit_is_postponed_until_a_dangerous_checkpoint_is_removed() {
     fs::rename(&checkpoint, &moved).unwrap();
     fs::create_dir(&checkpoint).unwrap();
     let error = process.tracker.flush().await.unwrap_err();
-    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    assert!(matches!(error, Error::State { .. }), "{error}");
+    assert!(error.to_string().contains("cannot remove the stale checkpoint"), "{error}");
     assert!(model.tables().rows.is_empty(), "the flush was committed");
     fs::remove_dir(&checkpoint).unwrap();
     fs::rename(&moved, &checkpoint).unwrap();

@@ -114,11 +114,16 @@ async fn run<T: Send + 'static>(
 ) -> Result<T, Error> {
     match timeout_at(deadline, runtime.spawn(work)).await {
         Ok(Ok(result)) => result,
-        Ok(Err(failure)) => Err(Error::Unavailable { action, source: failure.into() }),
+        Ok(Err(end)) if end.is_panic() => Err(unavailable(action, "the database driver panicked")),
+        Ok(Err(_)) => Err(unavailable(action, "the runtime of the database has ended")),
         Err(_) => Err(timed_out(action)),
     }
 }
 
 fn timed_out(action: &'static str) -> Error {
-    Error::Unavailable { action, source: "the time limit of the flush has passed".into() }
+    unavailable(action, "the time limit of the flush has passed")
+}
+
+fn unavailable(action: &'static str, reason: &'static str) -> Error {
+    Error::Unavailable { action, source: reason.into() }
 }
