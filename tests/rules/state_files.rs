@@ -1,5 +1,6 @@
-//! The files of the state directory that are not simply the last checkpoint: those of another database, those that cannot
-//! be read, those of an earlier release, and a stale one after a failover.
+//! Unusual files in the state directory.
+//!
+//! Checkpoints of another database, unreadable ones, those of an earlier release, and a stale one after a failover.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -19,7 +20,7 @@ fn connect(model: &ModelDatabase) -> Database {
 }
 
 on_each_database! {
-    async fn a_start_on_another_database_keeps_the_checkpoint_of_the_first_one_for_its_return(database) {
+    async fn a_start_on_another_database_keeps_the_checkpoint_of_the_first(database) {
         let model = ModelDatabase::default();
         let first = Process::start(&connect(&model), new_state()).await;
         first.track(1, 5, 2);
@@ -34,7 +35,7 @@ on_each_database! {
         second.track(2, 1, 1);
         second.tracker.shutdown().await?;
         assert_eq!(row(&database).await, (1, 1, 1));
-        assert_eq!(fs::read(second.state.path().join(kept.file_name().unwrap()))?, before, "it was touched");
+        assert_eq!(fs::read(second.state.path().join(kept.file_name().unwrap()))?, before, "the file was changed");
 
         let third = Process::start(&connect(&model), second.state).await;
         assert!(third.tracker.status().checkpoint.unwrap().restored);
@@ -45,11 +46,11 @@ on_each_database! {
     }
 }
 
-/// A path that cannot be read, though the files behind it are sound.
+/// Makes a path unreadable.
 type Breakage = fn(&Path);
 
 #[tokio::test]
-async fn a_checkpoint_that_cannot_be_read_stops_the_start_and_stays_where_it_is() {
+async fn a_checkpoint_that_cannot_be_read_stops_the_start_and_is_kept() {
     let breakages: [(Breakage, &str); 2] =
         [(|path| symlink(path, path).unwrap(), "symbolic links"), (|path| fs::create_dir(path).unwrap(), "directory")];
     for (make_unreadable, reason) in breakages {
@@ -65,7 +66,7 @@ async fn a_checkpoint_that_cannot_be_read_stops_the_start_and_stays_where_it_is(
         let Err(error @ Error::State { .. }) = refused else { panic!("started without its checkpoint: {reason}") };
         let text = format!("{:#}", anyhow::Error::from(error));
         assert!(text.contains(&path.display().to_string()) && text.contains(reason), "{text}");
-        assert_eq!(named(&left, "damaged"), 0, "it was set aside");
+        assert_eq!(named(&left, "damaged"), 0, "the checkpoint was set aside");
 
         if path.is_dir() {
             fs::remove_dir(&path).unwrap()
@@ -80,7 +81,7 @@ async fn a_checkpoint_that_cannot_be_read_stops_the_start_and_stays_where_it_is(
 }
 
 #[tokio::test]
-async fn a_checkpoint_of_an_earlier_release_whose_name_lacks_the_database_is_restored() {
+async fn a_checkpoint_named_as_in_an_earlier_release_is_restored() {
     let model = ModelDatabase::default();
     let first = Process::start(&connect(&model), new_state()).await;
     first.track(1, 5, 2);
@@ -89,17 +90,19 @@ async fn a_checkpoint_of_an_earlier_release_whose_name_lacks_the_database_is_res
     fs::rename(checkpoint_file(&left).unwrap(), file(&left, "checkpoint")).unwrap();
     let second = Process::start(&connect(&model), left).await;
     assert!(second.tracker.status().checkpoint.unwrap().restored);
-    assert!(!file(&second.state, "checkpoint").exists(), "it has two checkpoints");
+    assert!(!file(&second.state, "checkpoint").exists(), "the old file is still there");
     second.tracker.shutdown().await.unwrap();
     assert_eq!(model.tables().rows[&REPLICA].allowed, 5);
 }
 
-/// Puts the database back to an earlier state, as a standby that lagged behind does when it takes over.
+/// Resets the database to an earlier state, like a failover to a lagging standby.
 fn fail_over(model: &ModelDatabase, earlier: &Tables) {
     *model.tables() = earlier.clone();
 }
 
-/// The tracker has confirmed flushes 1 to 3, and its file knows that; the database is back at flush 1, the disk is full.
+/// Starts a process whose checkpoint confirms flushes 1 to 3, on a database that is back at flush 1.
+///
+/// The disk is full, so the checkpoint stays stale.
 async fn after_a_failover(model: &ModelDatabase) -> Process {
     let process = Process::start(&connect(model), new_state()).await;
     process.track(1, 1, 0);
@@ -121,7 +124,7 @@ async fn after_a_failover(model: &ModelDatabase) -> Process {
 async fn d3_a_stale_checkpoint_counts_nothing_twice_after_a_failover_to_a_lagging_standby() {
     let model = ModelDatabase::default();
     let process = after_a_failover(&model).await;
-    // Under number 2, which the file on the full disk takes for one that is long over.
+    // This flush has number 2, which the stale file on the full disk lists as applied.
     assert_eq!(process.tracker.flush().await.unwrap(), Flushed::Written { flush: 2, new_period: false });
     free_disk(&process.state);
     let next = Process::start(&connect(&model), process.dies()).await;
@@ -130,7 +133,7 @@ async fn d3_a_stale_checkpoint_counts_nothing_twice_after_a_failover_to_a_laggin
 }
 
 #[tokio::test]
-async fn a_database_that_forgot_confirmed_flushes_is_noticed_and_counted_once() {
+async fn lost_confirmed_flushes_are_noticed_and_each_is_reported_once() {
     let model = ModelDatabase::default();
     let process = after_a_failover(&model).await;
     free_disk(&process.state);
@@ -140,7 +143,7 @@ async fn a_database_that_forgot_confirmed_flushes_is_noticed_and_counted_once() 
         assert_eq!(process.tracker.status().forgotten_flushes, 2, "flushes 2 and 3, after flush {number}");
         process.track(9, 1, 0);
     }
-    // The next process learns of it from its checkpoint.
+    // The next process notices lost flushes by its checkpoint.
     let earlier = model.tables().clone();
     process.tracker.flush().await.unwrap();
     process.checkpointed(0).await;

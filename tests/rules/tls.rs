@@ -1,4 +1,4 @@
-//! TLS to PostgreSQL, as its manual documents `sslmode`: a real server, a real authority, and a wrong one.
+//! TLS to PostgreSQL as its manual documents `sslmode`, with a real server and two certificate authorities.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use sqlx::postgres::PgPool;
 
 use crate::migrations::CHILD_URL;
 
-/// A new database of the server with TLS, with the host and the parameters.
+/// Creates a database on the server with TLS, and returns its URL with this host and these parameters.
 async fn url(host: &str, parameters: &str) -> Result<String> {
     let server = PostgresServer::with_tls()?;
     let url = server.new_database().await?.replace("127.0.0.1", host);
@@ -21,41 +21,41 @@ fn root(name: &str) -> Result<String> {
     Ok(format!("sslrootcert={}", PostgresServer::with_tls()?.certificate(name).display()))
 }
 
-/// Connects, flushes, and answers whether that was encrypted, by the server's account.
+/// Connects, flushes, and returns whether the server reports an encrypted connection.
 async fn is_encrypted(url: &str) -> Result<bool> {
     let database = Database::connect(url).await?;
     flush(database.backend().as_ref(), id(1), &update(1, 0..3, 5, 2)).await?;
     let pool = PgPool::connect(url.split('?').next().unwrap_or_default()).await?;
-    let question = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+    let query = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
                     WHERE application_name = 'boundary-usage' AND datname = current_database()";
-    Ok(sqlx::query_scalar(question).fetch_one(&pool).await?)
+    Ok(sqlx::query_scalar(query).fetch_one(&pool).await?)
 }
 
 async fn refusal(url: &str) -> Result<String> {
     match Database::connect(url).await.map(drop) {
-        Ok(()) => bail!("it could connect"),
+        Ok(()) => bail!("connected"),
         Err(error) => Ok(format!("{:#}", anyhow::Error::from(error))),
     }
 }
 
 #[tokio::test]
-async fn the_right_authority_and_the_right_name_connect() -> Result<()> {
+async fn the_right_authority_and_host_name_are_accepted() -> Result<()> {
     let ca = root("ca")?;
     ensure!(is_encrypted(&url("localhost", &format!("sslmode=verify-full&{ca}")).await?).await?);
-    // Who names an authority wants it used.
+    // The parameter for an authority enables the check without `sslmode`.
     ensure!(is_encrypted(&url("localhost", &ca).await?).await?);
     Ok(())
 }
 
 #[tokio::test]
-async fn require_encrypts_and_asks_for_no_name_and_disable_does_not_encrypt() -> Result<()> {
+async fn require_encrypts_without_a_check_of_the_name_and_disable_does_not_encrypt() -> Result<()> {
     ensure!(is_encrypted(&url("127.0.0.1", "sslmode=require").await?).await?);
     ensure!(!is_encrypted(&url("127.0.0.1", "sslmode=disable").await?).await?);
     Ok(())
 }
 
 #[tokio::test]
-async fn a_wrong_authority_is_refused_with_what_to_do() -> Result<()> {
+async fn a_wrong_authority_is_refused_and_the_error_names_the_remedy() -> Result<()> {
     for parameters in [format!("sslmode=verify-full&{}", root("other")?), "sslmode=verify-full".to_owned()] {
         let refusal = refusal(&url("localhost", &parameters).await?).await?;
         ensure!(refusal.contains("name the file of the one that did with sslrootcert"), "{refusal}");
@@ -64,14 +64,14 @@ async fn a_wrong_authority_is_refused_with_what_to_do() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_wrong_host_name_is_refused_with_what_to_do() -> Result<()> {
+async fn a_wrong_host_name_is_refused_and_the_error_names_the_remedy() -> Result<()> {
     let refusal = refusal(&url("127.0.0.1", &format!("sslmode=verify-full&{}", root("ca")?)).await?).await?;
     ensure!(refusal.contains("connect under a name that the certificate holds"), "{refusal}");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_server_without_tls_is_refused_where_tls_is_asked_for() -> Result<()> {
+async fn a_server_without_tls_is_refused_if_tls_is_required() -> Result<()> {
     let url = PostgresServer::running()?.new_database().await?;
     for mode in ["require", "verify-full"] {
         let refusal = refusal(&format!("{url}?sslmode={mode}")).await?;
@@ -81,9 +81,9 @@ async fn a_server_without_tls_is_refused_where_tls_is_asked_for() -> Result<()> 
 }
 
 #[tokio::test]
-async fn verify_ca_trusts_the_closed_list_and_looks_at_no_name() -> Result<()> {
+async fn verify_ca_trusts_ssl_cert_file_and_ignores_the_host_name() -> Result<()> {
     let url = url("127.0.0.1", "sslmode=verify-ca").await?;
-    // The environment of this process is every test's; a child has one of its own.
+    // All tests share the environment of this process, so a child process is used.
     for (authority, connects) in [(None, false), (Some("ca"), true), (Some("other"), false)] {
         let mut child = Command::new(std::env::current_exe()?);
         child.args(["--exact", "migrations::child_process_that_connects", "--ignored"]).env(CHILD_URL, &url);
@@ -92,9 +92,9 @@ async fn verify_ca_trusts_the_closed_list_and_looks_at_no_name() -> Result<()> {
             child.env("SSL_CERT_FILE", PostgresServer::with_tls()?.certificate(authority));
         }
         let output = child.output()?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        ensure!(said.contains("1 test") && output.status.success() == connects, "{authority:?}: {said}");
-        ensure!(authority.is_some() || said.contains("SSL_CERT_FILE"), "{said}");
+        let output_text = String::from_utf8_lossy(&output.stdout);
+        ensure!(output_text.contains("1 test") && output.status.success() == connects, "{authority:?}: {output_text}");
+        ensure!(authority.is_some() || output_text.contains("SSL_CERT_FILE"), "{output_text}");
     }
     Ok(())
 }

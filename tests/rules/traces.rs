@@ -1,4 +1,4 @@
-//! The spans of flushes and collections: what a trace shows of them.
+//! The spans of flushes and collections in a trace.
 
 use anyhow::Result;
 use boundary_usage::{CollectOptions, Options};
@@ -11,11 +11,11 @@ use std::time::Duration;
 use crate::secrets::Log;
 
 #[tokio::test]
-async fn d10_spans_tell_the_replica_the_number_and_the_outcome() -> Result<()> {
+async fn d10_spans_contain_the_replica_the_flush_number_and_the_outcome() -> Result<()> {
     let (log, _guard) = Log::start();
     let test = TestDatabase::sqlite()?;
     let (database, faults) = Faults::in_front_of(&test.connect().await?);
-    // On this very thread, whose spans are seen.
+    // The tracker runs on this thread, because the log has no spans of other threads.
     let (tracker, running) = plugin().start_local(id(1), database.clone(), Options::default()).await?;
     let spans = |name: &str| -> Vec<String> {
         let (text, begins) = (log.text(), format!(" {name}{{"));
@@ -32,7 +32,8 @@ async fn d10_spans_tell_the_replica_the_number_and_the_outcome() -> Result<()> {
         }
         database.collect(CollectOptions::default()).await?;
         database.collect(CollectOptions { min_age: Some(Duration::from_secs(1_800)), ..Default::default() }).await?;
-        // The driver's thread lets go of a span after it has answered; the next collection does not get as far as there.
+        // The driver's thread may close a span after its reply. The next collection fails before it reaches that
+        // thread, so its span could close earlier.
         until(|| spans("collection").len() == 2).await;
         faults.inject(Fault::Begin);
         assert!(database.collect(CollectOptions::default()).await.is_err());

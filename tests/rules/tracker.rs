@@ -1,4 +1,4 @@
-//! `track` and `flush` through the real component, on a database in memory that a test can look into, stop and make fail.
+//! `track` and `flush` through the real component, on a database in memory that fails on request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ fn id(number: u128) -> Uuid {
     Uuid::from_u128(number)
 }
 
-/// A tracker on a model database; its clock stands still, so that it flushes only when told.
+/// A tracker on a model database, with a manual clock so that it flushes only on request.
 struct Fixture {
     model: ModelDatabase,
     faults: Faults,
@@ -41,7 +41,7 @@ impl Fixture {
         self.tracker.track(id(number), id(number), allowed, denied).unwrap();
     }
 
-    /// (workspaces, users, allowed, denied) in the replica's row.
+    /// Returns (workspaces, users, allowed, denied) of the replica's row.
     fn row(&self) -> (u64, u64, u64, u64) {
         let row = self.model.tables().rows[&REPLICA].clone();
         (row.uniques.workspaces.count, row.uniques.users.count, row.allowed, row.denied)
@@ -68,7 +68,7 @@ async fn r2_a_flush_without_activity_opens_no_transaction() {
 }
 
 #[tokio::test]
-async fn r3_activity_tracked_while_a_flush_waits_for_a_lock_is_accepted_and_lands_in_the_next() {
+async fn r3_activity_during_a_flush_is_accepted_and_belongs_to_the_next_flush() {
     let fixture = Fixture::new().await;
     let collection = fixture.model.hold_cutover().await;
     fixture.track(1, 10, 5);
@@ -83,18 +83,18 @@ async fn r3_activity_tracked_while_a_flush_waits_for_a_lock_is_accepted_and_land
     assert_eq!(fixture.row(), (1, 1, 10, 5));
     assert_eq!(fixture.tracker.flush().await.unwrap(), Flushed::Written { flush: 2, new_period: false });
     assert_eq!(fixture.row(), (2, 2, 30, 15));
-    assert_eq!(fixture.tracker.status().restarts, 0, "both flushes ran in one instance");
+    assert_eq!(fixture.tracker.status().restarts, 0, "the component was replaced");
 }
 
 #[tokio::test]
-async fn r4_and_d2_a_step_that_fails_rolls_back_is_returned_and_loses_nothing() {
+async fn r4_and_d2_a_failed_step_rolls_back_returns_its_error_and_loses_nothing() {
     for fault in [Fault::Begin, Fault::Acquire, Fault::Read, Fault::Upsert, Fault::Commit] {
         let fixture = Fixture::new().await;
         fixture.track(1, 3, 1);
         fixture.faults.inject(fault);
         let error = fixture.tracker.flush().await.unwrap_err();
         assert!(error.is_retryable(), "{fault:?}: {error}");
-        assert!(fixture.model.tables().rows.is_empty(), "{fault:?} has written");
+        assert!(fixture.model.tables().rows.is_empty(), "{fault:?}: a row was written");
         fixture.track(2, 4, 2);
         assert_eq!(fixture.tracker.flush().await.unwrap(), Flushed::Written { flush: 1, new_period: true });
         assert_eq!(fixture.row(), (2, 2, 7, 3), "{fault:?}");
@@ -145,23 +145,23 @@ async fn d5_a_shutdown_that_takes_too_long_ends_at_its_limit() {
 }
 
 #[tokio::test]
-async fn r7_and_d10_the_loop_flushes_at_every_interval_and_goes_on_after_a_failure() {
+async fn r7_and_d10_the_loop_flushes_at_every_interval_and_continues_after_a_failure() {
     let fixture = Fixture::with(|options| Options { flush_jitter: 0.0, ..options }).await;
-    // The seconds to wait, and whether the flush fails then. After a failure the next comes sooner (back-off).
+    // The seconds to wait, and whether the flush then fails. After a failure the next flush is sooner (back-off).
     let rounds = [(60, false), (60, true), (1, true), (2, true), (4, false), (60, true), (1, false)];
     for (round, (seconds, fails)) in (0..).zip(rounds) {
-        // The loop sleeps only once the flush before is over: the fault must not strike that one.
+        // The loop sleeps after the previous flush, which the fault must not affect.
         fixture.clock.sleepers(1).await;
         fixture.track(1 + u128::from(round), 1, 0);
         if fails {
             fixture.faults.inject(Fault::Upsert);
         }
         fixture.clock.advance(Duration::from_millis(seconds * 1_000 - 1));
-        assert_eq!(fixture.faults.seen().begun, round, "flushed before {seconds} s were over");
+        assert_eq!(fixture.faults.seen().begun, round, "flushed before {seconds} s had passed");
         fixture.clock.advance(Duration::from_millis(1));
         fixture.faults.until(|seen| seen.begun > round).await;
     }
-    // The loop sleeps again only once its last flush is over.
+    // The loop sleeps again after its last flush.
     fixture.clock.sleepers(1).await;
     let status = fixture.tracker.status();
     assert_eq!((status.flushes, status.failed_flushes, status.last_error), (3, 4, None));
@@ -169,14 +169,14 @@ async fn r7_and_d10_the_loop_flushes_at_every_interval_and_goes_on_after_a_failu
 }
 
 #[tokio::test]
-async fn d10_the_status_tells_what_is_pending_and_how_flushes_fared() {
+async fn d10_the_status_shows_pending_activity_and_the_results_of_flushes() {
     let fixture = Fixture::new().await;
     let status = || fixture.tracker.status();
     assert_eq!((status().pending_activities, status().last_success), (0, None));
     (1..=3).for_each(|number| fixture.track(number, 1, 0));
     fixture.faults.inject(Fault::CommitReplyLost);
     fixture.tracker.flush().await.unwrap_err();
-    assert_eq!((status().pending_activities, status().last_success), (3, None), "the outcome is not known");
+    assert_eq!((status().pending_activities, status().last_success), (3, None), "the outcome is unknown");
     fixture.tracker.flush().await.unwrap();
     assert_eq!((status().pending_activities, status().intake_depth), (0, 0));
     let first_success = status().last_success.expect("a flush succeeded");
@@ -192,19 +192,23 @@ async fn d10_the_status_tells_what_is_pending_and_how_flushes_fared() {
     fixture.clock.advance(Duration::from_secs(2));
     drop(collection);
     flush.await.unwrap().unwrap();
-    assert_eq!(status().pending_activities, 1, "tracked while the flush ran: belongs to the next");
+    assert_eq!(status().pending_activities, 1, "activity during a flush belongs to the next one");
     fixture.tracker.flush().await.unwrap();
     fixture.tracker.flush().await.unwrap();
 
     let status = status();
     assert_eq!((status.flushes, status.idle_flushes, status.failed_flushes), (3, 1, 1));
-    assert_eq!((status.flush_durations.count, status.flush_durations.sum_seconds), (4, 2.0), "idle ones take no time");
+    assert_eq!(
+        (status.flush_durations.count, status.flush_durations.sum_seconds),
+        (4, 2.0),
+        "idle flushes take no time"
+    );
     assert_eq!(status.pending_activities, 0);
     assert!(status.last_success >= Some(first_success));
 }
 
 #[tokio::test]
-async fn r10_a_hundred_threads_track_at_once() {
+async fn r10_a_hundred_threads_track_simultaneously() {
     let fixture = Fixture::new().await;
     std::thread::scope(|scope| {
         for thread in 1..=100 {
@@ -218,7 +222,7 @@ async fn r10_a_hundred_threads_track_at_once() {
 }
 
 #[tokio::test]
-async fn r6_fifty_thousand_batches_and_many_flushes_fit_into_the_memory_limit() {
+async fn r6_many_ids_and_failed_flushes_fit_into_the_memory_limit() {
     let fixture = Fixture::with(|options| Options { memory_limit_bytes: 4 << 20, ..options }).await;
     for round in 0..20_u128 {
         for number in 0..20_000 {
@@ -252,7 +256,7 @@ async fn counts_out_of_range_saturate() {
 }
 
 #[tokio::test]
-async fn the_last_handle_dropped_without_a_shutdown_still_flushes() {
+async fn dropping_the_last_handle_without_a_shutdown_flushes() {
     let Fixture { model, tracker, .. } = Fixture::new().await;
     tracker.track(id(1), id(1), 3, 1).unwrap();
     drop(tracker);
@@ -261,7 +265,7 @@ async fn the_last_handle_dropped_without_a_shutdown_still_flushes() {
 }
 
 #[tokio::test]
-async fn options_out_of_range_and_a_nil_replica_are_refused_with_all_their_faults() {
+async fn invalid_options_are_refused_with_all_faults_and_so_is_a_nil_replica() {
     let database = Database::with_backend(Arc::new(ModelDatabase::default()));
     let options = Options {
         flush_interval: Duration::ZERO,

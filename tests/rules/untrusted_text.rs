@@ -1,4 +1,4 @@
-//! Text of others on its way to a terminal: no control character of it arrives there, no line of it is forged.
+//! Untrusted text cannot send control characters to a terminal or forge lines of output.
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -6,10 +6,10 @@ use boundary_usage_tests::databases::TestDatabase;
 
 use crate::program::{Ended, Workplace, line};
 
-/// Clears the screen, forges a line, sets the title, reverses text, hides text.
+/// Text that clears the screen, forges a line, sets the title, reverses text and hides text.
 const HOSTILE: &str = "\x1b[2J\nerror: forged\r\x1b]0;title\x07\u{9b}31m\u{202e}\u{2066}\u{200b}\u{7f}";
 
-/// Checks that nothing of it is left, in any output.
+/// Checks that no output contains a control character of [`HOSTILE`] or its forged line.
 #[track_caller]
 fn assert_harmless(ended: &Ended) {
     for output in [&ended.stdout, &ended.stderr] {
@@ -76,7 +76,7 @@ fn arguments_and_configuration_are_escaped() {
 }
 
 #[tokio::test]
-async fn what_the_database_holds_is_escaped_in_tables_and_json() -> anyhow::Result<()> {
+async fn text_from_the_database_is_escaped_in_tables_and_json() -> anyhow::Result<()> {
     let test = TestDatabase::sqlite()?;
     let workplace = Workplace::on(&test.url);
     workplace.write("good.jsonl", &line(1, 1, 5, 2));
@@ -84,7 +84,7 @@ async fn what_the_database_holds_is_escaped_in_tables_and_json() -> anyhow::Resu
     workplace.json(["collect"]);
     let database = test.connect().await?;
     let claimed = database.claim_delivery(std::time::Duration::from_secs(60)).await?;
-    let boundary_usage::DeliveryClaim::Claimed(delivery) = claimed else { panic!("a summary is due") };
+    let boundary_usage::DeliveryClaim::Claimed(delivery) = claimed else { panic!("no summary is due") };
     assert!(database.delivery_failed(&delivery, HOSTILE, std::time::Duration::from_secs(1)).await?);
     database.close().await;
     let shown = workplace.run(["status"]);
@@ -97,7 +97,7 @@ async fn what_the_database_holds_is_escaped_in_tables_and_json() -> anyhow::Resu
 }
 
 #[tokio::test]
-async fn messages_of_a_server_are_one_line() -> anyhow::Result<()> {
+async fn errors_of_the_server_are_escaped_on_one_line() -> anyhow::Result<()> {
     let test = TestDatabase::postgres().await?;
     let workplace = Workplace::on(&test.url);
     workplace.write("good.jsonl", &line(1, 1, 5, 2));

@@ -1,4 +1,4 @@
-//! The end of a tracker: how long a shutdown tries to flush, and what callers get when the tracker's work has ended without one.
+//! The end of a tracker: the retries of a shutdown, and calls after the worker ended without a shutdown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ fn track(tracker: &Tracker, number: u128) -> Result<(), TrackError> {
 }
 
 #[tokio::test]
-async fn d5_a_shutdown_tries_again_whatever_step_of_its_last_flush_fails() {
+async fn d5_a_shutdown_retries_if_any_step_of_its_last_flush_fails() {
     let faults_of_a_flush = [
         Fault::Begin,
         Fault::Acquire,
@@ -37,7 +37,7 @@ async fn d5_a_shutdown_tries_again_whatever_step_of_its_last_flush_fails() {
         let (database, faults) = Faults::in_front_of(&Database::with_backend(Arc::new(model.clone())));
         let tracker = plugin().start(REPLICA, database, by_hand()).await.unwrap();
         track(&tracker, 1).unwrap();
-        // Twice: the second attempt fails, too.
+        // The first two attempts fail.
         (0..2).for_each(|_| faults.inject(fault));
         let stopped = tracker.shutdown().await;
         assert!(stopped.is_ok(), "{fault:?}: {stopped:?}");
@@ -47,7 +47,7 @@ async fn d5_a_shutdown_tries_again_whatever_step_of_its_last_flush_fails() {
 }
 
 #[tokio::test]
-async fn d5_a_shutdown_replaces_a_component_that_breaks_in_its_last_flush() {
+async fn d5_a_shutdown_replaces_a_component_that_crashes_in_its_last_flush() {
     let model = ModelDatabase::default();
     let database = Database::with_backend(Arc::new(model.clone()));
     let tracker = misbehaving_plugin().start(REPLICA, database, by_hand()).await.unwrap();
@@ -56,9 +56,9 @@ async fn d5_a_shutdown_replaces_a_component_that_breaks_in_its_last_flush() {
     assert_eq!(model.tables().rows[&REPLICA].allowed, 1);
 }
 
-/// The lock of a real SQLite file: each attempt waits 5 s for it, so that one attempt is not enough.
+/// Holds the lock of a real SQLite file for longer than the 5 s that one attempt waits.
 #[tokio::test]
-async fn d5_a_shutdown_outlasts_a_lock_that_is_held_for_longer_than_one_attempt_waits() -> anyhow::Result<()> {
+async fn d5_a_shutdown_retries_while_a_lock_is_held_beyond_its_limit() -> anyhow::Result<()> {
     let test = TestDatabase::sqlite()?;
     let database = test.connect().await?;
     let tracker = plugin().start(REPLICA, database.clone(), by_hand()).await?;
@@ -76,7 +76,7 @@ async fn d5_a_shutdown_outlasts_a_lock_that_is_held_for_longer_than_one_attempt_
 }
 
 #[tokio::test]
-async fn d5_a_shutdown_gives_up_at_its_limit_and_reports_the_last_failure() {
+async fn d5_a_shutdown_ends_at_its_limit_with_the_last_error() {
     let model = ModelDatabase::default();
     let (database, faults) = Faults::in_front_of(&Database::with_backend(Arc::new(model)));
     let limit = Duration::from_millis(300);
@@ -86,18 +86,18 @@ async fn d5_a_shutdown_gives_up_at_its_limit_and_reports_the_last_failure() {
     let began = std::time::Instant::now();
     let error = tracker.shutdown().await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. } | Error::TimedOut { .. }), "{error}");
-    assert!(began.elapsed() < 10 * limit, "it took {:?}", began.elapsed());
-    assert!(tracker.status().failed_flushes > 1, "it tried once");
+    assert!(began.elapsed() < 10 * limit, "the shutdown took {:?}", began.elapsed());
+    assert!(tracker.status().failed_flushes > 1, "the shutdown did not retry");
 }
 
-/// Fills the intake of a tracker whose work has ended; a caller that waits for room must be released, too.
-async fn refuses_everything(tracker: &Tracker) {
+/// Checks that a tracker without a worker refuses everything, and that no caller waits forever.
+async fn assert_refuses_everything(tracker: &Tracker) {
     until(|| tracker.try_track(Uuid::from_u128(1), Uuid::from_u128(9), 1, 0) == Err(TrackError::Stopped)).await;
     let waits = tokio::task::spawn_blocking({
         let tracker = tracker.clone();
         move || track(&tracker, 2)
     });
-    let waited = tokio::time::timeout(Duration::from_secs(10), waits).await.expect("track blocks for ever");
+    let waited = tokio::time::timeout(Duration::from_secs(10), waits).await.expect("track blocks forever");
     assert_eq!(waited.unwrap(), Err(TrackError::Stopped));
     let flushed = tracker.flush().await;
     assert!(matches!(flushed, Err(Error::Stopped)), "{flushed:?}");
@@ -105,35 +105,35 @@ async fn refuses_everything(tracker: &Tracker) {
 }
 
 #[tokio::test]
-async fn a_tracker_whose_thread_panics_accepts_nothing_more_and_fails_every_command() {
+async fn a_tracker_whose_thread_panics_accepts_nothing_and_all_calls_fail() {
     let (database, faults) = Faults::in_front_of(&Database::with_backend(Arc::new(ModelDatabase::default())));
     let options = Options { intake_capacity: 16, ..by_hand() };
     let tracker = misbehaving_plugin().start(REPLICA, database, options).await.unwrap();
     faults.inject(Fault::RollbackPanics);
-    // The component reads without the lock, and drops its transaction: the host then rolls it back.
+    // The component reads without the lock and drops its transaction, so the host rolls it back.
     tracker.track(cue(23), Uuid::from_u128(9), 1, 0).unwrap();
     tracker.flush().await.unwrap_err();
-    // Room for as many as the intake holds: without a guard they are accepted, and then block.
+    // More activities than the intake holds: without a guard they would be accepted and then block.
     let blocked = tokio::task::spawn_blocking({
         let tracker = tracker.clone();
         move || (1..100).find_map(|number| track(&tracker, number).err())
     });
-    let blocked = tokio::time::timeout(Duration::from_secs(10), blocked).await.expect("track blocks for ever");
+    let blocked = tokio::time::timeout(Duration::from_secs(10), blocked).await.expect("track blocks forever");
     assert_eq!(blocked.unwrap(), Some(TrackError::Stopped));
-    refuses_everything(&tracker).await;
+    assert_refuses_everything(&tracker).await;
 }
 
 #[tokio::test]
-async fn a_tracker_whose_work_is_dropped_accepts_nothing_more() {
+async fn a_tracker_whose_worker_is_dropped_accepts_nothing() {
     let database = Database::with_backend(Arc::new(ModelDatabase::default()));
-    let (tracker, work) = plugin().start_local(REPLICA, database, by_hand()).await.unwrap();
+    let (tracker, worker) = plugin().start_local(REPLICA, database, by_hand()).await.unwrap();
     tracker.try_track(Uuid::from_u128(1), Uuid::from_u128(9), 1, 0).unwrap();
-    drop(work);
-    refuses_everything(&tracker).await;
+    drop(worker);
+    assert_refuses_everything(&tracker).await;
 }
 
 #[tokio::test]
-async fn durations_beyond_what_makes_sense_are_refused_with_their_limit() {
+async fn too_long_durations_are_refused_and_the_error_names_the_limit() {
     type Set = fn(&mut Options, Duration);
     let durations: [(&str, Set); 5] = [
         ("flush_interval", |options, duration| options.flush_interval = duration),
@@ -154,7 +154,7 @@ async fn durations_beyond_what_makes_sense_are_refused_with_their_limit() {
 }
 
 #[tokio::test]
-async fn a_collector_with_an_endless_interval_waits_and_does_not_panic() {
+async fn a_collector_with_the_longest_interval_waits_without_a_panic() {
     let database = Database::with_backend(Arc::new(ModelDatabase::default()));
     let (clock, _manual) = Clock::manual();
     let collector = tokio::spawn(async move { database.collect_every(Duration::MAX, Default::default(), clock).await });
