@@ -1,6 +1,6 @@
-//! The component without the library around it: what one crossing costs, and what memory it takes.
+//! The component without the library, to measure the cost of a call into it and its memory.
 //!
-//! The only imports that `track` reaches are those of an instance's start; the others would trap.
+//! `track` needs only the imports that an instance uses at its start. All other imports trap.
 
 use boundary_usage::Plugin;
 use wasmtime::component::{Component, ComponentType, InstancePre, Lift, Linker, Lower, TypedFunc, Val};
@@ -35,7 +35,7 @@ impl Activity {
     }
 }
 
-/// Sees how far the memory grows.
+/// Records the largest size of the memory.
 #[derive(Default)]
 struct Memory {
     bytes: usize,
@@ -52,20 +52,20 @@ impl ResourceLimiter for Memory {
     }
 }
 
-/// A compiled component that can be instantiated.
+/// A compiled component, ready to be instantiated.
 pub(crate) struct Bare {
     engine: Engine,
     component: InstancePre<Memory>,
 }
 
-/// One instance.
+/// An instance of the component.
 pub(crate) struct Instance {
     store: Store<Memory>,
     track: TypedFunc<(Vec<Activity>,), ()>,
 }
 
 impl Bare {
-    /// Compiles with the engine's settings of the library.
+    /// Compiles the component with the engine settings of the library.
     pub(crate) fn compile() -> Result<Self> {
         let mut config = Config::new();
         config.wasm_component_model_async(true);
@@ -106,7 +106,7 @@ impl Instance {
     }
 }
 
-/// As an error of the benchmark.
-pub(crate) fn broken(error: wasmtime::Error) -> anyhow::Error {
+/// Converts an error of the runtime into one of the benchmark.
+pub(crate) fn runtime_error(error: wasmtime::Error) -> anyhow::Error {
     anyhow::anyhow!("the bare component: {error:?}")
 }

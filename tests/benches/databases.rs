@@ -1,4 +1,4 @@
-//! What the databases' side costs: a flush beside the same SQL by hand, many replicas at once, a large collection.
+//! Costs of the databases: a flush compared with its SQL alone, many replicas, and a large collection.
 
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ use crate::inputs::Input;
 use crate::rounds::median;
 use crate::start::{machine_bytes, peak_resident_bytes, resident_bytes};
 
-/// A tracker whose flushes are measured beside the same SQL sent by hand over the same driver.
+/// A comparison of a tracker's flushes with the same SQL through the same driver.
 pub(crate) struct Contest {
     pub(crate) name: &'static str,
     runs: Runs,
@@ -30,17 +30,17 @@ pub(crate) struct Contest {
 
 #[derive(Clone, Copy)]
 enum Runs {
-    /// On the caller's thread, where the statements by hand run, too.
+    /// The tracker runs on the caller's thread, like the SQL alone.
     Here,
-    /// On a thread of its own: its caller's thread has to wake that, and to be woken.
+    /// The tracker runs on another thread, so each flush wakes that thread and then the caller's.
     AcrossThreads,
 }
 
 #[derive(Clone, Copy)]
 enum Ids {
-    /// The period has them all.
+    /// The period already contains all ids.
     Known,
-    /// There is a new workspace each time.
+    /// Each flush has a new workspace.
     New,
 }
 
@@ -50,21 +50,23 @@ pub(crate) const CONTESTS: [Contest; 3] = [
     Contest { name: "flush_across_threads", runs: Runs::AcrossThreads, ids: Ids::Known },
 ];
 
-/// Median microseconds.
+/// Median times in microseconds.
 pub(crate) struct FlushCosts {
     pub(crate) flush: f64,
     pub(crate) sql: f64,
 }
 
-/// How often each contender is measured, about.
+/// The approximate number of measurements of each contender.
 const ROUNDS: u128 = 250;
 
-/// Measures flushes of 1,000 workspaces and 100 users. Whatever comes next waits for the same first: that the tracker has the
-/// activity. What comes right after other database work finds caches warm and threads awake, and takes less. And who comes
-/// next is drawn by lot: always in the same order, ratios came out a tenth better.
+/// Measures flushes of 1,000 workspaces and 100 users.
+///
+/// Before each measurement, the tracker receives its activity. Directly after other database work, caches are warm and
+/// threads are awake, so a contender would be faster. The order is random, because a fixed order improved the ratios by
+/// a tenth.
 pub(crate) async fn flush_costs(database: &Database, contest: &Contest) -> Result<FlushCosts> {
     let (replica, by_hand) = (Uuid::new_v4(), Uuid::new_v4());
-    // A task of its own: joined, each wake-up of one side would look at the other.
+    // The tracker is a separate task. If it were joined with the measurement, each wake-up would poll both.
     let local = LocalSet::new();
     let tracker = match contest.runs {
         Runs::AcrossThreads => tracker_by_hand(replica.as_u128(), database).await?,
@@ -79,14 +81,14 @@ pub(crate) async fn flush_costs(database: &Database, contest: &Contest) -> Resul
     begin_period(backend, by_hand).await?;
     let measure = async {
         let mut times: [Vec<f64>; 2] = Default::default();
-        let mut lot = StdRng::seed_from_u64(1);
+        let mut random = StdRng::seed_from_u64(1);
         for turn in 0..2 * ROUNDS {
-            let drawn = lot.random_range(0..times.len());
+            let drawn = random.random_range(0..times.len());
             let count = times[drawn].len() as u64 + 1;
             let (new, uniques) = match contest.ids {
                 Ids::Known => (None, UniquesUpdate::Unchanged),
-                // By hand as by the tracker, a row has one id more each time: SQLite writes only what changes in a row
-                // that stays as long as it was.
+                // The sketches grow by one id each time, as the tracker's do. SQLite writes less if a row keeps its
+                // length.
                 Ids::New => {
                     let cumulative = uniques(0..1_000 + u128::from(count), 0..100);
                     ((drawn == 0).then(|| id(1_000_000 + turn)), UniquesUpdate::Cumulative(cumulative))
@@ -108,7 +110,7 @@ pub(crate) async fn flush_costs(database: &Database, contest: &Contest) -> Resul
     Ok(FlushCosts { flush, sql })
 }
 
-/// Tracks until every id has come, and a new workspace too if there is one, and waits until the component has them.
+/// Tracks all ids of the hot input and a new workspace, if any, and waits until the component has them.
 async fn track_hot(tracker: &Tracker, new: Option<Uuid>) -> Result<()> {
     for number in 0..10_000 {
         let (workspace, owner) = Input::Hot.ids(number);
@@ -122,13 +124,13 @@ fn hot_uniques() -> Uniques {
     uniques(0..1_000, 0..100)
 }
 
-/// A replica's first flush of the period.
+/// Writes a replica's first flush of the period.
 async fn begin_period(backend: &dyn Backend, replica: Uuid) -> Result<()> {
     let first = Update { flush: 1, uniques: UniquesUpdate::Delta(hot_uniques()), allowed: 1, denied: 0 };
     flush_by_hand(backend, replica, &first, LockMode::Shared).await
 }
 
-/// The statements of a flush without a component.
+/// Sends the statements of a flush without a component.
 async fn flush_by_hand(backend: &dyn Backend, replica: Uuid, update: &Update, cutover: LockMode) -> Result<()> {
     let mut transaction = match cutover {
         LockMode::Shared => begin_flush(backend, replica).await?,
@@ -144,7 +146,9 @@ async fn flush_by_hand(backend: &dyn Backend, replica: Uuid, update: &Update, cu
     Ok(transaction.commit().await?)
 }
 
-/// Flushes a second of 200 replicas at once, with the shared cutover lock and with the exclusive one of the reference.
+/// Returns the flushes per second of 200 simultaneous replicas, with the cutover lock shared and exclusive.
+///
+/// The reference takes its lock exclusively.
 pub(crate) async fn flushes_per_second(server: &RestartablePostgres) -> Result<[f64; 2]> {
     const REPLICAS: u128 = 200;
     const FLUSHES: u64 = 5;
@@ -185,19 +189,19 @@ pub(crate) async fn flushes_per_second(server: &RestartablePostgres) -> Result<[
     Ok(rates.map(median))
 }
 
-/// A collection of full sketches.
+/// The costs of a collection of full sketches.
 pub(crate) struct LargeCollection {
     pub(crate) seconds: f64,
-    /// How far the process's memory grew during it.
+    /// The growth of the process's memory during the collection.
     pub(crate) growth_bytes: u64,
 }
 
-/// Collects as many rows, each with two sketches of 16,384 ids.
+/// Collects this number of rows, each with two sketches of 16,384 ids.
 pub(crate) async fn collect_full_rows(server: &RestartablePostgres, rows: u64) -> Result<LargeCollection> {
     let database = Database::connect(&server.url()).await?;
     database.collect(Default::default()).await?;
     let mut connection = PgConnection::connect(&server.url()).await?;
-    // Different ones, and few enough of them that the union has to look at every hash of every row.
+    // Few different sketches keep the union small, so it must compare every hash of every row.
     for number in 0..8 {
         let sketch = set(number * 1_000..number * 1_000 + 16_384).bytes;
         let insert = "INSERT INTO boundary_usage_stats (replica_id, unique_workspaces_count, unique_users_count,
@@ -210,7 +214,7 @@ pub(crate) async fn collect_full_rows(server: &RestartablePostgres, rows: u64) -
     std::fs::write("/proc/self/clear_refs", "5").context("cannot start to measure the peak of memory")?;
     let start = Instant::now();
     let Collection::Closed(summary) = database.collect(Default::default()).await? else {
-        anyhow::bail!("the period is closed whatever its age")
+        anyhow::bail!("the period was not closed")
     };
     let seconds = start.elapsed().as_secs_f64();
     let growth_bytes = peak_resident_bytes().saturating_sub(before);
@@ -219,8 +223,9 @@ pub(crate) async fn collect_full_rows(server: &RestartablePostgres, rows: u64) -
     Ok(LargeCollection { seconds, growth_bytes })
 }
 
-/// A server that writes through to its disk, for as many connections as 200 replicas have. Its cache is a quarter of the
-/// machine's memory, as the manual of PostgreSQL advises.
+/// Starts a server with `fsync` and with enough connections for 200 replicas.
+///
+/// Its cache is a quarter of the machine's memory, as the manual of PostgreSQL recommends.
 pub(crate) async fn postgres() -> Result<RestartablePostgres> {
     let cache = machine_bytes() / 4 / (1 << 20);
     let settings = format!("-c max_connections=250 -c shared_buffers={cache}MB -c max_wal_size=16GB");

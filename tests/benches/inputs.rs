@@ -1,17 +1,17 @@
-//! The three inputs, the same for every contender: ids are computed from a number, at a few nanoseconds each.
+//! The three inputs of the benchmark, which are the same for every contender.
 //!
-//! `reference/main.go` computes the same ones.
+//! Ids are computed from a number in a few nanoseconds. `reference/main.go` computes the same ids.
 
 use uuid::Uuid;
 
-/// Who is active.
+/// A sequence of activities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Input {
-    /// 1,000 workspaces of 100 users, again and again: what a proxy sees.
+    /// 1,000 workspaces of 100 users, which is typical for a proxy.
     Hot,
-    /// 1,000,000 workspaces, each of a user of its own, in random order.
+    /// 1,000,000 workspaces in random order, each with its own user.
     Million,
-    /// No id ever comes twice.
+    /// No id occurs twice.
     Adversarial,
 }
 
@@ -26,7 +26,7 @@ impl Input {
         }
     }
 
-    /// Activities of one round, over all threads: enough that a contender works for a tenth of a second.
+    /// Returns the activities of one round over all threads, which take about a tenth of a second.
     pub(crate) fn round(self) -> u64 {
         match self {
             Self::Hot => 4_000_000,
@@ -34,7 +34,7 @@ impl Input {
         }
     }
 
-    /// The workspace and the owner of the activity of that number.
+    /// Returns the workspace and the owner of the activity with this number.
     #[inline]
     pub(crate) fn ids(self, number: u64) -> (Uuid, Uuid) {
         match self {
@@ -51,7 +51,7 @@ impl Input {
     }
 }
 
-/// Users' numbers start here.
+/// The first number of a user.
 const USERS: u64 = 1 << 62;
 
 #[inline]
@@ -59,7 +59,7 @@ fn uuid(number: u64) -> Uuid {
     Uuid::from_u64_pair(mixed(2 * number), mixed(2 * number + 1))
 }
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): one output of its stream.
+/// Returns one output of SplitMix64 (Steele, Lea and Flood, 2014).
 #[inline]
 fn mixed(number: u64) -> u64 {
     let mut word = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -1,8 +1,10 @@
-//! The benchmark that decides: ours, the reference's algorithm in Rust and in Go, side by side in one run.
+//! Compares the tracker with the reference's algorithm in Rust and in Go, in one run.
 //!
-//! Throughput is measured in rounds that the contenders play in turn (`rounds`), because Criterion measures one after the
-//! other, and a ratio of two measurements a minute apart says little on a machine with neighbours. What a single operation
-//! costs is Criterion's. All figures and ratios go into `report.json`, the main comparison into a picture.
+//! Throughput is measured in rounds in which the contenders take turns (`rounds`). Criterion would measure one contender
+//! after the other. The load of a shared machine changes in between, so ratios would be unreliable.
+//!
+//! Criterion measures the single operations. `report.json` has all figures and ratios, and a picture shows the main
+//! comparison.
 
 #![forbid(unsafe_code)]
 
@@ -36,13 +38,13 @@ use crate::report::{Contest, Report};
 use crate::rivals::{Golang, Native};
 use crate::rounds::{Round, median};
 
-/// How often each contender plays each round.
+/// The number of rounds of each contender for each input.
 const ROUNDS: u64 = 7;
 
-/// Ids of the memory's measurement.
+/// The number of distinct ids when memory is measured.
 const MANY_IDS: u64 = 10_000_000;
 
-/// Rows of the large collection.
+/// The number of rows in the large collection.
 const COLLECTED_ROWS: u64 = 10_000;
 
 fn main() -> Result<()> {
@@ -62,30 +64,30 @@ fn main() -> Result<()> {
         ("starts", starts),
         ("databases", databases),
     ];
-    let wanted: Vec<&String> = arguments.iter().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    if wanted == ["picture"] {
+    let selected: Vec<&String> = arguments.iter().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    if selected == ["picture"] {
         return report::draw_again(&directory);
     }
     let mut report = Report::new();
     for (name, section) in sections {
-        if wanted.is_empty() || wanted.iter().any(|wanted| *wanted == name) {
+        if selected.is_empty() || selected.iter().any(|selected| *selected == name) {
             section(&runtime, &directory, &mut report)?;
         }
     }
-    // A part of it is not the report.
-    if wanted.is_empty() { report.finish(&directory) } else { Ok(()) }
+    // Selected sections alone must not overwrite the complete report.
+    if selected.is_empty() { report.finish(&directory) } else { Ok(()) }
 }
 
 type Section = fn(&Runtime, &Path, &mut Report) -> Result<()>;
 
-/// Throughput.
+/// Measures the throughput of all contenders, and the latency of `track`.
 fn throughput(runtime: &Runtime, directory: &Path, report: &mut Report) -> Result<()> {
     let ours = runtime.block_on(Ours::start())?;
     let mut golang = Golang::start(directory)?;
     for input in Input::ALL {
         for threads in [1, 2, 4] {
             let mut times = [Vec::new(), Vec::new(), Vec::new()];
-            // The first round of each warms up.
+            // The first round warms up.
             for number in 0..=ROUNDS {
                 let activities = input.round();
                 let round = Round { input, threads, activities, first: number * activities };
@@ -98,7 +100,7 @@ fn throughput(runtime: &Runtime, directory: &Path, report: &mut Report) -> Resul
                 }
             }
             let [ours, native, go] = times.map(|times| (!times.is_empty()).then(|| median(times)));
-            let (ours, native) = (ours.context("rounds were played")?, native.context("rounds were played")?);
+            let (ours, native) = (ours.context("no rounds")?, native.context("no rounds")?);
             report.contest(Contest { input, threads, ours, native, go });
         }
     }
@@ -108,14 +110,15 @@ fn throughput(runtime: &Runtime, directory: &Path, report: &mut Report) -> Resul
     Ok(())
 }
 
-/// What ten million ids take.
+/// Measures the memory for ten million ids.
 fn memory(runtime: &Runtime, _: &Path, report: &mut Report) -> Result<()> {
     let component = runtime.block_on(async {
-        let mut instance = Bare::compile().map_err(bare::broken)?.instantiate().await.map_err(bare::broken)?;
+        let mut instance =
+            Bare::compile().map_err(bare::runtime_error)?.instantiate().await.map_err(bare::runtime_error)?;
         for first in (0..MANY_IDS).step_by(4_096) {
             let batch = first..(first + 4_096).min(MANY_IDS);
             let activities = batch.map(|number| bare::Activity::of(Input::Adversarial, number)).collect();
-            instance.track(activities).await.map_err(bare::broken)?;
+            instance.track(activities).await.map_err(bare::runtime_error)?;
         }
         anyhow::Ok(instance.memory_bytes())
     })?;
@@ -168,7 +171,7 @@ fn databases(runtime: &Runtime, _: &Path, report: &mut Report) -> Result<()> {
     })
 }
 
-/// What another build left beside ours: `make release`.
+/// Returns the size of the program from `make release`, or null if there is none.
 fn release_binary_bytes(directory: &Path) -> Value {
     let binary: PathBuf = directory.with_file_name("release").join("boundary-usage");
     std::fs::metadata(binary).map_or(Value::Null, |metadata| json!(metadata.len()))

@@ -1,4 +1,4 @@
-//! Single operations, measured by Criterion: a call of `track`, one crossing into the component, an instantiation.
+//! Single operations, measured by Criterion: `track`, a call into the component, an instantiation.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -20,7 +20,7 @@ use crate::ours::Ours;
 use crate::report::Report;
 use crate::rivals::Native;
 
-/// Activities of a crossing in a batch.
+/// The number of activities in a batch for the component.
 const BATCH: u64 = 1_024;
 
 pub(crate) fn measure(runtime: &Runtime, directory: &Path, report: &mut Report) -> Result<()> {
@@ -46,12 +46,13 @@ pub(crate) fn measure(runtime: &Runtime, directory: &Path, report: &mut Report) 
         });
     });
     requests(&mut criterion, &ours);
-    let bare = Bare::compile().map_err(bare::broken)?;
-    let mut instance = runtime.block_on(bare.instantiate()).map_err(bare::broken)?;
+    let bare = Bare::compile().map_err(bare::runtime_error)?;
+    let mut instance = runtime.block_on(bare.instantiate()).map_err(bare::runtime_error)?;
     for (name, batch) in [("crossing_of_1", 1), ("crossing_of_1024", BATCH)] {
         criterion.bench_function(name, |bencher| {
             let activities = || (0..batch).map(|number| Activity::of(Input::Hot, number)).collect::<Vec<_>>();
-            let cross = |activities| runtime.block_on(instance.track(activities)).expect("the component takes it");
+            let cross =
+                |activities| runtime.block_on(instance.track(activities)).expect("the component accepts activities");
             bencher.iter_batched(activities, cross, BatchSize::SmallInput);
         });
     }
@@ -68,8 +69,9 @@ pub(crate) fn measure(runtime: &Runtime, directory: &Path, report: &mut Report) 
     Ok(())
 }
 
-/// A request to a service that answers at once, bare and with the layer around it. The identity is in its extensions, as
-/// whoever authenticates puts it there.
+/// Measures a request to a service that responds immediately, with and without the layer.
+///
+/// The request's extensions contain the identity, as after an authentication layer.
 fn requests(criterion: &mut Criterion, ours: &Ours) {
     let mut bare = tower::service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(Response::new(()))));
     let mut layered = UsageLayer::new(ours.tracker.clone()).layer(bare);
@@ -88,7 +90,7 @@ fn requests(criterion: &mut Criterion, ours: &Ours) {
     });
 }
 
-/// The median that Criterion has written, in nanoseconds.
+/// Returns the median that Criterion wrote, in nanoseconds.
 fn median(path: &Path) -> Result<f64> {
     let estimates: Value = serde_json::from_slice(&std::fs::read(path)?)?;
     estimates["median"]["point_estimate"].as_f64().with_context(|| format!("{} has no median", path.display()))

@@ -1,4 +1,4 @@
-//! Ours, through the whole path: threads → intake → component.
+//! The tracker over its whole path: threads → intake → component.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -28,7 +28,9 @@ impl Ours {
         Ok(Self { tracker, _database: database, _files: files })
     }
 
-    /// Answers the time until the component has all of the round. The flush after it is not part of that.
+    /// Returns the time until the component has all activity of the round.
+    ///
+    /// It excludes the flush that follows.
     pub(crate) async fn round(&self, round: &Round) -> Result<Duration> {
         let refused = AtomicU64::new(0);
         let start = Instant::now();
@@ -41,13 +43,14 @@ impl Ours {
             std::thread::sleep(Duration::from_micros(50));
         }
         let took = start.elapsed();
-        ensure!(refused.into_inner() == 0, "a tracker that runs accepts everything");
+        ensure!(refused.into_inner() == 0, "the tracker refused activity");
         self.tracker.flush().await?;
         Ok(took)
     }
 
-    /// What one call of `track` costs its caller, uncontended, in nanoseconds: the median and the 99.9th percentile. The
-    /// time of looking at the clock twice, measured beside it, is taken off the median; the percentile has it still.
+    /// Returns the median and the 99.9th percentile of one `track` call without contention, in nanoseconds.
+    ///
+    /// The time to read the clock is measured after each call. The median excludes it, and the percentile includes it.
     pub(crate) async fn caller_cost(&self) -> Result<[f64; 2]> {
         const CALLS: usize = 1_000_000;
         let mut calls: Vec<u64> = Vec::with_capacity(CALLS);

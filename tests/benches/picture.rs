@@ -1,4 +1,4 @@
-//! The main comparison as a picture: a bar for each contender, in a panel for each input, on white and on black.
+//! A picture of the main comparison for light and dark pages, with a panel per input and a bar per contender.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ const PANEL_TOP: f64 = 56.0;
 const PANEL: f64 = 172.0;
 const BAR: f64 = 13.0;
 const LEFT: f64 = 86.0;
-/// Leaves room for the longest label beside the longest bar.
+/// The length of the longest bar, which leaves space for its label.
 const LONGEST: f64 = 420.0;
 
 const STYLE: &str = "
@@ -22,7 +22,7 @@ const STYLE: &str = "
     .ours { fill: #3fb68b } .native { fill: #d4a72c } .go { fill: #79a7d8 }
   }";
 
-/// Renders all contests; those of one input stand together.
+/// Renders all contests as SVG. Contests of one input must be adjacent.
 pub(crate) fn render(contests: &[Contest], machine: &str) -> String {
     let inputs = contests.chunk_by(|left, right| left.input == right.input);
     let height = PANEL_TOP + PANEL * inputs.clone().count() as f64 + 28.0;

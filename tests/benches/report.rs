@@ -1,4 +1,4 @@
-//! The report: what is printed, what `report.json` holds, and whether the goals are met.
+//! The report: prints the figures, writes `report.json`, and compares the figures with their goals.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,8 +11,9 @@ use crate::inputs::Input;
 use crate::picture;
 use crate::rivals::Golang;
 
-/// One input on so many threads: nanoseconds per activity of each contender, from the first call until the component, or
-/// the sets, have all of it.
+/// The nanoseconds per activity of each contender for one input and number of threads.
+///
+/// The time is from the first call until the component, or the sets, contain all activity.
 #[derive(Clone, Copy)]
 pub(crate) struct Contest {
     pub(crate) input: Input,
@@ -22,7 +23,7 @@ pub(crate) struct Contest {
     pub(crate) go: Option<f64>,
 }
 
-/// The limit of a figure.
+/// The limit that a figure should keep.
 #[derive(Clone, Copy)]
 enum Goal {
     AtMost(f64),
@@ -91,7 +92,7 @@ impl Report {
         self.figures.insert(name.into(), value);
     }
 
-    /// Writes everything, and says which goals are met.
+    /// Prints which goals are met, and writes the report and the picture.
     pub(crate) fn finish(mut self, directory: &Path) -> Result<()> {
         self.headline();
         println!();
@@ -109,7 +110,7 @@ impl Report {
         Ok(())
     }
 
-    /// The ratios that goals are set for: on the hot input, which is what a proxy sees.
+    /// Adds the ratios that have goals. They use the hot input, which is typical for a proxy.
     fn headline(&mut self) {
         let hot =
             |threads| self.contests.iter().find(|contest| contest.input == Input::Hot && contest.threads == threads);
@@ -148,7 +149,7 @@ impl Report {
     }
 }
 
-/// Draws the picture of the last report anew: for those who change how it looks.
+/// Draws the picture of the last report again, after a change to its style.
 pub(crate) fn draw_again(directory: &Path) -> Result<()> {
     let report: Value = serde_json::from_slice(&std::fs::read(directory.join("report.json"))?)?;
     let contests = report["throughput"].as_array().into_iter().flatten().map(|contest| {
@@ -161,7 +162,7 @@ pub(crate) fn draw_again(directory: &Path) -> Result<()> {
             go: number("go_ns_per_activity"),
         })
     });
-    draw(&contests.collect::<Option<Vec<_>>>().context("the report is of another version")?)
+    draw(&contests.collect::<Option<Vec<_>>>().context("the report has another format")?)
 }
 
 fn draw(contests: &[Contest]) -> Result<()> {
@@ -170,7 +171,7 @@ fn draw(contests: &[Contest]) -> Result<()> {
         .with_context(|| format!("cannot write {}", picture.display()))
 }
 
-/// The processor, how many of it, and the compiler.
+/// Returns the number of processors, their model, and the compiler.
 fn machine() -> String {
     let processors = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));

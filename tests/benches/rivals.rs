@@ -1,5 +1,6 @@
-//! The reference's algorithm, natively: one mutex, and four inserts into hash sets a call. In Rust, and, where there is a
-//! `go`, in Go.
+//! The reference's algorithm as native code: each call takes one mutex and inserts into four hash sets.
+//!
+//! It runs in Rust and, if `go` is installed, in Go.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
@@ -14,7 +15,7 @@ use uuid::Uuid;
 use crate::inputs::Input;
 use crate::rounds::{Round, race};
 
-/// In Rust, with the standard library's hasher.
+/// The algorithm in Rust, with the standard library's hasher.
 #[derive(Default)]
 pub(crate) struct Native(Mutex<Sets>);
 
@@ -39,7 +40,7 @@ impl Native {
         sets.denied += denied;
     }
 
-    /// A round with sets that are new, as they are after every flush.
+    /// Runs a round with new sets, as after a flush.
     pub(crate) fn round(round: &Round) -> Result<Duration> {
         let native = Self::default();
         let took = race(round, |workspace, owner| native.track(workspace, owner, 1, 0));
@@ -49,7 +50,7 @@ impl Native {
     }
 }
 
-/// In Go: a process that plays rounds on demand.
+/// The algorithm in Go, as a process that runs rounds on request.
 pub(crate) struct Golang {
     process: Child,
     rounds: ChildStdin,
@@ -57,7 +58,7 @@ pub(crate) struct Golang {
 }
 
 impl Golang {
-    /// Builds and starts it; `None` where there is no `go`.
+    /// Builds and starts the process. Returns `None` if `go` is not installed.
     pub(crate) fn start(directory: &Path) -> Result<Option<Self>> {
         if Command::new("go").arg("version").output().is_err() {
             return Ok(None);
@@ -67,8 +68,8 @@ impl Golang {
         let built = Command::new("go").args(["build", "-o"]).arg(&program).arg(".").current_dir(&source).status()?;
         ensure!(built.success(), "`go build` in {} failed", source.display());
         let mut process = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let rounds = process.stdin.take().context("it is a pipe")?;
-        let times = BufReader::new(process.stdout.take().context("it is a pipe")?);
+        let rounds = process.stdin.take().context("stdin is not a pipe")?;
+        let times = BufReader::new(process.stdout.take().context("stdout is not a pipe")?);
         Ok(Some(Self { process, rounds, times }))
     }
 
@@ -80,7 +81,7 @@ impl Golang {
         Ok(Duration::from_nanos(line.trim().parse().context("the Go program ended")?))
     }
 
-    /// What `go version` says.
+    /// Returns the output of `go version`.
     pub(crate) fn version() -> Option<String> {
         let output = Command::new("go").arg("version").output().ok()?;
         Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -89,13 +90,13 @@ impl Golang {
 
 impl Drop for Golang {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// Bytes that the native sets take for so many distinct ids, between two flushes: what the allocator gave them.
+/// Returns the memory of the native sets for this number of distinct ids between two flushes, in bytes.
 pub(crate) fn bytes_of_sets(ids: u64) -> u64 {
     let before = crate::start::resident_bytes();
     let native = Native::default();

@@ -1,5 +1,7 @@
-//! Rounds: contenders play the same one in turn, so that what else the machine does meets all of them alike, and ratios
-//! of their medians hold on a noisy machine.
+//! Rounds of the throughput comparison.
+//!
+//! All contenders run a round in turn before the next round begins. So other load on the machine affects all of them
+//! alike, and the ratios of their medians are reliable.
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -8,18 +10,18 @@ use uuid::Uuid;
 
 use crate::inputs::Input;
 
-/// What is played in one round.
+/// The work of one round.
 #[derive(Clone, Copy)]
 pub(crate) struct Round {
     pub(crate) input: Input,
     pub(crate) threads: u64,
-    /// Over all threads.
+    /// The number of activities over all threads.
     pub(crate) activities: u64,
-    /// The number of the first activity: rounds of the adversarial input share no ids.
+    /// The number of the first activity, so that rounds of the adversarial input share no ids.
     pub(crate) first: u64,
 }
 
-/// Has threads track what a round consists of; answers the time from the first call to the end of the last.
+/// Tracks a round on its threads, and returns the time from the first call to the end of the last.
 pub(crate) fn race(round: &Round, track: impl Fn(Uuid, Uuid) + Sync) -> Duration {
     let Round { input, threads, activities, first } = *round;
     let start = Barrier::new(usize::try_from(threads).expect("few threads") + 1);
@@ -42,7 +44,7 @@ pub(crate) fn race(round: &Round, track: impl Fn(Uuid, Uuid) + Sync) -> Duration
     .elapsed()
 }
 
-/// The value in the middle.
+/// Returns the median.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);

@@ -1,5 +1,6 @@
-//! Starts: of a process until its first activity is accepted, and of many trackers in one process. Both in child processes,
-//! which are this program with another argument.
+//! The time from a process's start to its first accepted activity, and the memory of many trackers.
+//!
+//! Both are measured in child processes, which are this program with another argument.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -13,17 +14,20 @@ use uuid::Uuid;
 
 use crate::rounds::median;
 
-/// The arguments of children, each followed by the URL of a database.
+/// The argument of the child that tracks one activity. The URL of a database follows it.
 pub(crate) const FIRST_TRACK: &str = "--child-first-track";
+/// The argument of the child that starts many trackers. The URL of a database follows it.
 pub(crate) const MANY_TRACKERS: &str = "--child-many-trackers";
 
-/// Trackers of [`many_trackers`].
+/// The number of idle trackers in one process.
 pub(crate) const TRACKERS: u64 = 1_000;
 
-/// Milliseconds from the start of a process to its first accepted activity, with the component compiled before.
+/// Returns the median milliseconds from a process's start to its first accepted activity.
+///
+/// The compiled component is in the cache.
 pub(crate) fn to_first_track_ms(directory: &Path) -> Result<f64> {
     let url = format!("sqlite:{}", directory.join("first-track.db").display());
-    // The first one makes the database, and the compiled component if there is none.
+    // The first run creates the database and, if necessary, the compiled component. It is not counted.
     let times: Result<Vec<f64>> = (0..21).map(|_| first_track(&url)).collect();
     Ok(median(times?.split_off(1)))
 }
@@ -32,7 +36,7 @@ fn first_track(url: &str) -> Result<f64> {
     let start = Instant::now();
     let mut child = Command::new(std::env::current_exe()?).args([FIRST_TRACK, url]).stdout(Stdio::piped()).spawn()?;
     let mut line = String::new();
-    BufReader::new(child.stdout.take().context("it is a pipe")?).read_line(&mut line)?;
+    BufReader::new(child.stdout.take().context("stdout is not a pipe")?).read_line(&mut line)?;
     let took = start.elapsed().as_secs_f64() * 1e3;
     child.wait()?;
     if line != "accepted\n" {
@@ -41,7 +45,7 @@ fn first_track(url: &str) -> Result<f64> {
     Ok(took)
 }
 
-/// A child's body.
+/// Runs the child that tracks one activity.
 pub(crate) async fn child_first_track(url: &str) -> Result<()> {
     let plugin = Plugin::embedded()?;
     let tracker = plugin.start(Uuid::from_u128(1), Database::connect(url).await?, Options::default()).await?;
@@ -51,7 +55,7 @@ pub(crate) async fn child_first_track(url: &str) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of memory that each of 1,000 idle trackers in one process takes, their threads included.
+/// Returns the memory of each of 1,000 idle trackers in one process, including its thread, in bytes.
 pub(crate) fn bytes_of_idle_tracker(directory: &Path) -> Result<u64> {
     let url = format!("sqlite:{}", directory.join("trackers.db").display());
     let output = Command::new(std::env::current_exe()?).args([MANY_TRACKERS, &url]).output()?;
@@ -59,7 +63,7 @@ pub(crate) fn bytes_of_idle_tracker(directory: &Path) -> Result<u64> {
     text.trim().parse().with_context(|| format!("the child ended: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// A child's body.
+/// Runs the child that starts many trackers.
 pub(crate) async fn child_many_trackers(url: &str) -> Result<()> {
     let (plugin, database) = (Plugin::embedded()?, Database::connect(url).await?);
     let before = resident_bytes();
@@ -68,7 +72,7 @@ pub(crate) async fn child_many_trackers(url: &str) -> Result<()> {
         let options = Options { clock: Clock::manual().0, ..Options::default() };
         trackers.push(plugin.start(Uuid::from_u128(1 + u128::from(number)), database.clone(), options).await?);
     }
-    // Each has done something, and is idle again.
+    // Each tracker processes one activity, and is then idle again.
     for tracker in &trackers {
         tracker.track(Uuid::from_u128(1), Uuid::from_u128(2), 1, 0)?;
     }
@@ -79,17 +83,17 @@ pub(crate) async fn child_many_trackers(url: &str) -> Result<()> {
     Ok(())
 }
 
-/// Memory of this process that is in use.
+/// Returns the resident memory of this process in bytes.
 pub(crate) fn resident_bytes() -> u64 {
     bytes("/proc/self/status", "VmRSS:")
 }
 
-/// The most that was in use at once.
+/// Returns the largest resident memory of this process in bytes.
 pub(crate) fn peak_resident_bytes() -> u64 {
     bytes("/proc/self/status", "VmHWM:")
 }
 
-/// Memory that the machine has.
+/// Returns the memory of the machine in bytes.
 pub(crate) fn machine_bytes() -> u64 {
     bytes("/proc/meminfo", "MemTotal:")
 }

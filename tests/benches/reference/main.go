@@ -1,7 +1,7 @@
-// The reference's algorithm in Go: one mutex, and four map inserts a call.
+// The reference's algorithm in Go: each call takes one mutex and inserts into four maps.
 //
-// Reads one line a round, `INPUT THREADS ACTIVITIES FIRST`, and answers each with the nanoseconds that the round took,
-// from the first call to the end of the last. The maps are new in every round, as they are after every flush.
+// It reads one line per round, `INPUT THREADS ACTIVITIES FIRST`, and prints the nanoseconds that the round took, from
+// the first call to the end of the last. The maps are new in every round, as after a flush.
 package main
 
 import (

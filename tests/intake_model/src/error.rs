@@ -1,4 +1,4 @@
-//! The library's errors, of which the intake has one.
+//! The errors of the library. The intake uses only [`TrackError`].
 
 #[path = "../../../host/boundary-usage/src/error.rs"]
 #[allow(dead_code)]

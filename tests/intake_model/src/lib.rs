@@ -1,10 +1,11 @@
-//! The tracker's intake, word for word, on the model checker's threads instead of the system's.
+//! The tracker's intake with the threads of a model checker instead of the system's threads.
 //!
-//! [loom](https://docs.rs/loom) runs a test once for every order in which its threads can meet, and for every value that
-//! an atomic number may have by the memory model. It reports a deadlock when no thread can run on: a wake-up that is missing.
+//! [loom](https://docs.rs/loom) runs a test once for each interleaving of its threads, and for each value that an
+//! atomic variable may have in the memory model. If a wake-up is missing and no thread can continue, it reports a
+//! deadlock.
 //!
-//! The intake takes locks, atomic numbers and wake-ups from `crate::threads` alone; this crate has a module of that name of
-//! its own, and includes all else from the library.
+//! The intake uses locks, atomic variables and wake-ups only through `crate::threads`. This crate has another module of
+//! that name, and includes all other modules from the library.
 
 #![forbid(unsafe_code)]
 

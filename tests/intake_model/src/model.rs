@@ -1,4 +1,4 @@
-//! The intake as its users see it: threads that push, and the worker that drains.
+//! The operations of the intake's users: threads that push, and the worker that drains.
 
 use std::convert::Infallible;
 
@@ -8,31 +8,31 @@ use uuid::Uuid;
 use crate::intake::Intake;
 use crate::{Activity, TrackError, threads};
 
-/// An intake, and how many shards it has.
+/// An intake under test.
 pub struct Model(Intake);
 
 impl Model {
-    /// An intake that holds as many pairs, in as many shards: a power of two.
+    /// Creates an intake for this number of pairs, with this number of shards (a power of two).
     pub fn new(capacity: usize, shards: usize) -> Self {
         threads::set_shard_count(shards);
         Self(Intake::new(capacity))
     }
 
-    /// Pushes an activity of a pair, from a thread of this number; waits while there is no room.
+    /// Pushes an activity of a pair from the thread with this number, and waits while the intake is full.
     ///
     /// # Errors
     ///
-    /// When the intake is closed.
+    /// Returns [`TrackError::Stopped`] if the intake is closed.
     pub fn push(&self, thread: usize, pair: u128) -> Result<(), TrackError> {
         threads::set_thread_number(thread);
         self.0.push(activity(pair))
     }
 
-    /// Pushes an activity of a pair, unless there is no room.
+    /// Pushes an activity of a pair without waiting.
     ///
     /// # Errors
     ///
-    /// When the intake is full or closed.
+    /// Returns [`TrackError::Full`] if the intake is full, and [`TrackError::Stopped`] if it is closed.
     pub fn try_push(&self, thread: usize, pair: u128) -> Result<(), TrackError> {
         threads::set_thread_number(thread);
         self.0.try_push(activity(pair))
@@ -50,7 +50,7 @@ impl Model {
         requests
     }
 
-    /// Does what the worker does until it has forwarded this number of requests: waits for activity, then drains.
+    /// Waits for activity and drains it, like the worker, until this number of requests are forwarded.
     pub fn work_until(&self, requests: u64) {
         let mut forwarded = 0;
         while forwarded < requests {
@@ -59,7 +59,7 @@ impl Model {
         }
     }
 
-    /// Accepts nothing from now on.
+    /// Closes the intake, which then accepts nothing.
     pub fn close(&self) {
         self.0.close();
     }

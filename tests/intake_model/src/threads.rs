@@ -1,4 +1,4 @@
-//! What the intake needs of threads, as the model checker has it.
+//! The thread primitives of the intake, from the model checker.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -30,43 +30,45 @@ pub(crate) fn thread_number() -> usize {
     NUMBER.with(Cell::get)
 }
 
-/// A wake-up for one waiter; kept while there is none, as Tokio's. A lock stands for what is atomic in Tokio's.
-pub(crate) struct Notify(Mutex<Call>);
+/// A wake-up for one waiter, which is kept until there is one, like Tokio's `Notify`.
+///
+/// A lock replaces Tokio's atomic operations.
+pub(crate) struct Notify(Mutex<State>);
 
 #[derive(Default)]
-struct Call {
+struct State {
     is_pending: bool,
     waiter: Option<Waker>,
 }
 
 impl Notify {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Call::default()))
+        Self(Mutex::new(State::default()))
     }
 
     pub(crate) fn notify_one(&self) {
         let waiter = {
-            let mut call = self.0.lock().expect("no holder of this lock panics");
-            call.is_pending = true;
-            call.waiter.take()
+            let mut state = self.0.lock().expect("no holder of this lock panics");
+            state.is_pending = true;
+            state.waiter.take()
         };
         waiter.into_iter().for_each(Waker::wake);
     }
 
     pub(crate) async fn notified(&self) {
         poll_fn(|context| {
-            let mut call = self.0.lock().expect("no holder of this lock panics");
-            if std::mem::take(&mut call.is_pending) {
+            let mut state = self.0.lock().expect("no holder of this lock panics");
+            if std::mem::take(&mut state.is_pending) {
                 return Poll::Ready(());
             }
-            call.waiter = Some(context.waker().clone());
+            state.waiter = Some(context.waker().clone());
             Poll::Pending
         })
         .await;
     }
 }
 
-/// A point of time: the model has no clock.
+/// An empty point in time, because the model has no clock.
 #[derive(Clone, Copy)]
 pub(crate) struct Instant;
 
@@ -84,7 +86,9 @@ impl Add<Duration> for Instant {
     }
 }
 
-/// The time has always run out: then the owner looks at once, and only the wake-ups are left to bring it back.
+/// Returns immediately, as if the time had passed.
+///
+/// The worker then drains immediately, and only a wake-up can resume it afterwards.
 pub(crate) async fn timeout_at<F: Future>(_: Instant, _: F) -> Result<F::Output, ()> {
     Err(())
 }

@@ -1,6 +1,6 @@
-//! Every interleaving of push, drain, close and wake-up, as far as small intakes and few threads show them.
+//! All interleavings of push, drain, close and wake-up on small intakes with few threads.
 //!
-//! A test fails if an activity is lost or counted twice, or if a thread waits for ever.
+//! A test fails if an activity is lost or counted twice, or if a thread waits forever.
 
 // All of this is tests, also the functions that are not test functions themselves.
 #![allow(clippy::unwrap_used)]
@@ -10,7 +10,7 @@ use intake_model::model::Model;
 use loom::sync::Arc;
 use loom::thread::{self, JoinHandle};
 
-/// Switches from a thread that could run on, in one run: most faults need one or two, and all would take hours.
+/// The largest number of preemptions in one run. Most faults need one or two, and a higher limit takes hours.
 const PREEMPTIONS: usize = 2;
 
 fn explore(model: impl Fn() + Sync + Send + 'static) {
@@ -19,14 +19,14 @@ fn explore(model: impl Fn() + Sync + Send + 'static) {
     builder.check(model);
 }
 
-/// A thread that pushes these pairs, and returns how many were accepted.
+/// Starts a thread that pushes these pairs and returns the number of accepted ones.
 fn pusher(model: &Arc<Model>, thread: usize, pairs: &'static [u128]) -> JoinHandle<u64> {
     let model = model.clone();
     thread::spawn(move || pairs.iter().map(|pair| u64::from(model.push(thread, *pair).is_ok())).sum())
 }
 
 #[test]
-fn the_owner_sleeps_until_a_push_and_misses_none() {
+fn the_worker_sleeps_until_a_push_and_misses_none() {
     explore(|| {
         let model = Arc::new(Model::new(4, 1));
         let pushers = [pusher(&model, 0, &[1, 2]), pusher(&model, 0, &[3])];
@@ -37,7 +37,7 @@ fn the_owner_sleeps_until_a_push_and_misses_none() {
 }
 
 #[test]
-fn pushes_of_one_pair_are_added_up_and_none_is_lost() {
+fn pushes_of_one_pair_are_added_and_none_is_lost() {
     explore(|| {
         let model = Arc::new(Model::new(1, 1));
         let pushers = [pusher(&model, 0, &[7, 7]), pusher(&model, 0, &[7])];
@@ -47,7 +47,7 @@ fn pushes_of_one_pair_are_added_up_and_none_is_lost() {
 }
 
 #[test]
-fn a_push_into_a_full_intake_waits_for_the_next_sweep() {
+fn a_push_to_a_full_intake_waits_for_the_next_drain() {
     explore(|| {
         let model = Arc::new(Model::new(1, 1));
         let pushers = [pusher(&model, 0, &[1]), pusher(&model, 0, &[2])];
@@ -58,7 +58,7 @@ fn a_push_into_a_full_intake_waits_for_the_next_sweep() {
 }
 
 #[test]
-fn room_that_one_shard_gives_back_wakes_the_waiters_of_another() {
+fn capacity_freed_by_one_shard_wakes_the_waiters_of_another() {
     explore(|| {
         let model = Arc::new(Model::new(1, 2));
         let pushers = [pusher(&model, 0, &[1]), pusher(&model, 1, &[2])];
@@ -69,42 +69,42 @@ fn room_that_one_shard_gives_back_wakes_the_waiters_of_another() {
 }
 
 #[test]
-fn close_ends_a_wait_for_room_without_a_sweep() {
+fn close_ends_a_wait_for_capacity_without_a_drain() {
     explore(|| {
         let model = Arc::new(Model::new(1, 1));
         let pushers = [pusher(&model, 0, &[1]), pusher(&model, 0, &[2])];
         model.close();
         let accepted = pushers.map(|pusher| pusher.join().unwrap()).iter().sum::<u64>();
-        assert!(accepted <= 1, "one place, and no drain");
+        assert!(accepted <= 1, "the capacity is one, and nothing was drained");
         assert_eq!(model.drain(), accepted);
     });
 }
 
 #[test]
-fn what_was_accepted_before_a_close_is_swept_after_it() {
+fn activity_accepted_before_a_close_is_drained_after_it() {
     explore(|| {
         let model = Arc::new(Model::new(1, 1));
         let pushers = [pusher(&model, 0, &[1, 2]), pusher(&model, 0, &[3])];
         model.close();
-        // As at a shutdown: the last drain takes all that any push has accepted.
-        let swept = model.drain();
+        // The last drain of a shutdown takes all accepted activity.
+        let drained = model.drain();
         let accepted = pushers.map(|pusher| pusher.join().unwrap()).iter().sum::<u64>();
-        assert_eq!((swept, model.accepted(), model.forwarded()), (accepted, accepted, accepted));
+        assert_eq!((drained, model.accepted(), model.forwarded()), (accepted, accepted, accepted));
         assert_eq!(model.push(0, 4), Err(TrackError::Stopped));
     });
 }
 
 #[test]
-fn close_beside_a_sweep_loses_nothing() {
+fn close_during_a_drain_loses_nothing() {
     explore(|| {
         let model = Arc::new(Model::new(2, 2));
         let pusher = pusher(&model, 1, &[1, 2]);
         let closing = model.clone();
         let closer = thread::spawn(move || closing.close());
-        let mut swept = model.drain();
+        let mut drained = model.drain();
         closer.join().unwrap();
-        swept += model.drain();
-        assert_eq!(swept, pusher.join().unwrap());
+        drained += model.drain();
+        assert_eq!(drained, pusher.join().unwrap());
     });
 }
 
@@ -115,10 +115,10 @@ fn a_push_that_does_not_wait_is_refused_or_counted_once() {
         let pushing = model.clone();
         let other = thread::spawn(move || pushing.try_push(1, 2));
         let own = model.try_push(0, 1);
-        let swept = model.drain();
+        let drained = model.drain();
         let results = [own, other.join().unwrap()];
-        let swept = swept + model.drain();
-        assert_eq!(swept, results.iter().filter(|result| result.is_ok()).count() as u64);
+        let drained = drained + model.drain();
+        assert_eq!(drained, results.iter().filter(|result| result.is_ok()).count() as u64);
         assert!(results.iter().all(|result| matches!(result, Ok(()) | Err(TrackError::Full { capacity: 1 }))));
         assert!(results.iter().any(Result::is_ok));
     });
