@@ -1,7 +1,7 @@
 //! Compares the tracker with the reference's algorithm in Rust and in Go, in one run.
 //!
-//! Throughput is measured in rounds in which the contenders take turns (`rounds`). Criterion would measure one contender
-//! after the other. The load of a shared machine changes in between, so ratios would be unreliable.
+//! Throughput is measured in rounds in which the contenders take turns (`rounds`). Criterion would measure one
+//! contender after the other. The load of a shared machine changes in between, so ratios would be unreliable.
 //!
 //! Criterion measures the single operations. `report.json` has all figures and ratios, and a picture shows the main
 //! comparison.

@@ -179,14 +179,14 @@ async fn a_file_that_is_not_a_database_is_refused_and_not_changed() -> Result<()
     let mut no_schema = good.clone();
     no_schema[100..4096].fill(0xaa);
     let half = good[..5_000].to_vec();
-    for (what, bytes) in [("text", text), ("header", no_header), ("schema", no_schema), ("half", half)] {
+    for (content, bytes) in [("text", text), ("header", no_header), ("schema", no_schema), ("half", half)] {
         std::fs::write(&path, &bytes)?;
         let Err(error) = Database::connect(&url_in(directory.path())).await.map(drop) else {
-            bail!("{what}: accepted");
+            bail!("{content}: accepted");
         };
-        assert!(matches!(error, Error::Refused { .. }), "{what}: {error:?}");
-        assert!(error.to_string().contains("usage.db"), "{what}: {error}");
-        assert!(std::fs::read(&path)? == bytes, "{what}: the file was changed");
+        assert!(matches!(error, Error::Refused { .. }), "{content}: {error:?}");
+        assert!(error.to_string().contains("usage.db"), "{content}: {error}");
+        assert!(std::fs::read(&path)? == bytes, "{content}: the file was changed");
     }
     std::fs::write(&path, &good)?;
     accounts.check(&Database::connect(&url_in(directory.path())).await?).await

@@ -45,7 +45,7 @@ impl Scene {
 }
 
 /// The error of a failed delivery, with markup that the page must escape.
-const REFUSED: &str = "the receiver answered 503 Service Unavailable: <down for maintenance>";
+const REFUSED: &str = "the receiver returned 503 Service Unavailable: <down for maintenance>";
 
 /// Fills the database with a realistic day: low usage at night and high usage by day.
 async fn fill(test: &TestDatabase) -> Result<()> {

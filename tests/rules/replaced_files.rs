@@ -31,10 +31,10 @@ async fn back_up(test: &TestDatabase) -> Result<PathBuf> {
 }
 
 /// Checks that an operation failed because the file changed, and that the error names the file and the change.
-fn assert_noticed<T: std::fmt::Debug>(outcome: Result<T, Error>, what: &str) -> Result<()> {
-    let Err(error) = outcome else { bail!("used a file that was {what}: {outcome:?}") };
+fn assert_noticed<T: std::fmt::Debug>(outcome: Result<T, Error>, change: &str) -> Result<()> {
+    let Err(error) = outcome else { bail!("used a changed file ({change}): {outcome:?}") };
     let text = format!("{:#}", anyhow::Error::from(error));
-    ensure!(text.contains("usage.db") && text.contains(what), "{text}");
+    ensure!(text.contains("usage.db") && text.contains(change), "{text}");
     Ok(())
 }
 
