@@ -1,4 +1,4 @@
-//! How much clients can hold and how much they can log: descriptors, idle connections, repeated warnings.
+//! Clients can use only a limited number of descriptors, connections and log lines.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,10 +12,10 @@ use crate::audit_socket::{SESSION, send_and_hang_up};
 use crate::http::get;
 use crate::program::{Ended, Serving, Workplace, id, one_socket, pick};
 
-/// How long a client waits for what must not depend on idle clients: far longer than it takes.
+/// Time limit for a response that must not depend on idle clients. A response takes far less.
 const PROMPT: Duration = Duration::from_secs(5);
 
-/// A configuration file with so many sockets.
+/// Writes a configuration file with this number of sockets.
 fn many_sockets(workplace: &Workplace, sockets: usize) {
     let socket = |number: usize| {
         format!(
@@ -28,7 +28,7 @@ fn many_sockets(workplace: &Workplace, sockets: usize) {
 }
 
 #[test]
-fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
+fn the_soft_limit_of_descriptors_is_raised_to_the_hard_limit() {
     let workplace = Workplace::new();
     many_sockets(&workplace, 150);
     let arguments = ["serve", "--format", "json", "--config", "sockets.toml"];
@@ -38,7 +38,7 @@ fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
 }
 
 #[test]
-fn sockets_that_need_more_descriptors_than_the_hard_limit_are_refused_with_the_number() {
+fn sockets_that_need_more_descriptors_than_the_hard_limit_are_refused() {
     let workplace = Workplace::new();
     many_sockets(&workplace, 150);
     let arguments = ["serve", "--config", "sockets.toml"];
@@ -47,18 +47,18 @@ fn sockets_that_need_more_descriptors_than_the_hard_limit_are_refused_with_the_n
     assert!(ended.stderr.contains("214") && ended.stderr.contains("LimitNOFILE"), "{}", ended.stderr);
 }
 
-/// Sends a session as one client; fails if the server does not read it promptly.
+/// Sends a session as one client. Panics if the server does not read it promptly.
 fn send_promptly(socket: &Path) {
     let mut client = UnixStream::connect(socket).unwrap();
     client.set_read_timeout(Some(PROMPT)).unwrap();
     client.write_all(SESSION).unwrap();
     client.shutdown(std::net::Shutdown::Write).unwrap();
-    assert_eq!(client.read(&mut [0]).expect("idle clients do not keep others from reporting"), 0);
+    assert_eq!(client.read(&mut [0]).expect("idle clients keep others from reporting"), 0);
 }
 
 #[test]
-fn idle_connections_do_not_keep_others_from_reporting() {
-    // With enough descriptors for all, and with fewer.
+fn idle_connections_do_not_keep_other_clients_from_reporting() {
+    // The first server has enough descriptors for all connections, and the second has fewer.
     for limit in ["true", "ulimit -n 200"] {
         let workplace = Workplace::new();
         let socket = workplace.path("audit.sock");
@@ -66,10 +66,10 @@ fn idle_connections_do_not_keep_others_from_reporting() {
         let serving = Serving::start(command.args(one_socket(&socket, 1, 2)), 1);
         let idle: Vec<_> = (0..300).map(|_| UnixStream::connect(&socket).unwrap()).collect();
         send_promptly(&socket);
-        // One in the middle of a frame is idle, too.
+        // A client in the middle of a frame is idle, too.
         let mut partial: Vec<_> = (0..300).map(|_| UnixStream::connect(&socket).unwrap()).collect();
         for client in &mut partial {
-            // Some have been closed to make room for others.
+            // The server may have closed this connection to accept others.
             let _ = client.write_all(&SESSION[..9]);
         }
         send_promptly(&socket);
@@ -80,32 +80,32 @@ fn idle_connections_do_not_keep_others_from_reporting() {
 }
 
 #[test]
-fn idle_connections_do_not_keep_others_from_http() {
+fn idle_connections_do_not_keep_other_clients_from_http() {
     let workplace = Workplace::new();
     let listen = ["--listen", "127.0.0.1:0"].map(str::to_owned);
     let serving = workplace.serve(1, one_socket(&workplace.path("audit.sock"), 1, 2).into_iter().chain(listen));
     let address = serving.http();
     let mut idle: Vec<_> = (0..600).map(|_| TcpStream::connect(&address).unwrap()).collect();
     for (number, client) in idle.iter_mut().enumerate().filter(|(number, _)| number % 2 == 0) {
-        // Some have been closed to make room for others.
+        // The server may have closed this connection to accept others.
         let _ = write!(client, "GET /healthz HTTP/1.1\r\nHost: {number}\r\n");
     }
     let mut client = TcpStream::connect(&address).unwrap();
     client.set_read_timeout(Some(PROMPT)).unwrap();
     write!(client, "GET /healthz HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    client.read_to_string(&mut answer).expect("idle clients do not keep others waiting");
-    assert!(answer.ends_with("ok\n"), "{answer}");
+    let mut response = String::new();
+    client.read_to_string(&mut response).expect("idle clients keep others waiting");
+    assert!(response.ends_with("ok\n"), "{response}");
     drop(idle);
     serving.stop().json();
 }
 
-/// How many lines of the log contain the text.
+/// Returns the number of log lines that contain the text.
 fn lines(ended: &Ended, text: &str) -> usize {
     ended.stderr.lines().filter(|line| line.contains(text)).count()
 }
 
-/// The numbers behind `field=` in the lines of the log that contain the text.
+/// Returns the sum of the numbers after `field` in the log lines that contain the text.
 fn logged(ended: &Ended, text: &str, field: &str) -> u64 {
     let lines = ended.stderr.lines().filter(|line| line.contains(text));
     let number = |line: &str| {
@@ -116,7 +116,7 @@ fn logged(ended: &Ended, text: &str, field: &str) -> u64 {
 }
 
 #[test]
-fn repeated_warnings_are_few_and_say_how_often() {
+fn repeated_warnings_are_few_and_state_their_number() {
     const TIMES: usize = 500;
     let workplace = Workplace::new();
     let socket = workplace.path("audit.sock");
@@ -148,13 +148,13 @@ fn repeated_warnings_are_few_and_say_how_often() {
     }
 }
 
-/// Lines that stand for repetitions alone.
+/// Returns the number of log lines that only count repetitions of the text.
 fn lines_of_repetitions(ended: &Ended, text: &str) -> u64 {
     ended.stderr.lines().filter(|line| line.contains(text) && line.contains("repeated=")).count() as u64
 }
 
 #[test]
-fn one_connection_without_a_frame_is_told_from_many() {
+fn many_connections_without_a_frame_are_logged_but_one_is_not() {
     let workplace = Workplace::new();
     let socket = workplace.path("audit.sock");
     let listen = ["--listen", "127.0.0.1:0"].map(str::to_owned);
@@ -172,14 +172,14 @@ fn one_connection_without_a_frame_is_told_from_many() {
     let alone = workplace.serve(1, one_socket(&few, 3, 4));
     send_and_hang_up(&few, &[]);
     let ended = alone.stop();
-    assert_eq!(lines(&ended, "without a frame"), 0, "one short run is no fault: {}", ended.stderr);
+    assert_eq!(lines(&ended, "without a frame"), 0, "one connection without a frame is not logged: {}", ended.stderr);
     for _ in 0..30 {
         one(&[]);
         one(SESSION);
     }
     assert_eq!(metric(), 31);
     let ended = serving.stop();
-    // A line at the tenth, and one at the end with the number of the others.
+    // One line at the tenth connection, and one at the end with the number of the others.
     assert_eq!(lines(&ended, "without a frame"), 2, "{}", ended.stderr);
     assert_eq!(logged(&ended, "without a frame", "repeated="), 21, "{}", ended.stderr);
 }

@@ -1,4 +1,4 @@
-//! `collect` and `status` where the database does not exist, stdout is full, or a commit brings no reply.
+//! `collect` and `status` report missing databases, unwritable output and commits without a reply.
 
 use std::fs::OpenOptions;
 use std::process::Stdio;
@@ -44,7 +44,7 @@ async fn commands_that_only_read_or_close_create_no_tables() -> Result<()> {
 }
 
 #[test]
-fn a_summary_that_cannot_be_printed_is_named_with_the_way_to_see_it() {
+fn if_a_summary_cannot_be_printed_the_error_names_the_command_that_shows_it() {
     let workplace = Workplace::new();
     workplace.write("good.jsonl", &line(1, 1, 5, 2));
     workplace.json(["replay", "good.jsonl"]);
@@ -86,7 +86,7 @@ async fn a_commit_without_a_reply_is_reported_as_unknown() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d3_a_replay_finds_out_what_became_of_its_last_commit() -> Result<()> {
+async fn d3_a_replay_resolves_a_last_commit_without_a_reply() -> Result<()> {
     let test = TestDatabase::postgres().await?;
     test.connect().await?.close().await;
     let proxy = PostgresProxy::in_front_of(&test.url).await?;
@@ -111,7 +111,7 @@ async fn a_last_flush_without_a_reply_or_checkpoint_is_not_reported_as_lost() ->
     let arguments = ["--no-state", "--no-collect", "--flush-interval", "1h"].map(str::to_owned);
     let serving = workplace.serve(1, arguments.into_iter().chain(one_socket(&socket, 1, 2)));
     send_and_hang_up(&socket, SESSION);
-    // The shutdown would resolve the doubt by itself if it could connect again.
+    // The shutdown would resolve the doubt if it could connect again.
     proxy.cut(Cut::Reply);
     proxy.refuse(true);
     let ended = serving.stop();

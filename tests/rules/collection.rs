@@ -1,4 +1,4 @@
-//! What a collection promises, on both kinds of database.
+//! Collections keep the rules C1 to C3, D4 and D7 to D9 on both kinds of database.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,12 +36,12 @@ fn numbers(summary: &Summary) -> [u64; 4] {
     [*unique_workspaces, *unique_users, *allowed_requests, *denied_requests]
 }
 
-/// Makes the open period, the first one, half an hour old and a little more.
+/// Makes the open period, which is the first one, slightly older than half an hour.
 async fn make_due(test: &TestDatabase) -> Result<()> {
     test.set_back("boundary_usage_deployment", "created_at", 1860).await
 }
 
-/// Damages the workspaces of a replica.
+/// Damages the stored workspaces sketch of a replica.
 async fn damage(test: &TestDatabase, replica: Uuid) -> Result<()> {
     let damage = if test.is_postgres { r"'\x2a'" } else { "x'2a'" };
     test.execute(&format!(
@@ -66,7 +66,7 @@ on_each_database! {
     async fn c1_rows_of_many_batches_are_summed_once_each(test) {
         let database = test.connect().await?;
         let mut full = update(0, 0..16_384, 0, 0);
-        // Of full sketches, four rows are a batch: the first time the last batch is empty, the second time it is not.
+        // A batch has four rows with full sketches. With eight rows the last batch is empty, with nine it is not.
         for replicas in [8, 9] {
             full.flush += 1;
             for replica in 0..replicas {
@@ -90,7 +90,7 @@ on_each_database! {
         Ok(())
     }
 
-    async fn c1_flushes_beside_collections_count_once_each(test) {
+    async fn c1_flushes_during_collections_count_once_each(test) {
         let database = test.connect().await?;
         let mut flushes = JoinSet::new();
         for replica in 0..3 {
@@ -122,12 +122,12 @@ on_each_database! {
         Ok(())
     }
 
-    async fn d8_stale_rows_are_deleted_and_told_of_only_if_asked(test) {
+    async fn d8_stale_rows_are_left_out_and_reported_only_on_request(test) {
         let database = test.connect().await?;
         flush(database.backend().as_ref(), id(1), &update(1, 0..5, 10, 3)).await?;
         test.set_back("boundary_usage_stats", "updated_at", 3700).await?;
         flush(database.backend().as_ref(), id(2), &update(1, 5..7, 1, 1)).await?;
-        // A long window alone makes no row stale.
+        // A long window does not make a row stale.
         test.set_back("boundary_usage_stats", "window_start", 7400).await?;
         let options = CollectOptions { max_staleness: Some(Duration::from_secs(3600)), ..Default::default() };
         let summary = collect_with(&database, options).await?;
@@ -147,7 +147,7 @@ on_each_database! {
         let options = CollectOptions { min_age: Some(HALF_AN_HOUR), ..Default::default() };
         let mut collectors = JoinSet::new();
         for _ in 0..5 {
-            // Pool of its own, like another process.
+            // Each collector has its own pool, like another process.
             let database = test.connect().await?;
             collectors.spawn(async move { database.collect(options).await });
         }
@@ -159,7 +159,7 @@ on_each_database! {
         Ok(())
     }
 
-    async fn c3_another_collector_takes_over_when_one_dies(test) {
+    async fn c3_another_collector_takes_over_when_one_stops(test) {
         let database = test.connect().await?;
         make_due(&test).await?;
         let (clock, hands) = Clock::manual();
@@ -172,9 +172,9 @@ on_each_database! {
         hands.sleepers(2).await;
         assert_eq!(database.status().await?.periods.len(), 1);
 
-        let (dying, survivor) = (collectors.remove(0), collectors.remove(0));
-        dying.abort();
-        assert!(dying.await.is_err_and(|error| error.is_cancelled()));
+        let (aborted, survivor) = (collectors.remove(0), collectors.remove(0));
+        aborted.abort();
+        assert!(aborted.await.is_err_and(|error| error.is_cancelled()));
         test.set_back("boundary_usage_periods", "period_start", 1860).await?;
         test.set_back("boundary_usage_periods", "period_end", 1860).await?;
         hands.advance(2 * HALF_AN_HOUR);
@@ -188,7 +188,7 @@ on_each_database! {
         flush(database.backend().as_ref(), id(1), &update(1, 0..20, 1, 0)).await?;
         flush(database.backend().as_ref(), id(2), &update(1, 10..30, 1, 0)).await?;
         let so_far = database.status().await?.so_far;
-        assert_eq!((numbers(&so_far), so_far.period_id), ([30, 30, 2, 0], 0), "the status says so before");
+        assert_eq!((numbers(&so_far), so_far.period_id), ([30, 30, 2, 0], 0), "status of the open period");
         let summary = collect(&database).await?;
         assert_eq!(numbers(&summary), [30, 30, 2, 0]);
         assert_eq!((summary.replica_workspaces_sum, summary.replica_users_sum), (40, 40));
@@ -220,24 +220,27 @@ on_each_database! {
         assert!(error.to_string().contains(&id(2).to_string()), "{error}");
         let status = database.status().await?;
         assert_eq!((status.rows.len(), status.periods.len()), (3, 0));
-        // The status names it, and tells what the others hold.
-        assert!(matches!(&status.damaged[..], [told] if told.contains(&id(2).to_string())), "{:?}", status.damaged);
+        // The status names the damaged row and sums the others.
+        assert!(matches!(&status.damaged[..], [row] if row.contains(&id(2).to_string())), "{:?}", status.damaged);
         assert_eq!((numbers(&status.so_far), status.so_far.replicas), ([3, 3, 14, 4], 2));
         Ok(())
     }
 
-    async fn a_made_up_sketch_of_one_replica_falsifies_no_count_and_names_the_replica(test) {
+    async fn a_forged_sketch_falsifies_no_count_and_the_error_names_its_replica(test) {
         let database = test.connect().await?;
         let backend = database.backend().as_ref();
         flush(backend, id(1), &update(1, 0..3, 5, 2)).await?;
-        // One hash and the least theta count 4.6e18; no hash and theta 1 make the union of all replicas count nothing.
+        // One hash with the least theta estimates 4.6e18 ids. No hash with theta 1 would make the union of all replicas
+        // empty.
         for (replica, words) in [(2, vec![1, 2, 1]), (3, vec![0, 1])] {
             let mut sketch = vec![3, 3, 3, 0, 0, 0x1a, 0xcc, 0x93];
             sketch.extend(words.into_iter().flat_map(u64::to_le_bytes));
-            let made_up = Uniques { workspaces: Sketch { count: 1, bytes: sketch }, users: set(0..1) };
-            let update = Update { flush: 1, uniques: UniquesUpdate::Delta(made_up), allowed: 1, denied: 0 };
+            let forged = Uniques { workspaces: Sketch { count: 1, bytes: sketch }, users: set(0..1) };
+            let update = Update { flush: 1, uniques: UniquesUpdate::Delta(forged), allowed: 1, denied: 0 };
             flush(backend, id(replica), &update).await?;
-            let Err(error) = database.collect(Default::default()).await else { bail!("it was collected") };
+            let Err(error) = database.collect(Default::default()).await else {
+                bail!("the forged sketch was collected")
+            };
             let text = error.to_string();
             assert!(text.contains(&id(replica).to_string()) && text.contains("workspaces"), "{text}");
             let status = database.status().await?;
@@ -256,7 +259,9 @@ on_each_database! {
         }
         for replica in [8, 4, 0] {
             damage(&test, id(replica)).await?;
-            let Err(error) = database.collect(Default::default()).await else { bail!("a damaged sketch was collected") };
+            let Err(error) = database.collect(Default::default()).await else {
+                bail!("a damaged sketch was collected")
+            };
             assert!(error.to_string().contains("sketch of replica"), "{error}");
             assert_eq!(database.status().await?.rows.len(), 9);
         }
@@ -266,10 +271,10 @@ on_each_database! {
     async fn d9_periods_join_without_a_gap(test) {
         let database = test.connect().await?;
         make_due(&test).await?;
-        let made = database.status().await?.period_start;
+        let created = database.status().await?.period_start;
         let (first, second) = (collect(&database).await?, collect(&database).await?);
         let end = |summary: &Summary| summary.period_start + TimeDelta::milliseconds(summary.period_duration_ms as i64);
-        assert_eq!(first.period_start, made);
+        assert_eq!(first.period_start, created);
         assert!(first.period_duration_ms >= 1_860_000);
         assert_eq!(second.period_start, end(&first));
         assert_eq!(database.status().await?.period_start, end(&second));
@@ -277,7 +282,7 @@ on_each_database! {
     }
 }
 
-/// A database whose clock stands still, so that its period has the age zero.
+/// Returns a database whose clock stands still, so its period has the age zero.
 fn without_time() -> Database {
     Database::with_backend(Arc::new(ModelDatabase::default()))
 }

@@ -1,4 +1,4 @@
-//! The cache of compiled components: used when it can be trusted, and only then.
+//! The cache of compiled components is used only if other users cannot write to it.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -12,18 +12,18 @@ fn load(directory: &Path) {
     assert_eq!(plugin.contract().exports, ["flush", "track"]);
 }
 
-/// The entries, in a directory that nothing else is in.
+/// Returns the files of a cache directory.
 fn entries(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
-/// A file that is replaced is another one.
+/// Returns the inode number, which changes when a file is replaced.
 fn identity(path: &Path) -> u64 {
     fs::metadata(path).unwrap().ino()
 }
 
 #[test]
-fn a_compiled_component_is_kept_and_a_damaged_one_is_replaced() {
+fn a_compiled_component_is_cached_and_a_damaged_entry_is_replaced() {
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("made/when/missing");
     load(&directory);
@@ -34,27 +34,27 @@ fn a_compiled_component_is_kept_and_a_damaged_one_is_replaced() {
     }
 
     load(&directory);
-    assert_eq!(identity(entry), kept, "an entry that can be used is not written again");
+    assert_eq!(identity(entry), kept, "a valid entry is not written again");
 
     let mut damaged = whole.clone();
     *damaged.last_mut().unwrap() ^= 1;
     for damaged in [&damaged[..], &whole[..whole.len() / 2], b"short"] {
         fs::write(entry, damaged).unwrap();
-        // Compared with this one alone: the number of an older file may have been given to another one since.
+        // The inode number of an older file may have been reused, so this compares with the damaged file only.
         let damaged = identity(entry);
         load(&directory);
         assert_eq!(fs::read(entry).unwrap().len(), whole.len());
         assert_ne!(identity(entry), damaged, "a damaged entry is replaced");
     }
-    assert_eq!(entries(&directory).len(), 1, "nothing is left beside the entry");
+    assert_eq!(entries(&directory).len(), 1, "the directory has only the entry");
 }
 
 #[test]
-fn what_others_can_write_to_is_not_trusted() {
+fn entries_that_other_users_can_write_to_are_not_trusted() {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).unwrap();
     load(directory.path());
-    assert!(entries(directory.path()).is_empty(), "nothing is kept where others can write");
+    assert!(entries(directory.path()).is_empty(), "nothing is cached where other users can write");
 
     fs::set_permissions(directory.path(), Permissions::from_mode(0o700)).unwrap();
     load(directory.path());
@@ -62,5 +62,5 @@ fn what_others_can_write_to_is_not_trusted() {
     let kept = identity(entry);
     fs::set_permissions(entry, Permissions::from_mode(0o666)).unwrap();
     load(directory.path());
-    assert_ne!(identity(entry), kept, "an entry that others can write to is replaced");
+    assert_ne!(identity(entry), kept, "an entry that other users can write to is replaced");
 }

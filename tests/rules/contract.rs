@@ -1,4 +1,4 @@
-//! What the built component asks for and offers: exactly its world.
+//! The built component imports and exports exactly its world, and other components are refused.
 
 use boundary_usage::{Error, Plugin};
 use boundary_usage_tests::{component_from_wat, plugin};
@@ -6,7 +6,7 @@ use wit_component::DecodedWasm;
 use wit_parser::WorldItem;
 
 #[test]
-fn r9_the_component_imports_exactly_its_capabilities_and_exports_exactly_track_and_flush() {
+fn r9_the_component_imports_only_its_capabilities_and_exports_track_and_flush() {
     let (imports, exports) = interface(Plugin::embedded_bytes());
     let expected = ["boundary:usage/locks@0.1.0", "boundary:usage/transactions@0.1.0", "boundary:usage/types@0.1.0"];
     assert_eq!(imports, expected);
@@ -16,7 +16,7 @@ fn r9_the_component_imports_exactly_its_capabilities_and_exports_exactly_track_a
 }
 
 #[test]
-fn r9_the_blocking_component_does_too_and_nothing_in_it_is_async() {
+fn r9_the_blocking_component_has_the_same_interface_without_async_functions() {
     let (imports, exports) = interface(Plugin::embedded_blocking_bytes());
     let expected = [
         "boundary:usage/locks-blocking@0.1.0",
@@ -27,7 +27,7 @@ fn r9_the_blocking_component_does_too_and_nothing_in_it_is_async() {
     assert_eq!(exports, ["flush: func", "track: func"]);
 }
 
-/// A part of the standard library that comes in again, formatting for example, is noticed here.
+/// The limit fails if a part of the standard library, such as formatting, is linked again.
 #[test]
 fn the_components_are_at_most_64_kib_large() {
     for bytes in [Plugin::embedded_bytes(), Plugin::embedded_blocking_bytes()] {
@@ -35,8 +35,9 @@ fn the_components_are_at_most_64_kib_large() {
     }
 }
 
-/// What a component imports, and what it exports with the kind of function. Types that the world uses appear among its
-/// imports; a type is no capability.
+/// Returns the imports of a component, and its exports with the kind of each function.
+///
+/// Types that the world uses are also among its imports. They are left out, because a type is not a capability.
 fn interface(bytes: &[u8]) -> (Vec<String>, Vec<String>) {
     let DecodedWasm::Component(resolve, world) = wit_component::decode(bytes).unwrap() else {
         panic!("not a component");
@@ -66,9 +67,11 @@ fn refusal(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_component_of_another_contract_is_told_all_that_it_lacks() {
-    let told = refusal(&component_from_wat(
-        r#"(component (import "boundary:usage/transactions@0.9.0" (instance)) (import "wasi:cli/stdout@0.2.0" (instance)))"#,
+fn a_component_of_another_contract_is_refused_with_every_difference() {
+    let error = refusal(&component_from_wat(
+        r#"(component
+            (import "boundary:usage/transactions@0.9.0" (instance))
+            (import "wasi:cli/stdout@0.2.0" (instance)))"#,
     ));
     for part in [
         "boundary:usage@0.1.0",
@@ -77,19 +80,19 @@ fn a_component_of_another_contract_is_told_all_that_it_lacks() {
         "lacks the export flush",
         "lacks the export track",
     ] {
-        assert!(told.contains(part), "{part:?} is not in: {told}");
+        assert!(error.contains(part), "{part:?} is not in: {error}");
     }
 }
 
 #[test]
-fn the_blocking_component_is_told_that_this_host_runs_the_other_one() {
-    let told = refusal(Plugin::embedded_blocking_bytes());
-    assert!(told.contains("imports boundary:usage/transactions-blocking@0.1.0"), "{told}");
+fn the_blocking_component_is_refused_by_a_host_of_the_async_one() {
+    let error = refusal(Plugin::embedded_blocking_bytes());
+    assert!(error.contains("imports boundary:usage/transactions-blocking@0.1.0"), "{error}");
 }
 
 #[test]
 fn a_component_with_the_right_names_and_the_wrong_types_is_refused() {
-    let told = refusal(&component_from_wat(
+    let error = refusal(&component_from_wat(
         r#"(component
             (core module $m (func (export "f")))
             (core instance $i (instantiate $m))
@@ -97,24 +100,24 @@ fn a_component_with_the_right_names_and_the_wrong_types_is_refused() {
             (export "track" (func $f))
             (export "flush" (func $f)))"#,
     ));
-    assert!(told.contains("types are not those of the contract boundary:usage@0.1.0"), "{told}");
+    assert!(error.contains("types are not those of the contract boundary:usage@0.1.0"), "{error}");
 }
 
 #[test]
-fn what_is_no_component_is_refused() {
+fn bytes_that_are_not_a_component_are_refused() {
     for bytes in [&b""[..], b"\0asm\x01\0\0\0", b"not wasm at all", &Plugin::embedded_bytes()[..1000]] {
         assert!(refusal(bytes).contains("not a WebAssembly component"));
     }
 }
 
 #[test]
-fn a_missing_component_file_is_named() {
+fn a_missing_component_file_is_named_in_the_error() {
     let Err(error) = Plugin::from_file("/nowhere/tracker.wasm") else { panic!("loaded") };
     assert!(error.to_string().contains("/nowhere/tracker.wasm"), "{error}");
 }
 
 #[test]
-fn the_component_serves_from_a_file_too() {
+fn a_component_can_be_loaded_from_a_file() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), Plugin::embedded_bytes()).unwrap();
     assert_eq!(Plugin::from_file(file.path()).unwrap().contract(), plugin().contract());

@@ -1,4 +1,4 @@
-//! What a database promises to flushes, whichever kind it is.
+//! Flushes keep the rules R4, R5, R8, D2, D3 and D6 on both kinds of database.
 
 use std::time::Duration;
 
@@ -10,20 +10,20 @@ use boundary_usage_tests::usage::{begin_flush, flush, id, later_update, set, uni
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Uniques of given counts; the sketches do not matter to the database.
+/// Returns uniques with these counts. The database does not read the sketches.
 fn counted(workspaces: u64, users: u64) -> Uniques {
     let set = |count| Sketch { count, bytes: set(0..2).bytes };
     Uniques { workspaces: set(workspaces), users: set(users) }
 }
 
-/// Asserts that an update of the first replica is a conflict.
+/// Asserts that an update of replica 1 is a conflict.
 async fn assert_conflict(backend: &dyn Backend, update: &Update) {
     let flushed = flush(backend, id(1), update).await;
     assert!(matches!(flushed, Err(Error::Conflict { .. })), "{flushed:?}");
 }
 
 on_each_database! {
-    async fn r5_a_new_row_takes_the_delta_and_an_old_one_the_cumulative_uniques(test) {
+    async fn r5_a_new_row_gets_the_delta_and_an_existing_row_the_cumulative_uniques(test) {
         let database = test.connect().await?;
         let backend = database.backend().as_ref();
         let first = Update { flush: 1, uniques: UniquesUpdate::Delta(counted(5, 3)), allowed: 100, denied: 10 };
@@ -45,12 +45,12 @@ on_each_database! {
         Ok(())
     }
 
-    async fn r5_a_row_that_is_not_as_it_was_read_is_left_alone(test) {
+    async fn r5_a_row_that_differs_from_what_the_flush_read_is_not_changed(test) {
         let database = test.connect().await?;
         let backend = database.backend().as_ref();
         for uniques in [UniquesUpdate::Cumulative(uniques(0..2, 0..2)), UniquesUpdate::Unchanged] {
-            let of_no_row = Update { flush: 1, uniques, allowed: 1, denied: 0 };
-            assert_conflict(backend, &of_no_row).await;
+            let update = Update { flush: 1, uniques, allowed: 1, denied: 0 };
+            assert_conflict(backend, &update).await;
         }
         assert!(database.status().await?.replicas.is_empty());
         flush(backend, id(1), &update(1, 0..1, 1, 0)).await?;
@@ -95,7 +95,7 @@ on_each_database! {
         Ok(())
     }
 
-    async fn r5_what_was_written_reads_back_the_same(test) {
+    async fn r5_a_written_row_is_read_back_unchanged(test) {
         let database = test.connect().await?;
         let written = uniques(0..20_000, 0..700);
         let update = Update { uniques: UniquesUpdate::Delta(written.clone()), ..update(7, 0..1, 1, 1) };
@@ -119,7 +119,7 @@ on_each_database! {
         Ok(())
     }
 
-    async fn d3_a_flush_number_counts_once_and_an_old_one_not_at_all(test) {
+    async fn d3_a_flush_with_a_used_or_earlier_number_is_a_conflict(test) {
         let database = test.connect().await?;
         let backend = database.backend().as_ref();
         flush(backend, id(1), &update(3, 0..1, 10, 1)).await?;
@@ -143,9 +143,9 @@ on_each_database! {
         Ok(())
     }
 
-    async fn r4_a_dropped_transaction_leaves_nothing_behind(test) {
+    async fn r4_a_dropped_transaction_is_rolled_back_and_frees_its_connection(test) {
         let database = test.connect().await?;
-        // More often than there are connections: none is lost.
+        // There are fewer connections than rounds, so a lost connection would be noticed.
         for _ in 0..20 {
             let mut transaction = begin_flush(database.backend().as_ref(), id(1)).await?;
             transaction.upsert(id(1), &update(1, 0..1, 1, 0)).await?;
@@ -155,11 +155,11 @@ on_each_database! {
         Ok(())
     }
 
-    async fn r4_an_abandoned_statement_poisons_nothing(test) {
+    async fn r4_an_abandoned_statement_does_not_affect_later_transactions(test) {
         let database = test.connect().await?;
         let backend = database.backend().as_ref();
         for flush in 1..=20 {
-            // Polled once, then dropped: begun, and its reply never read.
+            // A future that is polled once and dropped has sent its statement and never reads the reply.
             let _ = timeout(Duration::ZERO, backend.begin(Purpose::Flush)).await;
             let mut transaction = begin_flush(backend, id(1)).await?;
             let abandoned = update(flush, 0..1, 1, 0);
@@ -176,7 +176,7 @@ on_each_database! {
         let database = test.connect().await?;
         let mut transaction = begin_flush(database.backend().as_ref(), id(1)).await?;
         transaction.upsert(id(1), &update(1, 0..1, 1, 0)).await?;
-        // The database refuses a last flush of 0.
+        // The database refuses the flush number 0.
         let failed = transaction.upsert(id(2), &update(0, 0..1, 1, 0)).await;
         assert!(matches!(failed, Err(Error::Refused { .. })), "{failed:?}");
         assert!(matches!(transaction.commit().await, Err(Error::Refused { .. })));
@@ -184,7 +184,7 @@ on_each_database! {
         Ok(())
     }
 
-    async fn d6_flushes_of_many_replicas_at_once_all_count(test) {
+    async fn d6_simultaneous_flushes_of_many_replicas_all_count(test) {
         let database = test.connect().await?;
         let mut flushes = JoinSet::new();
         for number in 0..30 {
@@ -202,13 +202,13 @@ on_each_database! {
         let database = test.connect().await?;
         let _holder = begin_flush(database.backend().as_ref(), id(1)).await?;
         let Err(error) = begin_flush(database.backend().as_ref(), id(1)).await.map(drop) else {
-            anyhow::bail!("two flushes of a replica were under way at once");
+            anyhow::bail!("two flushes of one replica ran simultaneously");
         };
         assert!(matches!(error, Error::Conflict { .. }) && error.to_string().contains("5 s"), "{error:?}");
         Ok(())
     }
 
-    async fn r8_a_collection_waits_for_the_flush_that_is_under_way(test) {
+    async fn r8_a_collection_waits_for_a_running_flush(test) {
         let database = test.connect().await?;
         let mut transaction = begin_flush(database.backend().as_ref(), id(1)).await?;
         let collecting = database.clone();
@@ -216,19 +216,19 @@ on_each_database! {
         transaction.upsert(id(1), &update(1, 0..1, 5, 2)).await?;
         transaction.commit().await?;
         let boundary_usage::Collection::Closed(summary) = collection.await?? else {
-            anyhow::bail!("the period was due");
+            anyhow::bail!("the period was not closed");
         };
         assert_eq!((summary.allowed_requests, summary.denied_requests), (5, 2));
         Ok(())
     }
 
-    async fn the_status_changes_nothing(test) {
+    async fn reading_the_status_changes_nothing(test) {
         let database = test.connect().await?;
         flush(database.backend().as_ref(), id(1), &update(1, 0..3, 5, 2)).await?;
         database.collect(Default::default()).await?;
         flush(database.backend().as_ref(), id(1), &update(2, 0..3, 5, 2)).await?;
         let (first, mut second) = (database.status().await?, database.status().await?);
-        // Only this goes on.
+        // This number grows between the two calls.
         second.so_far.period_duration_ms = first.so_far.period_duration_ms;
         assert_eq!(serde_json::to_value(&first)?, serde_json::to_value(&second)?);
         assert_eq!((first.rows.len(), first.replicas.len(), first.periods.len()), (1, 1, 1));
@@ -237,7 +237,7 @@ on_each_database! {
 }
 
 #[tokio::test]
-async fn d6_flushes_of_two_replicas_are_under_way_at_once() -> anyhow::Result<()> {
+async fn d6_flushes_of_two_replicas_can_overlap() -> anyhow::Result<()> {
     let database = TestDatabase::postgres().await?.connect().await?;
     let mut first = begin_flush(database.backend().as_ref(), id(1)).await?;
     let mut second = begin_flush(database.backend().as_ref(), id(2)).await?;
@@ -256,7 +256,7 @@ async fn a_flush_takes_six_round_trips_to_postgresql() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends the library's sessions, and waits until they are gone.
+/// Terminates the sessions of the library, and waits for their end.
 const TERMINATE: &str = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = 'boundary-usage'";
 
@@ -269,14 +269,14 @@ async fn d3_a_session_that_ends_at_its_commit_leaves_the_outcome_unknown() -> an
     test.execute(TERMINATE).await?;
     let unknown = transaction.commit().await;
     assert!(matches!(unknown, Err(Error::CommitUnknown { .. })), "{unknown:?}");
-    // The next flush finds out.
+    // The next flush reads that the commit was not applied.
     let mut transaction = begin_flush(database.backend().as_ref(), id(1)).await?;
     assert_eq!(transaction.read(id(1)).await?.last_flush, 0);
     Ok(())
 }
 
 #[tokio::test]
-async fn d2_idle_connections_that_died_are_replaced() -> anyhow::Result<()> {
+async fn d2_terminated_idle_connections_are_replaced() -> anyhow::Result<()> {
     let test = TestDatabase::postgres().await?;
     let database = test.connect().await?;
     let (first, second) = tokio::join!(database.status(), database.status());
@@ -288,7 +288,7 @@ async fn d2_idle_connections_that_died_are_replaced() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn d2_a_session_that_ends_within_a_flush_is_unavailable() -> anyhow::Result<()> {
+async fn d2_a_session_that_ends_during_a_flush_fails_it_as_unavailable() -> anyhow::Result<()> {
     let test = TestDatabase::postgres().await?;
     let database = test.connect().await?;
     let mut transaction = begin_flush(database.backend().as_ref(), id(1)).await?;
