@@ -1,5 +1,6 @@
-//! Database URLs as users write them: one rule for SQLite, libpq's meaning for PostgreSQL, and messages that say what
-//! is wrong.
+//! Database URLs follow one rule for SQLite and libpq's rules for PostgreSQL.
+//!
+//! Errors name the invalid part of the URL.
 
 use anyhow::{Context, Result, bail, ensure};
 use boundary_usage::Database;
@@ -11,10 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::program::{Ended, Workplace};
 
-/// The whole text of a failed connection.
+/// Returns the whole error text of a failed connection.
 async fn refusal(url: &str) -> Result<String> {
     match Database::connect(url).await.map(drop) {
-        Ok(()) => bail!("{url}: it could connect"),
+        Ok(()) => bail!("{url}: the connection succeeded"),
         Err(error) => Ok(format!("{:#}", anyhow::Error::from(error))),
     }
 }
@@ -44,7 +45,7 @@ async fn a_sqlite_path_is_decoded_the_same_by_every_command() -> Result<()> {
 }
 
 #[test]
-fn sqlite_urls_that_name_no_file_say_what_is_wrong() {
+fn sqlite_urls_that_name_no_usable_file_are_refused_with_the_reason() {
     let workplace = Workplace::new();
     std::fs::create_dir(workplace.path("directory")).unwrap();
     for (url, code, reason) in [
@@ -67,7 +68,7 @@ fn sqlite_urls_that_name_no_file_say_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn a_url_without_a_user_connects_as_the_user_of_the_operating_system() -> Result<()> {
+async fn a_url_without_a_user_connects_as_the_operating_system_user() -> Result<()> {
     let me = std::process::Command::new("id").arg("-un").output()?;
     let me = String::from_utf8(me.stdout)?.trim().to_owned();
     let test = TestDatabase::postgres().await?;
@@ -79,18 +80,18 @@ async fn a_url_without_a_user_connects_as_the_user_of_the_operating_system() -> 
         Ended::from(command.output().unwrap())
     };
     child(&[]).assert_failed(1, &format!("\"{me}\""));
-    child(&[("PGUSER", "the_environments")]).assert_failed(1, "\"the_environments\"");
+    child(&[("PGUSER", "user_of_environment")]).assert_failed(1, "\"user_of_environment\"");
     Ok(())
 }
 
 #[tokio::test]
-async fn urls_mean_what_libpq_means_by_them() -> Result<()> {
+async fn postgresql_urls_have_the_meaning_they_have_in_libpq() -> Result<()> {
     let server = PostgresServer::running()?;
     let port = server.port();
     let test = TestDatabase::postgres().await?;
     let name = test.url.rsplit('/').next().context("the URL ends with the database")?;
     let socket = RestartablePostgres::start("").await?;
-    let directory = socket.url().split("host=").nth(1).context("it listens on a socket")?.to_owned();
+    let directory = socket.url().split("host=").nth(1).context("the server listens on a socket")?.to_owned();
     for url in [
         format!("postgres:///{name}?host=127.0.0.1&port={port}&user=postgres"),
         format!("postgres://postgres@/{name}?host=127.0.0.1&port={port}"),
@@ -114,7 +115,7 @@ async fn urls_mean_what_libpq_means_by_them() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_is_not_supported_is_refused_with_the_alternative() -> Result<()> {
+async fn unsupported_parameters_are_refused_with_an_alternative() -> Result<()> {
     for (url, reason) in [
         ("postgres://u@a,b/d", "several hosts"),
         ("postgres://u@a:1,b:2/d", "several hosts"),
@@ -141,7 +142,7 @@ async fn what_is_not_supported_is_refused_with_the_alternative() -> Result<()> {
 }
 
 #[test]
-fn variables_of_the_environment_are_followed_or_refused_by_name() {
+fn environment_variables_are_used_or_refused_by_name() {
     let workplace = Workplace::on("postgres://u@127.0.0.1/d");
     for (name, value, reason) in [
         ("PGSERVICE", "usage", "PGSERVICE"),
@@ -159,13 +160,13 @@ fn variables_of_the_environment_are_followed_or_refused_by_name() {
         ended.assert_failed(2, reason);
         assert!(!ended.stderr.contains("the PostgreSQL URL is not valid"), "{}", ended.stderr);
     }
-    // Port 1 has no listener: the variable decides where the URL says nothing.
+    // Port 1 has no listener. The variable applies because the URL has no port.
     let ended: Ended = workplace.command(["status"]).env("PGPORT", "1").output().unwrap().into();
     ended.assert_failed(1, "127.0.0.1:1");
 }
 
 #[tokio::test]
-async fn connection_errors_name_the_address_and_hold_the_servers_message_alone() -> Result<()> {
+async fn connection_errors_have_the_address_and_the_message_of_the_server() -> Result<()> {
     let no_listener = refusal("postgres://u@127.0.0.1:1/d").await?;
     ensure!(no_listener.contains("127.0.0.1:1"), "{no_listener}");
     let no_socket = refusal("postgres://u@/d?host=/nonexistent/sockets&port=5433").await?;
@@ -181,7 +182,7 @@ async fn connection_errors_name_the_address_and_hold_the_servers_message_alone()
     let database = test.connect().await?;
     test.execute("ALTER TABLE boundary_usage_stats ADD COLUMN extra int NOT NULL").await?;
     let Err(error) = flush(database.backend().as_ref(), id(1), &update(1, 0..3, 5, 2)).await else {
-        bail!("it could write");
+        bail!("the flush succeeded");
     };
     let text = format!("{:#}", anyhow::Error::from(error));
     ensure!(text.contains("null value in column \"extra\"") && !text.contains("at line"), "{text}");
@@ -189,7 +190,7 @@ async fn connection_errors_name_the_address_and_hold_the_servers_message_alone()
 }
 
 #[tokio::test]
-async fn a_server_that_accepts_and_then_says_nothing_fails_within_the_time_limit() -> Result<()> {
+async fn a_server_that_is_silent_after_accepting_fails_within_the_time_limit() -> Result<()> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let silent = tokio::spawn(async move {
@@ -205,13 +206,13 @@ async fn a_server_that_accepts_and_then_says_nothing_fails_within_the_time_limit
 }
 
 #[tokio::test]
-async fn a_server_that_lets_in_and_then_says_nothing_fails_within_the_time_limit() -> Result<()> {
+async fn a_server_that_is_silent_after_the_login_fails_within_the_time_limit() -> Result<()> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let silent = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await?;
         stream.read_buf(&mut Vec::with_capacity(1024)).await?;
-        // The login is accepted, and the server is ready for a query.
+        // These messages accept the login and report that the server is ready for a query.
         stream.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").await?;
         std::future::pending::<std::io::Result<()>>().await
     });

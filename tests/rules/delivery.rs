@@ -1,5 +1,6 @@
-//! `serve --deliver`: a summary is sent until it is acknowledged, and recorded as delivered once, whatever the receiver, the
-//! network or the replicas do: D7.
+//! `serve --deliver` sends each summary until its delivery is acknowledged (D7).
+//!
+//! Each delivery is recorded once, even if the receiver, the network or a replica fails.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,12 +15,12 @@ use serde_json::{Value, json};
 use crate::forward_proxy::Proxy;
 use crate::program::{Serving, Workplace, line, one_socket};
 
-/// Is in the URL, and in the token file.
+/// A secret that is in the URL and in the token file.
 const SECRET: &str = "hunter2";
 
 pub(crate) const LEASE: Duration = Duration::from_secs(60);
 
-/// Closes periods, each with one activity; answers their summaries.
+/// Closes periods with one activity each, and returns their summaries.
 pub(crate) fn closed_periods(workplace: &Workplace, count: u64) -> Vec<Value> {
     let period = |number| {
         assert_eq!(workplace.run_with_input(["replay", "-"], &line(1, 2, number, 2)).code, 0);
@@ -28,7 +29,7 @@ pub(crate) fn closed_periods(workplace: &Workplace, count: u64) -> Vec<Value> {
     (1..=count).map(period).collect()
 }
 
-/// Starts `serve` with a delivery that is tried again at once.
+/// Starts `serve` with a delivery that is retried after 5 ms.
 pub(crate) fn deliver(workplace: &Workplace, name: &str, url: &str, arguments: &[&str]) -> Serving {
     deliver_with(workplace, name, url, arguments, &[])
 }
@@ -56,7 +57,7 @@ pub(crate) fn periods(workplace: &Workplace) -> Vec<Value> {
     workplace.json(["status"])["periods"].as_array().unwrap().clone()
 }
 
-/// Closes a period by the library.
+/// Closes a period with the library.
 pub(crate) async fn close(database: &Database) -> Result<Summary> {
     match database.collect(CollectOptions::default()).await? {
         Collection::Closed(summary) => Ok(summary),
@@ -72,7 +73,7 @@ pub(crate) async fn claim(database: &Database) -> Result<Option<Delivery>> {
 }
 
 on_each_database! {
-    async fn d7_a_summary_is_sent_until_it_is_acknowledged_whatever_the_receiver_does(test) {
+    async fn d7_a_summary_is_sent_until_the_receiver_acknowledges_it(test) {
         let workplace = Workplace::on(&test.url);
         let summary = closed_periods(&workplace, 1).remove(0);
         let answers = [
@@ -101,7 +102,7 @@ on_each_database! {
         Ok(())
     }
 
-    async fn d7_a_period_that_somebody_has_acknowledged_is_not_sent(test) {
+    async fn d7_a_period_that_is_acknowledged_by_hand_is_not_sent(test) {
         let workplace = Workplace::on(&test.url);
         let ids: Vec<_> = closed_periods(&workplace, 2).iter().map(|period| period["period_id"].to_string()).collect();
         workplace.json(["collect", "--acknowledge", &ids[0]]);
@@ -131,7 +132,7 @@ on_each_database! {
         Ok(())
     }
 
-    async fn d7_what_a_killed_replica_was_delivering_another_delivers_under_the_same_key(test) {
+    async fn d7_a_delivery_of_a_killed_replica_is_repeated_with_the_same_key(test) {
         let workplace = Workplace::on(&test.url);
         closed_periods(&workplace, 1);
         let receiver = Receiver::start([Answer::Hang])?;
@@ -150,7 +151,7 @@ on_each_database! {
         Ok(())
     }
 
-    async fn an_undelivered_period_and_why_are_shown_by_status(test) {
+    async fn status_shows_an_undelivered_period_and_its_last_error(test) {
         let workplace = Workplace::on(&test.url);
         closed_periods(&workplace, 1);
         let receiver = Receiver::start([Answer::Status(503); 1000])?;
@@ -165,32 +166,35 @@ on_each_database! {
         Ok(())
     }
 
-    async fn a_claim_is_one_replicas_until_it_ends(test) {
+    async fn a_claim_belongs_to_one_replica_until_its_lease_ends(test) {
         let database = test.connect().await?;
         assert_eq!(database.claim_delivery(LEASE).await?, DeliveryClaim::NothingDue(None));
         let summaries = [close(&database).await?, close(&database).await?];
         let first = claim(&database).await?.unwrap();
         let second = claim(&database).await?.unwrap();
-        assert_eq!([&first.summary, &second.summary].map(|summary| summary.period_id), summaries.map(|it| it.period_id));
-        let DeliveryClaim::NothingDue(Some(due)) = database.claim_delivery(LEASE).await? else { bail!("claimed twice") };
+        let claimed = [&first, &second].map(|delivery| delivery.summary.period_id);
+        assert_eq!(claimed, summaries.map(|summary| summary.period_id));
+        let DeliveryClaim::NothingDue(Some(due)) = database.claim_delivery(LEASE).await? else {
+            bail!("claimed twice")
+        };
         ensure!(due <= LEASE, "{due:?}");
-        // The second is given up, and is due again later.
+        // The second delivery fails, and it is due again later.
         ensure!(database.delivery_failed(&second, "refused", LEASE).await?);
         assert_eq!(claim(&database).await?, None);
-        // The first has run out: whoever comes back late no longer has a say.
+        // The lease of the first delivery ends, so its late failure is not recorded.
         test.set_back("boundary_usage_deliveries", "next_attempt_at", 3600).await?;
         let again = claim(&database).await?.unwrap();
         assert_eq!((again.attempt, again.idempotency_key), (2, first.idempotency_key));
         ensure!(!database.delivery_failed(&first, "too late", LEASE).await?);
         let status = database.status().await?.periods.pop().unwrap().delivery.unwrap();
         ensure!(status.under_way && status.last_error.is_none(), "{status:?}");
-        // But an acknowledgement is one, whoever brings it.
+        // An acknowledgement is recorded, even if its lease has ended.
         ensure!(database.acknowledge(first.summary.period_id).await?);
         ensure!(!database.acknowledge(again.summary.period_id).await?);
         Ok(())
     }
 
-    async fn of_many_who_claim_at_once_each_gets_another_period(test) {
+    async fn simultaneous_claims_get_different_periods(test) {
         let database = test.connect().await?;
         for _ in 0..4 {
             close(&database).await?;
@@ -200,18 +204,20 @@ on_each_database! {
         for delivery in claims {
             claimed.extend(delivery?.map(|delivery| delivery.summary.period_id));
         }
-        // Who was passed over because another was just looking finds the rest.
+        // A claim that ran at the same moment as another may get nothing. Later claims get the other periods.
         while let Some(delivery) = claim(&database).await? {
             claimed.push(delivery.summary.period_id);
         }
         claimed.sort_unstable();
-        assert_eq!(claimed, database.status().await?.periods.iter().rev().map(|it| it.summary.period_id).collect::<Vec<_>>());
+        let periods = database.status().await?.periods;
+        let closed: Vec<_> = periods.iter().rev().map(|period| period.summary.period_id).collect();
+        assert_eq!(claimed, closed);
         Ok(())
     }
 }
 
 #[test]
-fn a_token_is_read_again_for_each_attempt() -> Result<()> {
+fn the_token_file_is_read_again_for_each_attempt() -> Result<()> {
     let workplace = Workplace::new();
     closed_periods(&workplace, 1);
     let receiver = Receiver::start([Answer::Hang])?;
@@ -227,7 +233,7 @@ fn a_token_is_read_again_for_each_attempt() -> Result<()> {
 }
 
 #[tokio::test]
-async fn tls_and_a_proxy_are_those_of_the_environment() -> Result<()> {
+async fn a_delivery_uses_the_certificates_and_proxy_of_the_environment() -> Result<()> {
     let server = PostgresServer::with_tls()?;
     let [certificate, authority] = ["server", "ca"].map(|name| server.certificate(name));
     let receiver = Receiver::start_tls(&certificate, &certificate.with_extension("key"))?;
@@ -238,9 +244,9 @@ async fn tls_and_a_proxy_are_those_of_the_environment() -> Result<()> {
     let through = format!("http://alice:secret@{}", proxy.address);
     let environment = [("SSL_CERT_FILE", authority.to_str().unwrap()), ("HTTPS_PROXY", through.as_str())];
 
-    let mut distrustful = deliver_with(&workplace, "a", &url, &[], &environment[1..]);
-    distrustful.wait_for_log("no authority that is trusted here has issued the server's certificate");
-    distrustful.stop();
+    let mut untrusting = deliver_with(&workplace, "a", &url, &[], &environment[1..]);
+    untrusting.wait_for_log("no authority that is trusted here has issued the server's certificate");
+    untrusting.stop();
     assert_eq!(receiver.received().len(), 0);
     let mut serving = deliver_with(&workplace, "b", &url, &[], &environment);
     serving.wait_for_log("delivered");
@@ -248,12 +254,12 @@ async fn tls_and_a_proxy_are_those_of_the_environment() -> Result<()> {
     ensure!(!log.contains("alice"), "{log}");
     assert_eq!(receiver.received()[0].header("authorization"), format!("Bearer {SECRET}"));
     let [workspaces, _, allowed, denied] = proxy.stop().await?;
-    ensure!(workspaces == 1 && allowed >= 2 && denied == 0, "{allowed} tunnels were opened, {denied} refused");
+    ensure!(workspaces == 1 && allowed >= 2 && denied == 0, "{allowed} tunnels were opened and {denied} refused");
     Ok(())
 }
 
 #[test]
-fn what_cannot_be_delivered_to_is_wrong_use_and_not_shown() {
+fn an_unusable_receiver_is_a_usage_error_that_does_not_show_the_url() {
     let workplace = Workplace::new();
     let serve = |url: &str| {
         let mut command = workplace.command(["serve", "--deliver", url, "--deliver-token-file", "token"]);

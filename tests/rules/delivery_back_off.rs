@@ -1,5 +1,6 @@
-//! Delivery backs off per destination: a receiver that fails is tried seldom, however many summaries wait and however
-//! many replicas deliver.
+//! Deliveries back off per destination.
+//!
+//! The number of waiting summaries and of delivering replicas does not increase the attempts at a failing receiver.
 
 use std::time::{Duration, Instant};
 
@@ -12,19 +13,19 @@ use serde_json::json;
 use crate::delivery::{LEASE, claim, close, closed_periods, deliver, periods, url};
 use crate::program::{Workplace, one_socket};
 
-/// The shortest time in which a receiver may be tried five times, if the first wait is 200 ms and each is twice as long.
+/// The shortest time for five attempts, if the first delay is 200 ms and each delay is twice the one before.
 const FIVE_ATTEMPTS: Duration = Duration::from_millis(200 + 400 + 800 + 1_600);
 
 const RETRY: [&str; 2] = ["--deliver-retry", "200ms"];
 
-/// Starts `serve` with a delivery that starts to wait with 200 ms.
+/// Starts `serve` with a delivery whose first delay is 200 ms.
 fn deliver_slowly(workplace: &Workplace, name: &str, receiver: &Receiver) -> crate::program::Serving {
     let mut command = workplace.command(["serve", "--format", "json", "--no-collect", "--deliver", &url(receiver)]);
     command.args(one_socket(&workplace.path(name), 1, 2)).args(RETRY);
     crate::program::Serving::start(&mut command, 1)
 }
 
-/// The time until any delivery is due.
+/// Returns the time until a delivery is due.
 async fn due_in(test: &boundary_usage_tests::databases::TestDatabase) -> Result<Duration> {
     match test.connect().await?.claim_delivery(LEASE).await? {
         DeliveryClaim::NothingDue(Some(due)) => Ok(due),
@@ -33,7 +34,7 @@ async fn due_in(test: &boundary_usage_tests::databases::TestDatabase) -> Result<
 }
 
 on_each_database! {
-    async fn many_undelivered_periods_wait_for_a_busy_receiver_as_one(test) {
+    async fn many_undelivered_periods_share_one_back_off(test) {
         let workplace = Workplace::on(&test.url);
         closed_periods(&workplace, 1);
         let database = test.connect().await?;
@@ -45,7 +46,7 @@ on_each_database! {
         let serving = deliver_slowly(&workplace, "a.sock", &receiver);
         receiver.wait_for(5);
         ensure!(started.elapsed() >= FIVE_ATTEMPTS, "five attempts within {:?}", started.elapsed());
-        // Once one is delivered, the others follow at once.
+        // After the first successful delivery, the others follow immediately.
         let all = receiver.wait_for(5 + 41);
         ensure!(all.len() == 46, "{} requests", all.len());
         serving.stop();
@@ -69,7 +70,7 @@ on_each_database! {
         Ok(())
     }
 
-    async fn a_restarted_process_keeps_to_the_back_off(test) {
+    async fn a_restarted_process_respects_the_back_off(test) {
         let workplace = Workplace::on(&test.url);
         closed_periods(&workplace, 3);
         let receiver = Receiver::start([Answer::RetryAfter(503, 3_600)])?;
@@ -101,7 +102,7 @@ on_each_database! {
         Ok(())
     }
 
-    async fn retry_after_is_bounded_by_a_day(test) {
+    async fn retry_after_is_limited_to_one_day(test) {
         let workplace = Workplace::on(&test.url);
         closed_periods(&workplace, 1);
         let receiver = Receiver::start([Answer::RetryAfter(503, u32::MAX)])?;
@@ -113,7 +114,7 @@ on_each_database! {
         Ok(())
     }
 
-    async fn a_receiver_that_is_gone_is_not_tried_again_before_a_restart(test) {
+    async fn after_a_410_the_receiver_is_not_retried_before_a_restart(test) {
         let workplace = Workplace::on(&test.url);
         closed_periods(&workplace, 3);
         let receiver = Receiver::start([Answer::Status(410)])?;
@@ -123,7 +124,8 @@ on_each_database! {
         let log = serving.stop().stderr;
         assert_eq!(receiver.received().len(), 1, "{log}");
         ensure!(log.contains("restart") && log.contains("collect --acknowledge"), "{log}");
-        let error = periods(&workplace).iter().find_map(|period| period["delivery"]["last_error"].as_str().map(str::to_owned));
+        let periods = periods(&workplace);
+        let error = periods.iter().find_map(|period| period["delivery"]["last_error"].as_str());
         ensure!(error.is_some_and(|error| error.contains("410") && error.contains("restart")));
 
         let mut restarted = deliver(&workplace, "audit", &url(&receiver), &[]);
@@ -133,18 +135,18 @@ on_each_database! {
         Ok(())
     }
 
-    async fn a_summary_that_a_receiver_refuses_does_not_keep_others_from_it(test) {
+    async fn a_refused_summary_does_not_delay_other_summaries(test) {
         let database = test.connect().await?;
         let [refused, other] = [close(&database).await?, close(&database).await?];
         let first = claim(&database).await?.expect("the oldest");
         assert_eq!(first.summary.period_id, refused.period_id);
         ensure!(database.delivery_failed(&first, "the receiver answered 400", Duration::ZERO).await?);
-        let second = claim(&database).await?.expect("the one that was tried least");
+        let second = claim(&database).await?.expect("the one with the fewest attempts");
         assert_eq!((second.summary.period_id, second.attempt), (other.period_id, 1));
         Ok(())
     }
 
-    async fn while_a_destination_fails_only_one_attempt_is_under_way(test) {
+    async fn a_failing_destination_gets_one_attempt_at_a_time(test) {
         let database = test.connect().await?;
         for _ in 0..4 {
             close(&database).await?;
@@ -153,7 +155,7 @@ on_each_database! {
         ensure!(database.delivery_failed(&first, "the receiver answered 500", Duration::ZERO).await?);
         let claims = futures_util::future::join_all((0..6).map(|_| claim(&database))).await;
         let claimed: Vec<_> = claims.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-        assert_eq!(claimed.len(), 1, "one attempt shows how the receiver fares");
+        assert_eq!(claimed.len(), 1, "a failing receiver gets one attempt at a time");
         ensure!(database.acknowledge(claimed[0].summary.period_id).await?);
         ensure!(claim(&database).await?.is_some() && claim(&database).await?.is_some(), "a success ends the back-off");
         Ok(())
@@ -161,7 +163,7 @@ on_each_database! {
 }
 
 #[test]
-fn durations_of_deliveries_are_bounded() {
+fn durations_of_deliveries_have_limits() {
     let workplace = Workplace::new();
     let serve = |flag: &str, value: &str| {
         let mut command = workplace.command(["serve", "--deliver", "http://127.0.0.1:1/", flag, value]);

@@ -1,4 +1,4 @@
-//! What is in `deploy/`: each file read by the tool that it is for, and held against what the real program exports.
+//! The files in `deploy/` pass the checks of their tools, and their metrics are those that the program exports.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -13,7 +13,7 @@ fn check(metrics: &Path) -> Output {
 }
 
 #[test]
-fn the_unit_the_container_the_alerts_and_the_dashboard_pass_their_tools_and_name_metrics_that_exist() {
+fn deployment_files_pass_their_tools_and_name_only_existing_metrics() {
     let workplace = Workplace::new();
     let socket = workplace.path("audit.sock");
     let more = ["-v", "--flush-interval", "20ms", "--listen", "127.0.0.1:0"].map(str::to_owned);
@@ -24,13 +24,13 @@ fn the_unit_the_container_the_alerts_and_the_dashboard_pass_their_tools_and_name
     serving.stop().json();
 
     let checked = check(&workplace.write("metrics.txt", &text));
-    let said = [checked.stdout, checked.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
-    assert!(checked.status.success(), "{said}");
+    let output = [checked.stdout, checked.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(checked.status.success(), "{output}");
 
-    // It would have noticed.
+    // The check fails if a metric is missing.
     let without: String =
         text.lines().filter(|line| !line.contains("checkpoint_age")).flat_map(|line| [line, "\n"]).collect();
     let checked = check(&workplace.write("metrics.txt", &without));
-    let said = String::from_utf8_lossy(&checked.stderr);
-    assert!(!checked.status.success() && said.contains("boundary_usage_checkpoint_age_seconds"), "{said}");
+    let output = String::from_utf8_lossy(&checked.stderr);
+    assert!(!checked.status.success() && output.contains("boundary_usage_checkpoint_age_seconds"), "{output}");
 }

@@ -1,10 +1,10 @@
-//! Environment variables and durations: empty means unset, messages name the variable, durations have bounds.
+//! An empty environment variable is unset, errors name the variable, and durations have limits.
 
 use crate::audit_socket::{SESSION, send_and_hang_up};
 use crate::program::{Ended, Serving, Workplace, numbers, one_socket};
 
 #[test]
-fn an_empty_variable_means_the_same_as_none() {
+fn an_empty_variable_has_the_same_effect_as_an_unset_one() {
     let workplace = Workplace::new();
     let socket = workplace.path("audit.sock");
     let mut command = workplace.command(["serve", "--format", "json", "--state-dir", "state"]);
@@ -18,7 +18,7 @@ fn an_empty_variable_means_the_same_as_none() {
         command.env(name, "");
     }
     let mut serving = Serving::start(command.args(one_socket(&socket, 1, 2)), 0);
-    // The default level of `serve`, which an empty RUST_LOG does not lower.
+    // An empty RUST_LOG does not change the default level of `serve`, which logs these lines.
     serving.wait_for_log("serving");
     serving.wait_for_log("listening on");
     send_and_hang_up(&socket, SESSION);
@@ -28,19 +28,19 @@ fn an_empty_variable_means_the_same_as_none() {
 }
 
 #[test]
-fn an_empty_variable_leaves_the_default_of_a_required_setting() {
+fn an_empty_database_variable_selects_the_default_database() {
     let workplace = Workplace::new();
     workplace.write("nothing", "");
     workplace.json(["replay", "nothing"]);
     let mut command = workplace.command(["status", "--format", "json"]);
     let ended: Ended = command.env("BOUNDARY_USAGE_DATABASE", "").output().unwrap().into();
     ended.json();
-    // An empty flag is no empty variable.
+    // An empty flag is an error.
     workplace.run(["status", "--database="]).assert_failed(2, "--database");
 }
 
 #[test]
-fn a_warning_shows_with_an_empty_rust_log_and_a_wrong_one_is_named() {
+fn an_empty_rust_log_shows_warnings_and_an_invalid_one_is_named() {
     let workplace = Workplace::new();
     workplace.write("lines", &format!("nonsense\n{}", crate::program::line(1, 2, 3, 4)));
     for (value, expected) in [("", "skipped"), ("boundary_usage=loud", "RUST_LOG"), ("a=b=c", "RUST_LOG")] {
@@ -48,12 +48,12 @@ fn a_warning_shows_with_an_empty_rust_log_and_a_wrong_one_is_named() {
         let ended: Ended = command.env("RUST_LOG", value).output().unwrap().into();
         assert_eq!(ended.code, 0, "{}", ended.stderr);
         assert!(ended.stderr.contains(expected), "{expected:?} with RUST_LOG={value:?}: {}", ended.stderr);
-        assert!(ended.stderr.contains("skipped"), "the default holds with RUST_LOG={value:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains("skipped"), "RUST_LOG={value:?} hides the warning: {}", ended.stderr);
     }
 }
 
 #[test]
-fn a_wrong_variable_is_named_in_the_message() {
+fn an_invalid_variable_is_named_in_the_error() {
     let workplace = Workplace::new();
     let socket = one_socket(&workplace.path("audit.sock"), 1, 2);
     for value in ["nonsense", "ftp://host/", "http://"] {
@@ -67,7 +67,7 @@ fn a_wrong_variable_is_named_in_the_message() {
 }
 
 #[test]
-fn a_duration_beyond_its_range_is_refused_at_start_with_the_range() {
+fn a_duration_outside_its_range_is_refused_with_the_range() {
     let workplace = Workplace::new();
     let serve = "serve --config a.toml";
     for (arguments, range) in [

@@ -1,5 +1,6 @@
-//! A component whose updates or results are false, or that leaves a transaction open. The host keeps its own account with the
-//! same tracker, so it notices each, writes nothing false, and replaces the component by one that starts from the account.
+//! The host detects false updates, false results and open transactions of a component.
+//!
+//! It compares them with its ledger. It writes nothing false, and a new instance starts from the ledger.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ fn track(tracker: &Tracker, workspace: Uuid) {
     tracker.track(workspace, Uuid::from_u128(9), 1, 2).unwrap();
 }
 
-/// Flushes until a flush succeeds: those in which the component breaks do not.
+/// Flushes until a flush succeeds. A flush fails if the component crashes during it.
 async fn flush_to_success(tracker: &Tracker) -> Flushed {
     loop {
         match tracker.flush().await {
@@ -36,7 +37,7 @@ async fn flush_to_success(tracker: &Tracker) -> Flushed {
     }
 }
 
-/// (workspaces, users, allowed, denied, last flush)
+/// Returns (workspaces, users, allowed, denied, last flush).
 fn counted(model: &ModelDatabase) -> (u64, u64, u64, u64, u64) {
     let tables = model.tables();
     let row = &tables.rows[&REPLICA];
@@ -44,15 +45,15 @@ fn counted(model: &ModelDatabase) -> (u64, u64, u64, u64, u64) {
     (uniques.workspaces.count, uniques.users.count, row.allowed, row.denied, tables.last_flushes[&REPLICA])
 }
 
-async fn replaced(tracker: &Tracker, cue: u64, reason: &str) {
+async fn assert_replaced(tracker: &Tracker, cue: u64, reason: &str) {
     until(|| tracker.status().restarts > 0).await;
-    let why = tracker.status().last_restart.unwrap();
-    assert!(why.contains(reason), "cue {cue}: {why}");
+    let crash = tracker.status().last_restart.unwrap();
+    assert!(crash.contains(reason), "cue {cue}: {crash}");
     assert_eq!(tracker.status().restarts, 1, "cue {cue}");
 }
 
 #[tokio::test]
-async fn a_component_whose_update_is_false_is_replaced_and_nothing_false_is_written() {
+async fn a_component_with_a_false_update_is_replaced_and_nothing_is_written() {
     let updates = [
         (12, "allowed"),
         (17, "allowed"),
@@ -74,15 +75,15 @@ async fn a_component_whose_update_is_false_is_replaced_and_nothing_false_is_writ
         }
         let flushed = tracker.flush().await;
         assert!(matches!(flushed, Err(Error::Component { .. })), "cue {number}: {flushed:?}");
-        assert!(model.tables().rows.is_empty(), "cue {number} has written");
+        assert!(model.tables().rows.is_empty(), "cue {number}: a false update was written");
         assert_eq!(flush_to_success(&tracker).await, Flushed::Written { flush: 1, new_period: true });
         assert_eq!(counted(&model), (3, 1, 3, 6, 1), "cue {number}");
-        replaced(&tracker, number, reason).await;
+        assert_replaced(&tracker, number, reason).await;
     }
 }
 
 #[tokio::test]
-async fn r5_a_false_update_of_a_row_that_is_there_is_noticed_too() {
+async fn r5_a_false_update_of_an_existing_row_is_refused() {
     for (number, reason) in [(30, "flush"), (32, "unique sets"), (33, "allowed"), (35, "flush"), (36, "users")] {
         let model = ModelDatabase::default();
         let tracker = start(&model).await;
@@ -94,12 +95,12 @@ async fn r5_a_false_update_of_a_row_that_is_there_is_noticed_too() {
         assert_eq!(counted(&model), (1, 1, 1, 2, 1), "cue {number}");
         assert_eq!(flush_to_success(&tracker).await, Flushed::Written { flush: 2, new_period: false });
         assert_eq!(counted(&model), (2, 2, 2, 4, 2), "cue {number}");
-        replaced(&tracker, number, reason).await;
+        assert_replaced(&tracker, number, reason).await;
     }
 }
 
 #[tokio::test]
-async fn a_component_whose_result_is_false_is_replaced_and_nothing_counts_twice() {
+async fn a_component_with_a_false_result_is_replaced_and_nothing_counts_twice() {
     for (number, reason) in [(37, "failed"), (38, "nothing to do"), (39, "flush 99")] {
         let model = ModelDatabase::default();
         let tracker = start(&model).await;
@@ -107,7 +108,7 @@ async fn a_component_whose_result_is_false_is_replaced_and_nothing_counts_twice(
         let flushed = tracker.flush().await;
         assert!(matches!(flushed, Err(Error::Component { .. })), "cue {number}: {flushed:?}");
         assert_eq!(counted(&model), (1, 1, 1, 2, 1), "cue {number}");
-        replaced(&tracker, number, reason).await;
+        assert_replaced(&tracker, number, reason).await;
         assert_eq!(flush_to_success(&tracker).await, Flushed::Idle, "cue {number}");
         track(&tracker, Uuid::from_u128(1));
         assert_eq!(flush_to_success(&tracker).await, Flushed::Written { flush: 2, new_period: false });
@@ -115,10 +116,9 @@ async fn a_component_whose_result_is_false_is_replaced_and_nothing_counts_twice(
     }
 }
 
-/// On a real SQLite file, whose one write lock would stay taken.
+/// A SQLite file has one write lock, and an open transaction would keep it.
 #[tokio::test]
-async fn a_transaction_that_the_component_leaves_open_is_rolled_back_and_the_component_replaced() -> anyhow::Result<()>
-{
+async fn a_component_that_leaves_a_transaction_open_is_replaced() -> anyhow::Result<()> {
     for number in [6, 7] {
         let test = TestDatabase::sqlite()?;
         let database = test.connect().await?;
@@ -126,7 +126,7 @@ async fn a_transaction_that_the_component_leaves_open_is_rolled_back_and_the_com
         track(&tracker, cue(number));
         let flushed = tracker.flush().await;
         assert!(matches!(flushed, Err(Error::Component { .. })), "cue {number}: {flushed:?}");
-        replaced(&tracker, number, "transaction open").await;
+        assert_replaced(&tracker, number, "transaction open").await;
         // Another process can write.
         let other = test.connect().await?;
         other.backend().begin(Purpose::Collection).await?.rollback().await;
@@ -138,7 +138,7 @@ async fn a_transaction_that_the_component_leaves_open_is_rolled_back_and_the_com
 }
 
 #[tokio::test]
-async fn a_transaction_begun_outside_a_flush_is_refused_and_holds_nothing() -> anyhow::Result<()> {
+async fn a_transaction_outside_a_flush_is_refused_and_keeps_no_lock() -> anyhow::Result<()> {
     let test = TestDatabase::sqlite()?;
     let database = test.connect().await?;
     let tracker = misbehaving_plugin().start(REPLICA, database.clone(), options()).await?;
