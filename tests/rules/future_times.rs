@@ -1,4 +1,4 @@
-//! StoredUsage times in the future: the database's clock was ahead once, and is right again. Nothing may wait for them.
+//! After the database's clock was ahead, nothing waits for the stored times in the future.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::program::{Workplace, one_socket};
 
 const YEAR: u32 = 365 * 86_400;
 
-/// Collects as `serve` does: only a period that is due.
+/// Collects like `serve`, which collects only a period that is due.
 async fn collect_if_due(database: &Database) -> Result<Summary> {
     let options = CollectOptions { min_age: Some(Duration::from_secs(1_800)), ..CollectOptions::default() };
     match database.collect(options).await? {
@@ -28,18 +28,18 @@ fn is_now(time: chrono::DateTime<Utc>) -> bool {
 }
 
 on_each_database! {
-    async fn the_first_period_is_due_and_the_next_starts_now(test) {
+    async fn a_first_period_that_starts_in_the_future_is_due(test) {
         let database = test.connect().await?;
         flush(database.backend().as_ref(), id(1), &update(1, 0..3, 5, 2)).await?;
         test.set_ahead("boundary_usage_deployment", "created_at", YEAR).await?;
         let summary = collect_if_due(&database).await?;
         assert_eq!((summary.unique_workspaces, summary.allowed_requests, summary.period_duration_ms), (3, 5, 0));
-        ensure!(is_now(summary.period_start), "it starts at {}", summary.period_start);
+        ensure!(is_now(summary.period_start), "the period starts at {}", summary.period_start);
         ensure!(is_now(database.status().await?.period_start), "{:?}", database.status().await?.period_start);
         Ok(())
     }
 
-    async fn a_later_period_is_due_and_the_next_starts_now(test) {
+    async fn a_later_period_that_starts_in_the_future_is_due(test) {
         let database = test.connect().await?;
         close(&database).await?;
         flush(database.backend().as_ref(), id(1), &update(1, 0..3, 5, 2)).await?;
@@ -48,11 +48,11 @@ on_each_database! {
         }
         let summary = collect_if_due(&database).await?;
         assert_eq!(summary.unique_workspaces, 3);
-        ensure!(is_now(summary.period_start), "it starts at {}", summary.period_start);
-        // Also by hand.
+        ensure!(is_now(summary.period_start), "the period starts at {}", summary.period_start);
+        // A collection by hand closes it, too.
         test.set_ahead("boundary_usage_periods", "period_end", YEAR).await?;
         let summary = close(&database).await?;
-        ensure!(is_now(summary.period_start), "it starts at {}", summary.period_start);
+        ensure!(is_now(summary.period_start), "the period starts at {}", summary.period_start);
         let status = database.status().await?;
         ensure!(is_now(status.period_start), "{}", status.period_start);
         Ok(())
@@ -70,7 +70,7 @@ on_each_database! {
         Ok(())
     }
 
-    async fn a_delivery_is_due_whose_attempt_was_in_the_future(test) {
+    async fn a_delivery_with_an_attempt_in_the_future_is_due(test) {
         let database = test.connect().await?;
         close(&database).await?;
         let first = claim(&database).await?.expect("it is due");
@@ -83,18 +83,18 @@ on_each_database! {
         Ok(())
     }
 
-    async fn a_delivery_is_due_beyond_the_longest_possible_wait(test) {
+    async fn a_delivery_that_waits_longer_than_possible_is_due(test) {
         let database = test.connect().await?;
         close(&database).await?;
         ensure!(claim(&database).await?.is_some());
-        // A lease that nothing ends.
+        // No lease lasts a year, so this one is treated as ended.
         test.set_ahead("boundary_usage_deliveries", "next_attempt_at", YEAR).await?;
         let again = claim(&database).await?;
         assert_eq!(again.map(|delivery| delivery.attempt), Some(2));
         Ok(())
     }
 
-    async fn a_delivery_in_the_future_does_not_end_the_back_off(test) {
+    async fn a_delivery_time_in_the_future_does_not_end_the_back_off(test) {
         let database = test.connect().await?;
         for _ in 0..3 {
             close(&database).await?;
@@ -102,15 +102,15 @@ on_each_database! {
         let first = claim(&database).await?.expect("it is due");
         ensure!(database.acknowledge(first.summary.period_id).await?);
         let ahead = if test.is_postgres { "delivered_at + interval '1 year'" } else { "'2199-01-01T00:00:00.000000Z'" };
-        test.execute(&format!("UPDATE boundary_usage_periods SET delivered_at = {ahead} WHERE delivered_at IS NOT NULL"))
-            .await?;
+        let delivered = "delivered_at IS NOT NULL";
+        test.execute(&format!("UPDATE boundary_usage_periods SET delivered_at = {ahead} WHERE {delivered}")).await?;
         let second = claim(&database).await?.expect("another is due");
         ensure!(database.delivery_failed(&second, "the receiver answered 500", LEASE).await?);
-        ensure!(claim(&database).await?.is_none(), "the destination backs off");
+        ensure!(claim(&database).await?.is_none(), "the destination is tried without a back-off");
         Ok(())
     }
 
-    async fn metrics_show_the_age_of_the_open_period_and_of_the_oldest_undelivered_summary(test) {
+    async fn metrics_show_the_ages_of_the_period_and_the_oldest_undelivered_summary(test) {
         let database = test.connect().await?;
         test.set_back("boundary_usage_deployment", "created_at", 9_000).await?;
         let workplace = Workplace::on(&test.url);
@@ -123,7 +123,7 @@ on_each_database! {
         close(&database).await?;
         test.set_back("boundary_usage_periods", "period_end", 5_000).await?;
         let aged = loop {
-            // What was read within the last second is shown again.
+            // The metrics are cached for one second.
             let text = get(&serving.http(), "/metrics").body;
             if metric(&text, "oldest_undelivered_age_seconds") > Some(0.0) {
                 break text;

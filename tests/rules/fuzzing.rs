@@ -1,7 +1,8 @@
-//! Input that nobody wrote on purpose: every input of the corpus, and mutations of it, the same ones on every run.
+//! Parsers never panic on invalid input.
 //!
-//! With FUZZ_SECONDS set (`make fuzz SECONDS=60`) each target goes on for so long, with new mutations each time; the input
-//! that breaks it is written to the temporary directory and belongs into the corpus.
+//! The input is the corpus and the same mutations of it on every run. `make fuzz SECONDS=60` sets FUZZ_SECONDS, and
+//! each target then continues for that time with new mutations. An input that causes a panic is written to the
+//! temporary directory and belongs in the corpus.
 
 use std::panic::catch_unwind;
 use std::time::{Duration, Instant, SystemTime};
@@ -17,7 +18,7 @@ fn fuzz(name: &str) -> Result<()> {
         if catch_unwind(|| target(input)).is_err() {
             let file = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
             std::fs::write(&file, input)?;
-            bail!("{name} breaks on {} ({} bytes); put it into tests/corpus/{name}", file.display(), input.len());
+            bail!("{name} panics on {} ({} bytes); add the file to tests/corpus/{name}", file.display(), input.len());
         }
         Ok(())
     };
@@ -45,28 +46,28 @@ fn fuzz(name: &str) -> Result<()> {
 }
 
 #[test]
-fn audit_frames_never_break_the_reader() -> Result<()> {
+fn audit_frames_never_panic_the_reader() -> Result<()> {
     fuzz("audit_frames")
 }
 
 #[test]
-fn recordings_never_break_the_reader() -> Result<()> {
+fn recordings_never_panic_the_reader() -> Result<()> {
     fuzz("json_lines")
 }
 
 #[test]
-fn stored_sketches_never_break_the_reader() -> Result<()> {
+fn stored_sketches_never_panic_the_reader() -> Result<()> {
     fuzz("sketch")
 }
 
 #[test]
-fn checkpoints_never_break_the_reader() -> Result<()> {
+fn checkpoints_never_panic_the_reader() -> Result<()> {
     assert_eq!(corpus("checkpoint")?.len(), 3);
     fuzz("checkpoint")
 }
 
 #[test]
-fn database_urls_never_break_the_reader_nor_show_a_password() -> Result<()> {
+fn database_urls_never_panic_the_parser_or_show_a_password() -> Result<()> {
     fuzz("database_url")
 }
 

@@ -1,4 +1,4 @@
-//! PostgreSQL with settings of the database and the role that break what depends on them.
+//! Settings of a PostgreSQL database or role change neither results nor durability.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use boundary_usage_tests::accounts::{Accounts, tracker_by_hand};
 use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::usage::{begin_flush, flush, id, later_update, update};
 
-/// Settings that a database or a role may have for reasons of its own.
+/// Settings that a database or role may have for other applications.
 const HOSTILE: [&str; 22] = [
     "bytea_output = 'escape'",
     "DateStyle = 'SQL, DMY'",
@@ -34,11 +34,11 @@ const HOSTILE: [&str; 22] = [
     "xmlbinary = 'hex'",
 ];
 
-/// A new database with a setting each.
+/// Creates a database with these settings.
 async fn with_settings(settings: &[&str]) -> Result<TestDatabase> {
     let test = TestDatabase::postgres().await?;
     let name = test.url.rsplit('/').next().expect("the URL ends with the database");
-    // In one session: the settings hold from the next one on.
+    // One session sets all of them, because they apply to later sessions.
     let statements: Vec<_> = settings.iter().map(|setting| format!("ALTER DATABASE {name} SET {setting}")).collect();
     test.execute(&statements.join("; ")).await?;
     Ok(test)
@@ -50,7 +50,7 @@ async fn settings_of_the_database_change_nothing() -> Result<()> {
     let database = test.connect().await?;
     let tracker = tracker_by_hand(1, &database).await?;
     let mut accounts = Accounts::default();
-    // The first flush of a period, one with new ids, and one that brings requests alone.
+    // Each round has the first flush of a period and a later flush with new ids.
     for _ in 0..2 {
         accounts.track(&tracker);
         tracker.flush().await?;
@@ -69,19 +69,19 @@ async fn settings_of_the_database_change_nothing() -> Result<()> {
     transaction.commit().await?;
 
     let DeliveryClaim::Claimed(delivery) = database.claim_delivery(Duration::from_secs(60)).await? else {
-        bail!("a closed period is to be delivered");
+        bail!("no delivery is due");
     };
     ensure!(database.delivery_failed(&delivery, "refused", Duration::ZERO).await?);
     ensure!(database.acknowledge(delivery.summary.period_id).await?);
     let status = Database::open(&test.url).await?.status().await?;
     ensure!(status.so_far.unique_workspaces == 5, "{status:?}");
     let start = status.period_start;
-    ensure!((chrono::Utc::now() - start).num_seconds().abs() < 3_600, "a time zone has moved {start}");
+    ensure!((chrono::Utc::now() - start).num_seconds().abs() < 3_600, "the time zone changed the period start {start}");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_first_flush_and_a_later_one_work_with_escaped_bytes() -> Result<()> {
+async fn flushes_work_with_the_escape_format_of_bytea() -> Result<()> {
     let test = with_settings(&["bytea_output = 'escape'"]).await?;
     let database = test.connect().await?;
     let tracker = tracker_by_hand(1, &database).await?;
@@ -93,7 +93,7 @@ async fn a_first_flush_and_a_later_one_work_with_escaped_bytes() -> Result<()> {
     Ok(())
 }
 
-/// Notes the setting that each change of a row, and each change of the schema, runs under.
+/// Records `synchronous_commit` at each change of a row or of the schema.
 const NOTE: &str = "
     CREATE TABLE seen (what text, synchronous_commit text);
     CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -106,7 +106,7 @@ const NOTE: &str = "
     CREATE EVENT TRIGGER note_schema ON ddl_command_end EXECUTE FUNCTION note_schema()";
 
 #[tokio::test]
-async fn whatever_is_promised_is_on_the_disk_although_the_database_says_otherwise() -> Result<()> {
+async fn transactions_are_durable_even_if_synchronous_commit_is_off() -> Result<()> {
     let test = with_settings(&["synchronous_commit = off"]).await?;
     test.execute(NOTE).await?;
     let database = test.connect().await?;
@@ -121,20 +121,19 @@ async fn whatever_is_promised_is_on_the_disk_although_the_database_says_otherwis
     flush(backend, id(1), &Update { flush: 3, uniques: UniquesUpdate::Unchanged, allowed: 1, denied: 0 }).await?;
     database.collect(CollectOptions::default()).await?;
     let DeliveryClaim::Claimed(delivery) = database.claim_delivery(Duration::from_secs(60)).await? else {
-        bail!("a closed period is to be delivered");
+        bail!("no delivery is due");
     };
     database.delivery_failed(&delivery, "refused", Duration::ZERO).await?;
     database.acknowledge(delivery.summary.period_id).await?;
 
     let weak = test.number("SELECT count(*) FROM seen WHERE synchronous_commit <> 'on'").await?;
     let all = test.number("SELECT count(DISTINCT what) FROM seen").await?;
-    // The schema, and: insert and update of the row, its deletion, two of the replica, two of the period, two of the
-    // delivery.
-    ensure!(weak == 0 && all >= 10, "{weak} changes were not waited for, of {all} kinds");
+    // The kinds are schema changes, three changes of the row, and two each of the replica, the period and the delivery.
+    ensure!(weak == 0 && all >= 10, "{weak} changes with asynchronous commit, {all} kinds of changes");
     Ok(())
 }
 
-/// A role that may create in `public`, and one with a schema of its own name.
+/// Creates a database with two roles that may create tables in `public`. The first also has a schema with its own name.
 async fn two_owners() -> Result<(TestDatabase, String, String)> {
     let test = TestDatabase::postgres().await?;
     let name = test.url.rsplit('/').next().expect("the URL ends with the database").to_owned();
@@ -150,12 +149,12 @@ async fn two_owners() -> Result<(TestDatabase, String, String)> {
 const TABLES_IN: &str = "SELECT count(*) FROM pg_tables WHERE tablename LIKE 'boundary_usage_%' AND schemaname = ";
 
 #[tokio::test]
-async fn a_second_set_of_tables_is_refused_where_one_exists_in_another_schema() -> Result<()> {
+async fn a_second_set_of_tables_in_another_schema_is_refused() -> Result<()> {
     let (test, alice, bob) = two_owners().await?;
     Database::connect(&test.url_as(&alice)).await?;
     ensure!(test.number(&format!("{TABLES_IN} '{alice}'")).await? > 0);
     for opened in [Database::connect(&test.url_as(&bob)).await, Database::open(&test.url_as(&bob)).await] {
-        let Err(error) = opened.map(drop) else { bail!("a second set of tables was made") };
+        let Err(error) = opened.map(drop) else { bail!("a second set of tables was created") };
         let text = error.to_string();
         ensure!(
             matches!(error, Error::Refused { .. }) && text.contains(&alice) && text.contains("search_path"),
@@ -163,7 +162,7 @@ async fn a_second_set_of_tables_is_refused_where_one_exists_in_another_schema() 
         );
     }
     ensure!(test.number(&format!("{TABLES_IN} 'public'")).await? == 0);
-    // A second deployment is a matter of saying so.
+    // A search path that selects the schema allows a second deployment.
     test.execute(&format!("ALTER ROLE {bob} SET search_path = public")).await?;
     Database::connect(&test.url_as(&bob)).await?;
     ensure!(test.number(&format!("{TABLES_IN} 'public'")).await? > 0);
@@ -171,23 +170,25 @@ async fn a_second_set_of_tables_is_refused_where_one_exists_in_another_schema() 
 }
 
 #[tokio::test]
-async fn two_sets_of_tables_on_the_search_path_are_refused_and_both_are_named() -> Result<()> {
+async fn two_sets_of_tables_on_the_search_path_are_refused_and_named() -> Result<()> {
     let (test, alice, bob) = two_owners().await?;
     test.execute(&format!("ALTER ROLE {bob} SET search_path = public")).await?;
     Database::connect(&test.url_as(&bob)).await?;
     test.execute(&format!("ALTER ROLE {alice} SET search_path = {alice}")).await?;
     Database::connect(&test.url_as(&alice)).await?;
     test.execute(&format!("ALTER ROLE {alice} RESET search_path")).await?;
-    let Err(error) = Database::connect(&test.url_as(&alice)).await.map(drop) else { bail!("it chose one silently") };
+    let Err(error) = Database::connect(&test.url_as(&alice)).await.map(drop) else {
+        bail!("one of the two was chosen silently")
+    };
     ensure!(error.to_string().contains(&alice) && error.to_string().contains("public"), "{error}");
-    // Naming one settles it.
+    // A search path with one schema resolves the ambiguity.
     let named = format!("{}?options=-csearch_path%3D{alice}", test.url_as(&alice));
     ensure!(Database::connect(&named).await?.status().await?.rows.is_empty());
     Ok(())
 }
 
 #[tokio::test]
-async fn the_tables_stay_together_when_a_schema_of_the_owners_name_appears() -> Result<()> {
+async fn new_tables_stay_in_the_schema_of_the_existing_ones() -> Result<()> {
     let (test, alice, _) = two_owners().await?;
     test.execute(&format!("DROP SCHEMA {alice}")).await?;
     let database = Database::connect(&test.url_as(&alice)).await?;

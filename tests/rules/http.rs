@@ -1,4 +1,4 @@
-//! What `serve --listen` answers: to monitoring systems, supervisors and scripts, over real connections.
+//! `serve --listen` responds to monitoring systems, supervisors and scripts over real connections.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,30 +10,30 @@ use serde_json::{Value, json};
 use crate::audit_socket::{SESSION, send_and_hang_up};
 use crate::program::{Ended, Workplace, id, one_socket, pick};
 
-/// How long an answer may take before the test fails: much longer than any.
+/// Time limit for a response. A response takes far less.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// An answer.
-pub(crate) struct Answer {
+/// An HTTP response.
+pub(crate) struct Response {
     pub(crate) code: u16,
-    /// Names in small letters, and values.
+    /// Status line and headers in lower case.
     pub(crate) head: String,
     pub(crate) body: String,
 }
 
-/// Sends a request as it stands, and reads the answer to its end.
-pub(crate) fn send(address: &str, request: &str) -> Answer {
+/// Sends the bytes of a request unchanged, and reads the whole response.
+pub(crate) fn send(address: &str, request: &str) -> Response {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {response:?}"));
     let code = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { code, head: head.to_ascii_lowercase(), body: body.to_owned() }
+    Response { code, head: head.to_ascii_lowercase(), body: body.to_owned() }
 }
 
-pub(crate) fn get(address: &str, path: &str) -> Answer {
+pub(crate) fn get(address: &str, path: &str) -> Response {
     send(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n"))
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn json(address: &str) -> Value {
     serde_json::from_str(&get(address, "/status.json").body).unwrap()
 }
 
-/// The value of a metric, by its name and labels as they stand in the text.
+/// Returns the value of the metric with this name and these labels.
 pub(crate) fn metric(text: &str, name: &str) -> Option<f64> {
     let line =
         text.lines().find_map(|line| line.strip_prefix("boundary_usage_")?.strip_prefix(name)?.strip_prefix(' '));
@@ -54,7 +54,7 @@ pub(crate) fn with_http(socket: [String; 6], more: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn d10_metrics_and_status_tell_what_clients_sent_and_what_became_of_it() {
+fn d10_metrics_and_status_report_requests_flushes_and_clients() {
     let workplace = Workplace::new();
     let socket = workplace.path("audit.sock");
     let mut serving = workplace.serve(1, with_http(one_socket(&socket, 1, 2), &["-v", "--flush-interval", "20ms"]));
@@ -62,9 +62,9 @@ fn d10_metrics_and_status_tell_what_clients_sent_and_what_became_of_it() {
     send_and_hang_up(&socket, SESSION);
     serving.wait_for_log("Written");
 
-    let answer = get(&address, "/metrics");
-    assert!(answer.head.contains("content-type: text/plain; version=0.0.4"), "{}", answer.head);
-    let text = answer.body;
+    let response = get(&address, "/metrics");
+    assert!(response.head.contains("content-type: text/plain; version=0.0.4"), "{}", response.head);
+    let text = response.body;
     for (name, value) in [
         ("activities_total", 2.0),
         (r#"requests_total{decision="allowed"}"#, 9.0),
@@ -98,7 +98,7 @@ fn d10_metrics_and_status_tell_what_clients_sent_and_what_became_of_it() {
 }
 
 #[test]
-fn no_workspace_and_no_user_is_named() {
+fn metrics_and_status_contain_no_workspace_or_user_id() {
     let workplace = Workplace::new();
     let socket = workplace.path("audit.sock");
     let serving = workplace.serve(1, with_http(one_socket(&socket, 1, 2), &[]));
@@ -110,24 +110,24 @@ fn no_workspace_and_no_user_is_named() {
 }
 
 #[test]
-fn an_address_that_cannot_be_had_is_said_before_anything_is_started() {
+fn an_address_in_use_fails_the_start_before_anything_is_created() {
     let workplace = Workplace::new();
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = taken.local_addr().unwrap().to_string();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let in_use = listener.local_addr().unwrap().to_string();
     let serve = |address: &str| -> Ended {
         let arguments = one_socket(&workplace.path("audit.sock"), 1, 2);
         let mut command = workplace.command(["serve", "--listen", address, "--state-dir", "state"]);
         command.args(arguments).output().unwrap().into()
     };
-    serve(&taken).assert_failed(1, &format!("cannot listen for HTTP on {taken}"));
+    serve(&in_use).assert_failed(1, &format!("cannot listen for HTTP on {in_use}"));
     for wrong in ["localhost:9464", "9464", "127.0.0.1", "127.0.0.1:99999"] {
         serve(wrong).assert_failed(2, "write it like 127.0.0.1:9464");
     }
-    assert_eq!(workplace.files(), [""; 0], "neither a database nor a socket nor a state directory was made");
+    assert_eq!(workplace.files(), [""; 0], "no database, socket or state directory is created");
 }
 
 #[test]
-fn the_configuration_file_names_an_address_and_the_flag_wins() {
+fn the_flag_for_the_address_overrides_the_configuration_file() {
     let workplace = Workplace::new();
     let file = |listen: &str| {
         let socket = format!("[[socket]]\npath = \"a.sock\"\nworkspace = \"{}\"\nowner = \"{}\"\n", id(1), id(2));
@@ -136,7 +136,7 @@ fn the_configuration_file_names_an_address_and_the_flag_wins() {
     file("127.0.0.1:0");
     let serving = workplace.serve(1, ["--config", "serve.toml"]);
     assert_eq!(get(&serving.http(), "/healthz").code, 200);
-    // Its address is in use now; the flag names another.
+    // The address in the file is in use now, and the flag names another one.
     file(&serving.http());
     workplace.run(["serve", "--config", "serve.toml"]).assert_failed(1, "cannot listen for HTTP on");
     serving.stop().json();
@@ -145,17 +145,17 @@ fn the_configuration_file_names_an_address_and_the_flag_wins() {
 }
 
 #[test]
-fn it_is_alive_and_not_ready_until_the_database_was_reached() {
-    // Takes connections, and never answers.
+fn serve_is_alive_but_not_ready_before_it_reaches_the_database() {
+    // This listener accepts connections and never responds.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let workplace = Workplace::on(&format!("postgres://proxy@{}/usage?sslmode=disable", silent.local_addr().unwrap()));
     let mut serving = workplace.serve(0, with_http(one_socket(&workplace.path("audit.sock"), 1, 2), &[]));
     serving.wait_for_log("HTTP on");
     let address = serving.http();
     assert_eq!(get(&address, "/healthz").code, 200);
-    let answer = get(&address, "/readyz");
-    assert_eq!(answer.code, 503);
-    assert!(answer.body.starts_with("not ready: database: "), "{}", answer.body);
+    let response = get(&address, "/readyz");
+    assert_eq!(response.code, 503);
+    assert!(response.body.starts_with("not ready: database: "), "{}", response.body);
     let status = json(&address);
     assert_eq!(pick(&status, ["state", "ready", "tracker"]), [json!("starting"), json!(false), Value::Null]);
     assert!(get(&address, "/metrics").body.contains("boundary_usage_build_info"));
@@ -163,7 +163,7 @@ fn it_is_alive_and_not_ready_until_the_database_was_reached() {
 }
 
 #[tokio::test]
-async fn it_is_ready_once_it_serves_and_no_more_while_it_stops() -> anyhow::Result<()> {
+async fn serve_is_ready_while_it_serves_and_not_while_it_stops() -> anyhow::Result<()> {
     let test = TestDatabase::postgres().await?;
     let database = test.connect().await?;
     let workplace = Workplace::on(&test.url);
@@ -173,7 +173,7 @@ async fn it_is_ready_once_it_serves_and_no_more_while_it_stops() -> anyhow::Resu
     let ready = get(&address, "/readyz");
     assert_eq!((ready.code, ready.body.as_str()), (200, "ready\n"));
     send_and_hang_up(&socket, SESSION);
-    // The last flush waits for a collection that does not end.
+    // The last flush waits for a collection that holds its lock.
     let mut collection = database.backend().begin(boundary_usage::Purpose::Collection).await?;
     collection.acquire(boundary_usage::Lock::Cutover, boundary_usage::LockMode::Exclusive).await?;
     serving.signal("TERM");
@@ -187,7 +187,7 @@ async fn it_is_ready_once_it_serves_and_no_more_while_it_stops() -> anyhow::Resu
 }
 
 #[tokio::test]
-async fn a_database_that_cannot_be_read_is_told_of_without_its_password() -> anyhow::Result<()> {
+async fn an_unreadable_database_is_reported_without_its_password() -> anyhow::Result<()> {
     let test = TestDatabase::postgres().await?;
     test.connect().await?.close().await;
     let url = test.url.replacen("postgres@", "postgres:hunter2@", 1);
@@ -199,9 +199,9 @@ async fn a_database_that_cannot_be_read_is_told_of_without_its_password() -> any
     let database = json(&address)["database"].clone();
     assert_eq!(pick(&database, ["at", "status"]), [Value::Null, Value::Null]);
     assert!(database["error"].as_str().unwrap().contains("boundary_usage_periods"), "{database}");
-    assert_eq!(get(&address, "/readyz").code, 200, "it goes on tracking");
+    assert_eq!(get(&address, "/readyz").code, 200, "tracking continues");
     for path in ["/metrics", "/readyz", "/status.json", "/healthz"] {
-        let Answer { head, body, .. } = get(&address, path);
+        let Response { head, body, .. } = get(&address, path);
         assert!(!head.contains("hunter2") && !body.contains("hunter2"), "{path}: {head} {body}");
     }
     serving.kill();
@@ -209,7 +209,7 @@ async fn a_database_that_cannot_be_read_is_told_of_without_its_password() -> any
 }
 
 #[test]
-fn what_is_not_asked_for_rightly_is_refused_and_harms_nobody() {
+fn invalid_requests_are_refused_and_do_not_affect_other_clients() {
     let workplace = Workplace::new();
     let serving = workplace.serve(1, with_http(one_socket(&workplace.path("audit.sock"), 1, 2), &[]));
     let address = serving.http();
@@ -219,16 +219,16 @@ fn what_is_not_asked_for_rightly_is_refused_and_harms_nobody() {
     let posted = send(&address, "POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(posted.code, 405);
     assert!(posted.head.contains("allow: get, head"), "{}", posted.head);
-    let asked = send(&address, "HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    assert_eq!((asked.code, asked.body.as_str()), (200, ""));
+    let head = send(&address, "HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!((head.code, head.body.as_str()), (200, ""));
     assert_eq!(send(&address, "nonsense\r\n\r\n").code, 400);
     assert_eq!(send(&address, &format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(100_000))).code / 100, 4);
-    let answer = get(&address, "/healthz");
-    assert_eq!(answer.code, 200);
+    let response = get(&address, "/healthz");
+    assert_eq!(response.code, 200);
     for header in
         ["cache-control: no-store", "x-content-type-options: nosniff", "content-security-policy: default-src 'none'"]
     {
-        assert!(answer.head.contains(header), "{}", answer.head);
+        assert!(response.head.contains(header), "{}", response.head);
     }
     drop(silent);
     serving.stop().json();

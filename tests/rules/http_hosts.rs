@@ -1,4 +1,6 @@
-//! Which `Host` headers HTTP accepts: a page elsewhere whose name is rebound to this address reads nothing.
+//! HTTP requests are accepted only with a `Host` header that belongs to this machine.
+//!
+//! So a page of another site cannot read the status, even if its name is rebound to this address.
 
 use boundary_usage_tests::browser::Browser;
 
@@ -16,7 +18,7 @@ fn code(address: &str, path: &str, host: &str) -> u16 {
 }
 
 #[test]
-fn a_host_that_is_not_this_machine_is_refused_on_every_path() {
+fn the_host_of_another_machine_is_refused_on_every_path() {
     let workplace = Workplace::new();
     let serving = serving(&workplace, &[]);
     let address = serving.http();
@@ -37,15 +39,15 @@ fn a_host_that_is_not_this_machine_is_refused_on_every_path() {
             "user@localhost",
             "",
         ] {
-            let answer = send(&address, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
-            assert!(matches!(answer.code, 400 | 421), "{path} {host:?}: {}", answer.code);
-            assert!(!answer.body.contains("boundary_usage"), "{path} {host:?}: {}", answer.body);
+            let response = send(&address, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+            assert!(matches!(response.code, 400 | 421), "{path} {host:?}: {}", response.code);
+            assert!(!response.body.contains("boundary_usage"), "{path} {host:?}: {}", response.body);
         }
     }
     let refused = send(&address, "GET /status.json HTTP/1.1\r\nHost: evil.example\r\n\r\n");
     assert_eq!(refused.code, 421);
     assert!(refused.body.contains("--allow-host"), "{}", refused.body);
-    // The name in the request line counts as well, and a second header does not hide the first.
+    // The host in the request line is checked, too, and a second header does not hide the first one.
     for request in [
         "GET http://evil.example/status.json HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "GET /status.json HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
@@ -75,13 +77,13 @@ fn addresses_and_localhost_are_accepted_with_any_port() {
     ] {
         assert_eq!(code(&address, "/healthz", host), 200, "{host}");
     }
-    // A health check of HTTP/1.0 names no host; a browser always does.
+    // A health check with HTTP/1.0 has no host. A browser always sends one.
     assert_eq!(send(&address, "GET /healthz HTTP/1.0\r\n\r\n").code, 200);
     serving.stop().json();
 }
 
 #[test]
-fn names_are_accepted_that_a_flag_or_the_configuration_file_allows() {
+fn hosts_that_a_flag_or_the_configuration_file_allows_are_accepted() {
     let workplace = Workplace::new();
     let flag = serving(&workplace, &["--allow-host", "usage.example.com", "--allow-host", "boundary-usage"]);
     let check = |address: &str| {
@@ -112,7 +114,7 @@ fn names_are_accepted_that_a_flag_or_the_configuration_file_allows() {
 }
 
 #[test]
-fn a_page_whose_name_is_rebound_to_this_address_reads_nothing_in_a_browser() {
+fn a_page_whose_name_is_rebound_to_this_address_cannot_read_the_status() {
     let workplace = Workplace::new();
     let serving = serving(&workplace, &[]);
     let address = serving.http();
