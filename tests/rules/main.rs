@@ -1,170 +1,152 @@
-//! The rules that the tracker keeps, each as a test named after what it promises.
+//! Integration tests of the product's rules, and their table of contents.
+//!
+//! Each test is named after the behaviour that it checks. A prefix such as `r5` or `d3` names a rule of
+//! `docs/architecture.md`.
 
 #![forbid(unsafe_code)]
-// All of this is tests, also the functions that are not test functions themselves.
+// The lint would also apply to helper functions, and a panic is how a test fails.
 #![allow(clippy::unwrap_used)]
 
-/// What a crash of the host leaves, and how the next start goes on from it: D3.
-mod checkpoint;
-/// Compiled components, kept between processes.
+// The component and the worker that runs it.
+
+/// The cache of compiled components.
 mod compile_cache;
-/// A component that breaks or reaches for more than it may.
+/// Components that crash or exceed their authority.
 mod containment;
-/// What the component asks for and offers, and what a wrong one is told: R9.
+/// The built component imports and exports exactly its world (R9).
 mod contract;
-/// Flushes on both kinds of database: R4, R5, R8, D3, D6.
-mod database;
-/// A component whose updates or results are false, or that leaves a transaction open.
+/// Components with false updates, false results or open transactions (R5).
 mod false_updates;
-/// The program itself, killed and started again.
-mod killed;
-/// The files of the state directory: of other databases, unreadable, stale after a failover.
-mod state_files;
-/// What `track` and `flush` promise while they run beside each other: R1 to R4, R10, D2, D3, D5.
+/// `track`, `flush` and shutdown (R1 to R4, R6, R7, R10, D2, D3, D5, D10).
 mod tracker;
-/// The end of a tracker: how long it tries to flush, and what its callers get when its thread is gone.
+/// The end of a tracker: its last flush, and calls after its worker ended (D5).
 mod worker;
 
-/// Collections on both kinds of database: C1, C2, C3, D4, D7, D8, D9.
-mod collection;
+// Checkpoints.
 
-/// What the roles in PostgreSQL may and may not do: R9.
+/// Crashes at any stage of a flush, and untrustworthy files (D3, D5).
+mod checkpoint;
+/// `serve`, killed with SIGKILL and started again.
+mod killed;
+/// State directories with foreign, unreadable or stale files (D3).
+mod state_files;
+
+// Databases.
+
+/// Privileges of the PostgreSQL roles (R9).
 mod authority;
-
-/// Making the schema, and refusing one that is not ours to change.
+/// Certificate files and messages of TLS errors.
+mod certificates;
+/// Flushes on both kinds of database (R4, R5, R8, D2, D3, D6).
+mod database;
+/// Database URLs of SQLite and PostgreSQL.
+mod database_urls;
+/// PostgreSQL settings that would change results or durability.
+mod hostile_settings;
+/// Creation and migration of the schema.
 mod migrations;
-
-/// TLS to PostgreSQL: who is trusted, and who is not.
+/// Outages of PostgreSQL (D2, D3, D6, D7).
+mod outages_postgres;
+/// Outages of SQLite files (D2, D3, D6).
+mod outages_sqlite;
+/// Commands that only read, for users without write access.
+mod reading_only;
+/// SQLite files that are deleted or replaced while they are open.
+mod replaced_files;
+/// Logs, errors and debug output without passwords.
+mod secrets;
+/// TLS connections to PostgreSQL.
 mod tls;
 
-/// Delivery of summaries, to a receiver that does what it likes: D7.
+// Collection and delivery.
+
+/// Collections on both kinds of database (C1 to C3, D4, D7 to D9).
+mod collection;
+/// Delivery of summaries (D7).
 mod delivery;
-
-/// How often a receiver that fails is tried, by one replica and by several.
+/// Attempts at a receiver that fails.
 mod delivery_back_off;
-
-/// StoredUsage times that a clock which was ahead has left in the future.
+/// Stored times in the future, after the clock was ahead.
 mod future_times;
 
-/// Certificates: files that are missing or hold none, and TLS errors in words.
-mod certificates;
+// Proxies that embed the library.
 
-/// The layer for proxies that are made of tower's services.
+/// The example proxy, with curl as its client.
+mod forward_proxy;
+/// The layer for services of the crate `tower`.
 mod tower_layer;
 
-/// The example proxy, with curl.
-mod forward_proxy;
+// The command line.
 
-/// What is never shown, whatever goes wrong.
-mod secrets;
-
-/// Input that nobody wrote on purpose.
-mod fuzzing;
-
-/// The scenarios as text, through everything, on each database.
-mod scenarios;
-
-/// PostgreSQL killed, restarted, cut off, full, busy: D2, D3, R6, R7.
-mod outages_postgres;
-/// A SQLite file that is locked, damaged or read-only, a full disk, a process that is killed: D2, D3.
-mod outages_sqlite;
-
-/// How the tests run the program: no tests.
-mod program;
-
-/// A SQLite file that is deleted or replaced while it is open.
-mod replaced_files;
-
-/// PostgreSQL with settings that break what depends on them.
-mod hostile_settings;
-
-/// Database URLs as users write them.
-mod database_urls;
-
-/// Commands that only read, as a user who may only read.
-mod reading_only;
-
-/// The command line as a user runs it: answers, exit codes, secrets.
-mod cli;
-
-/// The program under a limit of its address space.
+/// A limit of the address space.
 mod address_space;
-
-/// `replay`: D1 from end to end, bad lines.
-mod replay;
-
-/// `collect` and `status`: databases that do not exist, output that cannot be written, commits without a reply.
+/// Output, exit codes and errors of commands (R9, C1, C2, D7, D8).
+mod cli;
+/// The commands `collect` and `status` when something fails (D3).
 mod collect_command;
-
-/// Help, manual and completions, in the programs that show them.
-mod manual;
-
-/// Untrusted text on its way to a terminal.
-mod untrusted_text;
-
-/// `serve`: signals, sockets, intervals: R7, C3, D5, D10.
-mod serve;
-
-/// Signals that stop `serve`, while it serves and while it starts.
-mod signals;
-
-/// `serve` before its first connection to the database.
-mod start_without_database;
-
-/// Owners whose ids do not count.
-mod ignored_owners;
-
-/// Output that cannot be written.
-mod output;
-
 /// Environment variables and durations.
 mod environment;
+/// Help, manual and shell completions.
+mod manual;
+/// Output that cannot be written.
+mod output;
+/// Support for tests that run the program. This module has no tests.
+mod program;
+/// The command `replay` (D1).
+mod replay;
+/// Untrusted text in output and logs.
+mod untrusted_text;
 
-/// What `serve` answers over HTTP.
-mod http;
+// The command `serve`.
 
-/// Which `Host` headers HTTP accepts.
-mod http_hosts;
-
-/// The page, in a real browser.
-mod page;
-
-/// Great numbers on the page, also on a small phone.
-mod page_numbers;
-
-/// The spans of flushes and collections.
-mod traces;
-
-/// The same, as a collector of OpenTelemetry gets them.
-#[cfg(feature = "opentelemetry")]
-mod opentelemetry;
-
-/// What is in `deploy/`, read by the tools that it is for.
-mod deploy;
-
-/// The audit socket, with a boundary client's bytes.
+/// The audit socket and the bytes of a boundary client.
 mod audit_socket;
-
-/// What a stop of the audit sockets leaves: nothing unread, and the socket files.
+/// Frames and socket files at a stop.
 mod audit_stop;
-
-/// Sockets that a supervisor passes on.
+/// Limits for descriptors, idle connections and repeated warnings.
+mod client_limits;
+/// Owners whose ids do not count.
+mod ignored_owners;
+/// Replicas in several processes (D4, D6, R8).
+mod processes;
+/// Signals, sockets and intervals (R7, C3, D5, D10).
+mod serve;
+/// Signals that stop `serve`.
+mod signals;
+/// Sockets that a supervisor opens.
 mod socket_activation;
-
 /// Socket files that are removed or replaced while `serve` runs.
 mod socket_files;
+/// A start while PostgreSQL is down.
+mod start_without_database;
 
-/// How much clients can hold and how much they can log: descriptors, idle connections, repeated warnings.
-mod client_limits;
+// Monitoring.
 
-/// Several replicas in several processes: D4, D6, R8.
-mod processes;
+/// Metrics, status and health over HTTP (D10).
+mod http;
+/// `Host` headers that HTTP accepts.
+mod http_hosts;
+/// Traces as an OpenTelemetry collector receives them.
+#[cfg(feature = "opentelemetry")]
+mod opentelemetry;
+/// The status page in a real browser.
+mod page;
+/// Large numbers on the status page.
+mod page_numbers;
+/// The spans of flushes and collections (D10).
+mod traces;
 
-/// The packages for those who build from them.
+// The whole project.
+
+/// The files in `deploy/`.
+mod deploy;
+/// Parsers with invalid input.
+mod fuzzing;
+/// The packages for users who build from them.
 mod packages;
-
-/// The style, and that every rule has a test.
-mod tidy;
-
-/// Thousands of random runs with faults everywhere, in virtual time: D1 to D4, R3 to R8, C1.
+/// The scenarios of `tests/scenarios` on each database.
+mod scenarios;
+/// Random runs with faults in virtual time (R3 to R8, C1, D1 to D4).
 mod simulation;
+/// The style of the code, and a test for each rule.
+mod tidy;
