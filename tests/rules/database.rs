@@ -251,8 +251,8 @@ async fn d6_flushes_of_two_replicas_can_overlap() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_flush_takes_six_round_trips_to_postgresql() -> anyhow::Result<()> {
     let test = TestDatabase::postgres().await?;
-    let taken = round_trips_of_flushes(&test.url).await?;
-    assert_eq!(taken, RoundTrips { known_ids: 6, new_ids: 6 });
+    let round_trips = round_trips_of_flushes(&test.url).await?;
+    assert_eq!(round_trips, RoundTrips { known_ids: 6, new_ids: 6 });
     Ok(())
 }
 
