@@ -273,7 +273,7 @@ async fn an_unchanged_checkpoint_is_not_rewritten_and_only_its_user_can_read_it(
     let process = Process::start(&model(), new_state()).await;
     process.track(1, 5, 2);
     process.checkpointed(5).await;
-    // The file is there a moment before it is counted.
+    // The file appears shortly before the counter increases.
     let written = || process.tracker.status().checkpoint.unwrap().written;
     until(|| written() > 0).await;
     for _ in 0..10 {

@@ -1,4 +1,4 @@
-//! An empty environment variable is unset, errors name the variable, and durations have limits.
+//! An empty environment variable counts as unset, errors name the variable, and durations have limits.
 
 use crate::audit_socket::{SESSION, send_and_hang_up};
 use crate::program::{Ended, Serving, Workplace, numbers, one_socket};

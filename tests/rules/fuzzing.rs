@@ -46,28 +46,28 @@ fn fuzz(name: &str) -> Result<()> {
 }
 
 #[test]
-fn audit_frames_never_panic_the_reader() -> Result<()> {
+fn audit_frames_never_cause_a_panic() -> Result<()> {
     fuzz("audit_frames")
 }
 
 #[test]
-fn recordings_never_panic_the_reader() -> Result<()> {
+fn recordings_never_cause_a_panic() -> Result<()> {
     fuzz("json_lines")
 }
 
 #[test]
-fn stored_sketches_never_panic_the_reader() -> Result<()> {
+fn stored_sketches_never_cause_a_panic() -> Result<()> {
     fuzz("sketch")
 }
 
 #[test]
-fn checkpoints_never_panic_the_reader() -> Result<()> {
+fn checkpoints_never_cause_a_panic() -> Result<()> {
     assert_eq!(corpus("checkpoint")?.len(), 3);
     fuzz("checkpoint")
 }
 
 #[test]
-fn database_urls_never_panic_the_parser_or_show_a_password() -> Result<()> {
+fn database_urls_never_cause_a_panic_or_show_a_password() -> Result<()> {
     fuzz("database_url")
 }
 

@@ -134,7 +134,7 @@ async fn transactions_are_durable_even_if_synchronous_commit_is_off() -> Result<
 }
 
 /// Creates a database with two roles that may create tables in `public`. The first also has a schema with its own name.
-async fn two_owners() -> Result<(TestDatabase, String, String)> {
+async fn two_roles() -> Result<(TestDatabase, String, String)> {
     let test = TestDatabase::postgres().await?;
     let name = test.url.rsplit('/').next().expect("the URL ends with the database").to_owned();
     let (alice, bob) = (format!("alice_{name}"), format!("bob_{name}"));
@@ -150,7 +150,7 @@ const TABLES_IN: &str = "SELECT count(*) FROM pg_tables WHERE tablename LIKE 'bo
 
 #[tokio::test]
 async fn a_second_set_of_tables_in_another_schema_is_refused() -> Result<()> {
-    let (test, alice, bob) = two_owners().await?;
+    let (test, alice, bob) = two_roles().await?;
     Database::connect(&test.url_as(&alice)).await?;
     ensure!(test.number(&format!("{TABLES_IN} '{alice}'")).await? > 0);
     for opened in [Database::connect(&test.url_as(&bob)).await, Database::open(&test.url_as(&bob)).await] {
@@ -171,7 +171,7 @@ async fn a_second_set_of_tables_in_another_schema_is_refused() -> Result<()> {
 
 #[tokio::test]
 async fn two_sets_of_tables_on_the_search_path_are_refused_and_named() -> Result<()> {
-    let (test, alice, bob) = two_owners().await?;
+    let (test, alice, bob) = two_roles().await?;
     test.execute(&format!("ALTER ROLE {bob} SET search_path = public")).await?;
     Database::connect(&test.url_as(&bob)).await?;
     test.execute(&format!("ALTER ROLE {alice} SET search_path = {alice}")).await?;
@@ -189,7 +189,7 @@ async fn two_sets_of_tables_on_the_search_path_are_refused_and_named() -> Result
 
 #[tokio::test]
 async fn new_tables_stay_in_the_schema_of_the_existing_ones() -> Result<()> {
-    let (test, alice, _) = two_owners().await?;
+    let (test, alice, _) = two_roles().await?;
     test.execute(&format!("DROP SCHEMA {alice}")).await?;
     let database = Database::connect(&test.url_as(&alice)).await?;
     test.execute("DROP TABLE boundary_usage_deliveries").await?;

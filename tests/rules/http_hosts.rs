@@ -1,4 +1,4 @@
-//! HTTP requests are accepted only with a `Host` header that belongs to this machine.
+//! HTTP accepts only a `Host` header with an address, `localhost` or an allowed name.
 //!
 //! So a page of another site cannot read the status, even if its name is rebound to this address.
 
