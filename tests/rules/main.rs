@@ -49,6 +49,8 @@ mod migrations;
 mod outages_postgres;
 /// Outages of SQLite files (D2, D3, D6).
 mod outages_sqlite;
+/// The prose: banned words, line lengths and sentence lengths.
+mod prose;
 /// Commands that only read, for users without write access.
 mod reading_only;
 /// SQLite files that are deleted or replaced while they are open.
@@ -86,6 +88,8 @@ mod cli;
 mod collect_command;
 /// Environment variables and durations.
 mod environment;
+/// The layout: modules, file names and the table of rules.
+mod layout;
 /// Help, manual and shell completions.
 mod manual;
 /// Output that cannot be written.

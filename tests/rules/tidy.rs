@@ -1,6 +1,5 @@
-//! The style as a test: what a reader may rely on in every file, so that nobody has to look for it in a review.
+//! The style as a test: properties of every file that a review need not check.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 const FILE_LINES: usize = 400;
@@ -17,19 +16,19 @@ const SQL: [&str; 6] =
 const PLACES: [&str; 9] = ["dev", "etc", "nonexistent", "nowhere", "proc", "run", "tmp", "usr", "var"];
 
 /// A file of the project.
-struct Text {
-    /// Where it is, from the project's root.
-    path: String,
-    text: String,
+pub(crate) struct Text {
+    /// Its path from the root of the project.
+    pub(crate) path: String,
+    pub(crate) text: String,
 }
 
 impl Text {
-    fn is_rust(&self) -> bool {
+    pub(crate) fn is_rust(&self) -> bool {
         self.path.ends_with(".rs")
     }
 
     /// Whether people wrote it as code, in whichever language.
-    fn is_code(&self) -> bool {
+    pub(crate) fn is_code(&self) -> bool {
         self.is_rust() || self.path.ends_with(".py") || self.path.ends_with(".ts")
     }
 
@@ -44,8 +43,8 @@ impl Text {
         code.lines().filter(|line| !["//", "#", "/*", "*"].iter().any(|mark| line.trim_start().starts_with(mark)))
     }
 
-    /// The names of its functions, each with the number of its lines. rustfmt puts the last brace under the first word.
-    fn functions<'a>(&'a self) -> Vec<(&'a str, usize)> {
+    /// Returns the names of its functions with their numbers of lines. rustfmt aligns the last brace with the first word.
+    pub(crate) fn functions<'a>(&'a self) -> Vec<(&'a str, usize)> {
         let lines: Vec<&str> = self.text.lines().collect();
         let function = |(start, line): (usize, &&'a str)| {
             let end = format!("{}}}", &line[..line.len() - line.trim_start().len()]);
@@ -65,8 +64,8 @@ fn name_of_function(line: &str) -> Option<&str> {
     name.split(['(', '<']).next()
 }
 
-/// Every text of the project, but what is built or hidden.
-fn texts() -> Vec<Text> {
+/// Returns every text of the project except built and hidden files.
+pub(crate) fn texts() -> Vec<Text> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let (mut texts, mut folders) = (Vec::new(), vec![root.to_owned()]);
     while let Some(folder) = folders.pop() {
@@ -85,7 +84,7 @@ fn texts() -> Vec<Text> {
     texts
 }
 
-fn rust() -> impl Iterator<Item = Text> {
+pub(crate) fn rust() -> impl Iterator<Item = Text> {
     texts().into_iter().filter(Text::is_rust)
 }
 
@@ -95,24 +94,9 @@ fn code() -> impl Iterator<Item = Text> {
 
 /// Fails with all faults at once.
 #[track_caller]
-fn assert_none(faults: impl Iterator<Item = String>) {
+pub(crate) fn assert_none(faults: impl Iterator<Item = String>) {
     let faults: Vec<_> = faults.collect();
     assert!(faults.is_empty(), "\n  {}\n", faults.join("\n  "));
-}
-
-#[test]
-fn every_rule_has_a_test_that_names_it() {
-    let rust: Vec<_> = rust().collect();
-    let functions = rust.iter().flat_map(|file| file.functions());
-    let named: BTreeSet<_> =
-        functions.flat_map(|(name, _)| name.split('_').take_while(|word| *word == "and" || is_rule(word))).collect();
-    let rules = [("r", 10), ("c", 3), ("d", 10)];
-    let rules = rules.iter().flat_map(|(letter, last)| (1..=*last).map(move |number| format!("{letter}{number}")));
-    assert_none(rules.filter(|rule| !named.contains(rule.as_str())).map(|rule| format!("{rule} has no test")));
-}
-
-fn is_rule(word: &str) -> bool {
-    word.split_at_checked(1).is_some_and(|(letter, number)| "rcd".contains(letter) && number.parse::<u8>().is_ok())
 }
 
 #[test]

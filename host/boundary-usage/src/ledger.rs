@@ -201,7 +201,7 @@ impl Ledger {
     }
 
     /// Records the result of the commit.
-    pub(crate) fn commit_answered(&mut self, outcome: Outcome) {
+    pub(crate) fn commit_completed(&mut self, outcome: Outcome) {
         self.advance(Stage::Completed(outcome));
     }
 
@@ -234,7 +234,7 @@ impl Ledger {
     }
 
     /// Returns the state that a successor needs if the process ends now.
-    pub(crate) fn account(&mut self) -> LedgerState {
+    pub(crate) fn state(&mut self) -> LedgerState {
         let unflushed = match &mut self.flush {
             Some(OpenFlush { flush, stage, .. }) => self.tracker.unflushed_after(flush, stage.outcome()),
             None => self.tracker.unflushed().clone(),
@@ -311,7 +311,7 @@ mod tests {
         let mut ledger = ledger(5);
         assert_eq!(read(&mut ledger, 3), Some(Forgotten { confirmed: 5, stored: 3 }));
         ledger.commit_sent();
-        ledger.commit_answered(Outcome::Committed);
+        ledger.commit_completed(Outcome::Committed);
         assert_eq!(ledger.flush_ends(), FlushEnd::Committed { flush: 4, new_period: true });
         assert_eq!(ledger.forgotten_flushes(), 2);
         assert_eq!(read(&mut ledger, 1), Some(Forgotten { confirmed: 4, stored: 1 }));
@@ -337,7 +337,7 @@ mod tests {
         steps.push(ledger.revision() - start);
         ledger.commit_sent();
         steps.push(ledger.revision() - start);
-        ledger.commit_answered(Outcome::Committed);
+        ledger.commit_completed(Outcome::Committed);
         steps.push(ledger.revision() - start);
         assert_eq!(steps, [0, 2, 3, 4]);
     }

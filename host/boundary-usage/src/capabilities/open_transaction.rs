@@ -1,7 +1,8 @@
 //! A database transaction between its begin and its commit.
 //!
-//! Each call runs as a task on the database's runtime. If the component crashes during a call, or the time for the flush
-//! is over, the task finishes the call and the transaction then rolls back. No database future is dropped halfway.
+//! Each call runs as a task on the database's runtime. If the component crashes during a call, or the time for the
+//! flush is over, the task finishes the call and the transaction then rolls back. No database future is dropped
+//! halfway.
 
 use std::time::Duration;
 

@@ -172,11 +172,11 @@ impl<T: Send> transactions::HostTransactionWithStore<T> for HasSelf<HostState> {
         let open = transaction.take()?;
         context.ledger().commit_sent();
         if let Err(error) = open.before_its_deadline(context.checkpoint_before_commit()).await {
-            context.ledger().commit_answered(Outcome::RolledBack);
+            context.ledger().commit_completed(Outcome::RolledBack);
             return Err(error.into());
         }
         let result = open.commit().await;
-        context.ledger().commit_answered(match &result {
+        context.ledger().commit_completed(match &result {
             Ok(()) => Outcome::Committed,
             Err(Error::CommitUnknown { .. }) => Outcome::Unknown,
             Err(_) => Outcome::RolledBack,

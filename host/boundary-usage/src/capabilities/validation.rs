@@ -1,27 +1,29 @@
-//! The comparison of what a component writes and returns with the host's own account.
+//! The comparison of a component's updates and results with the host's ledger.
 //!
-//! The account is kept by the same tracker, run natively, so that both must agree in every byte. A component that differs has
-//! a fault, whatever the reason: it is replaced by one that starts from the account.
+//! The ledger runs the same tracker natively, so both must agree in every byte. A component that differs has a fault. A
+//! new instance, which starts from the ledger, replaces it.
 
 use crate::error::Error;
 use crate::ledger::FlushEnd;
 use crate::records::{Flushed, Sketch, Uniques, UniquesUpdate, Update};
 
-/// Returns the update that the account has planned if the component's is the same.
+/// Returns the planned update of the ledger if the component's update is the same.
 ///
 /// # Errors
 ///
-/// The first difference, in words.
+/// Returns a text that names the first difference.
 pub(super) fn validate_update(planned: Option<Update>, update: Update) -> Result<Update, String> {
     let Some(planned) = planned else {
-        return Err("its update is false: by the host's account, this flush has nothing to write".into());
+        return Err("its update is false: this flush has nothing to write by the host's ledger".into());
     };
     let difference = match (&planned.uniques, &update.uniques) {
         _ if planned.flush != update.flush => Some(unequal("flush", planned.flush, update.flush)),
         _ if planned.allowed != update.allowed => Some(unequal("allowed", planned.allowed, update.allowed)),
         _ if planned.denied != update.denied => Some(unequal("denied", planned.denied, update.denied)),
         (UniquesUpdate::Delta(planned), UniquesUpdate::Delta(uniques))
-        | (UniquesUpdate::Cumulative(planned), UniquesUpdate::Cumulative(uniques)) => of_uniques(planned, uniques),
+        | (UniquesUpdate::Cumulative(planned), UniquesUpdate::Cumulative(uniques)) => {
+            difference_of_uniques(planned, uniques)
+        }
         (UniquesUpdate::Unchanged, UniquesUpdate::Unchanged) => None,
         (planned, uniques) => {
             let change = |uniques: &UniquesUpdate| match uniques {
@@ -38,7 +40,7 @@ pub(super) fn validate_update(planned: Option<Update>, update: Update) -> Result
     }
 }
 
-fn of_uniques(planned: &Uniques, uniques: &Uniques) -> Option<String> {
+fn difference_of_uniques(planned: &Uniques, uniques: &Uniques) -> Option<String> {
     let sets = [("workspaces", &planned.workspaces, &uniques.workspaces), ("users", &planned.users, &uniques.users)];
     let differs = |(name, planned, set): (&str, &Sketch, &Sketch)| match planned == set {
         true => None,
@@ -52,23 +54,23 @@ fn unequal(name: &str, planned: u64, written: u64) -> String {
     format!("{name} is {written} instead of {planned}")
 }
 
-/// Checks that a flush ended as the component says. `due` tells whether there was anything to flush.
+/// Checks that a flush ended as the component reports. `is_due` is whether there was anything to flush.
 ///
 /// # Errors
 ///
-/// [`Error::Component`] if it did not.
-pub(crate) fn validate_result(end: FlushEnd, flushed: &Result<Flushed, Error>, due: bool) -> Result<(), Error> {
-    if end.agrees_with(flushed, due) {
+/// Returns [`Error::Component`] if the ledger differs.
+pub(crate) fn validate_result(end: FlushEnd, flushed: &Result<Flushed, Error>, is_due: bool) -> Result<(), Error> {
+    if end.agrees_with(flushed, is_due) {
         return Ok(());
     }
-    let says = match flushed {
+    let reported = match flushed {
         Ok(Flushed::Idle) => "had nothing to do".into(),
         Ok(Flushed::Confirmed { flush }) => format!("found flush {flush} applied"),
         Ok(Flushed::Written { flush, .. }) => format!("has written flush {flush}"),
         Err(error) => format!("failed ({error})"),
     };
     let message = format!(
-        "the component broke, and is replaced by a new instance: it says that its flush {says}, which is false"
+        "the component crashed and is replaced by a new instance: it reported that its flush {reported}, which is false"
     );
     Err(Error::Component { message, source: None })
 }

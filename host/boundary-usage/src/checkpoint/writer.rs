@@ -33,7 +33,7 @@ pub(crate) struct Found {
 
 impl Found {
     /// Returns the checkpoint's offline activity, with which the ledger begins.
-    pub(crate) fn since(&self) -> Option<Snapshot> {
+    pub(crate) fn offline(&self) -> Option<Snapshot> {
         self.checkpoint.as_ref()?.offline.clone()
     }
 }
@@ -101,7 +101,7 @@ enum WriteReason {
 }
 
 impl CheckpointWriter {
-    /// Creates a writer for a ledger that contains [`Found::since`]. The caller validates before the first flush.
+    /// Creates a writer for a ledger that contains [`Found::offline`]. The caller validates before the first flush.
     pub(crate) fn new(replica: Uuid, found: Found, ledger: Arc<Mutex<Ledger>>, runtime: Handle) -> Self {
         let Found { files, fingerprint, checkpoint } = found;
         let restored = checkpoint.as_ref().is_some_and(|checkpoint| !checkpoint.is_empty());
@@ -245,7 +245,7 @@ impl CheckpointWriter {
         let changed = {
             let mut ledger = lock(&self.ledger);
             let revision = ledger.revision();
-            (*written_revision != revision).then(|| (revision, ledger.account()))
+            (*written_revision != revision).then(|| (revision, ledger.state()))
         };
         let mut result = Ok(());
         if changed.is_none() {

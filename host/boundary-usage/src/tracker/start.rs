@@ -81,7 +81,7 @@ async fn replica_context(replica: Uuid, database: Database, options: &Options) -
         Some(directory) => Some(checkpoint::find(directory.clone(), replica, hashing_key, &database).await?),
         None => None,
     };
-    let ledger = Ledger::new(hashing_key, found.as_ref().and_then(Found::since));
+    let ledger = Ledger::new(hashing_key, found.as_ref().and_then(Found::offline));
     let ledger = Arc::new(Mutex::new(ledger));
     let writer = |found| CheckpointWriter::new(replica, found, ledger.clone(), database.runtime().clone());
     let checkpoint_writer = found.map(writer).map(Arc::new);

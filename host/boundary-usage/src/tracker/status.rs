@@ -33,7 +33,8 @@ pub struct TrackerStatus {
     pub idle_flushes: u64,
     /// Failed flushes.
     pub failed_flushes: u64,
-    /// Flushes that the database confirmed and later lost, because a backup was restored or a lagging standby took over.
+    /// Flushes that the database confirmed and later lost, because a backup was restored or a lagging standby took
+    /// over.
     ///
     /// Their usage is lost unless a collected period contains it.
     pub forgotten_flushes: u64,

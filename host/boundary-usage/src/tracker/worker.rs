@@ -26,7 +26,8 @@ use crate::records::Flushed;
 /// The largest number of activities in one call of the component.
 const BATCH_MAX: usize = 4_096;
 
-/// The first wait after a failed last flush. It doubles with each further failure. It is short because the process waits.
+/// The first wait after a failed last flush. It doubles with each further failure. It is short because the process
+/// waits.
 const LAST_FLUSH_RETRY_MIN: Duration = Duration::from_millis(50);
 const LAST_FLUSH_RETRY_MAX: Duration = Duration::from_secs(1);
 
@@ -62,8 +63,8 @@ impl Drop for Worker {
         if std::thread::panicking() {
             tracing::error!(
                 replica = %self.shared.replica,
-                "the tracker's thread panicked and accepts no more activity; unflushed activity is in the checkpoint, or \
-                 lost without one; restart the process and report the panic"
+                "the tracker's thread panicked and accepts no more activity; unflushed activity is in the checkpoint, \
+                 or lost without one; restart the process and report the panic"
             );
         }
     }
@@ -194,7 +195,7 @@ impl Worker {
     fn with_doubt(&self, error: Error) -> Error {
         match error {
             Error::CommitUnknown { .. } => error,
-            _ if self.context.ledger().account().unflushed.in_doubt.is_none() => error,
+            _ if self.context.ledger().state().unflushed.in_doubt.is_none() => error,
             _ => Error::CommitUnknown { source: Box::new(error) },
         }
     }

@@ -1,0 +1,102 @@
+//! The prose as a test: words that the style bans, the length of lines, and the length of sentences.
+
+use crate::tidy::{Text, assert_none, texts};
+
+/// The last column of a line.
+const COLUMNS: usize = 120;
+
+/// The longest sentence in a document, in words.
+const SENTENCE_WORDS: usize = 45;
+
+/// Words and phrases that a plain text does not need. Functions return, values are, and actors have names.
+const BANNED: [&str; 24] = [
+    "whoever",
+    "whomever",
+    "somebody",
+    "someone",
+    "nobody",
+    "anybody",
+    "anyone",
+    "answers",
+    "answered",
+    "tells",
+    "is told",
+    "are told",
+    "was told",
+    "says",
+    "goes on",
+    "went on",
+    "comes by",
+    "is found out",
+    "the upper hand",
+    "sees to it",
+    "is at it",
+    "mends",
+    "mended",
+    "half way",
+];
+
+/// Returns whether the project's authors write the file as prose or code.
+fn is_written(file: &Text) -> bool {
+    let ends = [".md", ".rs", ".py", ".ts", ".sql", ".wit", ".toml", ".yml", ".service", ".socket", "Makefile"];
+    let unfinished = ["host/boundary-usage-cli/", "tests/src/"];
+    let is_exempt = file.path == "tests/rules/prose.rs" || unfinished.iter().any(|folder| file.path.starts_with(folder));
+    ends.iter().any(|end| file.path.ends_with(end)) && !is_exempt
+}
+
+/// Returns whether a phrase occurs in a lower-case line as whole words.
+fn contains(line: &str, phrase: &str) -> bool {
+    line.match_indices(phrase).any(|(at, _)| {
+        let is_letter = |letter: Option<char>| letter.is_some_and(|letter| letter.is_alphanumeric() || letter == '_');
+        !is_letter(line[..at].chars().next_back()) && !is_letter(line[at + phrase.len()..].chars().next())
+    })
+}
+
+#[test]
+fn texts_have_none_of_the_banned_words() {
+    for file in texts().into_iter().filter(is_written) {
+        let lines = (1..).zip(file.text.lines());
+        let faults = lines.flat_map(|(number, line)| {
+            let line = line.to_lowercase();
+            BANNED.into_iter().filter(move |phrase| contains(&line, phrase)).map(move |phrase| (number, phrase))
+        });
+        assert_none(faults.map(|(number, phrase)| format!("{}:{number} has \"{phrase}\"", file.path)));
+    }
+}
+
+/// Returns the lines of a document outside fenced blocks.
+fn prose(text: &str) -> Vec<&str> {
+    let mut is_fenced = false;
+    let outside = |line: &&str| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_fenced ^= is_fence;
+        !is_fenced && !is_fence
+    };
+    text.lines().filter(outside).collect()
+}
+
+#[test]
+fn lines_end_at_column_120() {
+    let is_table = |line: &str| line.trim_start().starts_with('|');
+    for file in texts().into_iter().filter(is_written) {
+        let is_document = file.path.ends_with(".md");
+        let lines = if is_document { prose(&file.text) } else { file.text.lines().collect() };
+        let long = lines.into_iter().filter(|line| line.chars().count() > COLUMNS && !(is_document && is_table(line)));
+        // A long text without a place to break it, such as a URL or a recorded line.
+        let breakable =
+            long.filter(|line| line.trim().contains(' ') && !line.contains("://") && !line.contains("r#\""));
+        assert_none(breakable.map(|line| format!("{}: {line}", file.path)));
+    }
+}
+
+#[test]
+fn sentences_in_documents_are_short() {
+    let is_document = |file: &Text| file.path.ends_with(".md");
+    for file in texts().into_iter().filter(is_document) {
+        let prose = prose(&file.text).join("\n");
+        let blocks = prose.split("\n\n").flat_map(|block| block.split("\n- ")).flat_map(|block| block.split("\n|"));
+        let sentences = blocks.flat_map(|block| block.split_inclusive(['.', '|', ':', ';']));
+        let long = sentences.filter(|sentence| sentence.split_whitespace().count() > SENTENCE_WORDS);
+        assert_none(long.map(|sentence| format!("{}: {sentence}", file.path)));
+    }
+}
