@@ -1,6 +1,6 @@
 //! The errors of the library, grouped by what the caller can do about them.
 //!
-//! A message says what failed and with which value. The cause is in [`source`](std::error::Error::source) only, so a
+//! A message names what failed and the value. The cause is in [`source`](std::error::Error::source) only, so a
 //! printed chain states each fact once. No message contains a password.
 
 use std::time::Duration;

@@ -43,7 +43,7 @@
 //!
 //! - **True totals.** Unique counts cover the whole period and all replicas. Mergeable sketches count exactly up to
 //!   16,384 ids, and with a relative standard error of 0.78 % above.
-//! - **Exactly once.** The next flush carries the activity of a failed one. The flush number tells whether a commit
+//! - **Exactly once.** The next flush carries the activity of a failed one. The flush number shows whether a commit
 //!   without a reply was applied. Every activity belongs to exactly one period.
 //! - **Bounded memory.** It depends neither on the number of ids nor on the length of an outage of the database.
 //! - **Durability**, with a state directory. Accepted activity survives a crash, up to the last checkpoint.

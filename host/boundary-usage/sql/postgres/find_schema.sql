@@ -2,7 +2,7 @@
 --
 -- Parameters: none.
 -- Returns one row. on_path and elsewhere list the schemas that have the tables, on the search path and outside it.
--- first is the first schema of the search path that can hold tables, or null. is_chosen tells whether the role, the
+-- first is the first schema of the search path that can hold tables, or null. is_chosen is whether the role, the
 -- database or the connection sets the search path, so that an operator has chosen it.
 WITH found AS (
     SELECT n.nspname, n.nspname = ANY (current_schemas(false)) AS is_on_path

@@ -18,7 +18,7 @@ ALTER TABLE boundary_usage_stats
     ALTER COLUMN workspaces_sketch SET STORAGE EXTERNAL,
     ALTER COLUMN users_sketch SET STORAGE EXTERNAL;
 
--- The last flush of every replica. The rows survive collections. After a commit without a reply, the flush number tells
+-- The last flush of every replica. The rows survive collections. After a commit without a reply, the flush number shows
 -- whether it was applied. A flush that is not newer is refused.
 CREATE TABLE boundary_usage_replicas (
     replica_id uuid        PRIMARY KEY,

@@ -16,7 +16,7 @@ CREATE TABLE boundary_usage_stats (
     users_sketch            BLOB    NOT NULL
 ) STRICT;
 
--- The last flush of every replica. The rows survive collections. After a commit without a reply, the flush number tells
+-- The last flush of every replica. The rows survive collections. After a commit without a reply, the flush number shows
 -- whether it was applied. A flush that is not newer is refused.
 CREATE TABLE boundary_usage_replicas (
     replica_id TEXT    NOT NULL PRIMARY KEY,
