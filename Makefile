@@ -55,8 +55,7 @@ bench: setup ## Measure speed and memory; ONLY=throughput, operations, memory, s
 # Incremental compilation splits a crate into many more units. Less is inlined, and the counts more than double.
 instructions: export CARGO_INCREMENTAL = 0
 instructions: setup-component setup-valgrind ## Count instructions per activity; SAVE=1 saves a new baseline
-	$(CARGO) build --workspace --bins
-	$(CARGO) run --quiet --bin instructions -- $(if $(SAVE),--save)
+	$(CARGO) --config profile.dev.package.boundary-usage-tests.opt-level=1 run --quiet --bin instructions -- $(if $(SAVE),--save)
 
 lint: setup-component ## Check formatting, clippy and documentation
 	$(CARGO) fmt --all --check
