@@ -53,9 +53,11 @@ bench: setup ## Measure speed and memory; ONLY=throughput, operations, memory, s
 	$(CARGO) bench --workspace --bench usage -- $(ONLY)
 
 # Incremental compilation splits a crate into many more units. Less is inlined, and the counts more than double.
+OPTIMISED_TESTS := profile.dev.package.boundary-usage-tests.opt-level=1
+
 instructions: export CARGO_INCREMENTAL = 0
 instructions: setup-component setup-valgrind ## Count instructions per activity; SAVE=1 saves a new baseline
-	$(CARGO) --config profile.dev.package.boundary-usage-tests.opt-level=1 run --quiet --bin instructions -- $(if $(SAVE),--save)
+	$(CARGO) --config $(OPTIMISED_TESTS) run --quiet --bin instructions -- $(if $(SAVE),--save)
 
 lint: setup-component ## Check formatting, clippy and documentation
 	$(CARGO) fmt --all --check

@@ -5,6 +5,7 @@
 
 mod ages;
 mod backend;
+mod database_status;
 mod delivery;
 mod driver_errors;
 mod migration;
@@ -12,7 +13,6 @@ mod pool;
 mod postgres;
 mod rows;
 mod sqlite;
-mod status;
 mod unconnected;
 mod url;
 
@@ -22,8 +22,8 @@ pub use boundary_usage_tracker::HashingKey;
 
 pub use self::ages::Ages;
 pub use self::backend::{Backend, Lock, LockMode, Purpose, Transaction};
+pub use self::database_status::{DatabaseStatus, PeriodStatus, ReplicaStatus, RowStatus};
 pub use self::delivery::{DELIVERY_WAIT_MAX, Delivery, DeliveryClaim, DeliveryStatus};
-pub use self::status::{DatabaseStatus, PeriodStatus, ReplicaStatus, RowStatus};
 
 use crate::error::Error;
 
