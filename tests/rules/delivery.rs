@@ -76,17 +76,17 @@ on_each_database! {
     async fn d7_a_summary_is_sent_until_the_receiver_acknowledges_it(test) {
         let workplace = Workplace::on(&test.url);
         let summary = closed_periods(&workplace, 1).remove(0);
-        let answers = [
+        let responses = [
             Answer::Status(500), Answer::HangUp, Answer::Nonsense, Answer::Status(307), Answer::Status(302),
             Answer::Hang, Answer::Late, Answer::Status(401), Answer::Status(204),
         ];
-        let receiver = Receiver::start(answers)?;
+        let receiver = Receiver::start(responses)?;
         let mut serving = deliver(&workplace, "audit", &url(&receiver), &["--deliver-timeout", "2s"]);
         serving.wait_for_log("delivered");
         let ended = serving.stop();
 
         let received = receiver.received();
-        assert_eq!(received.len(), answers.len(), "{}", ended.stderr);
+        assert_eq!(received.len(), responses.len(), "{}", ended.stderr);
         for request in &received {
             assert_eq!(request.line, format!("POST /{SECRET} HTTP/1.1"));
             assert_eq!(request.header("authorization"), format!("Bearer {SECRET}"));
@@ -98,7 +98,7 @@ on_each_database! {
         let periods = periods(&workplace);
         ensure!(periods[0]["delivered_at"].is_string() && periods[0]["delivery"].is_null(), "{periods:?}");
         ensure!(!ended.stderr.contains(SECRET), "{}", ended.stderr);
-        assert_eq!(test.number("SELECT attempts FROM boundary_usage_deliveries").await?, answers.len() as i64);
+        assert_eq!(test.number("SELECT attempts FROM boundary_usage_deliveries").await?, responses.len() as i64);
         Ok(())
     }
 

@@ -43,7 +43,8 @@ impl Text {
         code.lines().filter(|line| !["//", "#", "/*", "*"].iter().any(|mark| line.trim_start().starts_with(mark)))
     }
 
-    /// Returns the names of its functions with their numbers of lines. rustfmt aligns the last brace with the first word.
+    /// Returns the names of its functions with their numbers of lines. rustfmt
+    /// aligns the last brace with the first word.
     pub(crate) fn functions<'a>(&'a self) -> Vec<(&'a str, usize)> {
         let lines: Vec<&str> = self.text.lines().collect();
         let function = |(start, line): (usize, &&'a str)| {
@@ -124,15 +125,15 @@ fn a_function_fits_on_a_screen() {
 #[test]
 fn sql_and_the_component_runtime_stay_in_their_modules() {
     let sources = || code().filter(|file| file.is_in("src") && !file.is_in("tests"));
-    let says = |file: &Text, words: &[&str]| file.code().any(|line| words.iter().any(|word| line.contains(word)));
-    let sql = sources().filter(|file| !file.is_in("database") && says(file, &SQL));
+    let contains = |file: &Text, words: &[&str]| file.code().any(|line| words.iter().any(|word| line.contains(word)));
+    let sql = sources().filter(|file| !file.is_in("database") && contains(file, &SQL));
     assert_none(sql.map(|file| format!("{} speaks SQL", file.path)));
     let may_use_it = |file: &Text| {
         let names = ["component", "capabilities"];
         names.iter().any(|name| file.is_in(name))
             || ["/bindings.rs", "/component.py"].iter().any(|end| file.path.ends_with(end))
     };
-    let runtime = sources().filter(|file| !may_use_it(file) && says(file, &["wasmtime::", "from wasmtime"]));
+    let runtime = sources().filter(|file| !may_use_it(file) && contains(file, &["wasmtime::", "from wasmtime"]));
     assert_none(runtime.map(|file| format!("{} uses the component runtime", file.path)));
 }
 

@@ -69,8 +69,8 @@ fn build_module(workspace: &Path, target: &Path, features: &str) -> Result<PathB
         }
     } else {
         bail!(
-            "no Rust compiler here can build for {TARGET}; run `make setup`, which adds the target with rustup or, where \
-             rustup cannot fetch it, installs Debian's rustc-web and rust-web-src"
+            "no Rust compiler here can build for {TARGET}; run `make setup`, which adds the target with rustup or, \
+             where rustup cannot fetch it, installs Debian's rustc-web and rust-web-src"
         );
     }
     let output = cargo.output().context("cannot run cargo for the guest")?;

@@ -155,7 +155,8 @@ test("a role that may not create tables is refused with a hint", async () => {
   const role = `reader_${process.pid}`;
   await sql(url, `CREATE ROLE ${role} LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC`);
   const as = url.replace("postgres@", `${role}@`);
-  await assert.rejects(() => connect(as), { kind: "refused", message: /out of date.*permission denied for schema public/ });
+  const message = /out of date.*permission denied for schema public/;
+  await assert.rejects(() => connect(as), { kind: "refused", message });
   await sql(url, `DROP ROLE ${role}`);
 });
 

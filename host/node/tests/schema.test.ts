@@ -61,7 +61,11 @@ const changes: [string, string, RegExp][] = [
     "UPDATE boundary_usage_migrations SET version = 99 WHERE version = 2",
     /version 99.*newer release/,
   ],
-  ["a schema of a different release", "UPDATE boundary_usage_migrations SET checksum = '' WHERE version = 1", /different release/],
+  [
+    "a schema of a different release",
+    "UPDATE boundary_usage_migrations SET checksum = '' WHERE version = 1",
+    /different release/,
+  ],
   ["a schema without a hashing key", "DELETE FROM boundary_usage_deployment", /no key of 16 bytes/],
 ];
 for (const [name, change, message] of changes) {

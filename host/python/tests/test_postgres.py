@@ -82,7 +82,8 @@ def test_flushes_are_durable_despite_the_settings_of_the_database(postgres_url: 
     administer(postgres_url, f"ALTER DATABASE {name_of(postgres_url)} SET synchronous_commit = off")
     database = connect(postgres_url)
     transaction = database.begin()
-    assert transaction._connection.execute("SHOW synchronous_commit").fetchone() == ("on",)  # type: ignore[attr-defined]
+    setting = transaction._connection.execute("SHOW synchronous_commit").fetchone()  # type: ignore[attr-defined]
+    assert setting == ("on",)
     transaction.rollback()
     database.close()
 
