@@ -50,9 +50,7 @@ async fn r9_a_replica_can_flush() -> Result<()> {
     let backend = database.backend().as_ref();
     flush(backend, id(2), &update(1, 0..3, 5, 2)).await?;
     flush(backend, id(2), &later_update(2, 0..3, 5, 2)).await?;
-    let (transaction, _) = backend.begin_flush(id(2)).await?;
-    let known = Update { flush: 3, uniques: UniquesUpdate::Unchanged, allowed: 5, denied: 2 };
-    transaction.upsert_and_commit(id(2), &known).await?;
+    flush(backend, id(2), &Update { flush: 3, uniques: UniquesUpdate::Unchanged, allowed: 5, denied: 2 }).await?;
     Ok(())
 }
 

@@ -16,9 +16,8 @@ use crate::summary::Summary;
 ///
 /// It is implemented for SQLite and PostgreSQL, and by tests that inject faults.
 ///
-/// The futures of a flush are polled on the thread of its tracker, within the Tokio runtime of the [`Database`].
-/// Therefore they must not block, and tasks that they spawn run on that runtime. They are never dropped before their
-/// end.
+/// The calls of a flush run as tasks on the Tokio runtime of the [`Database`], so they must not block. Their futures are
+/// never dropped before their end.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     /// Reads the key of the hashes of ids. It is created once, with the schema.
@@ -26,26 +25,6 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Begins a transaction.
     async fn begin(&self, purpose: Purpose) -> Result<Box<dyn Transaction>, Error>;
-
-    /// Begins the transaction of a replica's flush and reads the stored usage.
-    ///
-    /// It acquires the cutover lock in shared mode and the replica's lock, and then reads. Only under the replica's
-    /// lock has every earlier transaction of the replica ended. A backend may combine these steps.
-    async fn begin_flush(&self, replica: Uuid) -> Result<(Box<dyn Transaction>, StoredUsage), Error> {
-        let mut transaction = self.begin(Purpose::Flush).await?;
-        let stored = async {
-            transaction.acquire(Lock::Cutover, LockMode::Shared).await?;
-            transaction.acquire(Lock::Replica(replica), LockMode::Exclusive).await?;
-            transaction.read(replica).await
-        };
-        match stored.await {
-            Ok(stored) => Ok((transaction, stored)),
-            Err(error) => {
-                transaction.rollback().await;
-                Err(error)
-            }
-        }
-    }
 
     /// See [`Database::status`].
     async fn status(&self) -> Result<DatabaseStatus, Error>;
@@ -91,15 +70,6 @@ pub trait Transaction: Send {
     /// - [`Error::Conflict`] if a row to insert exists, or a row to update is missing. Nothing is written.
     async fn upsert(&mut self, replica: Uuid, update: &Update) -> Result<(), Error>;
 
-    /// Upserts and commits. A backend may combine both steps.
-    ///
-    /// # Errors
-    ///
-    /// - Those of [`upsert`](Self::upsert) and [`commit`](Self::commit).
-    async fn upsert_and_commit(self: Box<Self>, replica: Uuid, update: &Update) -> Result<(), Error> {
-        upsert_then_commit(self, replica, update).await
-    }
-
     /// Reads the start of the open period and the database's current time.
     async fn open_period(&mut self) -> Result<OpenPeriod, Error>;
 
@@ -119,21 +89,6 @@ pub trait Transaction: Send {
 
     /// Rolls back and releases the connection.
     async fn rollback(self: Box<Self>);
-}
-
-/// The default implementation of [`Transaction::upsert_and_commit`].
-async fn upsert_then_commit<T: Transaction + ?Sized>(
-    mut transaction: Box<T>,
-    replica: Uuid,
-    update: &Update,
-) -> Result<(), Error> {
-    match transaction.upsert(replica, update).await {
-        Ok(()) => transaction.commit().await,
-        Err(error) => {
-            transaction.rollback().await;
-            Err(error)
-        }
-    }
 }
 
 /// The purpose of a transaction, which determines its time limits.
