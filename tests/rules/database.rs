@@ -222,6 +222,16 @@ on_each_database! {
         Ok(())
     }
 
+    async fn a_closed_database_is_unavailable_and_says_only_so(test) {
+        let database = test.connect().await?;
+        database.close().await;
+        let error = database.status().await.expect_err("it is closed");
+        assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+        let text = format!("{:#}", anyhow::Error::from(error));
+        assert!(text.contains("the database was closed") && !text.contains("127.0.0.1"), "{text}");
+        Ok(())
+    }
+
     async fn reading_the_status_changes_nothing(test) {
         let database = test.connect().await?;
         flush(database.backend().as_ref(), id(1), &update(1, 0..3, 5, 2)).await?;

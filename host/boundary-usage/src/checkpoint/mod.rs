@@ -214,3 +214,55 @@ async fn last_flush(database: &Database, replica: Uuid) -> Result<u64, Error> {
 fn unusable(path: &Path, error: impl Into<crate::error::Cause>) -> Error {
     Error::State { message: format!("cannot use {} for checkpoints", path.display()), source: Some(error.into()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use boundary_usage_tracker::{CompactThetaSketch, Snapshot, Unflushed, Uniques};
+
+    use super::*;
+    use crate::ledger::LedgerState;
+
+    const REPLICA: Uuid = Uuid::from_u128(7);
+    const DATABASE: Fingerprint = [1; 16];
+
+    fn checkpoint(replica: Uuid, fingerprint: Fingerprint, allowed: Option<u64>) -> Checkpoint {
+        let uniques = || Uniques { workspaces: CompactThetaSketch::empty(), users: CompactThetaSketch::empty() };
+        let delta = allowed.map(|allowed| Snapshot { uniques: uniques(), allowed, denied: 0 });
+        let state = LedgerState { last_flush: 3, unflushed: Unflushed { delta, in_doubt: None } };
+        Checkpoint { replica, fingerprint, account: state, since: None }
+    }
+
+    #[test]
+    fn a_file_that_holds_another_replica_or_database_is_set_aside() {
+        for (replica, fingerprint, is_restored) in
+            [(REPLICA, DATABASE, true), (Uuid::from_u128(8), DATABASE, false), (REPLICA, [2; 16], false)]
+        {
+            let directory = tempfile::tempdir().unwrap();
+            let path = open(directory.path(), REPLICA, DATABASE).unwrap().0.path().to_owned();
+            fs::write(&path, checkpoint(replica, fingerprint, Some(5)).to_bytes()).unwrap();
+            let (_files, found) = open(directory.path(), REPLICA, DATABASE).unwrap();
+            assert_eq!((found.is_some(), path.exists()), (is_restored, is_restored));
+            let names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            let refused = names.filter(|name| name.to_str().unwrap().contains(".checkpoint.refused-")).count();
+            assert_eq!(refused, usize::from(!is_restored));
+        }
+    }
+
+    #[test]
+    fn only_activity_for_another_database_is_announced() {
+        for (allowed, is_announced) in [(Some(5), true), (None, false)] {
+            let directory = tempfile::tempdir().unwrap();
+            let other = open(directory.path(), REPLICA, [2; 16]).unwrap().0.path().to_owned();
+            fs::write(other, checkpoint(REPLICA, [2; 16], allowed).to_bytes()).unwrap();
+            let log = directory.path().join("log");
+            let writer = Arc::new(fs::File::create(&log).unwrap());
+            let subscriber = tracing_subscriber::fmt().with_writer(writer).finish();
+            tracing::subscriber::with_default(subscriber, || drop(open(directory.path(), REPLICA, DATABASE).unwrap()));
+            let log = fs::read_to_string(log).unwrap();
+            assert_eq!(log.contains("holds activity for another database"), is_announced, "{log}");
+        }
+    }
+}

@@ -227,6 +227,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn closing_a_connection_waits_for_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = SqliteConnectOptions::new().filename(directory.path().join("usage.db")).create_if_missing(true);
+        let options = options.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal);
+        let pool: TestPool = Pool::new(options, Duration::from_secs(5));
+        let mut pooled = pool.acquire().await.unwrap();
+        sqlx::query("CREATE TABLE usage (id)").execute(&mut pooled.connection).await.unwrap();
+        let log = directory.path().join("usage.db-wal");
+        assert!(log.exists());
+        pooled.close().await.unwrap();
+        assert!(!log.exists(), "the last connection removes the log");
+    }
+
+    #[tokio::test]
     async fn a_closed_pool_neither_keeps_nor_opens_connections() {
         let pool = pool();
         let used = pool.acquire().await.unwrap();

@@ -106,3 +106,59 @@ impl Backend for Unconnected {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::summary::Summary;
+
+    async fn connect(directory: &Path) -> Database {
+        Database::connect(&format!("sqlite:{}", directory.join("usage.db").display())).await.unwrap()
+    }
+
+    fn is_unavailable<T>(outcome: Result<T, Error>) -> bool {
+        matches!(outcome, Err(Error::Unavailable { .. }))
+    }
+
+    #[tokio::test]
+    async fn every_operation_is_unavailable_until_the_database_is_connected() {
+        let directory = tempfile::tempdir().unwrap();
+        let connected = connect(directory.path()).await;
+        let database = Database::unconnected(connected.backend().hashing_key().await.unwrap());
+        let (key, lease, no_time) = (Uuid::nil(), Uuid::nil(), Duration::ZERO);
+        let delivery = Delivery { summary: Summary::default(), idempotency_key: key, attempt: 1, failures: 0, lease };
+        assert!(!database.is_connected() && timeout(no_time, database.connected()).await.is_err());
+        assert!(is_unavailable(database.status().await) && is_unavailable(database.ages().await));
+        assert!(
+            is_unavailable(database.acknowledge(1).await) && is_unavailable(database.claim_delivery(no_time).await)
+        );
+        assert!(is_unavailable(database.delivery_failed(&delivery, "", no_time).await));
+        assert!(is_unavailable(database.backend().begin(Purpose::Flush).await.map(drop)));
+
+        database.connect_to(&connected).await.unwrap();
+        assert!(database.is_connected() && timeout(no_time, database.connected()).await.is_ok());
+        let period_start = connected.status().await.unwrap().period_start;
+        assert_eq!(database.status().await.unwrap().period_start, period_start);
+        assert!(database.ages().await.unwrap().oldest_undelivered.is_none());
+        assert!(matches!(database.acknowledge(1).await, Err(Error::Refused { .. })));
+        assert!(matches!(database.claim_delivery(no_time).await, Ok(DeliveryClaim::NothingDue(None))));
+        assert!(!database.delivery_failed(&delivery, "", no_time).await.unwrap());
+        database.backend().begin(Purpose::Flush).await.unwrap().rollback().await;
+        database.close().await;
+        assert!(connected.status().await.is_err(), "it was not closed");
+    }
+
+    #[tokio::test]
+    async fn a_database_with_another_key_is_refused_and_a_connected_one_stays_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let connected = connect(directory.path()).await;
+        let database = Database::unconnected(HashingKey(1, 2));
+        assert!(matches!(database.connect_to(&connected).await, Err(Error::Refused { .. })));
+        assert!(!database.is_connected() && connected.is_connected());
+        assert!(matches!(connected.connect_to(&connected).await, Err(Error::Refused { .. })));
+    }
+}

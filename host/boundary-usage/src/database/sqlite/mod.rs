@@ -26,9 +26,6 @@ use super::{Ages, Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, 
 use crate::database::rows::OpenRows;
 use crate::error::Error;
 
-/// The maximum number of reads of a file that other processes open and close meanwhile.
-const QUIET_READS: usize = 3;
-
 /// A SQLite database.
 pub(super) struct Sqlite {
     opener: Opener,
@@ -80,18 +77,7 @@ impl Backend for Sqlite {
     }
 
     async fn status(&self) -> Result<DatabaseStatus, Error> {
-        let mut reads = 1;
-        loop {
-            let quiet = self.opener.files.quiet();
-            let status = self.read_status().await;
-            // A file that no process has open is read without locks. If a process has opened it meanwhile, the read may
-            // mix two states.
-            let is_certain = !self.opener.reads_only() || quiet.is_none() || quiet == self.opener.files.quiet();
-            if is_certain || reads == QUIET_READS {
-                return status;
-            }
-            reads += 1;
-        }
+        self.opener.read_undisturbed(|| self.read_status()).await
     }
 
     async fn ages(&self) -> Result<Ages, Error> {

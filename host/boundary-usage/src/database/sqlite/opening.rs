@@ -20,6 +20,9 @@ const BUSY_LIMIT: Duration = Duration::from_secs(5);
 /// The time limit for opening the file: the wait for another writer, and a reserve for a slow disk.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 
+/// The maximum number of reads of a file that other processes open and close meanwhile.
+const QUIET_READS: usize = 3;
+
 /// The wait between attempts to open a new file that another process is setting up.
 const SET_UP_RETRY: Duration = Duration::from_millis(20);
 
@@ -94,6 +97,20 @@ impl Opener {
     /// Returns whether the file is opened read-only.
     pub(super) fn reads_only(&self) -> bool {
         self.migration_mode == MigrationMode::Refuse
+    }
+
+    /// Reads the database. If it changed during a read without locks, reads it again.
+    pub(super) async fn read_undisturbed<T, F: Future<Output = T>>(&self, read: impl Fn() -> F) -> T {
+        for _ in 1..QUIET_READS {
+            // A file that no process had open is read without locks. If one has opened it since, it may have changed
+            // in between.
+            let quiet = self.files.quiet();
+            let result = read().await;
+            if !self.reads_only() || quiet.is_none() || quiet == self.files.quiet() {
+                return result;
+            }
+        }
+        read().await
     }
 
     /// Closes all connections.
@@ -184,4 +201,45 @@ impl Opener {
 
 fn unavailable(reason: String) -> Error {
     Error::Unavailable { action: OPENING, source: reason.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::fs;
+
+    use super::*;
+
+    /// How often a file is read that changes during these many reads.
+    async fn reads(migration_mode: MigrationMode, has_log: bool, changes: usize) -> usize {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("usage.db");
+        fs::write(&path, "").unwrap();
+        if has_log {
+            fs::write(directory.path().join("usage.db-wal"), "").unwrap();
+        }
+        let opener = Opener::new(SqliteUrl { path: path.clone(), create: true }, migration_mode);
+        let reads = Cell::new(0);
+        let read = async || {
+            reads.set(reads.get() + 1);
+            if reads.get() <= changes {
+                fs::write(&path, vec![0; reads.get()]).unwrap();
+            }
+            reads.get()
+        };
+        opener.read_undisturbed(read).await
+    }
+
+    #[tokio::test]
+    async fn a_file_that_changes_during_a_read_without_locks_is_read_again() {
+        for (changes, expected) in [(0, 1), (1, 2), (2, 3), (3, 3)] {
+            assert_eq!(reads(MigrationMode::Refuse, false, changes).await, expected, "{changes} changes");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_read_with_locks_is_not_repeated() {
+        assert_eq!(reads(MigrationMode::Apply, false, 3).await, 1);
+        assert_eq!(reads(MigrationMode::Refuse, true, 3).await, 1);
+    }
 }

@@ -73,6 +73,7 @@ fn wrong(message: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::database::Database;
 
     #[test]
     fn schemes_determine_the_kind_of_database() {
@@ -91,6 +92,19 @@ mod tests {
         for (url, is_named) in [("mysql://h/d", true), ("mysql:h", false), ("my-sql://h/d", false)] {
             let message = Scheme::of(url).unwrap_err().to_string();
             assert_eq!(message.contains(url.split(':').next().unwrap()), is_named, "{message}");
+        }
+    }
+
+    #[test]
+    fn unusable_urls_are_refused_without_a_connection() {
+        for (url, is_usable) in [
+            ("sqlite:usage.db", true),
+            ("postgres://u@localhost/d", true),
+            ("mysql://h/d", false),
+            ("sqlite:", false),
+            ("postgres://u@localhost:0/d", false),
+        ] {
+            assert_eq!(Database::check_url(url).is_ok(), is_usable, "{url}");
         }
     }
 
