@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use boundary_usage::{Backend, Error, Purpose, Sketch, Uniques, UniquesUpdate, Update};
+use boundary_usage::{Backend, Error, Lock, LockMode, Purpose, Sketch, Uniques, UniquesUpdate, Update};
 use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::on_each_database;
 use boundary_usage_tests::postgres_proxy::{RoundTrips, round_trips_of_flushes};
@@ -179,6 +179,8 @@ on_each_database! {
         // The database refuses the flush number 0.
         let failed = transaction.upsert(id(2), &update(0, 0..1, 1, 0)).await;
         assert!(matches!(failed, Err(Error::Refused { .. })), "{failed:?}");
+        let locked = transaction.acquire(Lock::Cutover, LockMode::Shared).await;
+        assert!(matches!(locked, Err(Error::Refused { .. })), "{locked:?}");
         assert!(matches!(transaction.commit().await, Err(Error::Refused { .. })));
         assert!(database.status().await?.rows.is_empty());
         Ok(())

@@ -43,6 +43,8 @@ mod database;
 mod database_urls;
 /// PostgreSQL settings that would change results or durability.
 mod hostile_settings;
+/// What errors of PostgreSQL mean: whether to try again, and whether a commit was applied (D3).
+mod postgres_errors;
 /// Creation and migration of the schema.
 mod migrations;
 /// Outages of PostgreSQL (D2, D3, D6, D7).

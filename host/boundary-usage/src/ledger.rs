@@ -349,4 +349,13 @@ mod tests {
         ledger.record(&[activity()]);
         assert!(ledger.has_to_flush() && ledger.flush_begins());
     }
+
+    #[test]
+    fn the_account_holds_the_last_flush_and_the_recorded_activity() {
+        let mut ledger = ledger(5);
+        ledger.record(&[activity()]);
+        let account = ledger.account();
+        let allowed = account.unflushed.delta.map(|delta| delta.allowed);
+        assert_eq!((account.last_flush, allowed), (5, Some(1)));
+    }
 }

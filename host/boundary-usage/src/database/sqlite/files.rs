@@ -173,3 +173,74 @@ impl Files {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A database with a log and an index, which are open, and with another file in its place.
+    fn replaced(log: &str) -> (TempDir, Files, OpenFiles) {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::new(directory.path().join("usage.db"));
+        for (suffix, content) in [("", "old"), ("-wal", log), ("-shm", "index"), (".new", "new")] {
+            fs::write(files.beside(suffix), content).unwrap();
+        }
+        let open = files.now();
+        files.opened(open.database);
+        fs::rename(files.beside(".new"), files.path()).unwrap();
+        (directory, files, open)
+    }
+
+    #[test]
+    fn the_log_of_a_replaced_database_is_set_aside_and_its_index_is_removed() {
+        let (_directory, files, open) = replaced("log");
+        let aside = files.abandoned(&open).expect("the log holds something");
+        assert_eq!(fs::read_to_string(aside).unwrap(), "log");
+        assert!(!files.beside("-wal").exists() && !files.beside("-shm").exists() && !files.has_stale_log());
+    }
+
+    #[test]
+    fn an_empty_log_of_a_replaced_database_is_removed() {
+        let (_directory, files, open) = replaced("");
+        assert_eq!(files.abandoned(&open), None);
+        assert!(!files.beside("-wal").exists() && !files.beside("-shm").exists());
+    }
+
+    #[test]
+    fn the_log_and_index_of_a_database_in_its_place_stay() {
+        let (_directory, files, open) = replaced("log");
+        files.opened(FileId::at(files.path()));
+        assert_eq!(files.abandoned(&open), None);
+        assert!(files.beside("-wal").exists() && files.beside("-shm").exists());
+    }
+
+    #[test]
+    fn a_log_and_an_index_that_were_not_open_stay() {
+        let (_directory, files, open) = replaced("log");
+        for suffix in ["-wal", "-shm"] {
+            fs::write(files.beside(".other"), "other").unwrap();
+            fs::rename(files.beside(".other"), files.beside(suffix)).unwrap();
+        }
+        for open in [open, OpenFiles::default()] {
+            files.opened(Some(FileId { device: 0, inode: 0 }));
+            assert_eq!(files.abandoned(&open), None);
+            assert!(files.beside("-wal").exists() && files.beside("-shm").exists());
+        }
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_set_aside_is_stale_until_it_is_deleted() {
+        let (_directory, files, open) = replaced("log");
+        let inode = open.database.unwrap().inode;
+        fs::create_dir(files.beside(&format!("-wal.{inode}"))).unwrap();
+        assert!(!files.has_stale_log());
+        assert_eq!(files.abandoned(&open), None);
+        assert!(files.has_stale_log());
+        fs::remove_file(files.beside("-wal")).unwrap();
+        assert!(!files.has_stale_log());
+    }
+}

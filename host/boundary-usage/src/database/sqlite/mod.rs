@@ -115,3 +115,26 @@ impl Backend for Sqlite {
         self.opener.close().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_transaction_returns_its_connection_when_it_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", directory.path().join("usage.db").display());
+        let sqlite = Sqlite::connect(&url, MigrationMode::Apply).await.unwrap();
+        for is_committed in [true, false] {
+            let transaction = sqlite.begin(Purpose::Flush).await.unwrap();
+            if is_committed {
+                transaction.commit().await.unwrap()
+            } else {
+                transaction.rollback().await
+            }
+            let connection = sqlite.opener.connection().await.unwrap();
+            assert!(connection.reused, "committed: {is_committed}");
+            connection.give_back();
+        }
+    }
+}

@@ -208,6 +208,8 @@ mod tests {
     use std::cell::Cell;
     use std::fs;
 
+    use tempfile::TempDir;
+
     use super::*;
 
     /// How often a file is read that changes during these many reads.
@@ -241,5 +243,40 @@ mod tests {
     async fn a_read_with_locks_is_not_repeated() {
         assert_eq!(reads(MigrationMode::Apply, false, 3).await, 1);
         assert_eq!(reads(MigrationMode::Refuse, true, 3).await, 1);
+    }
+    fn opener(directory: &TempDir, create: bool) -> Opener {
+        Opener::new(SqliteUrl { path: directory.path().join("usage.db"), create }, MigrationMode::Apply)
+    }
+
+    #[tokio::test]
+    async fn a_file_that_another_process_sets_up_is_opened_afterwards() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = SqliteConnectOptions::new().filename(directory.path().join("usage.db")).create_if_missing(true);
+        let mut other = options.connect().await.unwrap();
+        other.execute("BEGIN EXCLUSIVE; CREATE TABLE other (id)").await.unwrap();
+        let opener = opener(&directory, true);
+        let end = async {
+            tokio::time::sleep(10 * SET_UP_RETRY).await;
+            other.execute("COMMIT").await.unwrap();
+        };
+        let (opened, ()) = tokio::join!(opener.take(), end);
+        assert!(opened.is_ok(), "{:?}", opened.map(drop));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_database_is_refused_without_a_wait() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("usage.db"), "no database".repeat(100)).unwrap();
+        let opener = opener(&directory, true);
+        let opened = tokio::time::timeout(BUSY_LIMIT / 2, opener.take()).await.expect("it is not tried again");
+        assert!(matches!(opened.map(drop), Err(Error::Refused { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_missing_file_that_is_not_to_be_created_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = opener(&directory, false).connection().await.map(drop).unwrap_err();
+        let text = std::error::Error::source(&error).unwrap().to_string();
+        assert!(text.contains("there is no database file") && text.contains("usage.db"), "{text}");
     }
 }
