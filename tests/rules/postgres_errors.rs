@@ -35,9 +35,9 @@ async fn the_code_of_a_failed_statement_decides_whether_it_is_tried_again() -> R
     let test = TestDatabase::postgres().await?;
     test.connect().await?.close().await;
     for (code, expected, text) in [
-        ("55P03", "conflict", "tried again"),
-        ("40P01", "conflict", "tried again"),
-        ("40001", "conflict", "tried again"),
+        ("55P03", "conflict", "another transaction conflicts"),
+        ("40P01", "conflict", "another transaction conflicts"),
+        ("40001", "conflict", "another transaction conflicts"),
         ("42501", "refused", "grant the role"),
         ("28000", "refused", "made to fail"),
         ("3D000", "refused", "made to fail"),

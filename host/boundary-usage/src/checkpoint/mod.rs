@@ -231,8 +231,8 @@ mod tests {
     fn checkpoint(replica: Uuid, fingerprint: Fingerprint, allowed: Option<u64>) -> Checkpoint {
         let uniques = || Uniques { workspaces: CompactThetaSketch::empty(), users: CompactThetaSketch::empty() };
         let delta = allowed.map(|allowed| Snapshot { uniques: uniques(), allowed, denied: 0 });
-        let state = LedgerState { last_flush: 3, unflushed: Unflushed { delta, in_doubt: None } };
-        Checkpoint { replica, fingerprint, account: state, since: None }
+        let ledger_state = LedgerState { last_flush: 3, unflushed: Unflushed { delta, in_doubt: None } };
+        Checkpoint { replica, fingerprint, ledger_state, offline: None }
     }
 
     #[test]

@@ -24,7 +24,7 @@ struct Process {
 
 impl Process {
     /// Starts after an earlier process that left a checkpoint of these parts.
-    async fn start(last_flush: u64, delta: Option<Snapshot>, since: Option<Snapshot>) -> Self {
+    async fn start(last_flush: u64, delta: Option<Snapshot>, offline: Option<Snapshot>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", directory.path().join("usage.db").display());
         let database = Database::connect(&url).await.unwrap();
@@ -38,9 +38,9 @@ impl Process {
         let (key, state) = (database.backend().hashing_key().await.unwrap(), directory.path().join("state"));
         let find = || super::super::find(state.clone(), REPLICA, key, &database);
         let path = find().await.unwrap().files.path().to_owned();
-        let account = LedgerState { last_flush, unflushed: Unflushed { delta, in_doubt: None } };
+        let ledger_state = LedgerState { last_flush, unflushed: Unflushed { delta, in_doubt: None } };
         let fingerprint = super::super::fingerprint(key);
-        fs::write(&path, Checkpoint { replica: REPLICA, fingerprint, account, since }.to_bytes()).unwrap();
+        fs::write(&path, Checkpoint { replica: REPLICA, fingerprint, ledger_state, offline }.to_bytes()).unwrap();
         let found = find().await.unwrap();
         let ledger = Arc::new(Mutex::new(Ledger::new(key, found.since())));
         let writer = Arc::new(CheckpointWriter::new(REPLICA, found, ledger, Handle::current()));
@@ -83,7 +83,7 @@ async fn an_old_checkpoint_is_moved_away_and_no_other_is_written_for_it() {
     let process = Process::start(APPLIED - 1, snapshot(1), None).await;
     process.writer.validate(&process.database).await.unwrap();
     assert_eq!((process.files(".refused-"), process.has_checkpoint()), (1, false));
-    assert_eq!(lock(&process.writer.disk).known, 0);
+    assert_eq!(lock(&process.writer.disk).restorable_up_to, 0);
     process.writer.write(WriteReason::Interval).await.unwrap();
     assert_eq!((process.writer.status().restored, process.writer.status().written), (false, 0));
 }

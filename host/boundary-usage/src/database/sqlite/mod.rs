@@ -134,7 +134,7 @@ mod tests {
             }
             let connection = sqlite.opener.connection().await.unwrap();
             assert!(connection.reused, "committed: {is_committed}");
-            connection.give_back();
+            connection.release();
         }
     }
 }

@@ -253,13 +253,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let options = SqliteConnectOptions::new().filename(directory.path().join("usage.db")).create_if_missing(true);
         let mut other = options.connect().await.unwrap();
-        other.execute("BEGIN EXCLUSIVE; CREATE TABLE other (id)").await.unwrap();
+        other.execute("BEGIN IMMEDIATE; CREATE TABLE other (id)").await.unwrap();
         let opener = opener(&directory, true);
         let end = async {
             tokio::time::sleep(10 * SET_UP_RETRY).await;
             other.execute("COMMIT").await.unwrap();
         };
-        let (opened, ()) = tokio::join!(opener.take(), end);
+        let (opened, ()) = tokio::join!(opener.acquire(), end);
         assert!(opened.is_ok(), "{:?}", opened.map(drop));
     }
 
@@ -268,7 +268,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("usage.db"), "no database".repeat(100)).unwrap();
         let opener = opener(&directory, true);
-        let opened = tokio::time::timeout(BUSY_LIMIT / 2, opener.take()).await.expect("it is not tried again");
+        let opened = tokio::time::timeout(BUSY_LIMIT / 2, opener.acquire()).await.expect("it is not tried again");
         assert!(matches!(opened.map(drop), Err(Error::Refused { .. })));
     }
 
