@@ -55,7 +55,7 @@ fn contains(line: &str, phrase: &str) -> bool {
 
 #[test]
 fn texts_have_none_of_the_banned_words() {
-    let mut faults = Vec::new();
+    let mut faults: Vec<String> = Vec::new();
     for file in texts().into_iter().filter(is_written) {
         for (number, line) in (1..).zip(file.text.lines()) {
             let line = line.to_lowercase();
@@ -79,7 +79,7 @@ fn prose(text: &str) -> Vec<&str> {
 
 #[test]
 fn lines_end_at_column_120() {
-    let mut faults = Vec::new();
+    let mut faults: Vec<String> = Vec::new();
     let is_table = |line: &str| line.trim_start().starts_with('|');
     for file in texts().into_iter().filter(is_written) {
         let is_document = file.path.ends_with(".md");
@@ -88,13 +88,14 @@ fn lines_end_at_column_120() {
         // A long text without a place to break it, such as a URL or a recorded line.
         let breakable =
             long.filter(|line| line.trim().contains(' ') && !line.contains("://") && !line.contains("r#\""));
-        assert_none(breakable.map(|line| format!("{}: {line}", file.path)));
+        faults.extend(breakable.map(|line| format!("{}: {line}", file.path)));
     }
+    assert_none(faults.into_iter());
 }
 
 #[test]
 fn sentences_in_documents_are_short() {
-    let mut faults = Vec::new();
+    let mut faults: Vec<String> = Vec::new();
     let is_document = |file: &Text| file.path.ends_with(".md");
     for file in texts().into_iter().filter(is_document) {
         let prose = prose(&file.text).join("\n");
