@@ -38,7 +38,7 @@ fn every_help_has_examples_and_the_main_help_has_the_exit_codes() {
         assert!(examples.contains(&format!("boundary-usage {command}")), "{examples}");
     }
     let help = workplace.run(["--help"]);
-    assert!(help.stdout.contains("Exit codes: 0 done, 1 failed, 2 wrong use;"), "{}", help.stdout);
+    assert!(help.stdout.contains("Exit codes: 0 done, 1 failed, 2 usage error;"), "{}", help.stdout);
     assert!(COMMANDS.iter().all(|command| help.stdout.contains(&format!("\n  {command} "))), "{}", help.stdout);
     assert_eq!(workplace.run(["--version"]).stdout, format!("boundary-usage {}\n", env!("CARGO_PKG_VERSION")));
 }
@@ -62,7 +62,10 @@ fn a_usage_error_exits_with_2_and_states_the_reason() {
         ("collect --acknowledge 1 --max-staleness 1h", "cannot be used with"),
         ("serve", "--socket <PATH>|--config <FILE>"),
         ("serve --socket a.sock --owner OWNER", "--workspace"),
-        ("serve --socket a.sock --owner OWNER --workspace 00000000-0000-0000-0000-000000000000", "names nobody"),
+        (
+            "serve --socket a.sock --owner OWNER --workspace 00000000-0000-0000-0000-000000000000",
+            "the nil UUID is not a valid id",
+        ),
         ("serve --socket a.sock --owner OWNER --workspace OWNER --config a.toml", "cannot be used with"),
         ("serve --config a.toml --no-collect --collect-interval 1m", "cannot be used with"),
         ("serve --config a.toml --flush-interval 60", "write it like 60s"),

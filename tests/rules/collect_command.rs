@@ -54,7 +54,7 @@ fn if_a_summary_cannot_be_printed_the_error_names_the_command_that_shows_it() {
         let closed =
             format!("cannot write to stdout, but period {period} is closed, and its summary is in the database");
         failed.assert_failed(1, &closed);
-        assert!(failed.stderr.contains("`boundary-usage status` shows it again"), "{}", failed.stderr);
+        assert!(failed.stderr.contains("`boundary-usage status` shows it"), "{}", failed.stderr);
     }
     let periods = &workplace.json(["status"])["periods"];
     assert_eq!((&periods[1]["allowed_requests"], &periods[1]["delivered_at"]), (&json!(5), &json!(null)));
@@ -72,7 +72,7 @@ async fn a_commit_without_a_reply_is_reported_as_unknown() -> Result<()> {
     for cut in [Cut::Commit, Cut::Reply] {
         proxy.cut(cut);
         let unknown = workplace.run(["collect"]);
-        unknown.assert_failed(1, "it is unknown whether the period was closed; `boundary-usage status` shows it");
+        unknown.assert_failed(1, "it is unknown whether the period was closed; run `boundary-usage status`");
         assert!(!unknown.stderr.contains("stays open"), "{}", unknown.stderr);
     }
     let status = workplace.json(["status"]);

@@ -159,9 +159,9 @@ on_each_database! {
         serving.wait_for_log("the delivery failed");
         serving.stop();
         let delivery = periods(&workplace)[0]["delivery"].clone();
-        assert_eq!(delivery["last_error"], json!("the receiver answered 503"));
+        assert_eq!(delivery["last_error"], json!("the receiver returned status 503"));
         let human = workplace.run(["status"]).stdout;
-        ensure!(human.contains("undelivered periods") && human.contains("the receiver answered 503"), "{human}");
+        ensure!(human.contains("undelivered periods") && human.contains("the receiver returned status 503"), "{human}");
         ensure!(!format!("{human}{delivery}").contains(SECRET));
         Ok(())
     }

@@ -119,7 +119,7 @@ on_each_database! {
         closed_periods(&workplace, 3);
         let receiver = Receiver::start([Answer::Status(410)])?;
         let mut serving = deliver(&workplace, "audit", &url(&receiver), &[]);
-        serving.wait_for_log("the receiver answered 410");
+        serving.wait_for_log("the receiver returned status 410");
         receiver.wait_for(1);
         let log = serving.stop().stderr;
         assert_eq!(receiver.received().len(), 1, "{log}");
@@ -140,7 +140,7 @@ on_each_database! {
         let [refused, other] = [close(&database).await?, close(&database).await?];
         let first = claim(&database).await?.expect("the oldest");
         assert_eq!(first.summary.period_id, refused.period_id);
-        ensure!(database.delivery_failed(&first, "the receiver answered 400", Duration::ZERO).await?);
+        ensure!(database.delivery_failed(&first, "the receiver returned status 400", Duration::ZERO).await?);
         let second = claim(&database).await?.expect("the one with the fewest attempts");
         assert_eq!((second.summary.period_id, second.attempt), (other.period_id, 1));
         Ok(())
@@ -152,7 +152,7 @@ on_each_database! {
             close(&database).await?;
         }
         let first = claim(&database).await?.expect("one is due");
-        ensure!(database.delivery_failed(&first, "the receiver answered 500", Duration::ZERO).await?);
+        ensure!(database.delivery_failed(&first, "the receiver returned status 500", Duration::ZERO).await?);
         let claims = futures_util::future::join_all((0..6).map(|_| claim(&database))).await;
         let claimed: Vec<_> = claims.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
         assert_eq!(claimed.len(), 1, "a failing receiver gets one attempt at a time");

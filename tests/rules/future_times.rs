@@ -74,7 +74,7 @@ on_each_database! {
         let database = test.connect().await?;
         close(&database).await?;
         let first = claim(&database).await?.expect("it is due");
-        ensure!(database.delivery_failed(&first, "the receiver answered 500", LEASE).await?);
+        ensure!(database.delivery_failed(&first, "the receiver returned status 500", LEASE).await?);
         for column in ["attempted_at", "next_attempt_at"] {
             test.set_ahead("boundary_usage_deliveries", column, 7_200).await?;
         }
@@ -105,7 +105,7 @@ on_each_database! {
         let delivered = "delivered_at IS NOT NULL";
         test.execute(&format!("UPDATE boundary_usage_periods SET delivered_at = {ahead} WHERE {delivered}")).await?;
         let second = claim(&database).await?.expect("another is due");
-        ensure!(database.delivery_failed(&second, "the receiver answered 500", LEASE).await?);
+        ensure!(database.delivery_failed(&second, "the receiver returned status 500", LEASE).await?);
         ensure!(claim(&database).await?.is_none(), "the destination is tried without a back-off");
         Ok(())
     }

@@ -43,14 +43,14 @@ mod database;
 mod database_urls;
 /// PostgreSQL settings that would change results or durability.
 mod hostile_settings;
-/// What errors of PostgreSQL mean: whether to try again, and whether a commit was applied (D3).
-mod postgres_errors;
 /// Creation and migration of the schema.
 mod migrations;
 /// Outages of PostgreSQL (D2, D3, D6, D7).
 mod outages_postgres;
 /// Outages of SQLite files (D2, D3, D6).
 mod outages_sqlite;
+/// What errors of PostgreSQL mean: whether to try again, and whether a commit was applied (D3).
+mod postgres_errors;
 /// The prose: banned words, line lengths and sentence lengths.
 mod prose;
 /// Commands that only read, for users without write access.

@@ -14,8 +14,8 @@ const SENTENCES: [(&str, &[&str]); 8] = [
     (
         "serve",
         &[
-            "SIGTERM, SIGINT, SIGQUIT and SIGHUP (a closed terminal) stop it",
-            "a last flush brings everything into the database",
+            "SIGTERM, SIGINT, SIGQUIT and SIGHUP (a closed terminal) stop the process in order",
+            "writes everything to the database with a last flush",
         ],
     ),
     (
@@ -26,16 +26,12 @@ const SENTENCES: [(&str, &[&str]); 8] = [
                 r#"{"workspace":"0193a1b2-0000-7000-8000-000000000001","#,
                 r#""owner":"0193a1b2-0000-7000-8000-0000000000aa","allowed":5,"denied":2}"#
             ),
-            "A bad line stops the replay",
-            "SIGINT, SIGTERM, SIGQUIT and SIGHUP",
+            "An invalid line, SIGINT, SIGTERM, SIGQUIT and SIGHUP stop the replay",
             "A recording that is replayed twice counts twice.",
         ],
     ),
-    (
-        "collect",
-        &["The summary stays in the database, undelivered, until its delivery is acknowledged", "creates none"],
-    ),
-    ("status", &["every undelivered summary", "change nothing"]),
+    ("collect", &["The summary stays in the database, undelivered, until", "does not create it"]),
+    ("status", &["every undelivered summary", "and change nothing"]),
     ("component", &["Any host with a component runtime can load it"]),
     ("demo", &["Everything happens in a temporary directory"]),
     ("completions", &["It calls the program at each completion"]),

@@ -92,7 +92,7 @@ fn unusable_recordings_are_reported_before_anything_is_tracked_or_created() {
         ("--skip-invalid good.jsonl marked.txt", 1, "marked.txt: it is in UTF-16"),
         ("--skip-invalid good.jsonl unmarked.txt", 1, "unmarked.txt: it is in UTF-16"),
         ("missing.jsonl directory", 1, "\n  - cannot open the recording missing.jsonl: "),
-        ("good.jsonl good.jsonl", 2, "good.jsonl is named twice"),
+        ("good.jsonl good.jsonl", 2, "good.jsonl is given twice"),
         ("good.jsonl ./good.jsonl", 2, "good.jsonl and ./good.jsonl are one file"),
         ("good.jsonl link.jsonl", 2, "good.jsonl and link.jsonl are one file"),
     ] {
@@ -104,7 +104,7 @@ fn unusable_recordings_are_reported_before_anything_is_tracked_or_created() {
     let mut command = workplace.command(["replay", "-", "good.jsonl"]);
     let stdin = std::fs::File::open(workplace.path("good.jsonl")).unwrap();
     Ended::from(command.stdin(stdin).output().unwrap()).assert_failed(2, "stdin and good.jsonl are one file");
-    workplace.run(["replay", "-", "-"]).assert_failed(2, "stdin is named twice");
+    workplace.run(["replay", "-", "-"]).assert_failed(2, "stdin is given twice");
 }
 
 #[test]
@@ -130,12 +130,11 @@ fn a_replay_without_a_valid_line_fails() {
     let workplace = Workplace::new();
     let input = "[1]\n{\n\"workspace\": 1,\n}\n";
     let failed = workplace.run_with_input(["replay", "-", "--skip-invalid"], input);
-    failed
-        .assert_failed(1, "no line is an activity; 4 were skipped, the first of them stdin:1: expected a JSON object");
+    failed.assert_failed(1, "no line is an activity; 4 were skipped, the first is stdin:1: expected a JSON object");
     assert!(failed.stderr.contains("found an array; write one object per line"), "{}", failed.stderr);
     assert_eq!(workplace.run_with_input(["replay", "-", "--skip-invalid"], "\n").code, 0);
     let failed = workplace.run_with_input(["replay", "-"], &line(1, 1, 7, 0).replace('7', "18446744073709551616"));
-    failed.assert_failed(1, "`allowed` is 18446744073709551616, at most 18446744073709551615 is possible");
+    failed.assert_failed(1, "`allowed` is 18446744073709551616; the limit is 18446744073709551615");
 }
 
 #[test]

@@ -6,7 +6,6 @@ use std::sync::{Arc, LazyLock, Mutex};
 use anyhow::{Result, ensure};
 use boundary_usage::Database;
 use boundary_usage_cli::cli::Cli;
-use boundary_usage_cli::commands;
 use boundary_usage_tests::postgres_server::PostgresServer;
 use clap::Parser;
 use sqlx::{Connection, Executor, PgConnection};
@@ -86,7 +85,7 @@ async fn shown_by_all(url: &str) -> Result<String> {
     for command in ["status", "collect", "replay"] {
         let cli = Cli::try_parse_from(["boundary-usage", command, "--database", url])
             .or_else(|_| Cli::try_parse_from(["boundary-usage", command, "--database", url, "-"]))?;
-        let Err(error) = commands::run(cli).await else { anyhow::bail!("{command} connected") };
+        let Err(error) = cli.run().await else { anyhow::bail!("{command} connected") };
         shown += &format!(" {error:?} {error:#}");
     }
     Ok(shown)

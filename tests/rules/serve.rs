@@ -108,7 +108,7 @@ async fn d5_a_second_signal_ends_serve_immediately_and_the_error_names_the_loss(
     serving.signal("TERM");
     serving.wait_for_log("stopping");
     serving.signal("INT");
-    serving.wait().assert_failed(1, "stopped at once by a second SIGINT; activity since the last checkpoint");
+    serving.wait().assert_failed(1, "stopped immediately by a second SIGINT; activity since the last checkpoint");
     assert!(socket.exists());
     Ok(())
 }

@@ -67,7 +67,7 @@ fn arguments_and_configuration_are_escaped() {
     let key = serde_json::to_string(HOSTILE).unwrap().replace('\u{7f}', "\\u007f");
     workplace.write("sockets.toml", &format!("{key} = 1\n[[socket]]\n{key} = 2\npath = {key}\nworkspace = {key}\n"));
     let refused = workplace.run(["serve", "--config", "sockets.toml"]);
-    refused.assert_failed(2, "\n  - socket 1: unknown key");
+    refused.assert_failed(2, "\n  - line 3, column 1: unknown key");
     assert_harmless(&refused);
     workplace.write("broken.toml", &format!("path = {HOSTILE}"));
     let refused = workplace.run(["serve", "--config", "broken.toml"]);

@@ -1,25 +1,24 @@
-//! The command line: what can be asked, with which settings.
-//!
-//! Parsing only; what each command does is in [`commands`](crate::commands).
+//! The command line, and which command it runs.
 
-use std::time::Duration;
+use std::process::ExitCode;
 
-use clap::{ArgAction, Parser, Subcommand};
+use anyhow::Result;
+use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::arguments::Global;
 use crate::commands::{collect, completions, component, demo, man, replay, serve, status};
-use crate::output::Format;
 
-/// Counts who uses an egress boundary, and how much: unique workspaces and users, requests let through and blocked.
+/// Counts the workspaces, users and requests of an egress boundary.
 ///
-/// A sandboxed WebAssembly component does the counting. This program feeds it from audit sockets, keeps the counts in
-/// a database, and closes a period when it is time.
+/// Audit sockets receive the boundary's decisions, and a sandboxed WebAssembly component counts them. The counts are
+/// flushed to a database, and a collection turns each period's counts into a summary.
 #[derive(Parser)]
 #[command(name = "boundary-usage", version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
-    /// Settings of all commands.
+    /// The options of all commands.
     #[command(flatten)]
     pub global: Global,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -31,34 +30,9 @@ Examples:
   boundary-usage replay monday.jsonl
   boundary-usage collect --format json
 
-Exit codes: 0 done, 1 failed, 2 wrong use; 128 and the signal's number after a signal stopped `replay`.";
+Exit codes: 0 done, 1 failed, 2 usage error; 128 plus the signal's number if a signal stopped `replay`.";
 
-/// Settings of all commands. Not `Debug`: a database URL may hold a password.
-#[derive(clap::Args)]
-pub struct Global {
-    /// Where usage is kept: `sqlite:PATH`, or `postgres://USER:PASSWORD@HOST/DATABASE` for several replicas.
-    ///
-    /// Better in the environment when it holds a password: arguments can be seen by every user of the machine.
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = "BOUNDARY_USAGE_DATABASE",
-        hide_env_values = true,
-        default_value = "sqlite:boundary-usage.db"
-    )]
-    pub database: String,
-
-    /// Output format.
-    #[arg(long, global = true, value_enum, default_value_t)]
-    pub format: Format,
-
-    /// Log more to stderr: -v what happens, -vv how. RUST_LOG, when set, decides instead.
-    #[arg(short, long, global = true, action = ArgAction::Count)]
-    pub verbose: u8,
-}
-
-/// The commands. Each is described by the doc comment of its arguments, which is its help and its page of the manual.
+/// The commands. The doc comment of a command's arguments is its help and its page of the manual.
 #[derive(Subcommand)]
 #[expect(missing_docs, reason = "a doc comment of a variant would replace the help, its long form too")]
 pub enum Command {
@@ -72,88 +46,35 @@ pub enum Command {
     Man(man::Arguments),
 }
 
-/// What only the user can mend: ends the program with exit code 2.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct UsageError(pub String);
-
-/// A failure whose message has several lines. Pieces of others in it must be [printable](crate::printable).
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Failure(pub String);
-
-/// The longest time between two flushes.
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// The longest period.
-const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-
-/// Reads a wait of at most an hour.
-///
-/// # Errors
-///
-/// If it is not a duration from 1ms to 1h.
-pub fn parse_wait(text: &str) -> Result<Duration, String> {
-    parse_duration(text, Duration::from_secs(60 * 60), "from 1ms to 1h")
-}
-
-/// Reads the wait after the first failed delivery: no longer than after the last one.
-///
-/// # Errors
-///
-/// If it is not a duration from 1ms to 5m.
-pub fn parse_retry(text: &str) -> Result<Duration, String> {
-    parse_duration(text, Duration::from_secs(5 * 60), "from 1ms to 5m")
-}
-
-/// Reads the time between two flushes.
-///
-/// # Errors
-///
-/// If it is not a duration from 1ms to 1day.
-pub fn parse_flush_interval(text: &str) -> Result<Duration, String> {
-    parse_duration(text, DAY, "from 1ms to 1day")
-}
-
-/// Reads the length of a period.
-///
-/// # Errors
-///
-/// If it is not a duration from 1ms to 366days.
-pub fn parse_period(text: &str) -> Result<Duration, String> {
-    parse_duration(text, YEAR, "from 1ms to 366days")
-}
-
-/// Reads a duration from 1ms to the longest one.
-fn parse_duration(text: &str, longest: Duration, range: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(duration) if (Duration::from_millis(1)..=longest).contains(&duration) => Ok(duration),
-        Ok(_) => Err(format!("must be {range}")),
-        Err(error) => Err(format!("{error}; write it like 60s, 30m or 1h 30m, {range}")),
+impl Cli {
+    /// Runs the command, and returns its exit code.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of a command that failed.
+    pub async fn run(self) -> Result<ExitCode> {
+        let Self { global, command } = self;
+        match command {
+            Command::Serve(arguments) => return serve::run(&global, *arguments).await,
+            Command::Replay(arguments) => return replay::run(&global, arguments).await,
+            Command::Collect(arguments) => collect::run(&global, arguments).await?,
+            Command::Status(arguments) => status::run(&global, arguments).await?,
+            Command::Component(arguments) => component::run(&global, &arguments)?,
+            Command::Completions(arguments) => completions::run(&arguments)?,
+            Command::Man(arguments) => man::run(&global, &arguments, Self::command())?,
+            Command::Demo(arguments) => return demo::run(&global, arguments).await,
+        }
+        Ok(ExitCode::SUCCESS)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn durations_are_read_and_those_beyond_the_range_are_refused_with_it() {
-        assert_eq!(parse_period("1h 30m"), Ok(Duration::from_secs(5_400)));
-        assert_eq!(parse_period("366d"), Ok(YEAR));
-        for refused in ["0s", "999us", "60", "soon", "366d 1ms", "8000y", "99999999999999999999y"] {
-            let message = parse_period(refused).unwrap_err();
-            assert!(message.contains("from 1ms to 366days"), "{refused}: {message}");
-        }
-        assert!(parse_wait("61m").unwrap_err().contains("from 1ms to 1h"));
-        assert!(parse_flush_interval("25h").unwrap_err().contains("from 1ms to 1day"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! The first connection to the database, which may be away when `serve` starts.
+//! The first connection to the database, which may be down when `serve` starts.
 //!
-//! A database that is away is waited for: a server that refuses connections, cannot be reached, does not reply or starts
-//! up. Wrong configuration is an error at once: a URL that is not valid, a login that fails, a schema that is too new.
+//! The connection is retried if the server rejects connections, is unreachable, does not reply, or is still starting.
+//! An invalid URL, a failed login or a schema that is too new is an error immediately.
 
 use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
@@ -12,38 +12,38 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
-/// The pause after the first failed attempt. It doubles after each further one.
+/// The pause after the first failed attempt. It doubles after each further attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The first log line comes after this wait, the next ones after twice the wait of the one before.
+/// The wait before the first log line. It doubles with each further line.
 const FIRST_NOTICE: Duration = Duration::from_secs(2);
 
 /// The longest time between two log lines.
 const LONGEST_NOTICE: Duration = Duration::from_secs(10 * 60);
 
-/// A connection that is being made.
+/// The progress of the first connection.
 #[derive(Debug, Default)]
 pub struct Connecting {
-    /// Why the last attempt failed.
+    /// The error of the last failed attempt.
     failure: Mutex<Option<String>>,
     /// Notified by the first failure.
     failed: Notify,
 }
 
 impl Connecting {
-    /// Why there is no connection yet, after an attempt that failed.
+    /// Returns the error of the last failed attempt, if any.
     pub fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Connects, and waits for a database that is away. Calls `when_waiting` once if it waits for 2 s.
+    /// Connects, and retries while the database is down. Calls `when_waiting` after 2 s, once.
     ///
     /// # Errors
     ///
-    /// If the configuration is wrong, so that to wait does not help.
+    /// Returns an error that a retry cannot fix, such as an invalid configuration.
     pub async fn connect(&self, url: &str, when_waiting: impl FnOnce()) -> Result<Database, Error> {
         let begun = Instant::now();
         let database = tokio::select! {
@@ -51,13 +51,13 @@ impl Connecting {
             never = self.notices(begun, when_waiting) => match never {},
         };
         if self.failure().is_some() {
-            info!(waited = ?begun.elapsed(), "the database is reached");
+            info!(waited = ?begun.elapsed(), "connected to the database");
         }
         Ok(database)
     }
 
-    /// Waits for the first failure, and no longer than 2 s: the database is away then.
-    pub async fn away(&self) {
+    /// Waits until an attempt has failed or 2 s have passed. The database counts as down after that.
+    pub async fn down(&self) {
         let _ = timeout(FIRST_NOTICE, self.failed.notified()).await;
     }
 
@@ -65,12 +65,12 @@ impl Connecting {
         let mut pause = FIRST_PAUSE;
         loop {
             let error = match Database::connect(url).await {
-                Err(error) if is_away(url, &error) => anyhow::Error::from(error),
+                Err(error) if is_down(url, &error) => anyhow::Error::from(error),
                 connected => return connected,
             };
             *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{error:#}"));
             self.failed.notify_one();
-            // Up to a half more, so that replicas which lost one server do not return together.
+            // A random extra of up to a half, so that replicas do not reconnect simultaneously.
             sleep(pause.mul_f64(1.0 + rand::random::<f64>() / 2.0)).await;
             pause = (2 * pause).min(LONGEST_PAUSE);
         }
@@ -91,7 +91,7 @@ impl Connecting {
     }
 }
 
-/// Whether it helps to wait. A SQLite file that cannot be opened is an error at once: no server will open it.
-fn is_away(url: &str, error: &Error) -> bool {
+/// Returns whether a retry can help. A SQLite file that cannot be opened is an error immediately.
+fn is_down(url: &str, error: &Error) -> bool {
     error.is_retryable() && !url.starts_with("sqlite:")
 }

@@ -1,26 +1,26 @@
-//! File descriptors: how many this process may open, and how they are divided.
+//! The limit of file descriptors, and how it is divided.
 //!
-//! Each socket and each connected client takes one. Many systems start processes with a soft limit of 1,024 and let
-//! them raise it.
+//! Each socket and each connected client needs one. Many systems start processes with a soft limit of 1,024, which a
+//! process may raise.
 
 use anyhow::{Result, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::warn;
 
-/// Descriptors for everything but sockets and their clients: the database, files, the runtime.
+/// Descriptors for the database, files and the runtime.
 const BASE: usize = 64;
 
-/// The most clients over all audit sockets. Each holds at most 50 KiB.
+/// The limit of clients over all audit sockets. Each uses at most 50 KiB.
 const AUDIT_CLIENTS: usize = 16_384;
 
-/// The most clients of HTTP.
+/// The limit of HTTP clients.
 const HTTP_CLIENTS: usize = 256;
 
-/// Raises the soft limit of this process to the hard one, and checks that the sockets fit in.
+/// Raises the soft limit to the hard limit, and checks that it is enough for the sockets.
 ///
 /// # Errors
 ///
-/// If the hard limit is too low for so many sockets.
+/// Returns an error if the hard limit is too low for this number of sockets.
 pub fn prepare(sockets: usize) -> Result<()> {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
@@ -40,24 +40,24 @@ pub fn prepare(sockets: usize) -> Result<()> {
     }
     let clients = limit - needed;
     if clients < sockets {
-        warn!(limit, sockets, clients, "few file descriptors are left for clients; raise `ulimit -n` or LimitNOFILE");
+        warn!(limit, sockets, clients, "few file descriptors remain for clients; raise `ulimit -n` or LimitNOFILE");
     }
     Ok(())
 }
 
-/// How many clients all audit sockets together serve at a time.
+/// Returns how many clients all audit sockets together may serve simultaneously.
 pub(crate) fn audit_clients(sockets: usize) -> usize {
     let free = limit().saturating_sub(sockets + BASE);
     (free - free / 4).clamp(8, AUDIT_CLIENTS)
 }
 
-/// How many clients of HTTP are served at a time.
+/// Returns how many HTTP clients may be served simultaneously.
 pub(crate) fn http_clients() -> usize {
     (limit().saturating_sub(BASE) / 4).clamp(8, HTTP_CLIENTS)
 }
 
-/// The soft limit of this process.
+/// Returns the soft limit of this process.
 fn limit() -> usize {
-    // Every system has this limit. The fallback is what POSIX guarantees at least.
+    // Every system has this limit. The fallback is the minimum that POSIX guarantees.
     getrlimit(Resource::RLIMIT_NOFILE).map_or(20, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX))
 }

@@ -1,18 +1,18 @@
-//! Environment variables: an empty one counts as unset.
+//! Environment variables. An empty variable counts as unset.
 
 use std::env;
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// What the names begin or end with that this program or a library in it reads.
+/// The prefixes and suffixes of the variables that this program and its libraries read.
 const PREFIXES: [&str; 7] = ["BOUNDARY_USAGE_", "OTEL_", "PG", "RUST_", "SSL_CERT_", "STATE_DIRECTORY", "XDG_"];
 const SUFFIXES: [&str; 2] = ["_PROXY", "_proxy"];
 
-/// Runs this program again, in the same process, without the variables that are empty. Returns if there is none.
+/// Executes this program again, in the same process, without the empty variables. Returns if no variable is empty.
 ///
-/// The libraries for TLS, PostgreSQL and proxies read variables by themselves, and an empty one means something else to
-/// each. A variable cannot be removed safely from a process that runs.
+/// The libraries for TLS, PostgreSQL and proxies read variables, and treat empty ones differently. A running process
+/// cannot remove a variable safely.
 pub(crate) fn drop_empty_variables() {
     let empty: Vec<_> = env::vars_os().filter(|(name, value)| value.is_empty() && is_read(name)).collect();
     let (false, Ok(program)) = (empty.is_empty(), env::current_exe()) else { return };
@@ -24,7 +24,7 @@ pub(crate) fn drop_empty_variables() {
     empty.iter().for_each(|(name, _)| {
         command.env_remove(name);
     });
-    // It returns only if the program cannot be run again: then the variables keep what they mean to each reader.
+    // `exec` returns only if it fails. Then each library treats empty variables in its own way.
     let _ = command.args(arguments).exec();
 }
 
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_variables_that_are_read_matter() {
+    fn variables_of_other_programs_are_kept() {
         for read in ["BOUNDARY_USAGE_DELIVER", "RUST_LOG", "PGHOST", "SSL_CERT_FILE", "HTTPS_PROXY", "no_proxy"] {
             assert!(is_read(OsStr::new(read)), "{read}");
         }

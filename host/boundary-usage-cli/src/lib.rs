@@ -1,26 +1,34 @@
-//! The ready host: a command line around the library `boundary_usage`.
+//! The program `boundary-usage`: a command line around the library `boundary_usage`.
 //!
 //! ```text
 //! boundary client ──▶ audit_socket ──▶ Tracker (component, flush loop) ──▶ database ──▶ collect ──▶ delivery
-//!                     recording ─────▶
+//!                     replay_file ───▶
 //! ```
 //!
-//! - [`cli`]: what can be asked; [`commands`]: what is done, a file for each.
-//! - [`audit_socket`]: the wire protocol of the boundary client, its server, and a client.
-//! - [`service`]: sockets in front of a tracker: one serving replica; [`state`]: what it keeps for its next start.
-//! - [`signals`]: those that stop a command in order; [`connecting`]: waits for a database that is away.
-//! - [`http`]: what is known of all this, for operators and their monitoring.
-//! - [`configuration`]: the file that names the sockets; [`replay_file`]: the files that `replay` reads.
-//! - [`descriptors`]: how many sockets and clients there may be; `slots`: places for clients; `log_limit`: lines about them.
-//! - [`delivery`]: sends the summaries of closed periods to whoever wants them.
-//! - [`output`]: results, on stdout; [`logging`]: logs, on stderr; with the feature `opentelemetry`, `telemetry`: traces.
-//! - [`printable`]: untrusted text, made fit for both.
+//! | module | duty |
+//! | --- | --- |
+//! | [`cli`], [`arguments`] | the command line, and the options that several commands share |
+//! | [`commands`] | one file per command |
+//! | [`configuration`] | the file that `serve --config` reads |
+//! | [`replay_file`] | the files that `replay` reads |
+//! | [`audit_socket`] | the boundary client's protocol: server, and a client for the demo and tests |
+//! | [`service`] | one serving replica: audit sockets in front of a tracker |
+//! | [`state`] | the state directory and the replica id in it |
+//! | [`connecting`] | the first connection to a database that may be down |
+//! | [`delivery`] | sends the summaries of closed periods |
+//! | [`http`] | metrics, health and the status page |
+//! | [`signals`] | the signals that stop a command |
+//! | [`descriptors`], `slots` | limits of file descriptors and of connections |
+//! | [`output`], [`failure`], [`printable`] | results on stdout, errors on stderr, and the escaping of untrusted text |
+//! | [`logging`], `log_limit`, `telemetry` | logs, their rate limit, and traces (feature `opentelemetry`) |
+//! | `environment` | removes empty environment variables |
 
 #![forbid(unsafe_code)]
-// These panic if the output cannot be written; see `output`.
+// These macros panic if the output cannot be written; `output` does not.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
-#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on fails"))]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+pub mod arguments;
 pub mod audit_socket;
 pub mod cli;
 pub mod commands;
@@ -29,6 +37,7 @@ pub mod connecting;
 pub mod delivery;
 pub mod descriptors;
 mod environment;
+pub mod failure;
 pub mod http;
 mod log_limit;
 pub mod logging;
@@ -47,18 +56,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use boundary_usage::Error;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
-use crate::cli::{Cli, UsageError};
+use crate::cli::{Cli, Command};
+use crate::failure::UsageError;
 use crate::logging::Logging;
 
-/// What may still run when a command is done: a read of stdin that nobody waits for any more.
-const LEFTOVERS: Duration = Duration::from_millis(100);
+/// Time limit for tasks that still run after the command, such as a blocked read of stdin.
+const RUNTIME_SHUTDOWN_LIMIT: Duration = Duration::from_millis(100);
 
-/// Runs the command line of this process.
+/// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
     environment::drop_empty_variables();
-    match commands::completions::reply_to_script() {
+    match commands::completions::reply_to_script(Cli::command) {
         Ok(false) => {}
         Ok(true) => return ExitCode::SUCCESS,
         Err(error) => {
@@ -82,10 +92,12 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    let logging = Logging::start(&cli.command, cli.global.verbose, runtime.handle())?;
-    let result = runtime.block_on(commands::run(cli));
+    // `serve` logs its events even without -v, because it runs for a long time and its log is its only output.
+    let verbosity = cli.global.verbose.saturating_add(u8::from(matches!(cli.command, Command::Serve(_))));
+    let logging = Logging::start(verbosity, runtime.handle())?;
+    let result = runtime.block_on(cli.run());
     logging.end();
-    runtime.shutdown_timeout(LEFTOVERS);
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN_LIMIT);
     result
 }
 

@@ -1,4 +1,4 @@
-//! Logs, to stderr: stdout is for answers. With the feature `opentelemetry`, traces too, to wherever the environment says.
+//! Logs on stderr. With the feature `opentelemetry`, also traces.
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
@@ -9,33 +9,33 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::cli::Command;
 use crate::output;
 use crate::printable;
 #[cfg(feature = "opentelemetry")]
 use crate::telemetry::Traces;
 
-/// The logging of a process.
+/// The logging of the process.
 pub struct Logging {
     #[cfg(feature = "opentelemetry")]
     traces: Option<Traces>,
 }
 
 impl Logging {
-    /// Starts logging. `serve` says what happens even without `-v`: it runs for long, and its log is all it says. What is
-    /// sent elsewhere is sent on that runtime.
+    /// Starts logging.
+    ///
+    /// A verbosity of 0 logs warnings, 1 events, 2 details and 3 everything. Traces are sent from the given runtime.
     ///
     /// # Errors
     ///
-    /// When the environment names a place for traces that cannot be used.
-    pub fn start(command: &Command, verbosity: u8, runtime: &Handle) -> Result<Self> {
+    /// Returns an error if the environment names an invalid endpoint for traces.
+    pub fn start(verbosity: u8, runtime: &Handle) -> Result<Self> {
         let stderr = tracing_subscriber::fmt::layer()
             .with_writer(|| Records)
-            // The layer would report a write that failed on stderr, and panic there.
+            // Otherwise the layer reports a failed write on stderr, and panics if that write fails too.
             .log_internal_errors(false)
             .with_ansi(io::stderr().is_terminal())
             .with_target(false)
-            .with_filter(filter(command, verbosity));
+            .with_filter(filter(verbosity));
         let subscriber = tracing_subscriber::registry().with(stderr);
         #[cfg(feature = "opentelemetry")]
         {
@@ -51,19 +51,19 @@ impl Logging {
         }
     }
 
-    /// Sends what is still to be sent.
+    /// Sends the remaining traces.
     pub fn end(self) {
         #[cfg(feature = "opentelemetry")]
         self.traces.iter().for_each(Traces::end);
     }
 }
 
-/// Writes records to stderr. Each comes as a whole, and leaves as one line without foreign control characters.
+/// Writes each record to stderr as one line without control characters.
 struct Records;
 
 impl Write for Records {
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
-        // A log that cannot be written is lost: the program's work does not depend on it.
+        // A record that cannot be written is lost, because the program's work must not depend on its log.
         let _ = io::stderr().write_all(&printable::log_record(record));
         Ok(record.len())
     }
@@ -73,21 +73,21 @@ impl Write for Records {
     }
 }
 
-/// The filter of RUST_LOG, or the default one if that variable is unset, empty or not a filter.
-fn filter(command: &Command, verbosity: u8) -> EnvFilter {
-    let level = match verbosity + u8::from(matches!(command, Command::Serve(_))) {
+/// Returns the filter of RUST_LOG, or the default filter if that variable is unset, empty or invalid.
+fn filter(verbosity: u8) -> EnvFilter {
+    let level = match verbosity {
         0 => "warn",
         1 => "info",
         2 => "debug",
         _ => "trace",
     };
-    // Libraries stay at warnings: what they say is for those who set RUST_LOG.
+    // -v does not apply to libraries; RUST_LOG does.
     let ours = format!("warn,boundary_usage={level},boundary_usage_cli={level}");
     let variable = env::var_os(EnvFilter::DEFAULT_ENV).filter(|filter| !filter.is_empty());
     let Some(filter) = variable else { return EnvFilter::new(ours) };
     let parsed = filter.to_str().ok_or_else(|| "it is not UTF-8".to_owned());
     parsed.and_then(|filter| EnvFilter::try_new(filter).map_err(|error| error.to_string())).unwrap_or_else(|error| {
-        output::print_error(&format!("RUST_LOG is not a filter for logs ({error}); it is ignored"));
+        output::print_error(&format!("ignoring RUST_LOG: not a valid log filter ({error})"));
         EnvFilter::new(ours)
     })
 }

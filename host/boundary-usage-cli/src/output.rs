@@ -1,6 +1,6 @@
-//! What a command prints: its result on stdout, as text for people or one line of JSON for programs; errors on stderr.
+//! The output of a command: its result on stdout, as text or as one line of JSON, and errors on stderr.
 //!
-//! Everything that passes here is free of control characters: see [`crate::printable`].
+//! All output is free of control characters: see [`crate::printable`].
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
@@ -11,35 +11,37 @@ use clap::error::ContextValue;
 use comfy_table::{Cell, CellAlignment, Row, Table, presets};
 use serde::Serialize;
 
-use crate::cli::{Failure, UsageError};
+use crate::failure::{Failure, UsageError};
 use crate::printable;
 
 /// Output format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// Text for people.
     #[default]
     Human,
-    /// For programs: one JSON object on one line.
+    /// One JSON object on one line, for programs.
     Json,
 }
 
 impl Format {
-    /// Prints a result that can be asked for again. A reader that has gone away, as in `… | head -1`, is no failure.
+    /// Prints the result of a command that changed nothing. A closed pipe, as in `… | head -1`, is no failure.
     ///
     /// # Errors
     ///
-    /// If stdout cannot be written.
+    /// Returns an error if stdout cannot be written.
     pub fn print(self, result: &impl Serialize, human: impl FnOnce() -> String) -> Result<()> {
         print_bytes(self.render(result, human)?.as_bytes())
     }
 
-    /// Prints the result of a change. `done` says what was changed, and how to see the result again: the caller of a
-    /// command that fails must not believe that nothing happened.
+    /// Prints the result of a change.
+    ///
+    /// If that fails, the error contains `done`, which describes the change. Otherwise the caller would believe that
+    /// nothing was changed.
     ///
     /// # Errors
     ///
-    /// If stdout cannot be written, also if its reader has gone away.
+    /// Returns an error if stdout cannot be written, even if it is a closed pipe.
     pub fn print_change(
         self,
         result: &impl Serialize,
@@ -59,11 +61,11 @@ impl Format {
     }
 }
 
-/// Prints a file's content as it is. A reader that has gone away, as in `… | head -1`, is no failure.
+/// Prints bytes unchanged. A closed pipe, as in `… | head -1`, is no failure.
 ///
 /// # Errors
 ///
-/// If stdout cannot be written.
+/// Returns an error if stdout cannot be written.
 pub fn print_bytes(bytes: &[u8]) -> Result<()> {
     match write_to_stdout(bytes) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to stdout"),
@@ -76,23 +78,23 @@ fn write_to_stdout(bytes: &[u8]) -> io::Result<()> {
     stdout.write_all(bytes).and_then(|()| stdout.flush())
 }
 
-/// Prints a message to stderr. If stderr cannot be written, the message is lost: there is no other place for it.
+/// Prints a message to stderr. If stderr cannot be written, the message is lost.
 pub fn print_error(message: &str) {
-    // One write, so that messages of several processes do not mix.
+    // A single write, so that messages of several processes do not mix.
     let _ = io::stderr().write_all(format!("{}\n", printable::lines(message)).as_bytes());
 }
 
-/// An error with its causes, as one message. Only our own errors of several lines keep their newlines.
+/// Formats an error and its causes as one message. Only the program's own errors keep their newlines.
 pub fn explain(error: &anyhow::Error) -> String {
     let causes = error.chain().map(|cause| {
         let text = cause.to_string();
-        let is_of_lines = cause.is::<UsageError>() || cause.is::<Failure>();
-        if is_of_lines { printable::lines(&text) } else { printable::line(&text) }
+        let is_our_own = cause.is::<UsageError>() || cause.is::<Failure>();
+        if is_our_own { printable::lines(&text) } else { printable::line(&text) }
     });
     causes.collect::<Vec<_>>().join(": ")
 }
 
-/// Prints what the parser of the command line has to say: help and version on stdout, errors on stderr.
+/// Prints the outcome of the command line's parser: help and version on stdout, errors on stderr.
 pub fn print_parsed(mut error: clap::Error) -> ExitCode {
     if !error.use_stderr() {
         let printed = error.print().and_then(|()| io::stdout().flush());
@@ -113,7 +115,7 @@ pub fn print_parsed(mut error: clap::Error) -> ExitCode {
     }
     let plain = error.to_string();
     if printable::lines(&plain) == plain {
-        // With colours, if stderr is a terminal.
+        // This prints colours if stderr is a terminal.
         let _ = error.print();
     } else {
         print_error(plain.trim_end());
@@ -121,7 +123,7 @@ pub fn print_parsed(mut error: clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// A table; the columns from the second on are set to the right when `numbers` is.
+/// Formats a table. If `numbers` is true, all columns except the first are aligned to the right.
 pub fn table<const COLUMNS: usize>(
     header: [&str; COLUMNS],
     rows: impl IntoIterator<Item = [String; COLUMNS]>,
@@ -158,19 +160,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_sets_numbers_to_the_right() {
+    fn numbers_in_a_table_are_aligned_to_the_right() {
         let shown = table(["", "sent"], [["users".into(), "3".into()]], true);
         assert!(shown.contains("│ users ┆    3 │"), "{shown}");
     }
 
     #[test]
-    fn a_cell_is_one_line_without_control_characters() {
+    fn a_table_cell_is_one_line_without_control_characters() {
         let shown = table(["", ""], [["a\nb".into(), "\x1b[31m\u{202e}".into()]], false);
         assert!(shown.contains(r"a\nb") && shown.contains(r"\u{1b}[31m\u{202e}"), "{shown}");
     }
 
     #[test]
-    fn causes_are_one_line_and_our_own_lists_keep_their_lines() {
+    fn only_the_programs_own_errors_keep_their_newlines() {
         let cause = io::Error::other("ERROR: first\nDETAIL: \x1b[2Jsecond");
         let error = anyhow::Error::new(cause).context("cannot read a\nb");
         assert_eq!(explain(&error), r"cannot read a\nb: ERROR: first\nDETAIL: \u{1b}[2Jsecond");

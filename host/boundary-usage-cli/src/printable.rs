@@ -1,47 +1,47 @@
-//! Untrusted text, made fit for a terminal and a log.
+//! Escapes untrusted text for terminals and logs.
 //!
-//! JSON keys, file names, messages of servers and rows of the database come from others. A terminal obeys the escape
-//! sequences in them, and a newline in them forges a line of the log. So control characters and characters that reorder
-//! or hide text are escaped, and what is very long is shortened.
+//! JSON keys, file names, servers' messages and database rows are untrusted. A terminal obeys escape sequences in them,
+//! and a newline in them forges a log line. Therefore control characters, and characters that reorder or hide text, are
+//! escaped, and long text is shortened.
 //!
-//! A message embeds a foreign piece with [`printable`] or [`path`]. The places where text leaves the program, errors, logs and
-//! human output, escape once more with [`lines`] and [`log_record`], so that a forgotten piece does no harm.
+//! A message embeds untrusted text with [`printable`] or [`path`]. Errors, logs and human output are escaped once more
+//! with [`lines`] and [`log_record`], in case a message embeds text without escaping it.
 
 use std::borrow::Cow;
 use std::fmt::{Display, Write};
 use std::path::Path;
 
-/// The most characters of a foreign piece that a message shows: two lines of a terminal or three.
-const PIECE_CHARS: usize = 300;
+/// The character limit of untrusted text in a message: two or three lines of a terminal.
+const TEXT_CHARS: usize = 300;
 
-/// The most characters of a path. Linux allows 4,096 bytes.
+/// The character limit of a path. Linux allows 4,096 bytes.
 const PATH_CHARS: usize = 1_000;
 
-/// The most characters of a line of an error, of the log, or of human output.
+/// The character limit of a line of an error, of the log, or of human output.
 const LINE_CHARS: usize = 4_000;
 
-/// A foreign piece, on one line, escaped and shortened.
-pub fn printable(piece: impl Display) -> String {
-    shorten(escape(&piece.to_string()), PIECE_CHARS).into_owned()
+/// Escapes and shortens untrusted text. Returns one line.
+pub fn printable(text: impl Display) -> String {
+    shorten(escape(&text.to_string()), TEXT_CHARS).into_owned()
 }
 
-/// A path, on one line, escaped. It is shortened only if it is very long.
+/// Escapes a path, and shortens it if it is very long. Returns one line.
 pub fn path(path: &Path) -> String {
     shorten(escape(&path.to_string_lossy()), PATH_CHARS).into_owned()
 }
 
-/// A text of one line, escaped, and shortened only if it is very long.
+/// Escapes a line, and shortens it if it is very long.
 pub fn line(text: &str) -> String {
     shorten(escape(text), LINE_CHARS).into_owned()
 }
 
-/// A text of several lines, whose newlines are its own. Each line is escaped, and shortened only if it is very long.
+/// Escapes each line of a text, and shortens it if it is very long. Keeps the text's newlines.
 pub fn lines(text: &str) -> String {
     let lines = text.split('\n').map(|line| shorten(escape(line), LINE_CHARS));
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// JSON without raw control characters: what `serde_json` leaves as it is becomes an escape of JSON, and means the same.
+/// Replaces control characters in JSON by JSON's escapes, which keeps the meaning. `serde_json` leaves some of them.
 pub fn json(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -49,14 +49,14 @@ pub fn json(text: &str) -> String {
             escaped.push(character);
         } else {
             for unit in character.encode_utf16(&mut [0; 2]) {
-                write!(escaped, "\\u{unit:04x}").expect("a string takes everything");
+                write!(escaped, "\\u{unit:04x}").expect("writing to a string succeeds");
             }
         }
     }
     escaped
 }
 
-/// A formatted record of the log: one line, with the colours that the formatter added.
+/// Escapes a formatted log record. Returns one line, which keeps the formatter's colours.
 pub fn log_record(record: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(record);
     let text = text.strip_suffix('\n').unwrap_or(&text);
@@ -74,7 +74,7 @@ pub fn log_record(record: &[u8]) -> Vec<u8> {
     safe.into_bytes()
 }
 
-/// The colour sequence at the start of a text: `ESC [ digits and semicolons m`.
+/// Returns the colour sequence at the start of a text: `ESC [`, digits and semicolons, `m`.
 fn colour(text: &str) -> &str {
     let parameters = text.strip_prefix("\x1b[").unwrap_or_default();
     match parameters.find(|character: char| !character.is_ascii_digit() && character != ';') {
@@ -99,9 +99,9 @@ fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Keeps the beginning and the end, because a message often says at its end what is expected.
+/// Shortens the middle of a text, because the end of a message often states what is expected.
 fn shorten(text: Cow<'_, str>, most: usize) -> Cow<'_, str> {
-    // At least one byte a character: most texts need no count.
+    // A character has at least one byte, so most texts need not be counted.
     if text.len() <= most || text.chars().count() <= most {
         return text;
     }
@@ -111,7 +111,7 @@ fn shorten(text: Cow<'_, str>, most: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{head} … ({} characters left out) … {end}", characters - most))
 }
 
-/// Whether a character shows as itself and leaves the characters around it where they are.
+/// Returns whether a character is visible and does not affect the characters around it.
 fn is_printable(character: char) -> bool {
     match character {
         // C0, DEL and C1.
@@ -131,7 +131,7 @@ mod tests {
     const HOSTILE: &str = "a\x1b[2Jb\nc\r\td\u{9b}31me\u{202e}f\u{2066}g\u{7f}h\u{feff}i\u{e0041}";
 
     #[test]
-    fn a_foreign_piece_is_one_line_without_control_characters() {
+    fn untrusted_text_becomes_one_line_without_control_characters() {
         let shown = "a\\u{1b}[2Jb\\nc\\r\\td\\u{9b}31me\\u{202e}f\\u{2066}g\\u{7f}h\\u{feff}i\\u{e0041}";
         assert_eq!(printable(HOSTILE), shown);
         assert_eq!(path(Path::new(HOSTILE)), shown);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn text_of_any_language_stays_as_it_is() {
+    fn text_of_any_language_stays_unchanged() {
         for text in ["Grüße, 世界", "مرحبا", "👩", "e\u{301}", "C:\\new \"quoted\" 'text'"] {
             assert_eq!(printable(text), text);
         }
@@ -153,8 +153,8 @@ mod tests {
         let shown = printable(&long);
         assert!(shown.starts_with("beginéé") && shown.ends_with("ééend"), "{shown}");
         assert!(shown.contains("(59708 characters left out)"), "{shown}");
-        assert!(shown.chars().count() < PIECE_CHARS + 50);
-        assert_eq!(printable("x".repeat(PIECE_CHARS)), "x".repeat(PIECE_CHARS));
+        assert!(shown.chars().count() < TEXT_CHARS + 50);
+        assert_eq!(printable("x".repeat(TEXT_CHARS)), "x".repeat(TEXT_CHARS));
     }
 
     #[test]
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_the_log_keeps_the_colours_of_its_formatter_only() {
+    fn a_log_record_keeps_only_colours() {
         let record = "\x1b[33m WARN\x1b[0m \x1b[1;31mred\x1b[0m \x1b[2J\x1b]0;title\x07\x1b[\x1b[12\n";
         let shown = String::from_utf8(log_record(record.as_bytes())).unwrap();
         let expected = "\x1b[33m WARN\x1b[0m \x1b[1;31mred\x1b[0m \\u{1b}[2J\\u{1b}]0;title\\u{7}\\u{1b}[\\u{1b}[12\n";

@@ -1,7 +1,7 @@
-//! Recorded activity: JSON Lines in UTF-8, one object on each line, as `replay` reads them.
+//! The files that `replay` reads: JSON Lines in UTF-8, one object on each line.
 //!
-//! ```json
-//! {"workspace":"0193a1b2-0000-7000-8000-000000000001","owner":"0193a1b2-0000-7000-8000-0000000000aa","allowed":1,"denied":0}
+//! ```text
+//! {"workspace":"0193a1b2-…","owner":"0193a1b2-…","allowed":1,"denied":0}
 //! ```
 
 use std::io::{self, BufRead};
@@ -13,45 +13,45 @@ use uuid::Uuid;
 
 use crate::printable::printable;
 
-/// The longest line that is read. An activity needs some 150 bytes.
+/// The length limit of a line. An activity needs about 150 bytes.
 pub const MAX_LINE_BYTES: usize = 64 * 1024;
 
 /// A line of a recording.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Line {
-    /// Counted from 1, blank lines included.
+    /// The line number, counted from 1. Blank lines count.
     pub number: u64,
-    /// Its bytes in the file, the end of the line included.
+    /// The number of bytes in the file, including the end of the line.
     pub bytes: u64,
-    /// What it says; `None` for a blank line.
+    /// The activity, or `None` if the line is blank.
     pub content: Option<Result<Activity, BadLine>>,
 }
 
-/// Why a line is not an activity.
+/// The reason why a line is not an activity.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadLine {
-    /// It was not kept in memory either.
+    /// The line is too long. It is not kept in memory.
     #[error("the line is longer than {MAX_LINE_BYTES} bytes")]
     TooLong,
-    /// The line is or begins another value.
+    /// The line begins with another JSON value.
     #[error("expected a JSON object, found {0}; write one object per line")]
     NotAnObject(&'static str),
-    /// The object ends on a later line, or never.
+    /// The object does not end on this line.
     #[error("the object does not end on this line; write one object per line")]
     Unfinished,
-    /// A count that does not fit into 64 bits.
-    #[error("`{field}` is {count}, at most {} is possible", u64::MAX)]
+    /// A count has more than 64 bits.
+    #[error("`{field}` is {count}; the limit is {}", u64::MAX)]
     TooGreat {
-        /// Which count.
+        /// The name of the count.
         field: &'static str,
-        /// Its value.
+        /// The value of the count.
         count: u128,
     },
-    /// Not JSON, or not this JSON.
+    /// The line is not JSON, or a member is missing, unknown or invalid.
     #[error("{0}")]
     NotAnActivity(String),
-    /// The nil UUID.
-    #[error("the {0} is the nil UUID; every workspace and every owner has an id of its own")]
+    /// An id is the nil UUID.
+    #[error("the {0} is the nil UUID, which is not a valid id")]
     NilId(&'static str),
 }
 
@@ -64,7 +64,7 @@ struct Record {
     denied: u64,
 }
 
-/// A record whose counts may be too great. The parser would show such a count as a floating point number.
+/// A record whose counts may have more than 64 bits, which [`Record`] would report as floating point numbers.
 #[derive(Deserialize)]
 struct WideRecord {
     #[serde(rename = "workspace")]
@@ -75,16 +75,16 @@ struct WideRecord {
     denied: u128,
 }
 
-/// How many bytes at the start of a file tell its format.
+/// The number of bytes at the start of a file that determine its format.
 pub const FORMAT_BYTES: usize = 8;
 
-/// A file that is not text in UTF-8: no line of it can be an activity.
+/// The error of a file that is not text in UTF-8, so that no line of it can be an activity.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{format}, not JSON Lines in UTF-8; convert it first: {command}")]
 pub struct ForeignFormat {
-    /// What the file is.
+    /// A description of the format.
     format: &'static str,
-    /// How to convert it.
+    /// The command that converts the file.
     command: &'static str,
 }
 
@@ -104,17 +104,17 @@ const FORMATS: [(&[u8], &str, &str); 10] = [
 const UTF_32: &str = "iconv -f UTF-32 -t UTF-8 FILE | boundary-usage replay -";
 const UTF_16: &str = "iconv -f UTF-16 -t UTF-8 FILE | boundary-usage replay -";
 
-/// The byte order mark of UTF-8. Some editors and shells write it, and `cat` leaves it in the middle of its output.
+/// The byte order mark of UTF-8. It may be in the middle of a file, because `cat` copies it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Checks the first bytes of a file, at most [`FORMAT_BYTES`]. Fewer are enough if the file has no more.
+/// Checks the first [`FORMAT_BYTES`] of a file, or all bytes of a shorter file.
 ///
 /// # Errors
 ///
-/// If they belong to a format that has to be converted.
+/// Returns an error if the file must be converted first.
 pub fn check_format(start: &[u8]) -> Result<(), ForeignFormat> {
     let known = FORMATS.iter().find(|(magic, ..)| start.starts_with(magic));
-    // An ASCII character in UTF-16 or UTF-32 without a byte order mark has zeros beside it; JSON has none.
+    // In UTF-16 and UTF-32, an ASCII character has zero bytes beside it. JSON in UTF-8 has none.
     let by_zeros = || match start {
         [0, 0, 0, 1..=255, ..] => {
             Some(("it is in UTF-32", "iconv -f UTF-32BE -t UTF-8 FILE | boundary-usage replay -"))
@@ -132,7 +132,7 @@ pub fn check_format(start: &[u8]) -> Result<(), ForeignFormat> {
     }
 }
 
-/// Reads a recording line by line, with no more than one line in memory, and no line over the limit.
+/// An iterator over the lines of a recording. It keeps at most one line in memory, and at most the length limit of it.
 pub struct Recording<R> {
     reader: R,
     line: Vec<u8>,
@@ -140,12 +140,14 @@ pub struct Recording<R> {
 }
 
 impl<R: BufRead> Recording<R> {
-    /// Reads from here.
+    /// Creates an iterator over the rest of the reader.
     pub fn new(reader: R) -> Self {
         Self { reader, line: Vec::new(), number: 0 }
     }
 
-    /// Fills `self.line` with the next line, cut at one byte over the limit. Answers its length in the file; 0 at the end.
+    /// Reads the next line into `self.line`, cut at one byte over the limit.
+    ///
+    /// Returns the line's length in the file, which is 0 at the end of the file.
     fn read_line(&mut self) -> io::Result<u64> {
         self.line.clear();
         let mut length = 0;
@@ -190,7 +192,7 @@ fn parse(line: &[u8]) -> Option<Result<Activity, BadLine>> {
     }
     let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
     let first = *line.trim_ascii_start().first()?;
-    // The parser would also take an array of the four values.
+    // Serde would also accept an array of the four values.
     if first != b'{' {
         return Some(Err(BadLine::NotAnObject(value_that_begins_with(first))));
     }
@@ -213,7 +215,7 @@ fn value_that_begins_with(byte: u8) -> &'static str {
     }
 }
 
-/// Why a line that begins like an object is not a record.
+/// Explains why a line that begins like an object is not a record.
 fn explain(line: &[u8], error: &serde_json::Error) -> BadLine {
     if error.is_eof() {
         return BadLine::Unfinished;
@@ -225,22 +227,22 @@ fn explain(line: &[u8], error: &serde_json::Error) -> BadLine {
                 return BadLine::TooGreat { field, count };
             }
         }
-        Err(wide) if shows_great_number(&error.to_string()) => {
+        Err(wide) if quotes_long_number(&error.to_string()) => {
             return BadLine::NotAnActivity(without_line(&wide.to_string()));
         }
         Err(_) => {}
     }
-    // The parser quotes keys and values.
+    // The parser's message quotes keys and values.
     BadLine::NotAnActivity(printable(without_line(&error.to_string())))
 }
 
-/// Returns whether the parser's message quotes a number beyond 64 bits, which it shows as a floating point number.
-fn shows_great_number(message: &str) -> bool {
+/// Returns whether the parser's message quotes a number of more than 64 bits, as a floating point number.
+fn quotes_long_number(message: &str) -> bool {
     let number = message.split('`').nth(1).and_then(|number| number.parse::<f64>().ok());
     number.is_some_and(|number| number >= u64::MAX as f64)
 }
 
-/// The parser sees one line at a time and calls each the first; the right number is reported beside it.
+/// Removes the line number from a parser's message. It is always 1, because the parser reads one line at a time.
 fn without_line(message: &str) -> String {
     message.replace(" at line 1 column ", " at column ")
 }
@@ -249,10 +251,13 @@ fn without_line(message: &str) -> String {
 mod tests {
     use super::*;
 
-    const GOOD: &str = r#"{"workspace":"11111111-1111-4111-8111-111111111111","owner":"22222222-2222-4222-8222-222222222222","allowed":3,"denied":1}"#;
+    const GOOD: &str = concat!(
+        r#"{"workspace":"11111111-1111-4111-8111-111111111111","#,
+        r#""owner":"22222222-2222-4222-8222-222222222222","allowed":3,"denied":1}"#
+    );
 
     fn read(text: &str) -> Vec<Line> {
-        // A buffer of 7 bytes: lines span many reads.
+        // With a buffer of 7 bytes, lines span many reads.
         let reader = io::BufReader::with_capacity(7, text.as_bytes());
         Recording::new(reader).map(Result::unwrap).collect()
     }
@@ -260,12 +265,12 @@ mod tests {
     fn fault(line: &str) -> String {
         match read(line).remove(0).content {
             Some(Err(fault)) => fault.to_string(),
-            content => panic!("{line} was taken for {content:?}"),
+            content => panic!("{line} was accepted as {content:?}"),
         }
     }
 
     #[test]
-    fn lines_are_numbered_and_blank_ones_count_as_lines_only() {
+    fn blank_lines_are_numbered_but_are_not_activities() {
         let lines = read(&format!("{GOOD}\n\n  \r\n{GOOD}\r\n{GOOD}"));
         let good: Vec<_> =
             lines.iter().filter(|line| matches!(line.content, Some(Ok(_)))).map(|line| line.number).collect();
@@ -274,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn an_activity_is_read_with_its_ids_and_counts() {
+    fn an_activity_has_its_ids_and_counts() {
         let Some(Ok(activity)) = read(GOOD).remove(0).content else { panic!("must be good") };
         assert_eq!(activity.workspace.to_string(), "11111111-1111-4111-8111-111111111111");
         assert_eq!(activity.owner.to_string(), "22222222-2222-4222-8222-222222222222");
@@ -282,17 +287,17 @@ mod tests {
     }
 
     #[test]
-    fn the_lengths_of_the_lines_add_up_to_the_file() {
+    fn the_lengths_of_the_lines_sum_up_to_the_length_of_the_file() {
         let text = format!("{GOOD}\n\r\nnonsense\n{GOOD}");
         assert_eq!(read(&text).iter().map(|line| line.bytes).sum::<u64>(), text.len() as u64);
     }
 
     #[test]
-    fn bad_lines_say_what_is_wrong() {
+    fn the_fault_of_an_invalid_line_is_reported() {
         assert!(fault(&GOOD.replace(':', ";")).contains("at column"));
         assert!(fault(&GOOD.replace('3', "-3")).contains("-3"));
         assert!(fault(&GOOD.replace('3', "0.5")).contains("0.5"));
-        let too_great = "`allowed` is 18446744073709551616, at most 18446744073709551615 is possible";
+        let too_great = "`allowed` is 18446744073709551616; the limit is 18446744073709551615";
         assert_eq!(fault(&GOOD.replace('3', "18446744073709551616")), too_great);
         assert!(fault(&GOOD.replace('3', &"9".repeat(60))).contains("number out of range at column"));
         assert!(fault(&GOOD.replace("denied", "blocked")).contains("blocked"));
@@ -327,14 +332,14 @@ mod tests {
     }
 
     #[test]
-    fn keys_in_a_fault_are_printable_and_shortened() {
+    fn quoted_keys_are_escaped_and_shortened() {
         let hostile = format!("\\u001b[2J\\n\u{202e}{}", "k".repeat(60_000));
         let fault = fault(&GOOD.replace("denied", &hostile));
         assert!(fault.contains(r"\u{1b}[2J\n\u{202e}kk") && fault.chars().count() < 400, "{fault}");
     }
 
     #[test]
-    fn a_byte_order_mark_before_a_line_is_skipped() {
+    fn a_byte_order_mark_at_the_start_of_a_line_is_skipped() {
         let lines = read(&format!("\u{feff}{GOOD}\n\u{feff}\n\u{feff}{GOOD}"));
         let contents: Vec<_> = lines.iter().map(|line| matches!(line.content, Some(Ok(_)))).collect();
         assert_eq!(contents, [true, false, true]);
@@ -342,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn other_formats_are_recognised_by_their_first_bytes() {
+    fn foreign_formats_are_recognized_by_their_first_bytes() {
         for (start, format) in [
             (&b"\x1f\x8b\x08\0\0\0\0\0"[..], "gzip"),
             (b"\x28\xb5\x2f\xfd\x04\0", "zstd"),
@@ -368,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_over_the_limit_is_bad_and_not_kept_and_the_next_one_is_read() {
+    fn a_line_over_the_limit_is_invalid_and_not_kept_in_memory() {
         let long = " ".repeat(MAX_LINE_BYTES + 1);
         let mut recording = Recording::new(io::Cursor::new(format!("{long}{long}\n{GOOD}\n")));
         let first = recording.next().unwrap().unwrap();
@@ -378,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_at_the_limit_is_read() {
+    fn a_line_at_the_limit_is_accepted() {
         let padded = format!("{GOOD}{}", " ".repeat(MAX_LINE_BYTES - GOOD.len()));
         assert!(matches!(read(&padded)[0].content, Some(Ok(_))));
     }

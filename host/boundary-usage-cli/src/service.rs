@@ -1,4 +1,4 @@
-//! One serving replica: audit sockets in front of a tracker. `serve` runs one, `demo` runs two.
+//! One serving replica: audit sockets in front of a tracker. `serve` runs one, and `demo` runs two.
 
 use anyhow::{Context, Result};
 use boundary_usage::{CheckpointStatus, Database, Error, Options, Plugin, Tracker, TrackerStatus};
@@ -13,22 +13,22 @@ pub struct Service {
     server: AuditServer,
 }
 
-/// What a replica did, from its start to its stop.
+/// The report of a replica, from its start to its stop.
 #[derive(Clone, Debug, Serialize)]
 pub struct ServiceReport {
-    /// The tracker's side.
+    /// The tracker's status.
     #[serde(flatten)]
     pub tracker: TrackerStatus,
-    /// The sockets' side.
+    /// The sockets' reports.
     pub sockets: Vec<SocketReport>,
 }
 
 impl Service {
-    /// Starts a tracker, with its flush loop, and serves the sockets that feed it.
+    /// Starts a tracker, and serves the sockets.
     ///
     /// # Errors
     ///
-    /// If the component cannot be started. The socket files stay.
+    /// Returns an error if the tracker cannot be started. The socket files stay.
     pub async fn start(
         plugin: &Plugin,
         database: Database,
@@ -41,54 +41,54 @@ impl Service {
         Ok(Self { tracker, server })
     }
 
-    /// The tracker behind the sockets.
+    /// Returns the tracker behind the sockets.
     pub fn tracker(&self) -> &Tracker {
         &self.tracker
     }
 
-    /// What comes in over the sockets, for those who look on.
+    /// Returns a handle to the reports of the sockets.
     pub fn socket_reports(&self) -> SocketReports {
         self.server.reports()
     }
 
-    /// Stops accepting, tracks what clients have already sent, and flushes for the last time.
+    /// Stops accepting clients, tracks what they have already sent, and performs the last flush.
     ///
     /// # Errors
     ///
-    /// When the last flush failed: what came in since the flush before it is in the checkpoint, or lost without one.
+    /// Returns an error if the last flush failed. Its activity is in the checkpoint, or lost if there is none.
     pub async fn stop(self) -> Result<ServiceReport> {
         let sockets = self.server.stop().await;
         let flushed = self.tracker.shutdown().await;
         let tracker = self.tracker.status();
         flushed.map_err(|error| {
             let what = if may_be_applied(&error) { "has an unknown outcome" } else { "failed" };
-            let context = format!("the last flush {what}; {}", left_behind(&tracker, &error));
+            let context = format!("the last flush {what}; {}", unflushed(&tracker, &error));
             anyhow::Error::new(error).context(context)
         })?;
         Ok(ServiceReport { tracker, sockets })
     }
 }
 
-/// Whether the database may have carried out a flush that ended with this error.
+/// Returns whether the database may have applied a flush that ended with this error.
 fn may_be_applied(error: &Error) -> bool {
     matches!(error, Error::CommitUnknown { .. } | Error::TimedOut { .. })
 }
 
-/// What becomes of the activity that the last flush did not bring into the database, or not for certain.
-fn left_behind(tracker: &TrackerStatus, error: &Error) -> String {
+/// Describes where the activity of the failed last flush is.
+fn unflushed(tracker: &TrackerStatus, error: &Error) -> String {
     match &tracker.checkpoint {
         Some(CheckpointStatus { path, last_error: None, .. }) => format!(
-            "activity since the flush before it is kept in the checkpoint {path}, and goes out after the next start with \
-             the same replica and state directory"
+            "its activity is kept in the checkpoint {path}; the next start with the same replica and state directory \
+             flushes it"
         ),
         Some(CheckpointStatus { path, last_error: Some(error), .. }) => format!(
-            "the checkpoint {path} cannot be written either ({error}); activity since the last one that could is lost"
+            "the checkpoint {path} cannot be written either ({error}); activity since the last complete checkpoint is \
+             lost"
         ),
         None if may_be_applied(error) => format!(
-            "activity since the flush before it is in the database or lost: `boundary-usage status` shows when replica {} \
-             flushed last",
+            "its activity is in the database or lost; `boundary-usage status` shows when replica {} flushed last",
             tracker.replica
         ),
-        None => "activity since the flush before it is lost".into(),
+        None => "its activity is lost".into(),
     }
 }

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// A signal that asked for the end.
+/// A signal that stops the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StopSignal {
-    /// Its name, with `SIG`.
+    /// The signal's name, including `SIG`.
     pub name: &'static str,
     number: u8,
 }
@@ -19,18 +19,18 @@ impl StopSignal {
     const QUIT: Self = Self { name: "SIGQUIT", number: 3 };
     const TERMINATE: Self = Self { name: "SIGTERM", number: 15 };
 
-    /// The exit code of a process that the signal ended, as shells show it: 128 and its number.
+    /// Returns the exit code that shells show for a process ended by the signal: 128 plus the signal's number.
     pub fn exit_code(self) -> ExitCode {
         ExitCode::from(128 + self.number)
     }
 
-    /// Whether the terminal of the process has closed, so that nobody reads its output any more.
+    /// Returns whether the signal is SIGHUP: the terminal was closed, and nothing reads the output any more.
     pub fn is_hangup(self) -> bool {
         self == Self::HANGUP
     }
 }
 
-/// Receives the signals that ask for the end.
+/// A receiver of the signals that stop the process.
 pub struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
@@ -40,11 +40,11 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// From now on these signals do not end the process by themselves.
+    /// Installs handlers. From now on the signals no longer end the process.
     ///
     /// # Errors
     ///
-    /// If a handler cannot be installed.
+    /// Returns an error if a handler cannot be installed.
     pub fn listen() -> Result<Self> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
         Ok(Self {
@@ -55,7 +55,7 @@ impl StopSignals {
         })
     }
 
-    /// Waits for the first request to stop.
+    /// Waits for a signal.
     pub async fn next(&mut self) -> StopSignal {
         let hangup = async {
             match &mut self.hangup {
@@ -71,8 +71,9 @@ impl StopSignals {
         }
     }
 
-    /// Waits for a request to end at once. SIGHUP is none: a terminal that closes sends it more than once, and systemd
-    /// sends it right after SIGTERM (`SendSIGHUP=`).
+    /// Waits for a signal other than SIGHUP.
+    ///
+    /// A terminal that closes sends SIGHUP more than once, and systemd sends it right after SIGTERM (`SendSIGHUP=`).
     pub async fn next_but_hangup(&mut self) -> StopSignal {
         loop {
             let signal = self.next().await;
@@ -83,7 +84,7 @@ impl StopSignals {
     }
 }
 
-/// Whether SIGHUP is ignored. A process inherits that over `exec`, and a handler would undo what `nohup` did.
+/// Returns whether SIGHUP is ignored, as under `nohup`. A handler would undo that.
 fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,7 +1,7 @@
-//! The state directory of `serve`: where it is when nobody says, and the replica id that it keeps.
+//! The state directory of `serve`: its default path, and the replica id in it.
 //!
-//! What the checkpoint in it holds, and when, is the library's; here is only the choice of the directory. The replica
-//! id is kept beside the checkpoint, because a restarted process must have the same one to go on from it.
+//! The library writes the checkpoint to this directory. The replica id is stored beside it, because a restarted process
+//! needs the same id to restore the checkpoint.
 
 use std::env;
 use std::fs::{self, DirBuilder};
@@ -12,24 +12,24 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use uuid::Uuid;
 
-use crate::cli::UsageError;
+use crate::failure::UsageError;
 
 const REPLICA_FILE: &str = "replica";
 
-/// Where state is kept when no directory is named: systemd's `StateDirectory=`, else the user's.
+/// Returns the default state directory: systemd's `StateDirectory=`, or else the user's state directory.
 ///
 /// # Errors
 ///
-/// When the environment names none; it then has to be said.
+/// Returns a [`UsageError`] if the environment names no directory.
 pub fn default_directory() -> Result<PathBuf> {
     let variable = |name| env::var_os(name).map(PathBuf::from);
     let directory = choose(variable("STATE_DIRECTORY"), variable("XDG_STATE_HOME"), variable("HOME"));
-    let message = "no place for the checkpoint is known: STATE_DIRECTORY, XDG_STATE_HOME and HOME are not set to \
-                   absolute paths; name one with --state-dir, or go without with --no-state";
+    let message = "no directory for the checkpoint: none of STATE_DIRECTORY, XDG_STATE_HOME and HOME is set to an \
+                   absolute path; set --state-dir, or run without a checkpoint with --no-state";
     directory.ok_or_else(|| UsageError(message.into()).into())
 }
 
-/// By the basic rules: only absolute paths count. systemd lists several directories with colons between them.
+/// Chooses a directory. Relative paths are ignored. systemd separates several directories with colons.
 fn choose(systemd: Option<PathBuf>, state_home: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
     let first = |paths: PathBuf| env::split_paths(&paths).next();
     let state_home = state_home.filter(|path| path.is_absolute());
@@ -39,14 +39,14 @@ fn choose(systemd: Option<PathBuf>, state_home: Option<PathBuf>, home: Option<Pa
     })
 }
 
-/// The replica id that the directory keeps; made at the first start.
+/// Returns the replica id in the directory, or creates one at the first start.
 ///
 /// # Errors
 ///
-/// When it cannot be read or written, or is not an id.
+/// Returns an error if the file cannot be read or written, or if it does not contain an id.
 pub fn replica(directory: &Path) -> Result<Uuid> {
     let path = directory.join(REPLICA_FILE);
-    let context = || format!("cannot keep the replica id in {}; see --state-dir and --no-state", path.display());
+    let context = || format!("cannot access the replica id in {}; see --state-dir and --no-state", path.display());
     DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(context)?;
     if !path.try_exists().with_context(context)? {
         write_once(directory, &path).with_context(context)?;
@@ -54,11 +54,16 @@ pub fn replica(directory: &Path) -> Result<Uuid> {
     let text = fs::read_to_string(&path).with_context(context)?;
     match text.trim().parse::<Uuid>() {
         Ok(replica) if !replica.is_nil() => Ok(replica),
-        _ => bail!("{} does not hold a replica id; mend it, or name one with --replica", path.display()),
+        _ => {
+            bail!(
+                "{} does not contain a replica id (a UUID); fix or delete the file, or pass --replica",
+                path.display()
+            )
+        }
     }
 }
 
-/// Whole or not at all, and the first of several processes decides.
+/// Creates the file atomically. If several processes do so simultaneously, the first one wins.
 fn write_once(directory: &Path, path: &Path) -> io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
     writeln!(file, "{}", Uuid::new_v4())?;
@@ -74,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn systemd_comes_before_the_users_directories_and_relative_paths_do_not_count() {
+    fn systemd_takes_precedence_and_relative_paths_are_ignored() {
         let path = |text: &str| Some(PathBuf::from(text));
         let state = |systemd, state_home, home| choose(systemd, state_home, home);
         assert_eq!(state(path("/var/lib/a:/var/lib/b"), path("/x"), path("/h")), path("/var/lib/a"));
@@ -85,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_replica_id_is_made_once_and_kept() {
+    fn the_replica_id_is_created_once() {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join("deep/state");
         let first = replica(&state).unwrap();

@@ -20,7 +20,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::cli::UsageError;
+use crate::failure::UsageError;
 
 /// The environment variables that name an endpoint.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
@@ -45,15 +45,16 @@ impl Traces {
         let Some(endpoint) = ENDPOINTS.iter().find_map(set) else { return Ok(None) };
         // The message omits the endpoint, because it may contain a password.
         if !endpoint.starts_with("http://") {
-            let what = "the OTLP endpoint of the environment is not an http:// URL";
-            bail!(UsageError(format!(
-                "{what}; send traces to a collector on this machine, which sends them on by TLS"
-            )));
+            bail!(UsageError(
+                "the OTLP endpoint in the environment is not an http:// URL; send traces to a collector on this \
+                 machine, which can forward them with TLS"
+                    .into()
+            ));
         }
         let client =
             OnRuntime { client: HyperClient::with_default_connector(SEND_LIMIT, None), runtime: runtime.clone() };
         let exporter = SpanExporter::builder().with_http().with_http_client(client).build();
-        let exporter = exporter.context("cannot export traces as the environment says (OTEL_EXPORTER_OTLP_…)")?;
+        let exporter = exporter.context("cannot export traces; check the OTEL_EXPORTER_OTLP_… variables")?;
         let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource()).build();
         Ok(Some(Self { provider }))
     }
@@ -68,7 +69,7 @@ impl Traces {
     /// Sends the remaining spans within the collector's time limit.
     pub fn end(&self) {
         if let Err(error) = self.provider.shutdown() {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the last spans could not be sent");
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot send the last spans");
         }
     }
 }

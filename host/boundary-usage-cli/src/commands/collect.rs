@@ -1,7 +1,6 @@
-//! `collect`: closes the period; or acknowledges that a closed one's summary was delivered.
+//! `collect`: closes the period, or acknowledges the delivery of a summary.
 //!
-//! This is the end of the flow *proxy → intake → component → transaction → database → **summary***. It uses the
-//! library's native collection: no component takes part.
+//! A collection is native code of the library. The component takes no part in it.
 
 use std::time::Duration;
 
@@ -11,22 +10,22 @@ use clap::Args;
 use serde::Serialize;
 
 use super::connect_to_existing;
-use crate::cli::{Global, parse_period};
+use crate::arguments::{Global, parse_period};
 use crate::output::{table, timestamp};
 
-/// Close the period and print its summary: zeros when there was nothing.
+/// Close the period and print its summary.
 ///
-/// The next period begins at that moment. The summary stays in the database, undelivered, until its delivery is
-/// acknowledged: by `collect --acknowledge ID`, or by a delivery of `serve --deliver`. `status` shows undelivered summaries
-/// again. The database must exist: this command creates none.
+/// The next period begins at the same moment. The summary of a period without usage has zeros. The summary stays in the
+/// database, undelivered, until `collect --acknowledge ID` or `serve --deliver` acknowledges its delivery. `status`
+/// shows undelivered summaries. The database must exist; this command does not create it.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Leave out rows that no flush has touched for longer than this; the summary says what they held.
+    /// Age beyond which rows are left out of the sums. The summary reports them separately. [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = parse_period)]
     max_staleness: Option<Duration>,
 
-    /// Close nothing; record that the summary of the period with this id was delivered.
+    /// Id of a closed period. Records that its summary was delivered, and closes nothing.
     #[arg(long, value_name = "ID", conflicts_with = "max_staleness")]
     acknowledge: Option<i64>,
 }
@@ -37,15 +36,15 @@ Examples:
   boundary-usage collect --format json --max-staleness 1h
   boundary-usage collect --acknowledge 7";
 
-/// What an acknowledgement did.
+/// The result of an acknowledgement.
 #[derive(Serialize)]
 struct Acknowledged {
     period_id: i64,
-    /// False when it had been acknowledged before.
+    /// False if the delivery was already acknowledged.
     was_undelivered: bool,
 }
 
-pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
+pub(crate) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
     let database = connect_to_existing(global).await?;
     match arguments.acknowledge {
         Some(period) => acknowledge(global, &database, period).await?,
@@ -58,28 +57,28 @@ pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Closes the period whatever its age.
+/// Closes the period, regardless of its age.
 pub(super) async fn close_period(database: &Database, max_staleness: Option<Duration>) -> Result<Summary> {
     let options = CollectOptions { max_staleness, min_age: None };
     let collected = database.collect(options).await;
     let context = match &collected {
         Err(Error::CommitUnknown { .. }) => {
-            "it is unknown whether the period was closed; `boundary-usage status` shows it: if the period was closed, its \
-             summary is the newest of the undelivered periods, and the open period began just now"
+            "it is unknown whether the period was closed; run `boundary-usage status`: if the open period began just \
+             now, the period was closed, and its summary is the newest of the undelivered periods"
         }
         _ => "cannot collect; the period stays open",
     };
     match collected.context(context)? {
         Collection::Closed(summary) => Ok(summary),
-        Collection::NotDue { age } => unreachable!("no least age was asked for, and the period is {age:?} old"),
+        Collection::NotDue { age } => unreachable!("no minimum age was set, but the period of age {age:?} is not due"),
     }
 }
 
-/// What was done, if its summary could not be printed.
+/// Describes the change, for the error if its summary cannot be printed.
 fn closed(summary: &Summary) -> String {
     let period = summary.period_id;
     format!(
-        "period {period} is closed, and its summary is in the database, undelivered; `boundary-usage status` shows it again"
+        "period {period} is closed, and its summary is in the database, undelivered; `boundary-usage status` shows it"
     )
 }
 
@@ -87,14 +86,13 @@ async fn acknowledge(global: &Global, database: &Database, period_id: i64) -> Re
     let acknowledged = database.acknowledge(period_id).await;
     let context = match &acknowledged {
         Err(Error::CommitUnknown { .. }) => format!(
-            "it is unknown whether the delivery of period {period_id} was recorded; to acknowledge it again does no harm, and \
-             `boundary-usage status` shows it"
+            "it is unknown whether the delivery of period {period_id} was recorded; acknowledge it again, which is safe"
         ),
         _ => format!("cannot acknowledge period {period_id}"),
     };
     let was_undelivered = acknowledged.context(context)?;
     let human = || {
-        let before = if was_undelivered { "it was undelivered until now" } else { "it had been acknowledged before" };
+        let before = if was_undelivered { "it was undelivered" } else { "it was already acknowledged" };
         format!("period {period_id}: delivery acknowledged; {before}")
     };
     let done = || format!("the delivery of period {period_id} is acknowledged");
@@ -128,6 +126,7 @@ fn human(summary: &Summary) -> String {
             (summary.stale_rows, summary.stale_allowed_requests, summary.stale_denied_requests);
         text += &format!("\nleft out: {rows} stale rows with {allowed} allowed and {denied} denied requests");
     }
-    text += &format!("\nundelivered; when it is delivered: boundary-usage collect --acknowledge {}", summary.period_id);
+    text +=
+        &format!("\nundelivered; after its delivery run: boundary-usage collect --acknowledge {}", summary.period_id);
     text
 }

@@ -1,27 +1,25 @@
-//! `completions`: what a shell needs to complete this program's commands, flags and values.
+//! `completions`: prints the script that completes this program's commands, options and values in a shell.
 //!
-//! The script calls the program back at each completion, so that files, flags and values are completed in every shell in
-//! the same way.
+//! The script calls the program at each completion, so that every shell completes in the same way.
 
 use std::env;
 use std::ffi::OsString;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use clap::{Args, CommandFactory, ValueEnum};
+use clap::{Args, Command, ValueEnum};
 use clap_complete::env::{CompleteEnv, Shells};
 
-use crate::cli::Cli;
 use crate::output;
 
-/// Print the completions for a shell.
+/// Print the completion script for a shell.
 ///
-/// The script completes commands, flags, files and values. It calls the program at each completion: by its name if this
-/// command was called by name, otherwise by its absolute path.
+/// The script completes commands, options, files and values. It calls the program at each completion: by its name if
+/// this command was called by name, otherwise by its absolute path.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The shell.
+    /// Shell to complete in.
     #[arg(value_enum)]
     shell: Shell,
 }
@@ -44,10 +42,10 @@ enum Shell {
 
 const PROGRAM: &str = "boundary-usage";
 
-/// The script sets this variable to the shell's name when it calls the program.
+/// The variable that the script sets to the shell's name when it calls the program.
 const VARIABLE: &str = "BOUNDARY_USAGE_COMPLETE";
 
-/// Makes bash quote file names, and append a slash to directories. All candidates are files, or none is.
+/// Makes bash quote file names and append a slash to directories. Either all candidates are files, or none is.
 const BASH_FILES: &str = r#"_boundary_usage() {
     _clap_complete_boundary_usage "$@"
     local candidate
@@ -59,20 +57,22 @@ const BASH_FILES: &str = r#"_boundary_usage() {
 complete -o nospace -o bashdefault -F _boundary_usage boundary-usage
 "#;
 
-pub(super) fn run(arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let shell = arguments.shell.to_possible_value().context("the shell has no name")?;
     let shells = Shells::builtins();
-    let completer = shells.completer(shell.get_name()).context("the shell has no completions")?;
+    let completer = shells.completer(shell.get_name()).context("the shell has no completion script")?;
     let mut script = Vec::new();
     let written = completer.write_registration(VARIABLE, PROGRAM, PROGRAM, &this_program(), &mut script);
-    written.context("cannot write the completions")?;
+    written.context("cannot write the completion script")?;
     if matches!(arguments.shell, Shell::Bash) {
         script.extend_from_slice(BASH_FILES.as_bytes());
     }
     output::print_bytes(&script)
 }
 
-/// How a script calls this program: by name if it was called by name, so that the script holds on every machine.
+/// Returns the command with which a script calls this program.
+///
+/// This is the program's name if it was called by name, so that the script works on every machine.
 fn this_program() -> String {
     let called = env::args_os().next().unwrap_or_else(|| OsString::from(PROGRAM));
     let path = Path::new(&called);
@@ -80,15 +80,15 @@ fn this_program() -> String {
     absolute.map_or(called.clone(), OsString::from).to_string_lossy().into_owned()
 }
 
-/// Replies to a script that asks for candidates. Returns whether one did.
+/// Prints the candidates that a completion script requests. Returns whether a script called the program.
 ///
 /// # Errors
 ///
-/// If the shell is not known, or stdout cannot be written.
-pub fn reply_to_script() -> Result<bool> {
+/// Returns an error if the shell is unknown, or if stdout cannot be written.
+pub fn reply_to_script(program: impl Fn() -> Command) -> Result<bool> {
     let directory = env::current_dir().ok();
-    let complete = CompleteEnv::with_factory(Cli::command).var(VARIABLE).bin(PROGRAM).completer(this_program());
-    // The error is of the parser's kind; its text is all that counts here.
+    let complete = CompleteEnv::with_factory(program).var(VARIABLE).bin(PROGRAM).completer(this_program());
+    // The error is a clap error, which would print itself; only its text is used.
     let replied = complete.try_complete(env::args_os(), directory.as_deref());
     replied.map_err(|error| anyhow::anyhow!("cannot complete: {}", error.to_string().trim_end()))
 }

@@ -1,4 +1,4 @@
-//! `component`: shows the embedded component and writes it for other hosts.
+//! `component`: describes the embedded component, and writes it to a file for other hosts.
 
 use std::path::PathBuf;
 
@@ -8,19 +8,19 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::cli::Global;
+use crate::arguments::Global;
 
 /// Show the embedded component's contract, size and hash.
 ///
-/// Any host with a component runtime can load it. It imports only the interfaces shown here and needs no WASI. There
-/// are two worlds, which count in the same way.
+/// Any host with a component runtime can load it. It imports only the interfaces shown here, and needs no WASI. The
+/// component exists for two worlds, which count in the same way.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The world that the component is built for.
+    /// World of the component.
     #[arg(long, value_name = "WORLD", value_enum, default_value_t)]
     world: World,
-    /// File to write the component to.
+    /// File to write the component to. [default: not written]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -33,7 +33,7 @@ Examples:
 
 #[derive(Clone, Copy, Default, ValueEnum)]
 enum World {
-    /// Async functions: the host can call `track` while a flush waits.
+    /// Async functions, so that the host can call `track` while a flush waits.
     #[default]
     Tracker,
     /// Plain functions, for hosts without async functions.
@@ -59,7 +59,7 @@ struct Component {
     output: Option<PathBuf>,
 }
 
-pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(global: &Global, arguments: &Arguments) -> Result<()> {
     let bytes = arguments.world.bytes();
     let contract = Plugin::contract_of(bytes).context("cannot load the component")?;
     if let Some(file) = &arguments.output {

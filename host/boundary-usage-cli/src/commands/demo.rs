@@ -1,7 +1,6 @@
-//! `demo`: the whole way, *proxy → intake → component → transaction → database → summary*, played in a temporary
-//! directory, and what was counted beside what was sent.
+//! `demo`: runs the whole flow in a temporary directory, and compares the summary with the requests that were sent.
 //!
-//! Two replicas run `serve`'s own code. They share users, and even a workspace: the summary must count each once.
+//! Two replicas run the code of `serve`. They share a user and a workspace, and the summary must count each once.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,15 +14,15 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::collect::close_period;
+use crate::arguments::Global;
 use crate::audit_socket::{AuditClient, BoundSockets, Socket};
-use crate::cli::Global;
 use crate::output::{Format, table};
 use crate::service::Service;
 
-/// See it all work: two replicas, five audit sockets and their clients, one database, one summary.
+/// Run a demonstration: two replicas, five audit sockets with clients, one database, one summary.
 ///
-/// Everything happens in a temporary directory; --database is not used. Ends with exit code 1 when what was counted
-/// differs from what was sent.
+/// Everything happens in a temporary directory, and --database is not used. The exit code is 1 if the summary differs
+/// from the requests that were sent.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {}
@@ -33,10 +32,10 @@ Examples:
   boundary-usage demo
   boundary-usage demo --format json";
 
-/// Flushes of a replica in the period; the last one is that of its shutdown.
+/// Flushes of each replica in the period. The last one is the flush of its shutdown.
 const ROUNDS: u32 = 3;
 
-/// Who works where: replica, owner, workspace.
+/// The agents: replica, owner, workspace.
 const AGENTS: [(usize, &str, &str); 5] = [
     (0, "alice", "website"),
     (0, "alice", "billing"),
@@ -45,7 +44,7 @@ const AGENTS: [(usize, &str, &str); 5] = [
     (1, "carol", "notebook"),
 ];
 
-/// An agent in a workspace: a boundary client that connects to the workspace's socket.
+/// An agent in a workspace. Its boundary client connects to the workspace's socket.
 struct Agent {
     replica: usize,
     owner: &'static str,
@@ -53,7 +52,7 @@ struct Agent {
     socket: Socket,
 }
 
-/// What the clients sent, or what the summary says of it.
+/// The usage that the clients sent, or that the summary contains.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 struct Usage {
     unique_workspaces: u64,
@@ -70,9 +69,9 @@ struct Outcome {
     summary: Summary,
 }
 
-pub(super) async fn run(global: &Global, _arguments: Arguments) -> Result<ExitCode> {
+pub(crate) async fn run(global: &Global, _arguments: Arguments) -> Result<ExitCode> {
     let directory = tempfile::Builder::new().prefix("boundary-usage-demo").tempdir();
-    let directory = directory.context("cannot make a temporary directory")?;
+    let directory = directory.context("cannot create a temporary directory")?;
     let outcome = play(directory.path(), Narrator { format: global.format }).await?;
     global.format.print(&outcome, || outcome.human())?;
     Ok(ExitCode::from(u8::from(!outcome.equal)))
@@ -82,7 +81,7 @@ async fn play(directory: &Path, narrator: Narrator) -> Result<Outcome> {
     let database = Database::connect(&format!("sqlite:{}", directory.join("usage.db").display())).await?;
     let plugin = Plugin::embedded().context("cannot load the component")?;
     let agents = agents(directory);
-    narrator.introduce(&agents)?;
+    narrator.print_replicas(&agents)?;
 
     let replicas = start(&plugin, &database, &agents).await?;
     let mut sent = Usage {
@@ -94,7 +93,7 @@ async fn play(directory: &Path, narrator: Narrator) -> Result<Outcome> {
         let requests = send(&agents, round).await?;
         sent.allowed_requests += requests.iter().map(|(allowed, _)| allowed).sum::<u64>();
         sent.denied_requests += requests.iter().map(|(_, denied)| denied).sum::<u64>();
-        narrator.round(round, &requests)?;
+        narrator.print_round(round, &requests)?;
         if round < ROUNDS {
             for replica in &replicas {
                 replica.tracker().flush().await.context("a flush failed")?;
@@ -122,7 +121,7 @@ fn agents(directory: &Path) -> Vec<Agent> {
     agents.collect()
 }
 
-/// The same id for the same name.
+/// Derives an id from a name.
 fn id_of(name: &str) -> Uuid {
     let number = name.bytes().fold(0, |number, letter| number << 8 | u128::from(letter));
     Uuid::from_u128(number)
@@ -139,10 +138,12 @@ async fn start(plugin: &Plugin, database: &Database, agents: &[Agent]) -> Result
     Ok(services)
 }
 
-/// All agents work at once, each over its own connection; answers what each sent, allowed and denied.
+/// Sends the requests of all agents simultaneously, each over its own connection.
+///
+/// Returns the numbers of allowed and denied requests of each agent.
 async fn send(agents: &[Agent], round: u32) -> Result<Vec<(u64, u64)>> {
     let clients = (1..).zip(agents).map(|(number, agent)| async move {
-        // Not multiples of a batch: the last batch of each is a smaller one.
+        // These are not multiples of the batch size, so each agent's last batch is incomplete.
         let (allowed, denied) = (13 + 4 * u64::from(number * round % 5), 3 + u64::from((number + round) % 4));
         let mut client = AuditClient::connect(&agent.socket.path).await?;
         for request in 0..allowed.max(denied) {
@@ -184,33 +185,33 @@ impl Outcome {
         ];
         let (workspaces, users) = (summary.replica_workspaces_sum, summary.replica_users_sum);
         let verdict = if self.equal {
-            "✓ The period's summary says what the clients sent."
+            "✓ The period's summary equals what the clients sent."
         } else {
             "✗ The period's summary differs from what the clients sent."
         };
         format!(
             "\nThe collection closes the period:\n\n{}\n\n\
-             Bob and his workspace were seen by both replicas and count once\n\
-             (added up, the replicas saw {workspaces} workspaces and {users} users).\n\n{verdict}",
+             Both replicas saw Bob and his workspace, which count once\n\
+             (the sums over both replicas are {workspaces} workspaces and {users} users).\n\n{verdict}",
             table(["", "sent", "counted", ""], rows, true),
         )
     }
 }
 
-/// Says to people what happens; says nothing to programs.
+/// Prints the progress of the demo, unless the output format is JSON.
 #[derive(Clone, Copy)]
 struct Narrator {
     format: Format,
 }
 
 impl Narrator {
-    fn introduce(self, agents: &[Agent]) -> Result<()> {
+    fn print_replicas(self, agents: &[Agent]) -> Result<()> {
         let served = |replica: usize| {
             let agents = agents.iter().filter(|agent| agent.replica == replica);
             agents.map(|agent| format!("{}/{}", agent.owner, agent.workspace)).collect::<Vec<_>>().join(", ")
         };
         let size = Plugin::embedded_bytes().len() / 1024;
-        self.say(&format!(
+        self.print(&format!(
             "Two replicas of a proxy serve the audit sockets of these users' workspaces:\n\n  \
              replica 1   {}\n  replica 2   {}\n\n\
              boundary client ─▶ audit socket ─▶ sandboxed component ({size} KiB) ─▶ SQLite ─▶ summary\n",
@@ -219,14 +220,14 @@ impl Narrator {
         ))
     }
 
-    fn round(self, round: u32, requests: &[(u64, u64)]) -> Result<()> {
+    fn print_round(self, round: u32, requests: &[(u64, u64)]) -> Result<()> {
         let (allowed, denied) =
             requests.iter().fold((0, 0), |sum, (allowed, denied)| (sum.0 + allowed, sum.1 + denied));
-        let then = if round < ROUNDS { "both replicas flush" } else { "both stop, with a last flush" };
-        self.say(&format!("  {round}. {allowed} allowed and {denied} denied requests; then {then}"))
+        let then = if round < ROUNDS { "both replicas flush" } else { "both stop with a last flush" };
+        self.print(&format!("  {round}. {allowed} allowed and {denied} denied requests; then {then}"))
     }
 
-    fn say(self, text: &str) -> Result<()> {
+    fn print(self, text: &str) -> Result<()> {
         match self.format {
             Format::Human => self.format.print(&(), || text.to_owned()),
             Format::Json => Ok(()),

@@ -1,6 +1,7 @@
-//! The first connection of `serve`, in the background: it may be made long after the start.
+//! The first connection of `serve` to its database, in the background.
 //!
-//! If the state directory has the database's hashing key from an earlier start, the tracker starts without a connection.
+//! If the state directory has the database's hashing key from an earlier start, the tracker starts without a
+//! connection.
 
 use std::path::Path;
 use std::pin::Pin;
@@ -16,10 +17,10 @@ use crate::audit_socket::Socket;
 use crate::http::View;
 use crate::output;
 
-/// Completes with the error of a database that was away at the start and cannot be used.
+/// Completes with an error if the database was down at the start and turns out to be unusable.
 pub(super) type Arrival = Pin<Box<dyn Future<Output = Error> + Send>>;
 
-/// A connection that is being made.
+/// A connection attempt.
 pub(super) struct FirstConnection {
     connected: AbortOnDropHandle<Result<Database, boundary_usage::Error>>,
     key_file: Option<KeyFile>,
@@ -28,7 +29,7 @@ pub(super) struct FirstConnection {
 }
 
 impl FirstConnection {
-    /// Begins to connect. Announces the sockets after a wait of 2 s.
+    /// Begins to connect. Announces the sockets after 2 s, even if there is no connection yet.
     pub(super) fn start(
         url: &str,
         state_directory: Option<&Path>,
@@ -40,17 +41,19 @@ impl FirstConnection {
         let announcement = Arc::new(Announcement { once: Once::new(), sockets: sockets.to_vec() });
         let connect = {
             let (view, announcement) = (view.clone(), announcement.clone());
-            async move { view.connecting().connect(&url, || announcement.say()).await }
+            async move { view.connecting().connect(&url, || announcement.print()).await }
         };
         Ok(Self { connected: AbortOnDropHandle::new(tokio::spawn(connect)), key_file, view, announcement })
     }
 
-    /// What says that clients can connect.
+    /// Returns the announcement that clients can connect.
     pub(super) fn announcement(&self) -> Arc<Announcement> {
         self.announcement.clone()
     }
 
-    /// Returns the database. If it is away and its key is known, it is unconnected, and the connection is returned too.
+    /// Returns the database.
+    ///
+    /// If it is down and its key is known, the database is unconnected, and the connection attempt is returned too.
     pub(super) async fn database(mut self) -> Result<(Database, Option<Self>)> {
         let key = self.key_file.as_ref().map(KeyFile::read).transpose()?.flatten();
         let connected = match key {
@@ -58,7 +61,7 @@ impl FirstConnection {
             Some(key) => tokio::select! {
                 biased;
                 connected = &mut self.connected => connected,
-                () = self.view.connecting().away() => return Ok((Database::unconnected(key), Some(self))),
+                () = self.view.connecting().down() => return Ok((Database::unconnected(key), Some(self))),
             },
         };
         let database = connected.context(CANNOT_USE)?.context(CANNOT_USE)?;
@@ -66,11 +69,11 @@ impl FirstConnection {
         Ok((database, None))
     }
 
-    /// Waits for the connection, and lets the unconnected database have it.
-    pub(super) async fn arrive_at(self, database: &Database) -> Result<()> {
+    /// Waits for the connection, and passes it to the unconnected database.
+    pub(super) async fn connect_to(self, database: &Database) -> Result<()> {
         let connected = self.connected.await.context(CANNOT_USE)?.context(CANNOT_USE)?;
         if let Err(error) = database.connect_to(&connected).await {
-            // The next start uses the database that is there.
+            // The key belongs to another database. The next start uses the database that exists now.
             remember(self.key_file.as_ref(), &connected).await;
             connected.close().await;
             return Err(Error::from(error).context(CANNOT_USE));
@@ -79,23 +82,24 @@ impl FirstConnection {
     }
 }
 
-/// Keeps the key for the next start, which may be without the database.
+/// Writes the key to the state directory, for a start while the database is down.
 async fn remember(key_file: Option<&KeyFile>, database: &Database) {
     let Some(key_file) = key_file else { return };
     if let Err(error) = key_file.remember(database).await {
         let error = format!("{:#}", Error::from(error));
-        warn!(error, "a start without the database will have to wait for it: its hashing key is not kept");
+        warn!(error, "cannot write the hashing key to the state directory; the next start must wait for the database");
     }
 }
 
-/// Says once, whatever the log level, that clients can connect: supervisors wait for it.
+/// The message that clients can connect. It does not depend on the log level, because supervisors wait for it.
 pub(super) struct Announcement {
     once: Once,
     sockets: Vec<Socket>,
 }
 
 impl Announcement {
-    pub(super) fn say(&self) {
+    /// Prints the message, once.
+    pub(super) fn print(&self) {
         self.once.call_once(|| {
             for socket in &self.sockets {
                 output::print_error(&format!("listening on {}", socket.path.display()));

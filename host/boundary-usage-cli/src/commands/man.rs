@@ -1,25 +1,25 @@
-//! `man`: the manual, in the form that the program `man` reads.
+//! `man`: renders the manual pages.
 //!
-//! `clap_mangen` renders the parts that are lists; the synopsis and the sections behind the options are ours: it shows
-//! options without their values, and fills the lines of examples as if they were sentences.
+//! `clap_mangen` renders most sections. This module renders the synopsis, because `clap_mangen` omits the values of
+//! options, and the sections after the options, because it would wrap the lines of examples like sentences.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::{Arg, ArgAction, Args, Command, CommandFactory, ValueHint};
+use clap::{Arg, ArgAction, Args, Command, ValueHint};
 use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
-use crate::cli::{Cli, Global};
+use crate::arguments::Global;
 use crate::{output, printable};
 
-/// Print the manual's first page, or write all of them.
+/// Print the manual's first page, or write all pages.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Write a page for the program and one for each command into this directory instead.
+    /// Directory for the pages. Write a page for the program and one for each command.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     output: Option<PathBuf>,
 }
@@ -29,8 +29,8 @@ Examples:
   boundary-usage man > boundary-usage.1
   boundary-usage man --output /usr/local/share/man/man1";
 
-pub(super) fn run(global: &Global, arguments: &Arguments) -> Result<()> {
-    let mut program = Cli::command().disable_help_subcommand(true);
+pub(crate) fn run(global: &Global, arguments: &Arguments, program: Command) -> Result<()> {
+    let mut program = program.disable_help_subcommand(true);
     program.build();
     let Some(directory) = &arguments.output else {
         let mut page = Vec::new();
@@ -57,7 +57,7 @@ fn write_pages(program: &Command, directory: &Path) -> io::Result<()> {
 fn render(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     let man = Man::new(command.clone()).source(concat!("boundary-usage ", env!("CARGO_PKG_VERSION")));
     man.render_title(page)?;
-    // Neither hyphenated nor justified: commands and flags stay as they are typed.
+    // Commands and options must look as they are typed, so neither hyphenate nor justify.
     Roff::new().control("nh", []).control("ad", ["l"]).to_writer(page)?;
     man.render_name_section(page)?;
     synopsis(command).to_writer(page)?;
@@ -71,7 +71,7 @@ fn render(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     man.render_version_section(page)
 }
 
-/// One line of usage: options with their values, required ones last, and then the positional arguments.
+/// Renders one line of usage: optional options, required options, and then positional arguments.
 fn synopsis(command: &Command) -> Roff {
     let mut line = vec![bold(command.get_bin_name().unwrap_or_else(|| command.get_name()))];
     let options = command.get_arguments().filter(|argument| !argument.is_positional() && !argument.is_hide_set());
@@ -102,13 +102,13 @@ fn synopsis(command: &Command) -> Roff {
     synopsis
 }
 
-/// Whether an option is one of those of which a command needs one.
+/// Returns whether the option is required, or is an alternative of a required group.
 fn is_required(command: &Command, option: &Arg) -> bool {
     let required = command.get_groups().filter(|group| group.is_required_set());
     option.is_required_set() || required.flat_map(|group| group.get_args()).any(|id| id == option.get_id())
 }
 
-/// An option as it is typed: `-v`, or `--replica <UUID>`.
+/// Renders an option as it is typed, for example `-v` or `--replica <UUID>`.
 fn usage(option: &Arg) -> Vec<Inline> {
     let name = match (option.get_long(), option.get_short()) {
         (Some(long), _) => format!("--{long}"),
@@ -123,8 +123,9 @@ fn usage(option: &Arg) -> Vec<Inline> {
     usage
 }
 
-/// The sections behind the options: a line that ends with a colon is the heading of the lines after it. Indented lines
-/// are shown as they are, other lines are sentences.
+/// Renders the sections after the options.
+///
+/// A line that ends with a colon is a heading. Indented lines are shown unchanged, and other lines are sentences.
 fn sections(text: &str) -> Roff {
     let mut roff = Roff::new();
     let mut is_example = false;

@@ -1,4 +1,4 @@
-//! `serve`: audit sockets in front of a tracker, until told to stop.
+//! `serve`: runs audit sockets in front of a tracker until a signal stops it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,82 +15,87 @@ use uuid::Uuid;
 
 use super::CANNOT_USE;
 use super::first_connection::{Arrival, FirstConnection};
+use crate::arguments::{
+    Global, check_socket_path, parse_address, parse_flush_interval, parse_id, parse_period, parse_retry, parse_wait,
+};
 use crate::audit_socket::{BoundSockets, Socket, SocketGroup};
-use crate::cli::{Global, UsageError, parse_flush_interval, parse_period, parse_retry, parse_wait};
-use crate::configuration::{self, Configuration, parse_address, parse_id, path_fault};
+use crate::configuration::{self, Configuration};
 use crate::delivery::{Deliverer, DeliveryOptions, Endpoint};
 use crate::descriptors;
+use crate::failure::UsageError;
 use crate::http::{self, AllowedHosts, Replica, View, parse_host};
 use crate::output;
 use crate::service::{Service, ServiceReport};
 use crate::signals::StopSignals;
 use crate::state;
 
-/// Serve audit sockets: track what boundary clients report, flush, collect.
+/// Serve audit sockets: track the activity of boundary clients, flush it, and collect.
 ///
-/// SIGTERM, SIGINT, SIGQUIT and SIGHUP (a closed terminal) stop it: no new clients, what connected ones have already sent
-/// is tracked, the socket files stay, and a last flush brings everything into the database. A second signal, other than
-/// SIGHUP, ends it at once. A signal before it serves ends it at once with exit code 128 and the signal's number.
+/// SIGTERM, SIGINT, SIGQUIT and SIGHUP (a closed terminal) stop the process in order: it accepts no new clients, tracks
+/// what connected clients have sent, and writes everything to the database with a last flush. Socket files stay. A
+/// second signal, other than SIGHUP, stops it immediately. A signal during the start stops it immediately, with exit
+/// code 128 plus the signal's number.
 ///
-/// A PostgreSQL server that is away at the start is waited for: clients can connect meanwhile, and /readyz says
+/// If PostgreSQL is down at the start, the process waits for it. Clients can connect meanwhile, and /readyz reports
 /// "not ready: database".
 #[derive(Args)]
 #[command(after_help = EXAMPLES, group = ArgGroup::new("sockets").required(true).args(["socket", "config"]))]
 pub struct Arguments {
-    /// Serve this one socket. A stale file is replaced; only our own user can connect, and --socket-group.
+    /// Path of the audit socket. A stale file is replaced. Only this user and --socket-group can connect.
     #[arg(long, value_name = "PATH", requires = "workspace", requires = "owner")]
     socket: Option<PathBuf>,
 
-    /// The workspace that the socket serves.
+    /// Workspace of the socket.
     #[arg(long, value_name = "UUID", requires = "socket", value_parser = parse_id)]
     workspace: Option<Uuid>,
 
-    /// The user who owns the workspace.
+    /// User who owns the workspace.
     #[arg(long, value_name = "UUID", requires = "socket", value_parser = parse_id)]
     owner: Option<Uuid>,
 
-    /// Count the requests of this owner's workspaces, and neither the workspaces nor the owner. May be repeated.
+    /// Owner whose requests are counted, but not the owner's id and workspaces. May be repeated.
     ///
-    /// For workspaces that belong to a system user until a person claims them. With --config, in addition to the owners
-    /// that the file lists as `ignore-owners`.
+    /// Use it for workspaces that belong to a system user until a person claims them. With --config, it adds to the
+    /// file's `ignore-owners`.
     #[arg(long = "ignore-owner", value_name = "UUID", value_parser = parse_id)]
     ignore_owners: Vec<Uuid>,
 
-    /// Let the members of this group connect, too: the socket gets mode 0660 instead of 0600.
+    /// Group whose members may connect as well. The socket gets mode 0660 instead of 0600.
     ///
-    /// With --config, for the sockets to which the file gives no `group` of their own.
+    /// With --config, it applies to the sockets without a `group` in the file.
     #[arg(long, value_name = "NAME|GID")]
     socket_group: Option<SocketGroup>,
 
-    /// Serve the sockets that this TOML file lists.
+    /// TOML file that lists the audit sockets.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Answer HTTP here: a status page at /, /metrics for Prometheus, /healthz, /readyz, /status.json. [default: no HTTP]
+    /// Address for HTTP: a status page at /, /metrics for Prometheus, /healthz, /readyz, /status.json. [default: no
+    /// HTTP]
     ///
-    /// There is no password: give it a loopback address, or one of a network whose members may see the numbers.
+    /// HTTP has no password. Use a loopback address, or an address in a network whose members may see the numbers.
     #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     listen: Option<SocketAddr>,
 
-    /// Accept HTTP requests under this host name, too; may be repeated.
+    /// Host name under which HTTP is served, besides IP addresses and `localhost`. May be repeated.
     ///
-    /// Without it, HTTP is served under IP addresses and `localhost` only, so that a web page elsewhere cannot read it by DNS
-    /// rebinding. Name the host by which a monitoring system or a reverse proxy reaches this process.
+    /// Other host names are rejected, so that no other web page can read the numbers through DNS rebinding. Allow the
+    /// name under which a monitoring system or a reverse proxy reaches this process.
     #[arg(long, value_name = "NAME", value_parser = parse_host)]
     allow_host: Vec<String>,
 
-    /// The name of this replica in the database. No two running processes may share one. [default: the one that the
-    /// state directory keeps; random with --no-state]
+    /// Id of this replica in the database. Every running process needs its own. [default: the id in the state
+    /// directory; random with --no-state]
     #[arg(long, value_name = "UUID", value_parser = parse_id)]
     replica: Option<Uuid>,
 
-    /// Keep the checkpoint here: after a crash, the next start goes on from it. Every process needs a directory or a
-    /// --replica of its own. [default: $STATE_DIRECTORY, $XDG_STATE_HOME/boundary-usage, or
+    /// Directory of the checkpoint, which the next start restores after a crash. Every process needs its own directory
+    /// or its own --replica. [default: $STATE_DIRECTORY, $XDG_STATE_HOME/boundary-usage, or
     /// ~/.local/state/boundary-usage]
     #[arg(long, value_name = "DIR", conflicts_with = "no_state")]
     state_dir: Option<PathBuf>,
 
-    /// Keep no checkpoint: a crash loses what came in since the last flush.
+    /// Write no checkpoint. A crash then loses the activity since the last flush.
     #[arg(long, conflicts_with = "checkpoint_interval")]
     no_state: bool,
 
@@ -102,11 +107,11 @@ pub struct Arguments {
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_flush_interval)]
     flush_interval: Duration,
 
-    /// Age at which a period is collected. Of several replicas, the first one collects. At most 366days.
+    /// Age at which a period is collected, by one of the replicas. At most 366days.
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = parse_period)]
     collect_interval: Duration,
 
-    /// Leave collecting to others.
+    /// Never collect. Another replica or `boundary-usage collect` must.
     #[arg(long, conflicts_with = "collect_interval")]
     no_collect: bool,
 
@@ -117,25 +122,25 @@ pub struct Arguments {
 /// Delivery of summaries.
 #[derive(Args)]
 struct DeliveryArguments {
-    /// POST every undelivered summary, as JSON, to this URL until it answers with a 2xx.
+    /// URL to which each undelivered summary is sent with POST, as JSON, until the response is a 2xx.
     ///
-    /// Also those of periods that were closed before. Of several replicas, one at a time tries. Better in the environment when
-    /// the URL is a secret.
+    /// This includes the summaries of periods that were closed earlier. One replica at a time sends. Prefer the
+    /// environment variable if the URL is a secret.
     #[arg(long, value_name = "URL", env = "BOUNDARY_USAGE_DELIVER", hide_env_values = true)]
     deliver: Option<String>,
 
-    /// Send the token that this file holds, as `Authorization: Bearer`. It is read again for each attempt.
+    /// File with a token, which is sent as `Authorization: Bearer`. Each attempt reads the file again.
     #[arg(long, value_name = "FILE", requires = "deliver")]
     deliver_token_file: Option<PathBuf>,
 
-    /// Time limit of one attempt; at most 1h.
+    /// Time limit of one attempt. At most 1h.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_wait, requires = "deliver")]
     deliver_timeout: Duration,
 
-    /// Wait after the first failure, at most 5m; it doubles with each further one, up to 5m.
+    /// Wait after the first failure. At most 5m. It doubles with each further failure, up to 5m.
     ///
-    /// Failures count for the destination, not for each summary, and all replicas share the wait. A receiver that sends
-    /// Retry-After waits as long as it says, up to 24h. After a 410 this process delivers nothing until it is restarted.
+    /// Failures count for the destination and not for each summary, and all replicas share the wait. A `Retry-After`
+    /// header extends the wait, up to 24h. After a 410 this process sends nothing until it is restarted.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_retry, requires = "deliver")]
     deliver_retry: Duration,
 }
@@ -154,7 +159,7 @@ sockets.toml:
   owner = \"0193a1b2-0000-7000-8000-0000000000aa\"";
 
 impl Arguments {
-    /// The settings of the file, if there is one, and of the flags.
+    /// Returns the settings of the options and of the file, if there is one.
     fn configuration(&self) -> Result<Configuration> {
         let mut configuration = self.sockets()?;
         configuration.ignored_owners.extend(&self.ignore_owners);
@@ -176,14 +181,10 @@ impl Arguments {
         let (Some(path), Some(workspace), Some(owner)) = (self.socket.clone(), self.workspace, self.owner) else {
             bail!(UsageError("--socket needs --workspace and --owner".into()));
         };
-        match path_fault(&path) {
-            Some(fault) => bail!(UsageError(fault)),
-            None => {
-                let sockets = vec![Socket { path, workspace, owner, ids_ignored: false, group: self.socket_group }];
-                let allow_hosts = self.allow_host.clone();
-                Ok(Configuration { listen: self.listen, allow_hosts, ignored_owners: Vec::new(), sockets })
-            }
-        }
+        check_socket_path(&path).map_err(UsageError)?;
+        let sockets = vec![Socket { path, workspace, owner, ids_ignored: false, group: self.socket_group }];
+        let allow_hosts = self.allow_host.clone();
+        Ok(Configuration { listen: self.listen, allow_hosts, ignored_owners: Vec::new(), sockets })
     }
 
     fn state_directory(&self) -> Result<Option<PathBuf>> {
@@ -194,7 +195,7 @@ impl Arguments {
         }
     }
 
-    /// The replica to serve, and the settings of its tracker.
+    /// Returns the replica's id and the options of its tracker.
     fn replica_and_options(&self) -> Result<(Uuid, Options)> {
         let state_directory = self.state_directory()?;
         let replica = match (self.replica, &state_directory) {
@@ -219,14 +220,14 @@ impl DeliveryArguments {
     }
 }
 
-pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCode> {
-    // From here on a signal ends the program in order, not in the middle of its start.
+pub(crate) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCode> {
+    // From here on a signal stops the program in order, even during the start.
     let mut stop = StopSignals::listen()?;
     let view = View::new();
     let started = tokio::select! {
         biased;
         signal = stop.next() => {
-            output::print_error(&format!("ended by {} before it served", signal.name));
+            output::print_error(&format!("stopped by {} during the start", signal.name));
             return Ok(signal.exit_code());
         }
         started = Running::start(global, arguments, view.clone()) => started,
@@ -235,16 +236,16 @@ pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCod
 
     let signal = tokio::select! {
         signal = stop.next() => signal,
-        // Nothing can be counted any more: a supervisor may start the process again.
+        // Nothing can be counted any more, so exit and let a supervisor restart the process.
         () = service.tracker().stopped() => bail!(
-            "the tracker has ended by a panic; activity since the last checkpoint, or without one since the last flush, is \
-             lost"
+            "the tracker panicked; activity since the last checkpoint is lost, or since the last flush if there is no \
+             checkpoint"
         ),
         error = arrival => {
             view.stopping();
             drop(collector);
             let (stopped, ()) = tokio::join!(service.stop(), stop_delivery(deliverer));
-            // What was tracked meanwhile is in the checkpoint, or the error says that it is lost.
+            // The checkpoint contains the tracked activity. If it does not, `stopped` reports the loss.
             return Err(match stopped {
                 Ok(_) => error,
                 Err(stopped) => error.context(stopped.to_string()),
@@ -252,33 +253,33 @@ pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCod
         }
     };
     view.stopping();
-    info!(signal = signal.name, "stopping: no new clients, draining, flushing");
-    // A collection in progress is rolled back; another replica does it, or the next start of this one.
+    info!(signal = signal.name, "stopping: no new clients; draining connections, then flushing");
+    // A running collection is rolled back. Another replica repeats it, or this one after its next start.
     drop(collector);
     let stopped = async { tokio::join!(service.stop(), stop_delivery(deliverer)) };
     let report = tokio::select! {
         (report, ()) = stopped => report?,
         signal = stop.next_but_hangup() => bail!(
-            "stopped at once by a second {}; activity since the last checkpoint, or without one since the last flush, is \
-             lost",
+            "stopped immediately by a second {}; activity since the last checkpoint is lost, or since the last flush \
+             if there is no checkpoint",
             signal.name
         ),
     };
     database.close().await;
     let printed = global.format.print(&report, || human(&report));
-    // A terminal that has closed takes no report.
+    // A closed terminal cannot show the report, which is no failure.
     if signal.is_hangup() { Ok(ExitCode::SUCCESS) } else { printed.map(|()| ExitCode::SUCCESS) }
 }
 
-/// All that runs while `serve` serves.
+/// The parts of a running `serve`.
 struct Running {
     service: Service,
     database: Database,
     collector: Option<AbortOnDropHandle<()>>,
     deliverer: Option<Deliverer>,
-    /// Completes only if the database cannot be used after all, which was away at the start.
+    /// Completes only if the database was down at the start and turns out to be unusable.
     arrival: Arrival,
-    /// Replies until the end.
+    /// Serves HTTP until dropped.
     _http: Option<AbortOnDropHandle<()>>,
 }
 
@@ -287,8 +288,8 @@ impl Running {
         let Configuration { listen, allow_hosts, sockets, .. } = arguments.configuration()?;
         descriptors::prepare(sockets.len())?;
         Database::check_url(&global.database).context(CANNOT_USE)?;
-        // First of all: an address that is in use fails the start before anything is changed, and a supervisor may ask
-        // how the start fares.
+        // HTTP comes first: if the address is in use, the start fails before it changes anything, and a supervisor can
+        // watch the rest of the start.
         let http = match listen {
             Some(address) => Some(http::start(address, AllowedHosts::new(allow_hosts), view.clone()).await?),
             None => None,
@@ -296,18 +297,18 @@ impl Running {
         let (replica, options) = arguments.replica_and_options()?;
         let delivery = arguments.delivery.options();
         let endpoint = delivery.as_ref().map(Endpoint::new).transpose()?;
-        // Before the database: clients that connect while it is away wait, and lose nothing.
+        // Sockets come before the database, so that clients can connect and wait while it is down.
         let bound = BoundSockets::bind(&sockets).await?;
         let first = FirstConnection::start(&global.database, options.state_directory.as_deref(), &view, &sockets)?;
         let announcement = first.announcement();
         let (database, connecting) = first.database().await?;
-        // Compiling takes a processor for seconds.
+        // Compiling the component uses a processor for seconds.
         let plugin = tokio::task::spawn_blocking(Plugin::embedded).await.context("cannot load the component")?;
         let plugin = plugin.context("cannot load the component")?;
         let service = Service::start(&plugin, database.clone(), replica, bound, options).await;
         let service = service.map_err(|error| match error.downcast_ref::<Error>() {
             Some(Error::State { source: None, .. }) => {
-                error.context("several processes need a --state-dir or a --replica each")
+                error.context("each process needs its own --state-dir or its own --replica")
             }
             _ => error,
         })?;
@@ -318,29 +319,29 @@ impl Running {
             database: database.clone(),
         };
         let deliverer = endpoint.map(|endpoint| Deliverer::start(database.clone(), endpoint));
-        let running = move |view: &View, shown| {
+        let report_running = move |view: &View, shown| {
             view.running(shown);
             info!(%replica, sockets = sockets.len(), "serving");
         };
         let arrival: Arrival = match connecting {
             None => {
-                running(&view, shown);
+                report_running(&view, shown);
                 Box::pin(std::future::pending())
             }
             Some(connecting) => {
                 view.waiting(shown.clone());
-                warn!(%replica, "tracking without the database, into memory and the checkpoint");
+                warn!(%replica, "tracking without the database: activity is kept in memory and in the checkpoint");
                 let database = database.clone();
                 Box::pin(async move {
-                    match connecting.arrive_at(&database).await {
-                        Ok(()) => running(&view, shown),
+                    match connecting.connect_to(&database).await {
+                        Ok(()) => report_running(&view, shown),
                         Err(error) => return error,
                     }
                     std::future::pending().await
                 })
             }
         };
-        announcement.say();
+        announcement.print();
         Ok(Self { service, database, collector, deliverer, arrival, _http: http })
     }
 }
@@ -359,5 +360,8 @@ async fn stop_delivery(deliverer: Option<Deliverer>) {
 
 fn human(report: &ServiceReport) -> String {
     let tracker = &report.tracker;
-    format!("stopped: {} batches tracked, {} flushes, all written", tracker.activities, tracker.flushes)
+    format!(
+        "stopped: {} batches tracked, {} flushes, everything is in the database",
+        tracker.activities, tracker.flushes
+    )
 }

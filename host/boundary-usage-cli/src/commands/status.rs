@@ -1,18 +1,18 @@
-//! `status`: what the database holds. Changes nothing, and creates no database.
+//! `status`: shows the content of the database.
 
 use anyhow::{Context, Result};
 use boundary_usage::{DatabaseStatus, PeriodStatus, Summary};
 use clap::Args;
 
 use super::open;
-use crate::cli::Global;
+use crate::arguments::Global;
 use crate::output::{table, timestamp};
 use crate::printable::printable;
 
-/// Show what the database holds; change nothing.
+/// Show the content of the database, and change nothing.
 ///
-/// Shows the numbers of the open period so far, each replica's last flush, every undelivered summary, and the most recent
-/// delivered ones. The database must exist: this command creates none.
+/// Shows the open period so far, each replica's last flush, every undelivered summary, and the most recent delivered
+/// summaries. The database must exist; this command does not create it.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {}
@@ -22,7 +22,7 @@ Examples:
   boundary-usage status
   boundary-usage status --database sqlite:usage.db --format json";
 
-pub(super) async fn run(global: &Global, _arguments: Arguments) -> Result<()> {
+pub(crate) async fn run(global: &Global, _arguments: Arguments) -> Result<()> {
     let database = open(global).await?;
     let status = database.status().await.context("cannot read the database")?;
     database.close().await;
@@ -71,7 +71,7 @@ fn rows(status: &DatabaseStatus) -> String {
     )
 }
 
-/// Uniques of all replicas together: rows cannot be added up.
+/// Describes the sums over all replicas. The unique counts of rows cannot be added, because rows share ids.
 fn so_far(summary: &Summary) -> String {
     let Summary { unique_workspaces, unique_users, allowed_requests, denied_requests, .. } = summary;
     format!(
@@ -100,12 +100,12 @@ fn periods(title: &str, periods: &[&PeriodStatus]) -> String {
     format!("\n\n{title}\n{}", table(header, rows, true))
 }
 
-/// How the delivery of a period fares, where it was tried.
+/// Describes the delivery of a period, if it was attempted.
 fn delivery(period: &PeriodStatus) -> Option<String> {
     let delivery = period.delivery.as_ref()?;
     let (id, attempts) = (period.summary.period_id, delivery.attempts);
-    let next = if delivery.under_way { "under way; by another replica from" } else { "next at" };
+    let next = if delivery.under_way { "in progress; next attempt by any replica at" } else { "next attempt at" };
     let error = delivery.last_error.as_ref().map(|error| format!("; {}", printable(error))).unwrap_or_default();
     let (last, next_at) = (timestamp(delivery.attempted_at), timestamp(delivery.next_attempt_at));
-    Some(format!("\nperiod {id}: tried {attempts} times, last at {last}, {next} {next_at}{error}"))
+    Some(format!("\nperiod {id}: {attempts} delivery attempts, the last at {last}, {next} {next_at}{error}"))
 }

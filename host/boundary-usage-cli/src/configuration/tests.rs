@@ -1,4 +1,4 @@
-//! What the configuration file may hold, and how its faults are reported.
+//! Valid configuration files, and the faults of others.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn socket(path: &str, workspace: &str, owner: &str) -> String {
 }
 
 fn faults(text: &str) -> Vec<String> {
-    parse(text).expect_err("must be refused")
+    parse(text).expect_err("must be rejected")
 }
 
 #[test]
@@ -30,28 +30,28 @@ fn a_workspace_may_have_two_sockets() {
 }
 
 #[test]
-fn all_faults_are_reported_together() {
+fn all_faults_are_reported_together_with_their_places() {
     let text = format!(
-        "flush_interval = \"60s\"\n[[socket]]\nworkspace = \"nonsense\"\nowner = 7\nmode = \"0666\"\n{}",
+        "flush_interval = \"60s\"\n[[socket]]\nworkspace = \"nonsense\"\nowner = 7\n  mode = \"0666\"\n{}",
         socket("", "00000000-0000-0000-0000-000000000000", OWNER)
     );
     let faults = faults(&text);
-    for expected in [
-        "unknown key `flush_interval`",
-        "socket 1: unknown key `mode`",
-        "socket 1: `path` is missing",
-        "socket 1: `owner` must be a string",
-        "socket 1: `workspace` is `nonsense`",
-        "socket 2: `workspace` is `00000000-0000-0000-0000-000000000000`: the nil UUID",
-        "socket 2: the socket path is empty",
-    ] {
-        assert!(faults.iter().any(|fault| fault.contains(expected)), "{expected} is not in {faults:#?}");
+    for (fault, expected) in faults.iter().zip([
+        "line 1, column 1: unknown key `flush_interval`",
+        "line 2, column 1: `path` is missing",
+        "line 3, column 13: `workspace` is `nonsense`: not a UUID",
+        "line 4, column 9: `owner` must be a string",
+        "line 5, column 3: unknown key `mode`",
+        "line 7, column 8: `path` is ``: the socket path is empty",
+        "line 8, column 13: `workspace` is `00000000-0000-0000-0000-000000000000`: the nil UUID",
+    ]) {
+        assert!(fault.starts_with(expected), "{expected} is not in {faults:#?}");
     }
     assert_eq!(faults.len(), 7);
 }
 
 #[test]
-fn a_group_holds_for_one_socket_or_for_all_that_name_none() {
+fn a_group_applies_to_one_socket_or_to_all_without_a_group() {
     let (a, b) = (socket("/a", WORKSPACE, OWNER), socket("/b", OWNER, OWNER));
     let groups = |text: &str| parse(text).unwrap().sockets.iter().map(|socket| socket.group).collect::<Vec<_>>();
     let group = |text: &str| Some(text.parse::<SocketGroup>().unwrap());
@@ -63,38 +63,39 @@ fn a_group_holds_for_one_socket_or_for_all_that_name_none() {
 fn ignored_owners_are_a_list_of_ids() {
     let text = |owners: &str| format!("ignore-owners = {owners}\n{}", socket("/a", WORKSPACE, OWNER));
     assert_eq!(parse(&text(&format!("[\"{OWNER}\"]"))).unwrap().ignored_owners, [OWNER.parse::<Uuid>().unwrap()]);
-    for refused in ["7", "\"a\"", "[7]", "[\"a\"]", "[\"00000000-0000-0000-0000-000000000000\"]"] {
-        assert!(faults(&text(refused))[0].starts_with("`ignore-owners` "), "{refused}");
+    for invalid in ["7", "\"a\"", "[7]", "[\"a\"]", "[\"00000000-0000-0000-0000-000000000000\"]"] {
+        let faults = faults(&text(invalid));
+        assert!(faults[0].starts_with("line 1, column 17: `ignore-owners` "), "{invalid}: {faults:?}");
     }
 }
 
 #[test]
-fn an_unknown_group_is_named_with_its_place() {
+fn an_unknown_group_is_reported_with_its_place() {
     let text = format!("group = true\n{}group = \"no-such-group\"", socket("/a", WORKSPACE, OWNER));
     let faults = faults(&text);
-    assert!(faults[0].starts_with("`group`: it must be a name or a number"), "{faults:?}");
-    assert!(faults[1].starts_with("socket 1: `group`: there is no group `no-such-group`"), "{faults:?}");
+    assert!(faults[0].starts_with("line 1, column 9: `group` must be a name or a number"), "{faults:?}");
+    assert!(faults[1].starts_with("line 6, column 9: `group`: there is no group `no-such-group`"), "{faults:?}");
 }
 
 #[test]
-fn an_address_to_listen_on_is_read_and_anything_else_is_refused() {
+fn only_an_ip_address_with_a_port_is_accepted_for_http() {
     let text = |listen: &str| format!("listen = {listen}\n{}", socket("/a", WORKSPACE, OWNER));
     assert_eq!(parse(&text("\"[::1]:9464\"")).unwrap().listen, Some("[::1]:9464".parse().unwrap()));
     assert_eq!(parse(&socket("/a", WORKSPACE, OWNER)).unwrap().listen, None);
-    for refused in ["\"localhost:9464\"", "\"127.0.0.1\"", "\":9464\"", "9464"] {
-        let faults = faults(&text(refused));
-        assert!(faults[0].starts_with("`listen` "), "{faults:?}");
+    for invalid in ["\"localhost:9464\"", "\"127.0.0.1\"", "\":9464\"", "9464"] {
+        let faults = faults(&text(invalid));
+        assert!(faults[0].starts_with("line 1, column 10: `listen` "), "{faults:?}");
     }
 }
 
 #[test]
-fn the_same_path_twice_is_refused_however_it_is_spelt() {
+fn the_same_path_in_another_spelling_is_rejected() {
     let text = socket("a.sock", WORKSPACE, OWNER) + &socket("./a.sock", OWNER, OWNER);
-    assert_eq!(faults(&text), ["sockets 1 and 2 have the same path ./a.sock"]);
+    assert_eq!(faults(&text), ["line 6, column 8: the path ./a.sock belongs to the socket in line 1 already"]);
 }
 
 #[test]
-fn two_paths_of_one_socket_are_refused_as_such() {
+fn two_paths_that_lead_to_one_file_are_rejected() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     std::fs::create_dir(path("real")).unwrap();
@@ -109,32 +110,36 @@ fn two_paths_of_one_socket_are_refused_as_such() {
     ] {
         let (one, other) = (path(one), path(other));
         let text = socket(&one, WORKSPACE, OWNER) + &socket(&other, OWNER, OWNER);
-        assert_eq!(faults(&text), [format!("sockets 1 and 2 are one socket: {one} and {other} lead to the same file")]);
+        let fault = format!("{other} is the same file as {one}, the path of the socket in line 1");
+        assert_eq!(faults(&text), [format!("line 6, column 8: {fault}")]);
     }
     let text = socket(&path("real/a.sock"), WORKSPACE, OWNER) + &socket(&path("link/b.sock"), OWNER, OWNER);
     assert_eq!(parse(&text).unwrap().sockets.len(), 2);
 }
 
 #[test]
-fn a_workspace_with_two_owners_is_refused() {
+fn a_workspace_with_two_owners_is_rejected() {
     let text = socket("/a", WORKSPACE, OWNER) + &socket("/b", WORKSPACE, WORKSPACE);
-    assert!(faults(&text)[0].contains("different owners of the workspace 11111111"));
+    let fault = format!("line 8, column 9: the workspace {WORKSPACE} has another owner in line 1");
+    assert_eq!(faults(&text), [fault]);
 }
 
 #[test]
-fn a_file_without_sockets_is_refused() {
-    for text in ["", "socket = []", "socket = 1", "[socket]\npath = \"a\""] {
-        assert_eq!(faults(text).len(), 1, "{text}");
+fn a_file_without_sockets_is_rejected() {
+    for (text, fault) in [
+        ("", "line 1, column 1: no socket"),
+        ("socket = []", "line 1, column 1: no socket"),
+        ("socket = 1", "TOML parse error at line 1, column 10"),
+        ("[socket]\npath = \"a\"", "TOML parse error at line 1, column 1"),
+        ("socket = [1]", "TOML parse error at line 1, column 10"),
+    ] {
+        let faults = faults(text);
+        assert!(faults.len() == 1 && faults[0].starts_with(fault), "{text}: {faults:?}");
+        assert!(faults[0].contains("[[socket]]"), "{text}: {faults:?}");
     }
 }
 
 #[test]
-fn a_path_too_long_for_a_socket_is_refused() {
-    assert!(path_fault(Path::new(&"a".repeat(107))).is_none());
-    assert!(path_fault(Path::new(&"a".repeat(108))).unwrap().contains("108 bytes"));
-}
-
-#[test]
-fn what_is_not_toml_is_reported_with_its_line() {
+fn a_syntax_error_is_reported_with_its_line() {
     assert!(faults("[[socket]]\npath = ")[0].contains("line 2"));
 }

@@ -1,14 +1,15 @@
-//! Delivery of summaries: `serve --deliver URL` sends each closed period's to whoever wants it.
+//! Delivery of summaries: `serve --deliver URL` sends the summary of each closed period to a receiver.
 //!
-//! The end of the flow *… → database → collection → **delivery***. A summary that is undelivered in the database is sent
-//! until a 2xx acknowledges it, and then recorded as delivered, once; by whichever replica is alive, because the
-//! database says who is at it and until when. `request` is one attempt, `schedule` the waits between them.
+//! An undelivered summary is sent until a 2xx response acknowledges it, and is then recorded as delivered, once. Any
+//! replica may send it: the database leases each delivery to one replica for a limited time. `request` is one attempt,
+//! and `schedule` computes the waits between attempts.
 //!
-//! All summaries go to one destination, so its failures are counted together, in the database: after one, no replica sends
-//! another summary before the wait is over. A receiver that answers 410 gets nothing more from this process.
+//! All summaries have one destination, so its failures are counted together, in the database. After a failure, no
+//! replica sends another summary before the wait is over. If the receiver responds with 410, this process sends nothing
+//! more.
 //!
-//! A receiver can get a summary twice: when its answer was lost, or came too late. Every attempt carries the same
-//! `Idempotency-Key`, by which it can tell.
+//! A receiver may get a summary twice if its response was lost or late. Every attempt carries the same
+//! `Idempotency-Key`, so the receiver can recognize the repetition.
 
 mod request;
 mod schedule;
@@ -25,43 +26,44 @@ use tracing::{info, warn};
 pub use self::request::Endpoint;
 use self::request::Failure;
 
-/// At least so often somebody looks for new summaries: other replicas close periods, too.
+/// The poll interval for new summaries. Other replicas close periods, too.
 const POLL: Duration = Duration::from_secs(2);
 
-/// How much longer than an attempt its lease is: for a slow database before and after it.
+/// The part of a lease beyond the attempt's time limit. It allows for a slow database.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
-/// How long an attempt under way may go on when the process is to end.
+/// Time limit for a running attempt when the process stops.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Where to deliver, and how.
+/// The options of a delivery.
 pub struct DeliveryOptions {
-    /// An `https` URL, or an `http` one.
+    /// The `https` or `http` URL of the receiver.
     pub url: String,
-    /// The file that holds the bearer token.
+    /// The file with the bearer token.
     pub token_file: Option<PathBuf>,
-    /// The longest that an attempt may take.
+    /// The time limit of an attempt.
     pub timeout: Duration,
     /// The wait after the first failure.
     pub retry: Duration,
 }
 
-/// Delivers in the background.
+/// A handle to the task that delivers summaries.
 pub struct Deliverer {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
 impl Deliverer {
-    /// Starts with what is undelivered already.
+    /// Starts to deliver, beginning with the oldest undelivered summary.
     pub fn start(database: Database, endpoint: Endpoint) -> Self {
         let (stop, stopped) = watch::channel(false);
         let worker = DeliveryWorker { database, endpoint: Arc::new(endpoint) };
         Self { stop, task: tokio::spawn(worker.run(stopped)) }
     }
 
-    /// Begins no new attempt, and waits a little for the one under way. One that is given up is made again, under the same
-    /// key, by another replica or the next start.
+    /// Stops. Waits for a running attempt until the time limit.
+    ///
+    /// An aborted attempt is repeated with the same key, by another replica or after the next start.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
         if tokio::time::timeout(STOP_LIMIT, &mut self.task).await.is_err() {
@@ -81,11 +83,11 @@ struct DeliveryWorker {
     endpoint: Arc<Endpoint>,
 }
 
-/// What the worker does next.
+/// The next step of the worker.
 enum Next {
-    /// Looks for a delivery after this time.
-    Look(Duration),
-    /// Sends no more: the receiver is gone.
+    /// Poll the database again after this time.
+    Poll(Duration),
+    /// End, because the receiver is gone.
     End,
 }
 
@@ -94,7 +96,7 @@ impl DeliveryWorker {
         let mut failures = 0;
         while !*stopped.borrow_and_update() {
             let wait = match self.deliver_next().await {
-                Ok(Next::Look(wait)) => {
+                Ok(Next::Poll(wait)) => {
                     failures = 0;
                     wait
                 }
@@ -102,18 +104,18 @@ impl DeliveryWorker {
                 Err(error) => {
                     failures += 1;
                     let error: &dyn std::error::Error = &error;
-                    warn!(error, "the database does not take part in a delivery; it is tried again");
+                    warn!(error, "cannot read or update deliveries in the database; retrying");
                     schedule::wait_after(self.endpoint.retry, failures, rand::random())
                 }
             };
-            // A sender that is gone has been dropped with this task's handle: it ends either way.
+            // An error means that the handle was dropped, which aborts this task anyway.
             let _ = tokio::time::timeout(wait, stopped.changed()).await;
         }
     }
 
     async fn deliver_next(&self) -> Result<Next, Error> {
         match self.database.claim_delivery(self.endpoint.timeout + LEASE_MARGIN).await? {
-            DeliveryClaim::NothingDue(due) => Ok(Next::Look(schedule::poll(due, POLL, rand::random()))),
+            DeliveryClaim::NothingDue(due) => Ok(Next::Poll(schedule::poll(due, POLL, rand::random()))),
             DeliveryClaim::Claimed(delivery) => self.deliver(&delivery).await,
         }
     }
@@ -122,24 +124,24 @@ impl DeliveryWorker {
         let (period, attempt) = (delivery.summary.period_id, delivery.attempt);
         let (endpoint, sent) = (self.endpoint.clone(), delivery.clone());
         let outcome = tokio::task::spawn_blocking(move || endpoint.send(&sent)).await;
-        let outcome = outcome.unwrap_or_else(|_| Err("the attempt broke down".to_owned().into()));
+        let outcome = outcome.unwrap_or_else(|_| Err("the attempt panicked".to_owned().into()));
         let Failure { reason: error, retry_after, is_gone } = match outcome {
             Ok(status) => {
                 let was_undelivered = self.database.acknowledge(period).await?;
                 info!(period, attempt, status, was_undelivered, "delivered");
-                return Ok(Next::Look(Duration::ZERO));
+                return Ok(Next::Poll(Duration::ZERO));
             }
             Err(failure) => failure,
         };
-        // All summaries go to one destination, so its failures count together. The database keeps the others back, too.
+        // The failures of all summaries count together, and the database holds back the other summaries as well.
         let wait = schedule::wait_after(self.endpoint.retry, delivery.failures + 1, rand::random());
         let retry_in = wait.max(retry_after.unwrap_or_default());
         self.database.delivery_failed(delivery, &error, retry_in).await?;
         if is_gone {
-            warn!(period, attempt, error, "the delivery failed; this process delivers nothing until it is restarted");
+            warn!(period, attempt, error, "the delivery failed; this process sends nothing until it is restarted");
             return Ok(Next::End);
         }
-        warn!(period, attempt, error, ?retry_in, "the delivery failed; it is tried again");
-        Ok(Next::Look(Duration::ZERO))
+        warn!(period, attempt, error, ?retry_in, "the delivery failed; it is retried");
+        Ok(Next::Poll(Duration::ZERO))
     }
 }

@@ -1,4 +1,4 @@
-//! When to try a delivery again; pure.
+//! The waits between delivery attempts, as pure functions.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,25 +6,28 @@ use boundary_usage::DELIVERY_WAIT_MAX;
 use ureq::http::HeaderMap;
 use ureq::http::header::{DATE, RETRY_AFTER};
 
-/// The longest wait after a failure, unless the receiver asks for more.
+/// The longest wait after a failure, unless the receiver requests a longer one.
 const RETRY_MAX: Duration = Duration::from_secs(5 * 60);
 
-/// Returns how long to wait after this many failures in a row: twice as long after each, and up to a half more, so that what
-/// failed together is not tried together. `random` is any number.
+/// Returns the wait after this many consecutive failures.
+///
+/// It doubles with each failure, plus a random extra of up to a half, so that replicas do not retry simultaneously.
+/// `random` may be any number.
 pub(super) fn wait_after(first: Duration, failures: u64, random: u32) -> Duration {
     let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or(u32::MAX).min(31);
     let wait = first.saturating_mul(1 << doublings).min(RETRY_MAX);
     wait + spread(wait / 2, random)
 }
 
-/// Reads how long the receiver wants no attempt: a number of seconds, or a date. At most [`DELIVERY_WAIT_MAX`].
+/// Returns the wait that the receiver requests, at most [`DELIVERY_WAIT_MAX`].
 ///
-/// A date is compared with the receiver's own clock, if the answer shows it.
+/// `Retry-After` is a number of seconds or a date. A date is compared with the receiver's clock if the response has a
+/// `Date` header.
 pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
     let value = text(RETRY_AFTER)?;
     let wait = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than a number has are a long time, too.
+        // A number that does not fit is a long wait, too.
         value.parse().map_or(DELIVERY_WAIT_MAX, Duration::from_secs)
     } else {
         let until = httpdate::parse_http_date(value).ok()?;
@@ -34,7 +37,9 @@ pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
     Some(wait.min(DELIVERY_WAIT_MAX))
 }
 
-/// How long to wait when nothing is due: until something is, and no longer than `poll`. Replicas do not all ask at once.
+/// Returns the wait until a delivery is due, or `poll` if that is shorter.
+///
+/// A random extra of up to 100 ms keeps replicas from polling simultaneously.
 pub(super) fn poll(due: Option<Duration>, poll: Duration, random: u32) -> Duration {
     due.map_or(poll, |due| due.min(poll)) + spread(Duration::from_millis(100), random)
 }
@@ -73,7 +78,7 @@ mod tests {
         assert_eq!(wait("Sun, 09 Sep 2001 01:47:40 GMT", None), Some(60));
         assert_eq!(wait("Sun, 09 Sep 2001 01:46:00 GMT", None), Some(0));
         assert_eq!(wait("Fri, 31 Dec 9999 23:59:59 GMT", None), Some(86_400));
-        // The receiver's clock is an hour behind.
+        // The receiver's clock is an hour slow.
         let behind = Some("Sun, 09 Sep 2001 00:46:40 GMT");
         assert_eq!(wait("Sun, 09 Sep 2001 00:47:40 GMT", behind), Some(60));
         for nonsense in ["soon", "-1", "1.5", "1e9", ""] {
@@ -82,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_look_comes_when_something_is_due_or_after_the_poll() {
+    fn polling_waits_until_a_delivery_is_due_or_the_poll_interval_ends() {
         let poll = |due| super::poll(due, Duration::from_secs(2), 0).as_millis();
         assert_eq!(poll(None), 2000);
         assert_eq!(poll(Some(Duration::from_millis(50))), 50);

@@ -1,4 +1,4 @@
-//! The recordings that `replay` is to read, each opened and checked before anything is tracked.
+//! The recordings of a replay. Each is opened and checked before anything is tracked.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use crate::cli::{Failure, UsageError};
+use crate::failure::{Failure, UsageError};
 use crate::printable;
 use crate::replay_file::{FORMAT_BYTES, ForeignFormat, check_format};
 
-/// A recording that can be read.
+/// A recording that was opened and checked.
 pub(super) struct Input {
     /// Its name in messages.
     pub(super) name: String,
@@ -24,9 +24,9 @@ pub(super) struct Input {
 
 enum Source {
     Stdin,
-    /// A regular file. It is opened again when its turn comes, because a process has a limited number of open files.
+    /// A regular file. It is opened again for reading, because the number of open files is limited.
     Path(PathBuf),
-    /// A pipe, or another file that can be read once. It stays open.
+    /// A pipe or another file that can be read only once. It stays open.
     Stream(File),
 }
 
@@ -50,22 +50,22 @@ pub(super) fn check(files: &[PathBuf]) -> Result<Vec<Input>> {
         [fault] => bail!(Failure(format!("{fault}; nothing was tracked"))),
         faults => {
             let faults: String = faults.iter().map(|fault| format!("\n  - {fault}")).collect();
-            bail!(Failure(format!("not all recordings can be read; nothing was tracked:{faults}")))
+            bail!(Failure(format!("cannot read all recordings; nothing was tracked:{faults}")))
         }
     }
 }
 
 fn same_file(first: &str, second: &str) -> String {
     let which =
-        if first == second { format!("{first} is named twice") } else { format!("{first} and {second} are one file") };
-    format!("{which}, and its activities would count twice; name each recording once")
+        if first == second { format!("{first} is given twice") } else { format!("{first} and {second} are one file") };
+    format!("{which}, and its activities would count twice; give each recording once")
 }
 
 /// Device and inode of a file.
 type Identity = (u64, u64);
 
 impl Input {
-    /// Opens and checks a recording. A device such as `/dev/null` has no identity: it may be named several times.
+    /// Opens and checks a recording. A device such as `/dev/null` has no identity, so it may be given several times.
     fn open(path: &Path) -> Result<(Self, Option<Identity>), String> {
         let is_stdin = path == Path::new("-");
         let name = if is_stdin { "stdin".to_owned() } else { printable::path(path) };
@@ -77,7 +77,7 @@ impl Input {
         };
         let metadata = file.metadata().map_err(failed)?;
         if metadata.is_dir() {
-            return Err(format!("cannot read the recording {name}: it is a directory; name the files in it"));
+            return Err(format!("cannot read the recording {name}: it is a directory; give the files in it"));
         }
         let is_regular = metadata.is_file();
         if is_regular {
@@ -95,7 +95,7 @@ impl Input {
         Ok((Self { name, size: is_regular.then_some(metadata.len()), source }, identity))
     }
 
-    /// Reads it from its start. The format of a pipe can be checked only now.
+    /// Returns a reader of the recording. The format of a pipe is checked here, because a pipe can be read only once.
     pub(super) fn read(self) -> Result<Box<dyn BufRead>, String> {
         let failed =
             |error: io::Error| format!("cannot read the recording {}: {}", self.name, printable::printable(error));

@@ -1,6 +1,7 @@
-//! `replay`: recorded activity goes the same way as live activity, as fast as the component takes it.
+//! `replay`: tracks recorded activity in the same way as live activity, as fast as the component accepts it.
 //!
-//! `inputs` opens and checks the recordings, `progress` is what was done so far, `stopped` reports a replay without an end.
+//! `inputs` opens and checks the recordings, `progress` is the progress so far, and `stopped` reports a replay that did
+//! not complete.
 
 mod inputs;
 mod progress;
@@ -24,63 +25,66 @@ use uuid::Uuid;
 use self::inputs::Input;
 use self::progress::{Position, Progress, Replayed, State};
 use super::connect;
-use crate::cli::{Failure, Global};
-use crate::configuration::parse_id;
+use crate::arguments::{Global, parse_id};
+use crate::failure::Failure;
 use crate::output;
 use crate::replay_file::{BadLine, Line, Recording};
 use crate::signals::{StopSignal, StopSignals};
 
 /// Track recorded activity: JSON Lines, one object on each line.
 ///
-/// Every recording is opened and checked before anything is tracked. A bad line stops the replay, and so do
-/// SIGINT, SIGTERM, SIGQUIT and SIGHUP: what came before is flushed into the database, and the error says how many activities
-/// that are, and at which file and line to continue. The exit code after a signal is 128 and the signal's number. A
-/// recording that is replayed twice counts twice.
+/// Every recording is opened and checked before anything is tracked. An invalid line, SIGINT, SIGTERM, SIGQUIT and
+/// SIGHUP stop the replay: the activities before it are flushed, and the error states their number, and the file and
+/// line at which to continue. The exit code after a signal is 128 plus the signal's number. A recording that is
+/// replayed twice counts twice.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The recordings, in order; `-` is stdin.
+    /// Recordings, in this order. `-` is stdin.
     #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     files: Vec<PathBuf>,
 
-    /// Flush after each N activities, besides the end. [default: at the end]
+    /// Activities between flushes. [default: one flush at the end]
     #[arg(long, value_name = "N")]
     flush_every: Option<NonZeroU64>,
 
-    /// Skip and count bad lines instead of stopping at the first. Fails if no line is good; -v names each skipped line.
+    /// Skip and count invalid lines. With -v, log each of them. The command still fails if no line is valid.
     #[arg(long)]
     skip_invalid: bool,
 
-    /// The replica in whose name to track. [default: random]
+    /// Replica id under which the activities are tracked. [default: random]
     #[arg(long, value_name = "UUID", value_parser = parse_id)]
     replica: Option<Uuid>,
 }
 
-const EXAMPLES: &str = r#"Format:
-One JSON object on each line, in UTF-8, with exactly these members. Blank lines are skipped. A line has at most 65536 bytes.
+const EXAMPLES: &str = "\
+Format:
+One JSON object on each line, in UTF-8, with exactly these members.
+Blank lines are skipped. A line has at most 65536 bytes.
 
-  workspace  the id of the workspace, a UUID
-  owner      the id of the user who owns it, a UUID
-  allowed    how many requests were let through, from 0 to 18446744073709551615
-  denied     how many requests were blocked, likewise
+  workspace  UUID of the workspace
+  owner      UUID of the user who owns it
+  allowed    number of allowed requests, from 0 to 18446744073709551615
+  denied     number of denied requests, in the same range
 
-  {"workspace":"0193a1b2-0000-7000-8000-000000000001","owner":"0193a1b2-0000-7000-8000-0000000000aa","allowed":5,"denied":2}
+  {\"workspace\":\"0193a1b2-0000-7000-8000-000000000001\",\
+\"owner\":\"0193a1b2-0000-7000-8000-0000000000aa\",\"allowed\":5,\"denied\":2}
 
 Examples:
   boundary-usage replay monday.jsonl tuesday.jsonl
   zcat week.jsonl.gz | boundary-usage replay - --flush-every 1000
   boundary-usage replay --skip-invalid -v old.jsonl
-  tail -n +4711 stopped.jsonl | boundary-usage replay -"#;
+  tail -n +4711 stopped.jsonl | boundary-usage replay -";
 
-/// The flushes of a replay are those that were asked for; this keeps the tracker from adding its own.
+/// A flush interval that never ends, because a replay flushes by itself.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// The pauses before the last flush is tried again, in milliseconds.
+/// The pauses before retries of the last flush, in milliseconds.
 const LAST_FLUSH_PAUSES: [u64; 5] = [100, 200, 400, 800, 1_600];
 
-pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCode> {
+pub(crate) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCode> {
     let started = Instant::now();
-    // Before anything else: a database is created only for recordings that can be read.
+    // This comes first, so that invalid arguments create no database.
     let inputs = inputs::check(&arguments.files)?;
     let names: Vec<_> = inputs.iter().map(|input| input.name.clone()).collect();
     let mut signals = StopSignals::listen()?;
@@ -92,7 +96,7 @@ pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCod
 
     let replay = Replay::new(&arguments, &inputs, tracker.clone());
     let (progress, bar) = (replay.progress.clone(), replay.bar.clone());
-    // Reading files and waiting for a full intake both block.
+    // Reading a file and waiting for a full intake both block the thread.
     let mut reading = tokio::task::spawn_blocking(move || replay.run(inputs));
     let stopped = tokio::select! {
         read = &mut reading => read?.err().map(|error| (output::explain(&error), None)),
@@ -103,7 +107,7 @@ pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCod
     let flushed = tokio::select! {
         flushed = finish(&tracker, &progress) => flushed,
         signal = signals.next_but_hangup() => {
-            let reason = format!("stopped at once by a second {}", signal.name);
+            let reason = format!("stopped immediately by a second {}", signal.name);
             progress.state().in_doubt = true;
             let advice = stopped::advice(&progress.state(), false, replica, &names);
             return stop(&format!("{reason}\n{advice}"), Some(signal));
@@ -124,7 +128,7 @@ pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCod
         return stop(&format!("{reason}\n{}", stopped::advice(&state, flushed, replica, &names)), signal);
     }
     if let (0, Some(first)) = (state.replayed.activities, &state.first_skipped) {
-        bail!("no line is an activity; {} were skipped, the first of them {first}", state.replayed.skipped);
+        bail!("no line is an activity; {} were skipped, the first is {first}", state.replayed.skipped);
     }
     state.replayed.seconds = started.elapsed().as_secs_f64();
     let replayed = state.replayed.clone();
@@ -133,15 +137,16 @@ pub(super) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reports a replay without an end.
+/// Reports a replay that did not complete.
 fn stop(message: &str, signal: Option<StopSignal>) -> Result<ExitCode> {
     let Some(signal) = signal else { bail!(Failure(message.to_owned())) };
     output::print_error(&format!("error: {message}"));
     Ok(signal.exit_code())
 }
 
-/// Brings what was tracked into the database, and ends the tracker. A flush that fails is tried again: after a commit
-/// without a reply, the next flush finds out whether it was applied.
+/// Flushes the tracked activity and stops the tracker.
+///
+/// A failed flush is retried. If a commit has no reply, the retry determines whether it was applied.
 async fn finish(tracker: &Tracker, progress: &Progress) -> Result<(), Error> {
     let record = |outcome: &Result<Flushed, Error>| {
         let mut state = progress.state();
@@ -168,13 +173,13 @@ fn activities(count: u64) -> String {
 impl Replayed {
     fn human(&self) -> String {
         let Self { skipped, flushes, seconds, .. } = self;
-        let skipped = if *skipped == 0 { String::new() } else { format!(", {skipped} bad lines skipped") };
+        let skipped = if *skipped == 0 { String::new() } else { format!(", {skipped} invalid lines skipped") };
         let flushes = if *flushes == 1 { "1 flush".into() } else { format!("{flushes} flushes") };
         format!("{}{skipped}, {flushes}, {seconds:.2} s", activities(self.activities))
     }
 }
 
-/// A replay on its way through the recordings.
+/// A running replay.
 struct Replay {
     flush_every: Option<NonZeroU64>,
     skip_invalid: bool,
@@ -218,7 +223,7 @@ impl Replay {
                 if state.closed {
                     return Ok(());
                 }
-                let tracked = self.take(&mut state, &name, &line)?;
+                let tracked = self.handle(&mut state, &name, &line)?;
                 state.next = Position { input: number, line: line.number + 1 };
                 tracked && self.flush_every.is_some_and(|every| state.replayed.activities.is_multiple_of(every.get()))
             };
@@ -230,8 +235,8 @@ impl Replay {
         Ok(())
     }
 
-    /// Tracks a line, or skips it. Returns whether it was tracked.
-    fn take(&self, state: &mut State, name: &str, line: &Line) -> Result<bool> {
+    /// Tracks or skips a line. Returns whether the line was tracked.
+    fn handle(&self, state: &mut State, name: &str, line: &Line) -> Result<bool> {
         match &line.content {
             Some(Ok(activity)) => {
                 self.tracker.track(activity.workspace, activity.owner, activity.allowed, activity.denied)?;
@@ -255,16 +260,16 @@ impl Replay {
     }
 
     fn flush(&self) -> Result<()> {
-        // The lock is not held during the flush: a signal must not wait for it.
+        // The state is not locked during the flush, because a signal must not wait for the flush.
         let carried = self.progress.state().mark();
         let outcome = self.runtime.block_on(self.tracker.flush());
         self.progress.state().flushed(&outcome, carried);
         match outcome {
             Ok(_) | Err(Error::Stopped) => Ok(()),
-            // The tracker keeps the data; the next flush sends it, and the last one must succeed.
+            // The tracker keeps the activity, and a later flush sends it. The last flush must succeed.
             Err(error) if error.is_retryable() => {
                 let error: &dyn std::error::Error = &error;
-                self.bar.suspend(|| warn!(error, "a flush failed; the next one sends its activity again"));
+                self.bar.suspend(|| warn!(error, "a flush failed; the next flush carries its activity"));
                 Ok(())
             }
             Err(error) => Err(error).context("a flush failed"),
@@ -272,7 +277,9 @@ impl Replay {
     }
 }
 
-/// A bar on a terminal; nothing elsewhere. If the size of a recording is unknown, the bar counts.
+/// Creates a progress bar, which is hidden unless stderr is a terminal.
+///
+/// If the size of a recording is unknown, the bar shows the number of bytes read.
 fn bar(inputs: &[Input]) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();

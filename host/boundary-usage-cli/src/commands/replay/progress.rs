@@ -1,14 +1,14 @@
-//! How far a replay is: what was tracked, what is in the database, and where to continue after a stop.
+//! The progress of a replay: what was tracked, what is in the database, and where to continue after a stop.
 //!
 //! The thread that reads and the task that waits for signals share it. A thread that waits for input cannot be
-//! interrupted; so the task closes the progress instead, and from then on the thread tracks nothing more.
+//! interrupted, so the task closes the progress instead. The thread tracks nothing after that.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use boundary_usage::{Error, Flushed};
 use serde::Serialize;
 
-/// What a replay did.
+/// The result of a replay.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Replayed {
     pub(super) activities: u64,
@@ -17,7 +17,7 @@ pub(super) struct Replayed {
     pub(super) seconds: f64,
 }
 
-/// The first line that is not done: the number of its recording, from 0, and of the line, from 1.
+/// A line of a recording. Recordings are counted from 0, lines from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) input: usize,
@@ -26,7 +26,7 @@ pub(super) struct Position {
 
 const START: Position = Position { input: 0, line: 1 };
 
-/// What was done up to a position.
+/// The number of activities before a position.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
     pub(super) activities: u64,
@@ -37,17 +37,17 @@ pub(super) struct Mark {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) replayed: Replayed,
-    /// The first line that is not done.
+    /// The first line that was neither tracked nor skipped.
     pub(super) next: Position,
-    /// What the last successful flush brought into the database.
+    /// What the last successful flush wrote.
     pub(super) written: Mark,
     /// The number of the last successful flush of this replay.
     pub(super) last_flush: Option<u64>,
-    /// Whether a commit had no reply since the last successful flush.
+    /// Whether a flush since the last successful one has an unknown outcome.
     pub(super) in_doubt: bool,
-    /// The first skipped line, and what is wrong with it.
+    /// The first skipped line, and its fault.
     pub(super) first_skipped: Option<String>,
-    /// Whether the end was asked for.
+    /// Whether the replay must stop.
     pub(super) closed: bool,
 }
 
@@ -56,7 +56,7 @@ impl State {
         Mark { activities: self.replayed.activities, next: self.next }
     }
 
-    /// Records what became of a flush that carried everything up to the mark.
+    /// Records the outcome of a flush that carried everything before the mark.
     pub(super) fn flushed(&mut self, outcome: &Result<Flushed, Error>, carried: Mark) {
         match outcome {
             Ok(flushed) => {
@@ -72,7 +72,7 @@ impl State {
     }
 }
 
-/// Whether a flush with this error has applied nothing. The others may have been carried out after all.
+/// Returns whether a flush with this error was certainly not applied.
 fn is_certain(error: &Error) -> bool {
     matches!(
         error,
@@ -80,7 +80,7 @@ fn is_certain(error: &Error) -> bool {
     )
 }
 
-/// Shared by the thread that reads and the task that waits for signals.
+/// The state, shared by the thread that reads and the task that waits for signals.
 pub(super) struct Progress(Mutex<State>);
 
 impl Progress {

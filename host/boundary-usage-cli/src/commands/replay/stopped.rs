@@ -1,4 +1,4 @@
-//! What a replay reports that did not reach its end: what is in the database, and where to continue.
+//! The report of a replay that did not complete: what is in the database, and where to continue.
 
 use std::fmt::Write;
 
@@ -7,9 +7,9 @@ use uuid::Uuid;
 use super::progress::{Mark, Position, State};
 use crate::output::timestamp;
 
-/// The message after the reason: one line or several.
+/// Returns the message after the reason, which has one or several lines.
 ///
-/// `flushed` is whether the last flush succeeded; `names` are the recordings.
+/// `flushed` is whether the last flush succeeded, and `names` are the recordings.
 pub(super) fn advice(state: &State, flushed: bool, replica: Uuid, names: &[String]) -> String {
     let tracked = state.mark();
     if flushed {
@@ -24,23 +24,23 @@ pub(super) fn advice(state: &State, flushed: bool, replica: Uuid, names: &[Strin
         format!("the outcome of the commit is unknown: all {more} activities may be in the database, or none")
     } else {
         format!(
-            "the outcome of the commit is unknown: the first {activities} activities are in the database, the {more} after \
-             them may be"
+            "the outcome of the commit is unknown: the first {activities} activities are in the database, and the \
+             {more} after them may be"
         )
     };
-    let known = match state.last_flush {
+    let unchanged = match state.last_flush {
         Some(flush) => format!("is still number {flush}"),
-        None => "is not listed, or older than this replay".to_owned(),
+        None => "is missing or older than this replay".to_owned(),
     };
     write!(
         text,
-        "\n`boundary-usage status` shows the last flush of replica {replica}: if it {known}, continue {}; otherwise \
-         continue {}\nnow it is {}",
+        "\n`boundary-usage status` shows the last flush of replica {replica}: if it {unchanged}, continue {}; otherwise \
+         continue {}\nthe time is now {}",
         place(next, names),
         place(tracked.next, names),
         timestamp(chrono::Utc::now()),
     )
-    .expect("a string takes everything");
+    .expect("writing to a string succeeds");
     text
 }
 
@@ -59,9 +59,9 @@ fn certain(Mark { activities, next }: Mark, names: &[String]) -> String {
     format!("{written}; continue {}{how}", place(next, names))
 }
 
-/// Where to continue, with the recordings that follow.
+/// Describes where to continue, and the recordings that follow.
 fn place(Position { input, line }: Position, names: &[String]) -> String {
-    let Some(name) = names.get(input) else { return "with nothing: every recording was read to its end".into() };
+    let Some(name) = names.get(input) else { return "nowhere: every recording was read to its end".into() };
     let rest = &names[input + 1..];
     let rest = match rest {
         [] => String::new(),
@@ -98,7 +98,7 @@ mod tests {
         let advice = |state: &State, flushed| super::advice(state, flushed, Uuid::nil(), &names);
         let text = advice(&state, false);
         for part in [
-            "outcome of the commit is unknown: the first 5 activities are in the database, the 4 after them may be",
+            "outcome of the commit is unknown: the first 5 activities are in the database, and the 4 after them may be",
             "if it is still number 3, continue at line 6 of a, then with b to d; otherwise continue at line 4 of b",
             &Uuid::nil().to_string(),
         ] {
