@@ -140,7 +140,7 @@ fn repeated_warnings_are_few_and_state_their_number() {
         "cannot be decoded",
         "too many logs",
         "resource is missing or unknown",
-        "the client had to drop logs",
+        "the client dropped logs",
     ] {
         let (first, more) = (lines(&ended, text), logged(&ended, text, "repeated="));
         assert!((1..=4).contains(&first), "{first} lines with {text:?}: {}", ended.stderr);

@@ -179,7 +179,7 @@ async fn serve_is_ready_while_it_serves_and_not_while_it_stops() -> anyhow::Resu
     serving.signal("TERM");
     serving.wait_for_log("stopping");
     let stopping = get(&address, "/readyz");
-    assert_eq!((stopping.code, stopping.body.as_str()), (503, "not ready: it stops\n"));
+    assert_eq!((stopping.code, stopping.body.as_str()), (503, "not ready: the process is stopping\n"));
     assert_eq!(metric(&get(&address, "/metrics").body, "pending_activities"), Some(2.0));
     collection.rollback().await;
     serving.wait().json();

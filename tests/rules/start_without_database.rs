@@ -27,7 +27,7 @@ async fn serve_starts_while_postgres_is_down_and_later_counts_all_frames() -> an
     let status: Value = serde_json::from_str(&get(&address, "/status.json").body)?;
     assert_eq!(pick(&status, ["state", "ready"]), [json!("starting"), json!(false)]);
     assert!(status["database"]["error"].is_string(), "{status}");
-    assert!(get(&address, "/").body.contains("Not ready: database: "));
+    assert!(get(&address, "/").body.contains("Not ready: the database has not been reached yet"));
     // The frames of this client wait in the socket until the database is available.
     let mut client = UnixStream::connect(&socket)?;
     client.write_all(SESSION)?;

@@ -3,7 +3,7 @@
 //! ```toml
 //! listen = "127.0.0.1:9464"                                 # optional: HTTP for metrics, health and status
 //! ignore-owners = ["0193a1b2-0000-7000-8000-0000000000ff"]  # optional: count their requests, but not their ids
-//! allow-hosts = ["usage.example.com"]                       # optional: HTTP host names besides addresses and localhost
+//! allow-hosts = ["usage.example.com"]                       # optional: HTTP host names besides addresses
 //! group = "boundary"                                        # optional: may connect to every socket without a group
 //!
 //! [[socket]]

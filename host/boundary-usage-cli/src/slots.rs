@@ -1,4 +1,4 @@
-//! Slots for connections: a fixed number, so that clients can hold a bounded amount of memory and descriptors.
+//! A fixed number of slots for connections, which bounds their memory and descriptors.
 //!
 //! If all slots are taken, a new client takes the place of the connection that has been idle the longest. Idle
 //! connections therefore never keep others from being served.
@@ -32,7 +32,7 @@ struct Shared {
     taken: Mutex<HashMap<u64, Arc<Holder>>>,
 }
 
-/// What is known of a connection that holds a slot.
+/// The state of a connection in a slot.
 #[derive(Debug)]
 struct Holder {
     /// Milliseconds after the start of the server, or [`BUSY`].
@@ -55,7 +55,7 @@ impl Slots {
         Self { free: Arc::new(Semaphore::new(limit)), shared: Arc::new(shared) }
     }
 
-    /// Takes a slot. If there is none, asks the connection that has been idle the longest to close, and waits.
+    /// Takes a slot. If no slot is free, closes the connection that has been idle the longest, and waits.
     ///
     /// `close` is cancelled once another connection needs the slot. Dropping the future takes nothing.
     pub(crate) async fn take(&self, close: &CancellationToken) -> Slot {
@@ -63,7 +63,7 @@ impl Slots {
             if self.free.available_permits() == 0 {
                 self.make_room();
             }
-            // All connections may be active: look again later whether one is idle.
+            // All connections may be active, so check again later whether one is idle.
             let permit = tokio::time::timeout(SHORTEST_IDLE, self.free.clone().acquire_owned()).await;
             let Ok(permit) = permit else { continue };
             let permit = permit.expect("the semaphore is never closed");
@@ -74,7 +74,7 @@ impl Slots {
         }
     }
 
-    /// Asks the connection that has been idle the longest to close, if one is idle.
+    /// Closes the connection that has been idle the longest, if one is idle.
     pub(crate) fn make_room(&self) {
         let before = self.shared.now().saturating_sub(SHORTEST_IDLE.as_millis() as u64);
         let taken = self.shared.taken();
@@ -98,12 +98,12 @@ impl Shared {
 
 impl Slot {
     /// Records that the connection is active now.
-    pub(crate) fn is_active(&self) {
+    pub(crate) fn set_active(&self) {
         self.holder.active_at.store(self.shared.now(), Ordering::Relaxed);
     }
 
-    /// Records that the connection must stay open, until [`is_active`](Self::is_active).
-    pub(crate) fn is_busy(&self) {
+    /// Records that the connection must stay open, until [`set_active`](Self::set_active).
+    pub(crate) fn set_busy(&self) {
         self.holder.active_at.store(BUSY, Ordering::Relaxed);
     }
 }
@@ -127,8 +127,8 @@ mod tests {
         let second = slots.take(&close[1]).await;
         let third = slots.take(&close[2]).await;
         tokio::time::advance(Duration::from_secs(1)).await;
-        first.is_active();
-        third.is_busy();
+        first.set_active();
+        third.set_busy();
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(slots.take(&close[3]).now_or_never().is_none());
         assert_eq!([0, 1, 2].map(|number| close[number].is_cancelled()), [false, true, false]);
@@ -140,10 +140,10 @@ mod tests {
     async fn a_busy_connection_is_not_closed() {
         let (slots, close, next) = (Slots::new(1), CancellationToken::new(), CancellationToken::new());
         let slot = slots.take(&close).await;
-        slot.is_busy();
+        slot.set_busy();
         assert!(tokio::time::timeout(Duration::from_secs(60), slots.take(&next)).await.is_err());
         assert!(!close.is_cancelled());
-        slot.is_active();
+        slot.set_active();
         assert!(tokio::time::timeout(Duration::from_secs(1), slots.take(&next)).await.is_err());
         assert!(close.is_cancelled());
     }

@@ -1,4 +1,4 @@
-//! The task of one audit socket: accepts clients, and looks after the socket's file.
+//! The task of one audit socket. It accepts clients, and restores the socket's file.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,27 +16,27 @@ use super::listener::{SocketFile, is_out_of_descriptors};
 use super::report::{Endpoint, Notice};
 use crate::slots::{Slot, Slots};
 
-/// Time between two looks at the socket's file and at the counts of repeated log lines.
+/// Time between two checks of the socket's file and of the counts of repeated log lines.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
-/// After a failed accept, most likely because all file descriptors are in use: time for some to become free.
+/// The pause after a failed accept. The usual reason is that all file descriptors are in use.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What the task of one socket needs.
+/// The task of one audit socket.
 pub(super) struct Acceptor {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) group: Option<SocketGroup>,
     pub(super) tracker: Tracker,
     pub(super) connections: TaskTracker,
     pub(super) stop: Stop,
-    /// Places for the clients of this socket, so that they leave some to those of others.
+    /// Slots for the clients of this socket, so that other sockets keep theirs.
     pub(super) own_slots: Slots,
-    /// Places for the clients of all sockets.
+    /// Slots for the clients of all sockets.
     pub(super) all_slots: Arc<Slots>,
 }
 
 impl Acceptor {
-    /// Serves the socket until the server stops; then lets no further client connect, and serves those that have.
+    /// Serves the socket until the server stops. Then accepts the clients that have already connected, and no others.
     pub(super) async fn run(self, mut file: SocketFile) {
         let drain = self.stop.drain.clone();
         let mut watch = tokio::time::interval(WATCH_INTERVAL);
@@ -47,7 +47,7 @@ impl Acceptor {
                 () = drain.cancelled() => break,
                 _ = watch.tick() => {
                     self.endpoint.log_repeated();
-                    if drain.run_until_cancelled(self.look_after(&mut file)).await.is_none() {
+                    if drain.run_until_cancelled(self.restore(&mut file)).await.is_none() {
                         break;
                     }
                 }
@@ -60,7 +60,7 @@ impl Acceptor {
         self.close(file).await;
     }
 
-    /// Waits for a place, and then for a client. Dropping the future loses nothing.
+    /// Waits for a slot, and then for a client. Dropping the future loses no client.
     async fn accept(&self, file: &SocketFile) -> (UnixStream, Slot, CancellationToken) {
         let close = CancellationToken::new();
         let slot = self.own_slots.take(&close).await;
@@ -84,8 +84,8 @@ impl Acceptor {
         Connection::new(stream, self.endpoint.clone(), self.tracker.clone(), self.stop.clone())
     }
 
-    /// Binds the socket again if its file was removed or replaced: clients look for the file.
-    async fn look_after(&self, file: &mut SocketFile) {
+    /// Binds the socket again if its file was removed or replaced, because clients connect through the file.
+    async fn restore(&self, file: &mut SocketFile) {
         if file.is_in_place() {
             self.endpoint.set_fault(None);
             return;
@@ -112,15 +112,15 @@ impl Acceptor {
         }
     }
 
-    /// Lets no further client connect to this file, and serves those that have connected.
+    /// Closes this socket for new clients, and serves the clients that have already connected.
     async fn close(&self, file: SocketFile) {
         let serve = |stream| drop(self.connections.spawn(self.connection(stream).run()));
         let closed = self.stop.give_up.run_until_cancelled(file.close(serve)).await;
         let socket = self.endpoint.path.display();
         match closed {
-            Some(Ok(())) => debug!(%socket, "accepts no more clients"),
-            Some(Err(error)) => warn!(%socket, "clients that waited to be accepted are lost: {error:#}"),
-            None => warn!(%socket, "clients that waited to be accepted are lost: there was no free file descriptor"),
+            Some(Ok(())) => debug!(%socket, "the socket is closed for new clients"),
+            Some(Err(error)) => warn!(%socket, "the clients in the accept queue are lost: {error:#}"),
+            None => warn!(%socket, "the clients in the accept queue are lost: no file descriptor is free"),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Sockets that a supervisor opened and passed on, as systemd does for a `.socket` unit.
+//! Sockets that a supervisor opens and passes to this process, as systemd does for a `.socket` unit.
 //!
-//! Such a socket outlives the process: clients connect while no process serves it, also after a crash, and wait.
-//! A configured socket takes the passed one that is bound to its path, or that has its path or file name as its name
-//! (`FileDescriptorName=`).
+//! Such a socket outlives the process. Clients can connect and wait while no process serves it, even after a crash. A
+//! configured socket uses the passed socket that is bound to its path, or whose name (`FileDescriptorName=`) is its
+//! path or file name.
 
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -10,24 +10,24 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use listenfd::ListenFd;
 
-/// The passed sockets that no configured one has taken yet.
+/// The passed sockets that no configured socket has taken yet.
 #[derive(Debug, Default)]
 pub struct PassedSockets(Vec<Passed>);
 
 #[derive(Debug)]
 struct Passed {
     listener: UnixListener,
-    /// Its path; an abstract socket has none.
+    /// The path, or `None` if the socket is abstract.
     path: Option<PathBuf>,
     name: String,
 }
 
 impl PassedSockets {
-    /// Takes the sockets that the environment announces: LISTEN_FDS and LISTEN_PID, and LISTEN_FDNAMES for their names.
+    /// Takes the sockets announced by LISTEN_FDS and LISTEN_PID, and their names from LISTEN_FDNAMES.
     ///
     /// # Errors
     ///
-    /// If one of them is not a listening unix stream socket.
+    /// Returns an error if one of them is not a listening unix stream socket.
     pub fn from_environment() -> Result<Self> {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut passed = ListenFd::from_env();
@@ -36,7 +36,7 @@ impl PassedSockets {
             let name = names.next().unwrap_or_default().to_owned();
             let listener = passed.take_unix_listener(number);
             let listener = listener.with_context(|| {
-                format!("descriptor {number} (`{name}`) that the supervisor passed is not a unix stream socket")
+                format!("descriptor {number} (`{name}`), passed by the supervisor, is not a unix stream socket")
             })?;
             let listener = listener.context("a passed descriptor was taken twice")?;
             let address = listener.local_addr().context("cannot read the address of a passed socket")?;
@@ -45,7 +45,7 @@ impl PassedSockets {
         Ok(Self(sockets.collect::<Result<_>>()?))
     }
 
-    /// Takes the passed socket that a configured path means, with its own path.
+    /// Takes the passed socket for a configured path, together with the path to which it is bound.
     pub(super) fn take(&mut self, configured: &Path) -> Option<(UnixListener, Option<PathBuf>)> {
         let absolute = std::path::absolute(configured).ok();
         let is_file_name = |name: &str| configured.file_name().is_some_and(|file| file == name);
@@ -59,24 +59,24 @@ impl PassedSockets {
         Some((listener, path))
     }
 
-    /// Checks that all were taken: clients of another one would wait for ever.
+    /// Checks that all sockets were taken, because clients of an unused socket would wait forever.
     ///
     /// # Errors
     ///
-    /// If one was not taken.
+    /// Returns an error if a socket was not taken.
     pub(super) fn check_taken(&self) -> Result<()> {
         if let Some(Passed { path, name, .. }) = self.0.first() {
             let path = path.as_ref().map_or_else(|| "without a path".into(), |path| path.display().to_string());
             bail!(
-                "the supervisor passed the socket {path} (`{name}`), which no configured socket means; give \
-                 one of them this path, or name the descriptor after a configured path (FileDescriptorName=)"
+                "the supervisor passed the socket {path} (`{name}`), but no configured socket uses it; configure a \
+                 socket with this path, or set FileDescriptorName= to a configured path"
             );
         }
         Ok(())
     }
 }
 
-/// Whether two paths mean the same file, through links or not.
+/// Returns whether two paths lead to the same file, perhaps through links.
 fn is_same(passed: &Path, configured: &Path) -> bool {
     let canonical = |path: &Path| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path)).ok();
     passed == configured || canonical(passed) == canonical(configured)

@@ -70,13 +70,13 @@ pub enum FrameError {
     #[error("unknown frame tag {0}, expected 1 or 2")]
     UnknownTag(u8),
     /// The length exceeds [`MAX_DATA_BYTES`].
-    #[error("a frame of {0} bytes, at most {MAX_DATA_BYTES} are allowed")]
+    #[error("the frame has {0} bytes; the limit is {MAX_DATA_BYTES}")]
     TooLong(usize),
     /// The connection ended inside a frame.
     #[error("the connection ended inside a frame, after {0} of its bytes")]
     CutOff(usize),
     /// The connection failed.
-    #[error("cannot read")]
+    #[error("cannot read from the connection")]
     Io(#[from] io::Error),
 }
 
@@ -133,7 +133,7 @@ impl Encoder<&Frame> for FrameCodec {
 mod tests {
     use super::*;
 
-    /// Three frames of the protocol, kept as bytes: logs, an empty batch, a status.
+    /// Three frames as bytes: logs, an empty batch, a status.
     const RECORDED: &[u8] = b"\x01\x00\x00\x04\x0a\x02\x08\x01\x01\x00\x00\x00\x02\x00\x00\x02\x12\x00";
 
     fn recorded() -> Vec<Frame> {
@@ -144,7 +144,7 @@ mod tests {
         ]
     }
 
-    /// Feeds the pieces one after the other, as reads from a socket would bring them.
+    /// Decodes the pieces one after another, as if each came from one read.
     fn decode(pieces: &[&[u8]]) -> Result<Vec<Frame>, FrameError> {
         let (mut buffer, mut frames) = (BytesMut::new(), Vec::new());
         for piece in pieces {
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_arrive_joined_are_split() {
+    fn several_frames_in_one_read_are_split() {
         assert_eq!(decode(&[RECORDED]).unwrap(), recorded());
     }
 
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn encoding_gives_the_recorded_bytes() {
+    fn encoding_produces_the_recorded_bytes() {
         let mut buffer = BytesMut::new();
         for frame in recorded() {
             FrameCodec.encode(&frame, &mut buffer).unwrap();
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_frame_is_accepted_and_one_byte_more_is_not() {
+    fn a_frame_one_byte_over_the_limit_is_rejected() {
         let longest = Frame { tag: Tag::Message, data: vec![7; MAX_DATA_BYTES].into() };
         let mut buffer = BytesMut::new();
         FrameCodec.encode(&longest, &mut buffer).unwrap();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_over_the_limit_is_refused_by_its_header_alone_and_allocates_nothing() {
+    fn a_length_over_the_limit_is_rejected_without_an_allocation() {
         let mut buffer = BytesMut::from(&b"\x01\xff\xff\xff"[..]);
         let capacity = buffer.capacity();
         assert!(matches!(FrameCodec.decode(&mut buffer), Err(FrameError::TooLong(0xff_ffff))));
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_announces_more_than_it_sends_has_room_for_one_frame_and_no_more() {
+    fn an_incomplete_frame_allocates_at_most_one_frame() {
         let mut buffer = BytesMut::from(&b"\x01\x00\x80\x00few"[..]);
         for _ in 0..1_000 {
             assert!(FrameCodec.decode(&mut buffer).unwrap().is_none());
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_tag_is_refused_by_its_header_alone() {
+    fn an_unknown_tag_is_rejected_before_the_data() {
         for tag in (0..=u8::MAX).filter(|tag| ![1, 2].contains(tag)) {
             let refused = decode(&[&[tag, 0, 0, 1]]);
             assert!(matches!(refused, Err(FrameError::UnknownTag(found)) if found == tag), "tag {tag}");
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_inside_a_frame_is_reported_and_an_end_between_frames_is_not() {
+    fn a_stream_that_ends_inside_a_frame_is_an_error() {
         let ends = [0, 8, 12, RECORDED.len()];
         for end in 0..=RECORDED.len() {
             match decode(&[&RECORDED[..end]]) {

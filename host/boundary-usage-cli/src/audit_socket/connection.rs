@@ -1,11 +1,11 @@
-//! One client's connection: frames in, activity out.
+//! A client's connection. It decodes frames and tracks their requests.
 //!
-//! Nothing that a client sends can harm another: a malformed frame ends this connection alone, and a full intake makes
-//! this connection wait, which the client sees as a socket that accepts no more bytes.
+//! A client cannot harm other clients. A malformed frame ends only its own connection. A full intake makes only this
+//! connection wait, and the client's writes block.
 //!
-//! A connection that the server ends loses nothing. First its reading side is shut down, so that each further write of
-//! the client fails, and the client sends that batch again over its next connection. Then everything is read that was
-//! written before. A frame whose write succeeded is therefore counted, and a cut one is not.
+//! A connection that the server ends loses nothing. First its reading side is shut down: each further write of the
+//! client fails, and the client sends that batch again over its next connection. Then the server reads everything that
+//! was written before. Therefore a frame is counted if the client's write succeeded, and an incomplete frame is not.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
@@ -25,39 +25,39 @@ use super::decode::{MAX_LOGS_PER_BATCH, Received, receive};
 use super::report::{Endpoint, Notice};
 use crate::slots::{Slot, Slots};
 
-/// Room for one read: many frames of a busy client.
+/// The buffer size of one read. It has room for many frames.
 const READ_BYTES: usize = 8 * 1024;
 
-/// After this time without a byte a connection is ended. A client that still lives connects again.
+/// The time without a byte after which a connection is ended. A live client reconnects.
 const IDLE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
-/// Time between two attempts to track while the intake is full. The tracker empties it a hundred times a second.
+/// Time between two attempts to track while the intake is full. The tracker drains it a hundred times a second.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
 
-/// Ends all connections.
+/// The tokens that end all connections.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stop {
-    /// Read what has been written, then end.
+    /// Requests that each connection reads everything that was written, and ends.
     pub(super) drain: CancellationToken,
-    /// Wait for the tracker no longer.
+    /// Requests that connections no longer wait for the tracker.
     pub(super) give_up: CancellationToken,
 }
 
-/// A connection, from its accept to its end.
+/// An accepted connection.
 pub(super) struct Connection {
     endpoint: Arc<Endpoint>,
     stream: UnixStream,
     buffer: BytesMut,
     tracker: Tracker,
     stop: Stop,
-    /// Its place among the clients of its socket, and of all sockets. A server that stops gives none.
+    /// The slots among the clients of its socket, and of all sockets. Empty if the server is stopping.
     slots: Vec<Slot>,
-    /// Cancelled once another client needs one of these places.
+    /// Cancelled if another client needs one of these slots.
     close: CancellationToken,
     /// The client's process id, for the log.
     peer: i32,
     frames: u64,
-    /// Whether the client can write no more.
+    /// Whether the reading side is shut down.
     is_ending: bool,
 }
 
@@ -69,16 +69,16 @@ impl Connection {
         Self { endpoint, stream, buffer, tracker, stop, slots, close, peer, frames: 0, is_ending: false }
     }
 
-    /// Gives the connection its place among the clients of its socket; waits for one among those of all.
+    /// Runs in the given slot of its socket. Waits for a slot among the clients of all sockets.
     pub(super) async fn run_in(mut self, own: Slot, close: CancellationToken, all: Arc<Slots>) {
-        own.is_active();
+        own.set_active();
         let stop = self.stop.drain.clone();
         self.slots = std::iter::once(own).chain(stop.run_until_cancelled(all.take(&close)).await).collect();
         self.close = close;
         self.run().await;
     }
 
-    /// Tracks what the client sends until it hangs up, sends a malformed frame, or the connection is ended.
+    /// Tracks what the client sends until it disconnects, sends a malformed frame, or the server ends the connection.
     pub(super) async fn run(mut self) {
         debug!(socket = %self.endpoint.path.display(), peer = self.peer, "connected");
         match self.read_frames().await {
@@ -108,14 +108,14 @@ impl Connection {
             self.buffer.reserve(READ_BYTES);
             match self.stream.try_read_buf(&mut self.buffer) {
                 Ok(read) => {
-                    self.slots.iter().for_each(Slot::is_active);
-                    // A client that writes without a pause leaves time to others.
+                    self.slots.iter().for_each(Slot::set_active);
+                    // Yield to other tasks, even if the client writes without a pause.
                     tokio::task::consume_budget().await;
                     return Ok(read > 0);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if self.buffer.is_empty() {
-                        // An idle connection holds no buffer.
+                        // An idle connection needs no buffer.
                         self.buffer = BytesMut::new();
                     }
                     self.wait().await?;
@@ -126,22 +126,24 @@ impl Connection {
         self.read_rest()
     }
 
-    /// Waits until there is something to read, or a reason to end the connection.
+    /// Waits until there is something to read or the connection must end.
     async fn wait(&mut self) -> io::Result<()> {
         tokio::select! {
             ready = self.stream.readable() => return ready,
             () = self.stop.drain.cancelled() => {}
             () = self.close.cancelled() => debug!(peer = self.peer, "ending an idle connection for another client"),
-            () = tokio::time::sleep(IDLE_LIMIT) => debug!(peer = self.peer, limit = ?IDLE_LIMIT, "ending an idle connection"),
+            () = tokio::time::sleep(IDLE_LIMIT) => {
+                debug!(peer = self.peer, limit = ?IDLE_LIMIT, "ending an idle connection");
+            }
         }
         self.end()
     }
 
-    /// Lets the client write no more.
+    /// Shuts the reading side down, so that further writes of the client fail.
     fn end(&mut self) -> io::Result<()> {
         if !std::mem::replace(&mut self.is_ending, true) {
             match SockRef::from(&self.stream).shutdown(Shutdown::Read) {
-                // The client has hung up already.
+                // The client has already disconnected.
                 Err(error) if error.kind() == ErrorKind::NotConnected => {}
                 result => result?,
             }
@@ -149,11 +151,11 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads what was written before the client's writes began to fail; that is bounded by the system's buffer.
+    /// Reads what was written before the client's writes began to fail. The system's buffer bounds it.
     fn read_rest(&mut self) -> io::Result<bool> {
         self.end()?;
         let mut bytes = [0; READ_BYTES];
-        // Not through the runtime, which would first wait for an event.
+        // The runtime would wait for an event first, so read from the socket directly.
         let socket = SockRef::from(&self.stream);
         loop {
             match (&*socket).read(&mut bytes) {
@@ -183,7 +185,7 @@ impl Connection {
             }
             Ok(Received::Refused { logs }) => {
                 self.endpoint.count(|report| report.refused_batches += 1);
-                self.warn(Notice::Refused, format_args!("{logs} logs, at most {MAX_LOGS_PER_BATCH} are allowed"));
+                self.warn(Notice::Refused, format_args!("{logs} logs; the limit is {MAX_LOGS_PER_BATCH}"));
             }
             Ok(Received::Dropped { channel_full, batch_full }) => {
                 self.endpoint.count(|report| {
@@ -197,7 +199,7 @@ impl Connection {
                     );
                 }
             }
-            Ok(Received::Unknown) => debug!(%socket, peer, "a message of an unknown kind is skipped"),
+            Ok(Received::Unknown) => debug!(%socket, peer, "skipped a message of an unknown kind"),
             Err(error) => {
                 self.endpoint.count(|report| report.undecodable_frames += 1);
                 self.warn(Notice::Undecodable, format_args!("{error}"));
@@ -205,7 +207,7 @@ impl Connection {
         }
     }
 
-    /// Passes a batch to the tracker; waits, and with it the client, while the intake is full.
+    /// Passes a batch to the tracker. While the intake is full, the connection waits, and so does the client.
     async fn track(&mut self, allowed: u64, denied: u64) {
         loop {
             match self.endpoint.try_track(&self.tracker, allowed, denied) {
@@ -219,12 +221,12 @@ impl Connection {
                 Err(TrackError::Full { .. }) => {
                     let pause = tokio::time::sleep(FULL_PAUSE);
                     if self.stop.give_up.run_until_cancelled(pause).await.is_none() {
-                        return self.leave(allowed + denied, format_args!("the intake is full and the server stops"));
+                        return self.discard(allowed + denied, format_args!("the intake is full during the stop"));
                     }
                 }
                 Err(error) => {
-                    self.leave(allowed + denied, format_args!("{error}"));
-                    // Further batches stay with the client.
+                    self.discard(allowed + denied, format_args!("{error}"));
+                    // The client keeps further batches, because its writes fail.
                     if let Err(error) = self.end() {
                         debug!(peer = self.peer, %error, "cannot end a connection");
                     }
@@ -234,8 +236,8 @@ impl Connection {
         }
     }
 
-    /// Counts a batch that was received and cannot be tracked.
-    fn leave(&self, requests: u64, reason: std::fmt::Arguments<'_>) {
+    /// Counts a received batch that cannot be tracked.
+    fn discard(&self, requests: u64, reason: std::fmt::Arguments<'_>) {
         self.endpoint.count(|report| {
             report.left_batches += 1;
             report.left_requests += requests;
@@ -243,7 +245,7 @@ impl Connection {
         self.warn(Notice::Left, reason);
     }
 
-    /// Logs an event, unless lines of its kind are too many.
+    /// Logs an event, unless there are too many lines of its kind.
     fn warn(&self, notice: Notice, detail: std::fmt::Arguments<'_>) {
         if self.endpoint.permits(notice) {
             let (socket, workspace) = (self.endpoint.path.display(), self.endpoint.workspace);
@@ -254,7 +256,7 @@ impl Connection {
     fn report_end(&self, error: &FrameError) {
         let (socket, peer) = (self.endpoint.path.display(), self.peer);
         match error {
-            // The client went away; it sends the batch again when it is back.
+            // The client sends the batch again when it reconnects.
             FrameError::Io(error) => debug!(%socket, peer, %error, "connection lost"),
             // The client sends this batch again, because its write failed.
             FrameError::CutOff(_) if self.is_ending => debug!(%socket, peer, "ended inside a frame"),

@@ -1,55 +1,54 @@
-//! Reads what a frame contains, exactly as the Coder agent does, and without copies.
+//! Decodes the content of a frame, exactly as the Coder agent does, and without copies.
 //!
-//! The agent decodes with Go's protobuf library. This decoder accepts and refuses the same bytes, which the usual
-//! decoders of Rust do not: a field whose wire type is wrong is an unknown field, and unknown fields are skipped.
+//! The agent decodes with Go's protobuf library. This decoder accepts and rejects the same bytes, which the usual
+//! decoders of Rust do not: a field with a wrong wire type is an unknown field, and unknown fields are skipped.
 //!
-//! | a message                                              | is                       |
+//! | message                                                | result                   |
 //! | ------------------------------------------------------ | ------------------------ |
-//! | with unknown fields, or fields of a wrong wire type    | read without them        |
-//! | with a string that is not UTF-8                        | undecodable as a whole   |
-//! | that is cut, or has a field number of 0 or over 2^29-1 | undecodable as a whole   |
-//! | with groups that do not nest, or deeper than 10,000    | undecodable as a whole   |
+//! | with unknown fields, or fields of a wrong wire type    | decoded without them     |
+//! | with a string that is not UTF-8                        | error                    |
+//! | truncated, or with a field number of 0 or over 2^29-1  | error                    |
+//! | with groups that do not nest, or deeper than 10,000    | error                    |
 //!
 //! [`receive`] then applies the rules of the agent's receiver:
 //!
-//! | a batch of logs                                  | counts                      |
+//! | batch of logs                                    | counted                     |
 //! | ------------------------------------------------ | --------------------------- |
 //! | without logs                                     | nothing                     |
-//! | with more than 1,000                             | nothing: refused whole      |
-//! | with logs whose resource is missing or unknown   | all but those               |
-//! | with such logs only                              | nothing                     |
+//! | with more than 1,000 logs                        | nothing                     |
+//! | with logs whose resource is missing or unknown   | the other logs              |
 
 use super::codec::{Frame, Tag};
 use super::wire::{DecodeError, Fields, Value};
 
-/// The most logs that one batch may hold.
+/// The limit of logs in one batch.
 pub const MAX_LOGS_PER_BATCH: usize = 1_000;
 
-/// What a frame contains.
+/// The content of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
     /// A batch of logs. It must be tracked unless `allowed` and `denied` are both 0.
     Batch {
-        /// Requests let through.
+        /// The number of allowed requests.
         allowed: u64,
-        /// Requests blocked.
+        /// The number of denied requests.
         denied: u64,
-        /// Logs that do not count: their resource is missing or unknown.
+        /// The number of logs that do not count, because their resource is missing or unknown.
         skipped: u64,
     },
-    /// A batch with too many logs; none of them counts.
+    /// A batch with too many logs, none of which counts.
     Refused {
-        /// How many it had.
+        /// The number of logs.
         logs: usize,
     },
-    /// What the client had to drop since its last report of this.
+    /// The logs that the client dropped since its last report about them.
     Dropped {
-        /// Because its queue was full.
+        /// Logs dropped because the client's queue was full.
         channel_full: u64,
-        /// Because its batch was full while it had no connection.
+        /// Logs dropped because the client's batch was full while it had no connection.
         batch_full: u64,
     },
-    /// An envelope that contains nothing this version knows. A newer client sends it.
+    /// An envelope without a known message. Newer clients may send it.
     Unknown,
 }
 
@@ -57,7 +56,7 @@ pub enum Received {
 ///
 /// # Errors
 ///
-/// If its data is not the protobuf message that its tag promises.
+/// Returns an error if the data is not the protobuf message that the tag announces.
 pub fn receive(frame: &Frame) -> Result<Received, DecodeError> {
     match frame.tag {
         Tag::Logs => {
@@ -69,7 +68,9 @@ pub fn receive(frame: &Frame) -> Result<Received, DecodeError> {
     }
 }
 
-/// Of several kinds of messages in one envelope, the last one counts; of one kind, they are merged.
+/// Decodes an envelope.
+///
+/// If it has messages of several kinds, the last kind counts. Messages of one kind are merged.
 fn envelope(data: &[u8]) -> Result<Received, DecodeError> {
     enum Message {
         Logs(Batch),
@@ -128,7 +129,7 @@ impl Batch {
         for field in Fields(log) {
             match field? {
                 (1, Value::Number(number)) => allowed = number != 0,
-                // A timestamp has numbers only.
+                // A timestamp has only numbers, so its fields need no further check.
                 (2, Value::Bytes(time)) => Fields(time).try_for_each(|field| field.map(drop))?,
                 (3, Value::Bytes(request)) => {
                     has_resource = true;
@@ -193,7 +194,7 @@ mod tests {
     };
     use super::*;
 
-    /// A status: 5 dropped in the channel, 3 in the batch.
+    /// A status of 5 logs dropped by the channel and 3 by the batch.
     const RECORDED_STATUS: &[u8] = b"\x12\x04\x08\x05\x10\x03";
 
     fn frame(tag: Tag, data: &[u8]) -> Frame {
@@ -211,13 +212,13 @@ mod tests {
     }
 
     #[test]
-    fn a_recorded_batch_counts_by_decision() {
+    fn a_recorded_batch_is_counted_by_decision() {
         let received = receive(&frame(Tag::Logs, RECORDED_BATCH)).unwrap();
         assert_eq!(received, Received::Batch { allowed: 1, denied: 1, skipped: 0 });
     }
 
     #[test]
-    fn logs_in_an_envelope_count_the_same() {
+    fn logs_in_an_envelope_are_counted_in_the_same_way() {
         let request = ReportBoundaryLogsRequest::decode(RECORDED_BATCH).unwrap();
         let envelope = BoundaryMessage { message: Some(Message::Logs(request)) };
         let received = receive(&frame(Tag::Message, &envelope.encode_to_vec())).unwrap();
@@ -225,13 +226,13 @@ mod tests {
     }
 
     #[test]
-    fn a_recorded_status_says_what_was_dropped() {
+    fn a_recorded_status_reports_dropped_logs() {
         let received = receive(&frame(Tag::Message, RECORDED_STATUS)).unwrap();
         assert_eq!(received, Received::Dropped { channel_full: 5, batch_full: 3 });
     }
 
     #[test]
-    fn negative_drops_count_as_none() {
+    fn negative_counts_of_dropped_logs_are_zero() {
         let status = BoundaryStatus { dropped_channel_full: -1, dropped_batch_full: i64::MIN };
         let envelope = BoundaryMessage { message: Some(Message::Status(status)) };
         let received = receive(&frame(Tag::Message, &envelope.encode_to_vec())).unwrap();
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_logs_count_and_one_more_refuses_the_batch() {
+    fn a_batch_of_more_than_a_thousand_logs_is_rejected() {
         let received = receive(&batch(vec![log(false); 1_000])).unwrap();
         assert_eq!(received, Received::Batch { allowed: 0, denied: 1_000, skipped: 0 });
         assert_eq!(receive(&batch(vec![log(false); 1_001])).unwrap(), Received::Refused { logs: 1_001 });
@@ -265,13 +266,13 @@ mod tests {
     }
 
     #[test]
-    fn an_envelope_of_an_unknown_kind_is_tolerated() {
+    fn an_envelope_of_an_unknown_kind_is_no_error() {
         assert_eq!(receive(&frame(Tag::Message, b"\x4a\x01x")).unwrap(), Received::Unknown);
         assert_eq!(receive(&frame(Tag::Message, b"")).unwrap(), Received::Unknown);
     }
 
     #[test]
-    fn data_that_is_not_the_promised_message_is_an_error() {
+    fn data_that_does_not_match_the_tag_is_an_error() {
         for garbage in [&b"\xff\xff\xff"[..], b"\x0a\x7f\x00", b"\x12\x02\xff\xfe"] {
             assert!(receive(&frame(Tag::Logs, garbage)).is_err(), "{garbage:?}");
         }
@@ -284,21 +285,21 @@ mod tests {
         let batch = b"\x0a\x0c\x0a\x01x\x18\x07\x1a\x00\x25four\x10\x05";
         let one_denied = Received::Batch { allowed: 0, denied: 1, skipped: 0 };
         assert_eq!(receive(&frame(Tag::Logs, batch)).unwrap(), one_denied);
-        // A resource of the wrong type alone is a missing one.
+        // A resource of the wrong type is a missing resource.
         let skipped = Received::Batch { allowed: 0, denied: 0, skipped: 1 };
         assert_eq!(receive(&frame(Tag::Logs, b"\x0a\x04\x08\x01\x18\x07")).unwrap(), skipped);
         assert_eq!(receive(&frame(Tag::Message, b"\x08\x01\x10\x02")).unwrap(), Received::Unknown);
     }
 
     #[test]
-    fn strings_that_are_not_utf8_make_a_message_undecodable() {
+    fn a_string_that_is_not_utf8_is_an_error() {
         for data in [&b"\x12\x01\xff"[..], b"\x1a\x01\xc0", b"\x0a\x05\x1a\x03\x12\x01\xff"] {
             assert_eq!(receive(&frame(Tag::Logs, data)), Err(DecodeError::Utf8), "{data:?}");
         }
     }
 
     #[test]
-    fn the_last_kind_in_an_envelope_counts_and_one_kind_is_merged() {
+    fn only_the_last_kind_of_message_in_an_envelope_is_counted() {
         let log = b"\x0a\x06\x0a\x04\x08\x01\x1a\x00";
         let status = b"\x12\x02\x08\x05\x12\x02\x10\x03";
         let receive = |parts: &[&[u8]]| receive(&frame(Tag::Message, &parts.concat())).unwrap();

@@ -1,4 +1,4 @@
-//! The group whose members may connect to an audit socket, beside our own user.
+//! The group whose members may connect to an audit socket, besides the process's own user.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,18 +12,18 @@ pub struct SocketGroup(pub(super) u32);
 impl FromStr for SocketGroup {
     type Err = String;
 
-    /// Reads a group's number, or looks its name up: names may come from elsewhere than `/etc/group`.
+    /// Parses a group's number, or looks up its name, which need not be in `/etc/group`.
     fn from_str(text: &str) -> Result<Self, String> {
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-            // The greatest number stands for "no change" when a file's group is set.
+            // The greatest number means "no change" when the group of a file is set.
             let number = text.parse().ok().filter(|number| *number != u32::MAX);
-            return number.map(Self).ok_or_else(|| format!("{text} is too large for the number of a group"));
+            return number.map(Self).ok_or_else(|| format!("{text} is not a group number; the limit is 4294967294"));
         }
         let found = nix::unistd::Group::from_name(text);
         let text = printable(text);
         match found {
             Ok(Some(group)) => Ok(Self(group.gid.as_raw())),
-            Ok(None) => Err(format!("there is no group `{text}`; create it, or give another name or a number")),
+            Ok(None) => Err(format!("there is no group `{text}`; create it, or use another name or a number")),
             Err(error) => Err(format!("cannot look up the group `{text}`: {error}")),
         }
     }
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_are_read_by_name_and_by_number() {
+    fn a_group_is_a_name_or_a_number() {
         assert_eq!("root".parse(), Ok(SocketGroup(0)));
         assert_eq!("65000".parse(), Ok(SocketGroup(65_000)));
         let unknown = "no-such-group".parse::<SocketGroup>().unwrap_err();

@@ -1,7 +1,7 @@
-//! A listening audit socket and its file: from its start, through the loss of its file, to its end.
+//! A listening audit socket and its file.
 //!
-//! The file stays at the end, on purpose. The boundary's client looks for it once, when it starts: without the file it
-//! never reports, and with a file on which no process listens it tries again.
+//! The file stays when the socket is closed, on purpose. The boundary's client looks for the file only at its start. If
+//! the file is missing, the client never reports. If no process listens on the file, the client tries again later.
 
 use std::io::ErrorKind;
 use std::net::Shutdown;
@@ -18,33 +18,33 @@ use super::activation::PassedSockets;
 use super::group::SocketGroup;
 use super::place::{self, Identity};
 
-/// Time between two attempts to accept while there are no free descriptors.
+/// Time between two attempts to accept while no descriptor is free.
 const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(10);
 
-/// An audit socket with its listener.
+/// A listening audit socket.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// Which file is the socket's. `None` if the socket was passed without a file that can be seen from here.
+    /// The socket's file. `None` if a supervisor passed the socket and its file is not accessible here.
     identity: Option<Identity>,
     listener: UnixListener,
-    /// Whether a supervisor holds it too, and passes it to the next process.
+    /// Whether a supervisor passed the socket, and passes it to the next process as well.
     is_passed: bool,
 }
 
 impl SocketFile {
-    /// Makes the file, for our own user and the group alone, and listens on it.
+    /// Creates the socket's file, and listens on it. Only this user and the group can connect.
     ///
     /// # Errors
     ///
-    /// If another process listens there, something else than a socket is there, the directory does not allow it, or
-    /// the group may not be given to a file of ours.
+    /// Returns an error if another process listens on the path, if the path is not a socket, if the directory is not
+    /// writable, or if this process may not give a file to the group.
     pub async fn bind(path: &Path, group: Option<SocketGroup>) -> Result<Self> {
         let (listener, identity) = place::listen(path, group).await?;
         Ok(Self { path: path.to_owned(), identity: Some(identity), listener, is_passed: false })
     }
 
-    /// Uses the socket that a supervisor passed for this path, or makes one.
+    /// Uses the socket that a supervisor passed for this path, or else creates one.
     ///
     /// # Errors
     ///
@@ -58,12 +58,12 @@ impl SocketFile {
         Ok(Self { identity: place::identity(&path).ok(), path, listener, is_passed: true })
     }
 
-    /// Where the file is.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether clients that look for the path find this socket.
+    /// Returns whether the path still leads to this socket.
     pub fn is_in_place(&self) -> bool {
         self.identity.is_none_or(|ours| place::identity(&self.path).is_ok_and(|found| found == ours))
     }
@@ -72,24 +72,24 @@ impl SocketFile {
     ///
     /// # Errors
     ///
-    /// If the process is out of file descriptors, for example.
+    /// Returns an error if the process has no free file descriptor, for example.
     pub async fn accept(&self) -> std::io::Result<UnixStream> {
         Ok(self.listener.accept().await?.0)
     }
 
-    /// Lets no further client connect, and passes on each that has connected. The file stays.
+    /// Closes the socket for new clients, and passes each client in the accept queue to `serve`. The file stays.
     ///
-    /// While there is no free descriptor it waits for one. Clients of a passed socket may connect further; they wait for
-    /// the next process.
+    /// Waits while no descriptor is free. Clients can still connect to a passed socket, and wait for the next process.
     ///
     /// # Errors
     ///
-    /// If the listener fails otherwise; clients that were not accepted are lost then.
+    /// Returns an error if the listener fails otherwise. The clients in the accept queue are then lost.
     pub async fn close(self, mut serve: impl FnMut(UnixStream)) -> Result<()> {
-        // Not accepted by the runtime: it may not know yet of a client that has connected.
-        let listener: StdUnixListener = self.listener.into_std().context("cannot take the listener back")?;
+        // The runtime may not have noticed the newest clients yet, so accept without it.
+        let listener: StdUnixListener =
+            self.listener.into_std().context("cannot take the listener from the runtime")?;
         if !self.is_passed {
-            // A client whose connect succeeded before this is in the queue; each later one is refused.
+            // Clients that connected before this call are in the accept queue. Later connects are rejected.
             SockRef::from(&listener).shutdown(Shutdown::Read).context("cannot close the listener")?;
         }
         loop {
@@ -99,7 +99,7 @@ impl SocketFile {
                     serve(UnixStream::from_std(stream).context("cannot set a connection up")?);
                 }
                 Err(error) => match error.kind() {
-                    // The queue is empty; of a listener that is shut down, the system says it in the second way.
+                    // The queue is empty. The second kind is the system's error after a shutdown.
                     ErrorKind::WouldBlock | ErrorKind::InvalidInput => return Ok(()),
                     ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
                     _ if is_out_of_descriptors(&error) => tokio::time::sleep(DESCRIPTOR_PAUSE).await,
@@ -110,10 +110,10 @@ impl SocketFile {
     }
 }
 
-/// Whether another accept can succeed once something is closed.
+/// Returns whether an accept failed because no descriptor or memory was free.
 pub(super) fn is_out_of_descriptors(error: &std::io::Error) -> bool {
-    let passing = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
-    passing.iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
+    let transient = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
+    transient.iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
 }
 
 #[cfg(test)]
@@ -125,8 +125,8 @@ mod tests {
 
     use super::*;
 
-    fn message(refused: Result<SocketFile>) -> String {
-        format!("{:#}", refused.expect_err("must be refused"))
+    fn message(rejected: Result<SocketFile>) -> String {
+        format!("{:#}", rejected.expect_err("must be rejected"))
     }
 
     fn place() -> (tempfile::TempDir, PathBuf) {
@@ -140,7 +140,7 @@ mod tests {
         (metadata.mode() & 0o777, metadata.gid())
     }
 
-    /// A group of this process other than its first one, or any at all if it is root; `None` if there is none.
+    /// Returns a group of this process other than its primary group, or any group if it runs as root.
     fn other_group() -> Option<SocketGroup> {
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_is_private_and_alone_in_its_directory() {
+    async fn a_socket_is_private_and_leaves_no_other_file() {
         let (directory, path) = place();
         let socket = SocketFile::bind(&path, None).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_for_a_group_is_open_to_that_group_and_to_no_other() {
+    async fn a_socket_with_a_group_has_that_group_and_mode_0660() {
         let (directory, path) = place();
         let own = SocketGroup(fs::metadata(directory.path()).unwrap().gid());
         for group in [Some(own), other_group()].into_iter().flatten() {
@@ -174,19 +174,19 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_socket_file_is_never_seen_with_other_permissions_or_without_a_listener() {
+    async fn a_socket_file_never_exists_with_wider_permissions_or_without_a_listener() {
         let (_directory, path) = place();
-        let over = AtomicBool::new(false);
+        let done = AtomicBool::new(false);
         let wrong = std::thread::scope(|scope| {
-            let look = || {
+            let watch = || {
                 let mut wrong = 0;
-                while !over.load(Ordering::Relaxed) {
+                while !done.load(Ordering::Relaxed) {
                     let mode = fs::symlink_metadata(&path).map(|metadata| metadata.mode() & 0o777);
                     wrong += u32::from(mode.is_ok_and(|mode| mode != 0o600));
                 }
                 wrong
             };
-            let looking = scope.spawn(look);
+            let watching = scope.spawn(watch);
             let binding = async {
                 for _ in 0..300 {
                     let socket = SocketFile::bind(&path, None).await.unwrap();
@@ -196,8 +196,8 @@ mod tests {
                 }
             };
             tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(binding));
-            over.store(true, Ordering::Relaxed);
-            looking.join().unwrap()
+            done.store(true, Ordering::Relaxed);
+            watching.join().unwrap()
         });
         assert_eq!(wrong, 0, "the file was seen with other permissions");
     }
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_close_passes_on_the_clients_that_were_not_accepted() {
+    async fn a_close_serves_the_clients_in_the_accept_queue() {
         let (_directory, path) = place();
         let socket = SocketFile::bind(&path, None).await.unwrap();
         let clients: Vec<_> = (0..3).map(|_| StdUnixStream::connect(&path).unwrap()).collect();
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_live_socket_is_refused_and_stays() {
+    async fn a_socket_in_use_is_not_replaced() {
         let (_directory, path) = place();
         let first = SocketFile::bind(&path, None).await.unwrap();
         assert!(message(SocketFile::bind(&path, None).await).contains("another process listens on"));
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_several_servers_that_replace_one_stale_socket_one_wins() {
+    async fn only_one_of_several_servers_replaces_a_stale_socket() {
         let (_directory, path) = place();
         drop(StdUnixListener::bind(&path).unwrap());
         let attempts = futures_util::future::join_all((0..8).map(|_| SocketFile::bind(&path, None))).await;
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_path_that_is_not_a_socket_is_refused_and_stays() {
+    async fn a_file_that_is_not_a_socket_is_not_replaced() {
         let (directory, _) = place();
         let path = directory.path().join("precious.txt");
         fs::write(&path, "kept").unwrap();
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_was_moved_or_replaced_is_noticed() {
+    async fn a_moved_or_replaced_file_is_noticed() {
         let (directory, path) = place();
         let socket = SocketFile::bind(&path, None).await.unwrap();
         fs::rename(&path, directory.path().join("moved")).unwrap();
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_longest_path_that_a_client_can_use_is_bound() {
+    async fn a_path_at_the_length_limit_can_be_bound() {
         let (directory, _) = place();
         let path = directory.path().join("a".repeat(106 - directory.path().as_os_str().len()));
         assert_eq!(path.as_os_str().len(), 107);
@@ -285,9 +285,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_missing_directory_is_named() {
+    async fn a_missing_directory_is_named_in_the_error() {
         let (directory, _) = place();
-        let refused = message(SocketFile::bind(&directory.path().join("missing/audit.sock"), None).await);
-        assert!(refused.contains("missing, the directory of the audit socket"), "{refused}");
+        let error = message(SocketFile::bind(&directory.path().join("missing/audit.sock"), None).await);
+        assert!(error.contains("missing, the directory of the audit socket"), "{error}");
     }
 }

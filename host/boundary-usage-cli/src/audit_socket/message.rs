@@ -1,7 +1,7 @@
-//! The messages of the boundary's client, as it encodes them.
+//! The messages of the boundary's client, for encoding.
 //!
-//! The structs are those of `proto/boundary.proto`, written by hand so that the build needs no protobuf compiler. The
-//! server does not decode into them: see `decode`.
+//! The structs follow `proto/boundary.proto`. They are written by hand, so that the build needs no protobuf compiler.
+//! The server decodes without them: see `decode`.
 
 use prost::Oneof;
 
@@ -14,29 +14,29 @@ pub struct ReportBoundaryLogsRequest {
     /// The client's session.
     #[prost(string, tag = "2")]
     pub session_id: String,
-    /// The process whose requests these are.
+    /// The name of the process that sent the requests.
     #[prost(string, tag = "3")]
     pub confined_process_name: String,
 }
 
-/// One request that the boundary let through or blocked.
+/// A request that the boundary allowed or denied.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct BoundaryLog {
-    /// Let through, or blocked.
+    /// Whether the request was allowed.
     #[prost(bool, tag = "1")]
     pub allowed: bool,
-    /// When.
+    /// The time of the decision.
     #[prost(message, optional, tag = "2")]
     pub time: Option<Timestamp>,
-    /// What was requested; `None` also for a kind that this version does not know.
+    /// The requested resource. `None` also if its kind is unknown.
     #[prost(oneof = "Resource", tags = "3")]
     pub resource: Option<Resource>,
-    /// The log's place in its session.
+    /// The log's number in its session.
     #[prost(int32, tag = "4")]
     pub sequence_number: i32,
 }
 
-/// What was requested.
+/// A requested resource.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum Resource {
     /// An HTTP request.
@@ -47,13 +47,13 @@ pub enum Resource {
 /// An HTTP request.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct HttpRequest {
-    /// Its method.
+    /// The method.
     #[prost(string, tag = "1")]
     pub method: String,
-    /// Its URL. Never logged and never stored: it may hold secrets.
+    /// The URL. It is never logged or stored, because it may contain secrets.
     #[prost(string, tag = "2")]
     pub url: String,
-    /// The rule that let it through.
+    /// The rule that allowed the request.
     #[prost(string, tag = "3")]
     pub matched_rule: String,
 }
@@ -64,18 +64,18 @@ pub struct Timestamp {
     /// Seconds since 1970.
     #[prost(int64, tag = "1")]
     pub seconds: i64,
-    /// The part of a second.
+    /// The fraction of a second, in nanoseconds.
     #[prost(int32, tag = "2")]
     pub nanos: i32,
 }
 
-/// What the client had to drop since it last said so.
+/// The logs that the client dropped since its last status.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct BoundaryStatus {
-    /// Logs for which the client's own queue had no room.
+    /// Logs dropped because the client's queue was full.
     #[prost(int64, tag = "1")]
     pub dropped_channel_full: i64,
-    /// Logs that waited for a connection, until there was no more room for them.
+    /// Logs dropped because the client's batch was full while it had no connection.
     #[prost(int64, tag = "2")]
     pub dropped_batch_full: i64,
 }
@@ -83,15 +83,15 @@ pub struct BoundaryStatus {
 /// The envelope of newer clients.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct BoundaryMessage {
-    /// What is inside; `None` also for a kind that this version does not know.
+    /// The message. `None` also if its kind is unknown.
     #[prost(oneof = "Message", tags = "1, 2")]
     pub message: Option<Message>,
 }
 
-/// What an envelope holds.
+/// The content of an envelope.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum Message {
-    /// The same as a frame of tag 1.
+    /// A batch, as in a frame of tag 1.
     #[prost(message, tag = "1")]
     Logs(ReportBoundaryLogsRequest),
     /// A status.
@@ -105,14 +105,14 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// Two logs in the client's encoding, kept as bytes: an allowed GET with its rule and time, and a denied POST.
+    /// Two logs in the client's encoding: an allowed GET with its rule and time, and a denied POST.
     pub(in super::super) const RECORDED_BATCH: &[u8] = b"\
         \x0a\x28\x08\x01\x12\x06\x08\x80\xe2\xcf\xaa\x06\x1a\x1a\x0a\x03GET\x12\x0ehttps://a.test\x1a\x03a.*\x20\x01\
         \x0a\x18\x1a\x14\x0a\x04POST\x12\x0chttp://b.tst\x20\x02\
         \x12\x07session\x1a\x05agent";
 
     #[test]
-    fn every_field_is_where_the_client_puts_it() {
+    fn a_recorded_batch_decodes_and_encodes() {
         let batch = ReportBoundaryLogsRequest::decode(RECORDED_BATCH).unwrap();
         assert_eq!(batch.session_id, "session");
         assert_eq!(batch.confined_process_name, "agent");
@@ -138,7 +138,7 @@ pub(super) mod tests {
         }
     }
 
-    /// `name = number` of each field between a message's braces, sorted by number.
+    /// Returns the name and number of each field of a message.
     fn proto_fields(proto: &str, message: &str) -> Vec<(String, String)> {
         let body = proto.split_once(message).unwrap().1.split_once("\n}").unwrap().0;
         let body = body.replace("oneof resource {", "").replace('}', "");

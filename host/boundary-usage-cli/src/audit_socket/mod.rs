@@ -1,21 +1,22 @@
-//! The audit socket: where a boundary client (the real proxy, unchanged) reports its decisions.
-//!
-//! The first step of *proxy → intake → component → transaction → database*:
+//! The audit socket, to which an unchanged boundary client reports its decisions.
 //!
 //! ```text
 //! bytes ──codec──▶ frames ──decode──▶ counts ──connection──▶ Tracker::track
 //! ```
 //!
-//! - `codec`: where one frame ends and the next begins.
-//! - `decode`: what a frame contains, and which part of it counts; `wire`: the fields of its message.
-//! - `message`: the same messages, as the client encodes them.
-//! - `connection`: one client: reading, back-pressure, an end that loses nothing.
-//! - `acceptor`: one socket: its clients, and the file by which they find it.
-//! - `server`: all sockets, and their stop.
-//! - `report`: what came in, and the log lines about it.
-//! - `listener`: the listening socket and its file; `place`: how the file gets its place and its permissions.
-//! - `activation`: sockets that a supervisor passed; `group`: who may connect beside our own user.
-//! - `client`: the other end, for the demo and for tests.
+//! | module | duty |
+//! | --- | --- |
+//! | `codec` | splits the byte stream into frames |
+//! | `decode`, `wire` | decode a frame, and decide what it counts |
+//! | `message` | the same messages, for encoding |
+//! | `connection` | one client: reading, back-pressure, and an end without loss |
+//! | `acceptor` | one socket: accepts clients, and restores the socket's file |
+//! | `server` | all sockets, and their stop |
+//! | `report` | the counts of a socket, and its log lines |
+//! | `listener`, `place` | the listening socket; the creation of its file |
+//! | `activation` | sockets that a supervisor passes to the process |
+//! | `group` | the group whose members may connect |
+//! | `client` | a client, for the demo and for tests |
 
 mod acceptor;
 mod activation;

@@ -1,13 +1,13 @@
-//! The place of a socket file: who may use it, and how a new file gets there.
+//! Creates the file of an audit socket.
 //!
-//! A client that can connect reports usage in a workspace's name. The file therefore never exists with other
-//! permissions than its own: it is made in a private directory beside its place, gets its mode and group there, listens
-//! there, and is moved to its place as a whole. The private directory is reached by its descriptor alone, so that no
-//! other user who may write to the directory around it can exchange a part of the path. The move replaces a stale file
-//! in one step: a client that looks for the file always finds one.
+//! A client that can connect reports usage in the name of a workspace. Therefore the file never exists with wider
+//! permissions than configured. It is created in a private directory beside its final path, gets its mode and group
+//! there, and is then moved. The private directory is accessed only through its descriptor, so that no other user with
+//! write access to the parent directory can replace a part of the path. The move replaces a stale file atomically, so a
+//! client always finds a file.
 //!
-//! A stale file is one on which no process listens. Looking and replacing are two steps; a lock on the directory keeps two
-//! servers from taking them at the same time. The lock leaves no file behind.
+//! A file is stale if no process listens on it. The check and the replacement are two steps, so a lock on the directory
+//! excludes other servers meanwhile. The lock leaves no file behind.
 
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io::ErrorKind;
@@ -26,32 +26,32 @@ use tracing::info;
 
 use super::group::SocketGroup;
 
-/// Pool that wait to be accepted.
+/// The length of the accept queue.
 const BACKLOG: u32 = 1_024;
 
-/// How often, and how long each time, to wait for another process that sets up a socket in the same directory.
+/// The attempts to lock the directory while another process creates a socket in it, and the pause between them.
 const LOCK_ATTEMPTS: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
-/// Held by one task of this process while it sets up a socket. All sockets may lose their files at once, and the lock on
-/// the directory has no queue.
+/// Excludes other tasks of this process while one creates a socket.
+///
+/// All sockets may lose their files simultaneously, and waiting for the directory's lock is not fair.
 static SETUP: Mutex<()> = Mutex::const_new(());
 
-/// Which file it is, wherever it is moved: device and inode.
+/// Device and inode of a file, which do not change if the file is moved.
 pub(super) type Identity = (u64, u64);
 
-/// Returns which file is at a path.
+/// Returns the identity of the file at a path.
 pub(super) fn identity(path: &Path) -> Result<Identity> {
-    let metadata = fs::symlink_metadata(path).with_context(|| format!("cannot look at {}", path.display()))?;
+    let metadata = fs::symlink_metadata(path).with_context(|| format!("cannot inspect {}", path.display()))?;
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Makes a socket file for our own user and the group, and listens on it.
+/// Creates a socket file for this user and the group, and listens on it.
 ///
 /// # Errors
 ///
-/// If another process listens there, something else than a socket is there, the directory does not allow it, or the
-/// group may not be given to a file of ours.
+/// See [`SocketFile::bind`](super::SocketFile::bind).
 pub(super) async fn listen(path: &Path, group: Option<SocketGroup>) -> Result<(UnixListener, Identity)> {
     let cannot =
         || format!("cannot bind the audit socket {}; its directory must exist and be writable", path.display());
@@ -60,23 +60,23 @@ pub(super) async fn listen(path: &Path, group: Option<SocketGroup>) -> Result<(U
     let directory = DirectoryLock::take(path).await?;
     check_place(path)?;
     let private = PrivateDirectory::new(parent(path)).with_context(cannot)?;
-    // A long name would not fit into the address together with the directory.
-    let made = private.path(if name.len() < 64 { name } else { "audit.sock".as_ref() });
-    let socket = UnixSocket::new_stream().context("cannot make a unix socket")?;
-    socket.bind(&made).with_context(cannot)?;
-    restrict(&made, path, group)?;
-    let identity = identity(&made)?;
+    // A long name would exceed the address together with the directory.
+    let created = private.path(if name.len() < 64 { name } else { "audit.sock".as_ref() });
+    let socket = UnixSocket::new_stream().context("cannot create a unix socket")?;
+    socket.bind(&created).with_context(cannot)?;
+    restrict(&created, path, group)?;
+    let identity = identity(&created)?;
     let listener =
         socket.listen(BACKLOG).with_context(|| format!("cannot listen on the audit socket {}", path.display()))?;
-    fs::rename(&made, within(&directory.0).join(name)).with_context(cannot)?;
+    fs::rename(&created, within(&directory.0).join(name)).with_context(cannot)?;
     Ok((listener, identity))
 }
 
-/// Sets who may connect. The group comes first: until its mode is set, the file is not yet for the group to use.
-fn restrict(made: &Path, path: &Path, group: Option<SocketGroup>) -> Result<()> {
+/// Sets the group and mode of a new file. The group comes first, so that the old group never gets access.
+fn restrict(created: &Path, path: &Path, group: Option<SocketGroup>) -> Result<()> {
     let mode = match group {
         Some(group) => {
-            unix::lchown(made, None, Some(group.0)).with_context(|| {
+            unix::lchown(created, None, Some(group.0)).with_context(|| {
                 let path = path.display();
                 format!(
                     "cannot give the audit socket {path} to group {group}; run as root, or as a member of that group"
@@ -86,30 +86,30 @@ fn restrict(made: &Path, path: &Path, group: Option<SocketGroup>) -> Result<()> 
         }
         None => 0o600,
     };
-    fs::set_permissions(made, Permissions::from_mode(mode))
-        .with_context(|| format!("cannot make the audit socket {} private", path.display()))
+    fs::set_permissions(created, Permissions::from_mode(mode))
+        .with_context(|| format!("cannot set the permissions of the audit socket {}", path.display()))
 }
 
-/// Checks that a new file may take this place: nothing is there, or a stale socket.
+/// Checks that nothing exists at this path, or only a stale socket.
 fn check_place(path: &Path) -> Result<()> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("cannot look at {}", path.display())),
+        Err(error) => return Err(error).with_context(|| format!("cannot inspect {}", path.display())),
     };
     if !metadata.file_type().is_socket() {
         bail!("{} exists and is not a socket; remove it, or choose another path", path.display());
     }
-    // A datagram socket cannot connect to a stream socket, so that a listener is found and not disturbed.
-    let probe = UnixDatagram::unbound().context("cannot make a unix socket")?;
+    // A datagram socket cannot connect to a stream socket, so this finds a listener without a connection to it.
+    let probe = UnixDatagram::unbound().context("cannot create a unix socket")?;
     match probe.connect(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-            info!(socket = %path.display(), "replacing the socket file of a process that has ended");
+            info!(socket = %path.display(), "replacing a socket file on which no process listens");
             Ok(())
         }
         Err(error) if error.raw_os_error() != Some(Errno::EPROTOTYPE as i32) => {
-            Err(error).with_context(|| format!("cannot tell whether the socket {} is in use", path.display()))
+            Err(error).with_context(|| format!("cannot determine whether the socket {} is in use", path.display()))
         }
         _ => bail!("another process listens on {}; stop it, or choose another path", path.display()),
     }
@@ -119,12 +119,12 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The path of an open directory, whatever happens to its name.
+/// Returns a path of an open directory that stays valid if the directory is renamed.
 fn within(directory: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
 }
 
-/// A directory that only our own user can use, removed when dropped.
+/// A directory that only this user can access. Dropping it removes the directory.
 struct PrivateDirectory {
     directory: File,
     _removed_at_end: TempDir,
@@ -133,15 +133,15 @@ struct PrivateDirectory {
 impl PrivateDirectory {
     fn new(parent: &Path) -> Result<Self> {
         let private = Permissions::from_mode(0o700);
-        let made = tempfile::Builder::new().prefix(".boundary-usage-").permissions(private).tempdir_in(parent)?;
-        let directory = File::open(made.path())?;
+        let created = tempfile::Builder::new().prefix(".boundary-usage-").permissions(private).tempdir_in(parent)?;
+        let directory = File::open(created.path())?;
         let metadata = directory.metadata()?;
         ensure!(
             metadata.is_dir() && metadata.uid() == nix::unistd::geteuid().as_raw() && metadata.mode() & 0o077 == 0,
-            "another user exchanged {} for something else",
-            made.path().display()
+            "another user replaced {}",
+            created.path().display()
         );
-        Ok(Self { directory, _removed_at_end: made })
+        Ok(Self { directory, _removed_at_end: created })
     }
 
     fn path(&self, name: &std::ffi::OsStr) -> PathBuf {
@@ -149,7 +149,7 @@ impl PrivateDirectory {
     }
 }
 
-/// Held while a socket is set up; the kernel frees it with the process.
+/// The lock of a directory. The kernel releases it when the process ends.
 struct DirectoryLock(File);
 
 impl DirectoryLock {
@@ -166,11 +166,7 @@ impl DirectoryLock {
                 }
             }
         }
-        bail!(
-            "the directory {} has been locked by another process for {:?}",
-            parent.display(),
-            LOCK_PAUSE * LOCK_ATTEMPTS
-        )
+        bail!("another process has locked the directory {} for {:?}", parent.display(), LOCK_PAUSE * LOCK_ATTEMPTS)
     }
 }
 
@@ -181,15 +177,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_that_cannot_be_given_is_named_with_what_to_do() {
+    fn a_group_that_is_not_permitted_is_named_in_the_error() {
         let missing = Path::new("/nonexistent/audit.sock");
-        // Root may give any group, so a missing file stands for what is not permitted.
-        let refused = restrict(missing, missing, Some(SocketGroup(7))).unwrap_err();
-        assert!(format!("{refused:#}").contains("to group 7; run as root, or as a member"), "{refused:#}");
+        // Root may set any group, so the test uses a missing file.
+        let error = restrict(missing, missing, Some(SocketGroup(7))).unwrap_err();
+        assert!(format!("{error:#}").contains("to group 7; run as root, or as a member"), "{error:#}");
     }
 
     #[test]
-    fn a_listener_is_found_without_a_connection() {
+    fn a_listener_is_detected_without_a_connection() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.sock");
         check_place(&path).unwrap();

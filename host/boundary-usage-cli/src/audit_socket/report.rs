@@ -1,4 +1,4 @@
-//! What came in over one socket, and the log lines about it.
+//! The counts of one socket, and the log lines about it.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,38 +13,38 @@ use uuid::Uuid;
 use super::server::Socket;
 use crate::log_limit::LogLimit;
 
-/// So many connections without a frame within [`STUCK_WINDOW`] are more than some short runs of a client.
+/// The number of connections without a frame within [`STUCK_WINDOW`] that suggests a stuck client.
 const STUCK_CONNECTIONS: u64 = 10;
 const STUCK_WINDOW: Duration = Duration::from_secs(600);
 
-/// What came in over one socket since its start.
+/// The counts of one socket since its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SocketReport {
-    /// The socket file.
+    /// The path of the socket file.
     pub path: PathBuf,
-    /// The workspace that it serves.
+    /// The socket's workspace.
     pub workspace: Uuid,
     /// The workspace's owner.
     pub owner: Uuid,
-    /// Pool accepted.
+    /// Connections accepted.
     pub connections: u64,
-    /// Pool that ended without a frame.
+    /// Connections that ended without a frame.
     pub connections_without_frame: u64,
     /// Batches tracked.
     pub batches: u64,
-    /// Requests let through.
+    /// Allowed requests.
     pub allowed: u64,
-    /// Requests blocked.
+    /// Denied requests.
     pub denied: u64,
     /// Logs not counted, because their resource was missing or unknown.
     pub skipped_logs: u64,
-    /// Batches not counted, because they held too many logs.
+    /// Batches not counted, because they contained too many logs.
     pub refused_batches: u64,
     /// Frames not counted, because their message could not be decoded.
     pub undecodable_frames: u64,
-    /// Pool closed because of a malformed frame.
+    /// Connections closed because of a malformed frame.
     pub malformed_frames: u64,
-    /// Batches that were received and not counted, because the tracker did not accept them until the stop's limit.
+    /// Batches received but not counted, because the tracker did not accept them before the time limit of the stop.
     pub left_batches: u64,
     /// The requests in these batches.
     pub left_requests: u64,
@@ -52,11 +52,11 @@ pub struct SocketReport {
     pub dropped_channel_full: u64,
     /// Logs that clients reported as dropped because their batch was full while they had no connection.
     pub dropped_batch_full: u64,
-    /// Why no new client can connect, if none can.
+    /// The reason why no new client can connect, if there is one.
     pub fault: Option<String>,
 }
 
-/// A kind of log line that clients or the system can cause at any rate.
+/// A kind of log line whose rate is limited, because clients or the system can cause any number of them.
 #[derive(Clone, Copy)]
 pub(super) enum Notice {
     Malformed,
@@ -85,23 +85,23 @@ impl Notice {
 
     pub(super) fn text(self) -> &'static str {
         match self {
-            Self::Malformed => "malformed frame; the connection is closed",
+            Self::Malformed => "a malformed frame ended the connection",
             Self::Undecodable => "a frame whose message cannot be decoded is not counted",
             Self::Skipped => "logs whose resource is missing or unknown are not counted",
             Self::Refused => "a batch with too many logs is not counted",
-            Self::Dropped => "the client had to drop logs",
+            Self::Dropped => "the client dropped logs",
             Self::NotAccepted => "cannot accept a client",
             Self::Unavailable => "no new client can connect to the audit socket",
-            Self::Left => "a batch was received, but the tracker does not accept it; it is not counted",
+            Self::Left => "a received batch is not counted, because the tracker did not accept it",
             Self::WithoutFrame => {
-                "many connections ended without a frame: a client may be stuck, or its runs are too short to report; see \
-                 \"What the client never reports\" in docs/operating.md"
+                "many connections ended without a frame: a client may be stuck, or its runs are too short to report \
+                 anything; see \"What the client never reports\" in docs/operating.md"
             }
         }
     }
 }
 
-/// What the connections of one socket share.
+/// The state that the connections of one socket share.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     report: Mutex<SocketReport>,
@@ -149,7 +149,7 @@ impl Endpoint {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records why no new client can connect, or that they can. Returns whether that is a change.
+    /// Records why no new client can connect, or `None` if clients can connect. Returns whether this changed.
     pub(super) fn set_fault(&self, fault: Option<String>) -> bool {
         let mut report = self.locked();
         let changes = report.fault != fault;
@@ -157,17 +157,17 @@ impl Endpoint {
         changes
     }
 
-    /// Counts an event. Returns whether the caller may log it; otherwise a later line says how often it happened.
+    /// Counts an event. Returns whether the caller may log it. If not, a later line reports the number of events.
     pub(super) fn permits(&self, notice: Notice) -> bool {
         self.notices[notice as usize].permits()
     }
 
-    /// Logs how often events happened that were not logged, for each kind at most once per interval.
+    /// Logs the number of unlogged events of each kind, at most once per interval.
     pub(super) fn log_repeated(&self) {
         self.log_counts(LogLimit::repeated);
     }
 
-    /// Logs how often events happened that were not logged, before the end.
+    /// Logs the number of unlogged events of each kind, before the end.
     pub(super) fn log_rest(&self) {
         self.log_counts(LogLimit::rest);
     }
@@ -180,7 +180,7 @@ impl Endpoint {
         }
     }
 
-    /// Counts a connection that ended without a frame. One is a short run of a client; many are worth a warning.
+    /// Counts a connection that ended without a frame. One is a short run of a client, but many deserve a warning.
     pub(super) fn ended_without_frame(&self, peer: i32) {
         self.count(|report| report.connections_without_frame += 1);
         debug!(socket = %self.path.display(), peer, "the connection ended without a frame");

@@ -1,9 +1,9 @@
-//! The audit server: its sockets, their connections, and how they end.
+//! The server of all audit sockets.
 //!
-//! To stop is to lose nothing that a client has sent: first no further client can connect; then the clients that wait in
-//! the backlog are accepted; then each connection is ended for writing and read to its end. What was written is bounded,
-//! so that takes a moment, unless the tracker accepts nothing. What it has not accepted until the limit is counted, and
-//! logged as not tracked.
+//! A stop loses nothing that a client has sent. First the sockets are closed for new clients. Then the clients in the
+//! accept queue are accepted. Then the client's side of each connection is closed for writing, and the connection is
+//! read to its end. The system's buffers are small, so this is quick unless the tracker accepts nothing. Batches that
+//! the tracker has not accepted before the time limit are counted and logged.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -26,34 +26,34 @@ use super::report::{Endpoint, SocketReport};
 use crate::descriptors;
 use crate::slots::Slots;
 
-/// The most clients that one socket serves at a time. One workspace has a handful.
+/// The limit of clients of one socket. A workspace has only a few.
 const MOST_CLIENTS_PER_SOCKET: usize = 1_024;
 
-/// So many clients each socket may serve, even if that is more than its share: few sockets use theirs.
+/// The number of clients that each socket may serve, even beyond its share, because few sockets use their share.
 const FEWEST_CLIENTS_PER_SOCKET: usize = 64;
 
-/// Time for the connections to count what they could not track.
+/// Time for the connections to count the batches that they could not track.
 const COUNTING: Duration = Duration::from_secs(1);
 
-/// A socket, and the workspace that it serves.
+/// The settings of an audit socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Socket {
-    /// Where the socket file is to be.
+    /// The path of the socket file.
     pub path: PathBuf,
-    /// The workspace whose clients connect there.
+    /// The workspace of the socket's clients.
     pub workspace: Uuid,
-    /// The user who owns it.
+    /// The user who owns the workspace.
     pub owner: Uuid,
     /// Whether requests count without the workspace and the owner.
     pub ids_ignored: bool,
-    /// The group whose members may connect; without one, only our own user.
+    /// The group whose members may connect, besides this user.
     pub group: Option<SocketGroup>,
 }
 
-/// How long a stopping server waits for the tracker.
+/// The time limit of a stop.
 #[derive(Clone, Copy, Debug)]
 pub struct DrainLimits {
-    /// After this time, what the tracker has not accepted is counted as left.
+    /// The time after which unaccepted batches are counted as left.
     pub longest: Duration,
 }
 
@@ -63,8 +63,9 @@ impl Default for DrainLimits {
     }
 }
 
-/// Sockets to which clients can connect, and which are not served yet: what clients send waits in the bounded buffers of
-/// the system.
+/// Sockets to which clients can connect, but which are not served yet.
+///
+/// What clients send waits in the system's bounded buffers.
 pub struct BoundSockets(Vec<(Socket, SocketFile)>);
 
 impl BoundSockets {
@@ -72,7 +73,7 @@ impl BoundSockets {
     ///
     /// # Errors
     ///
-    /// See [`SocketFile::bind`]; also if a supervisor passed a socket that is not among these.
+    /// See [`SocketFile::bind`]. Also returns an error if a supervisor passed a socket that is not configured.
     pub async fn bind(sockets: &[Socket]) -> Result<Self> {
         let mut passed = PassedSockets::from_environment()?;
         let mut bound = Vec::new();
@@ -84,22 +85,22 @@ impl BoundSockets {
     }
 }
 
-/// Serves audit sockets. Dropping it leaves unread what clients have sent.
+/// A server of audit sockets. Dropping it discards what clients have sent but the server has not read.
 pub struct AuditServer {
     sockets: Vec<ServedSocket>,
     connections: TaskTracker,
     stop: Stop,
     limits: DrainLimits,
-    /// A descriptor that a stop can free: without one, no waiting client can be accepted.
+    /// A spare descriptor, which a stop frees so that it can accept the clients in the queue.
     spare: Option<File>,
 }
 
-/// What came in, also while the server runs and after its end. Cheap to clone.
+/// A handle to the reports of all sockets, valid even after the server's end. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SocketReports(Arc<[Arc<Endpoint>]>);
 
 impl SocketReports {
-    /// What came in so far, socket by socket.
+    /// Returns the current report of each socket.
     pub fn now(&self) -> Vec<SocketReport> {
         self.0.iter().map(|endpoint| endpoint.report()).collect()
     }
@@ -134,22 +135,23 @@ impl AuditServer {
         Self { sockets: served.collect(), connections, stop, limits, spare: File::open("/dev/null").ok() }
     }
 
-    /// What comes in, also after the server's end.
+    /// Returns a handle to the reports of all sockets.
     pub fn reports(&self) -> SocketReports {
         SocketReports(self.sockets.iter().map(|socket| socket.endpoint.clone()).collect())
     }
 
-    /// Stops accepting, tracks what clients have already sent, and returns what came in.
+    /// Stops accepting clients, tracks what they have already sent, and returns the reports.
     pub async fn stop(mut self) -> Vec<SocketReport> {
         self.spare = None;
         self.stop.drain.cancel();
         let limit = tokio::time::Instant::now() + self.limits.longest;
         if tokio::time::timeout_at(limit, self.drained()).await.is_err() {
             let connections = self.connections.len();
-            warn!(connections, after = ?self.limits.longest, "the tracker accepts too little; leaving what waits for it");
+            let after = self.limits.longest;
+            warn!(connections, ?after, "the tracker accepts batches too slowly; the rest is not counted");
             self.stop.give_up.cancel();
             if tokio::time::timeout(COUNTING, self.drained()).await.is_err() {
-                warn!(connections = self.connections.len(), "connections did not end; what they hold is not counted");
+                warn!(connections = self.connections.len(), "connections did not end; their batches are not counted");
             }
         }
         self.sockets.iter().for_each(|socket| socket.endpoint.log_rest());
@@ -157,18 +159,18 @@ impl AuditServer {
         let sum = |number: fn(&SocketReport) -> u64| reports.iter().map(number).sum::<u64>();
         let (batches, requests) = (sum(|report| report.left_batches), sum(|report| report.left_requests));
         if batches > 0 {
-            warn!(batches, requests, "batches were received and could not be tracked; their requests are not counted");
+            warn!(batches, requests, "received batches could not be tracked; their requests are not counted");
         }
         reports
     }
 
-    /// Waits until no client can connect, and all that connected have been read to their end.
+    /// Waits until no client can connect and all connections have been read to their end.
     async fn drained(&mut self) {
         for ServedSocket { endpoint, acceptor } in &mut self.sockets {
             if !acceptor.is_finished()
                 && let Err(error) = acceptor.await
             {
-                warn!(socket = %endpoint.path.display(), %error, "the socket did not end in order");
+                warn!(socket = %endpoint.path.display(), %error, "the task of an audit socket failed");
             }
         }
         self.connections.close();

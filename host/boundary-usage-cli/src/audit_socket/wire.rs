@@ -1,36 +1,36 @@
-//! The fields of a protobuf message, read as Go's library reads them.
+//! An iterator over the fields of a protobuf message, compatible with Go's library.
 
 /// The deepest nesting of groups, as in Go's library.
 const MAX_DEPTH: usize = 10_000;
 
-/// The largest field number of a message. Inside of unknown groups, Go's library allows more.
+/// The largest field number of a message. Inside unknown groups, Go's library allows larger numbers.
 const MAX_FIELD: u64 = (1 << 29) - 1;
 const MAX_FIELD_IN_GROUP: u64 = i32::MAX as u64;
 
-/// Why a frame's data is not the message that its tag promises. Its connection can be read further.
+/// The reason why data is not a protobuf message. The connection can continue after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// A field is longer than the message around it.
-    #[error("it ends inside a field")]
+    #[error("the message ends inside a field")]
     Cut,
     /// A number has more than 64 bits.
     #[error("a number has more than 64 bits")]
     Number,
-    /// A field has a number or a kind that no message may have.
-    #[error("it has the invalid field key {0}")]
+    /// A field has an invalid number or wire type.
+    #[error("the field key {0} is invalid")]
     Key(u64),
-    /// A group ends that was not open, or does not end.
-    #[error("its groups do not nest")]
+    /// A group ends without a beginning.
+    #[error("groups do not nest")]
     Group,
     /// Groups are nested too deep.
-    #[error("its groups are nested deeper than {MAX_DEPTH}")]
+    #[error("groups are nested deeper than {MAX_DEPTH}")]
     Depth,
     /// A string is not UTF-8.
-    #[error("a string in it is not UTF-8")]
+    #[error("a string is not UTF-8")]
     Utf8,
 }
 
-/// The content of a field. What no field of these messages can hold has no content.
+/// The value of a field. Types that these messages do not use are [`Value::Other`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value<'a> {
     Number(u64),
@@ -38,7 +38,7 @@ pub(super) enum Value<'a> {
     Other,
 }
 
-/// The fields of a message, each as number and content, up to the first error.
+/// The fields of a message as numbers and values, up to the first error.
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for Fields<'a> {
@@ -81,7 +81,7 @@ impl<'a> Fields<'a> {
         if (1..=max).contains(&number) { Ok((number, kind)) } else { Err(DecodeError::Key(key)) }
     }
 
-    /// A number of 7 bits a byte, the lowest first.
+    /// Reads a number of 7 bits per byte, the lowest bits first.
     fn number(&mut self) -> Result<u64, DecodeError> {
         let mut number = 0;
         for (position, byte) in self.0.iter().enumerate().take(10) {
@@ -109,7 +109,7 @@ impl<'a> Fields<'a> {
         self.take(length)
     }
 
-    /// Skips the content of a field that is no group.
+    /// Skips the value of a field that is not a group.
     fn skip(&mut self, number: u64, kind: u64) -> Result<(), DecodeError> {
         match kind {
             0 => self.number().map(drop),
@@ -120,7 +120,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Skips the rest of a group. Without recursion: a client decides how deep groups are.
+    /// Skips the rest of a group. Does not recurse, because a client controls the depth.
     fn skip_group(&mut self, number: u64) -> Result<(), DecodeError> {
         let mut open = vec![number];
         while let Some(innermost) = open.last() {
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_every_kind_are_read_or_skipped() {
+    fn fields_of_every_wire_type_are_read_or_skipped() {
         let data = b"\x08\x96\x01\x11eight678\x1a\x02hi\x25four\x2b\x08\x01\x33\x34\x2c\x30\x00";
         let other = |number| (number, Value::Other);
         let expected =
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_inside_a_field_is_cut() {
+    fn a_message_that_ends_inside_a_field_is_an_error() {
         for data in
             [&b"\x08"[..], b"\x08\x80", b"\x11seven67", b"\x1a\x05few", b"\x25abc", b"\x2b", b"\xff", b"\xff\xff\xff"]
         {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_have_64_bits() {
+    fn numbers_have_at_most_64_bits() {
         let with_last = |last: u8| [&[0x08][..], &[0xff; 9], &[last]].concat();
         assert_eq!(read(&with_last(1)).unwrap(), [(1, Value::Number(u64::MAX))]);
         assert_eq!(read(&with_last(2)), Err(DecodeError::Number));
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn field_numbers_and_kinds_are_checked() {
+    fn invalid_field_numbers_and_wire_types_are_errors() {
         assert_eq!(read(b"\x00\x00"), Err(DecodeError::Key(0)));
         assert_eq!(read(b"\x0e"), Err(DecodeError::Key(0x0e)));
         assert_eq!(read(b"\x0f"), Err(DecodeError::Key(0x0f)));
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_must_nest_and_not_too_deep() {
+    fn groups_must_nest_within_the_depth_limit() {
         assert_eq!(read(b"\x4b\x53\x54\x4c").unwrap(), [(9, Value::Other)]);
         assert_eq!(read(b"\x4c"), Err(DecodeError::Group));
         assert_eq!(read(b"\x4b\x54"), Err(DecodeError::Group));

@@ -1,17 +1,17 @@
-//! What is wrong, in the format of the page: each fault with what it means.
+//! The faults that the page shows, each with its meaning.
 
 use super::format::counted;
 use super::view::{SocketTotals, State, Status};
 
-/// Something that is wrong.
+/// A fault.
 pub(super) struct Fault {
-    /// How bad: a class of the page's style.
+    /// The severity, which is a CSS class of the page.
     pub(super) tone: &'static str,
     pub(super) what: String,
     pub(super) why: String,
 }
 
-/// All that is wrong now, and what has gone wrong since the start; the worst first.
+/// Returns all current faults, then the faults since the start.
 pub(super) fn of(status: &Status) -> Vec<Fault> {
     let bad = |what: &str, why: &str| Fault { tone: "bad", what: what.into(), why: why.into() };
     let mut faults = Vec::new();
@@ -21,16 +21,16 @@ pub(super) fn of(status: &Status) -> Vec<Fault> {
             faults.push(bad(&format!("Nothing is flushed: {reason}."), why));
         } else if tracker.restarts > 0 {
             let what = format!(
-                "The component broke {} since the start, and lost nothing.",
+                "The component crashed {} since the start. No activity was lost.",
                 counted(tracker.restarts, "time", "times")
             );
             faults.push(Fault { tone: "waiting", what, why: why.into() });
         }
         if let Some(error) = &tracker.last_error {
-            faults.push(bad("The last flush failed; its activity goes out with the next one.", error));
+            faults.push(bad("The last flush failed. The next flush carries its activity.", error));
         }
         if let Some(error) = tracker.checkpoint.as_ref().and_then(|checkpoint| checkpoint.last_error.as_ref()) {
-            faults.push(bad("The checkpoint cannot be written: a crash now loses what is not in the database.", error));
+            faults.push(bad("The checkpoint cannot be written. A crash would lose unflushed activity.", error));
         }
     }
     if let Some(fault) = &status.local.socket_fault {
@@ -39,26 +39,26 @@ pub(super) fn of(status: &Status) -> Vec<Fault> {
     if let Some(error) = &status.database.error {
         let what = match status.database.at {
             Some(at) => {
-                format!("The database cannot be read; its numbers are those of {}.", super::format::timestamp(at))
+                format!("The database cannot be read. The numbers below are from {}.", super::format::timestamp(at))
             }
-            None if status.local.state == State::Starting => "Not ready: database: it has not been reached yet.".into(),
+            None if status.local.state == State::Starting => "Not ready: the database has not been reached yet.".into(),
             None => "The database cannot be read.".into(),
         };
         faults.push(bad(&what, error));
     }
     let damaged = status.database.status.iter().flat_map(|status| &status.damaged);
-    faults.extend(damaged.map(|damage| bad("The period cannot be closed, for a row of it is damaged.", damage)));
+    faults.extend(damaged.map(|damage| bad("The period cannot be closed, because a row is damaged.", damage)));
     faults.extend(status.local.sockets.iter().flat_map(of_sockets));
     faults
 }
 
-/// What was not counted.
+/// Returns what the sockets did not count.
 fn of_sockets(sockets: &SocketTotals) -> Vec<Fault> {
     let dropped = sockets.dropped_channel_full.saturating_add(sockets.dropped_batch_full);
     let counts = [
-        (dropped, "log", "logs", "dropped by clients, as they say: their queue was full, or they had no connection"),
+        (dropped, "log", "logs", "dropped by clients, because their queue was full or they had no connection"),
         (sockets.skipped_logs, "log", "logs", "not counted, because their resource was missing or unknown"),
-        (sockets.refused_batches, "batch", "batches", "not counted, because they held too many logs"),
+        (sockets.refused_batches, "batch", "batches", "not counted, because they contained too many logs"),
         (sockets.undecodable_frames, "frame", "frames", "not counted, because their message could not be decoded"),
         (sockets.malformed_frames, "connection", "connections", "closed, because of a malformed frame"),
     ];

@@ -1,64 +1,66 @@
-//! Which hosts a request may name: IP addresses, `localhost`, and the names that the operator allows.
+//! The hosts that a request may name: IP addresses, `localhost`, and the names that the operator allows.
 //!
-//! A page elsewhere can have its own name resolve to this address (DNS rebinding), and would then read the answers as its
-//! own. Its browser still sends that name. An address cannot be rebound.
+//! This prevents DNS rebinding. The owner of another web page can make its name resolve to this address, so that the
+//! page may read the responses. The browser still sends that name, which is then rejected. An address cannot be
+//! rebound.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hyper::header::HOST;
 use hyper::{Request, Version};
 
-/// The names that are allowed beside addresses and `localhost`; in small letters.
+/// The names that are allowed besides addresses and `localhost`, in lower case.
 #[derive(Clone, Debug, Default)]
 pub struct AllowedHosts(Vec<String>);
 
-/// Why a request is refused.
+/// The reason why a host is rejected.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// It names no host, several, or something that is none.
+pub(super) enum HostError {
+    /// The request names no host, several hosts, or an invalid host.
     Malformed,
-    /// It names a host that is not allowed.
+    /// The host is not allowed.
     NotAllowed,
 }
 
 impl AllowedHosts {
-    /// Allows these names as well.
+    /// Allows these names.
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         Self(names.into_iter().map(|name| name.to_ascii_lowercase()).collect())
     }
 
-    /// Checks the host of the request line, if it has one, and that of the header. Only HTTP/1.0, which no browser speaks,
-    /// may do without the header.
-    pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), Refusal> {
+    /// Checks the host of the request line, if it has one, and of the `Host` header.
+    ///
+    /// Only HTTP/1.0, which no browser uses, may omit the header.
+    pub(super) fn check<B>(&self, request: &Request<B>) -> Result<(), HostError> {
         if let Some(authority) = request.uri().authority() {
             self.check_name(authority.as_str())?;
         }
         let mut headers = request.headers().get_all(HOST).iter();
         match (headers.next(), headers.next()) {
-            (Some(host), None) => self.check_name(host.to_str().map_err(|_| Refusal::Malformed)?),
+            (Some(host), None) => self.check_name(host.to_str().map_err(|_| HostError::Malformed)?),
             (None, _) if request.version() == Version::HTTP_10 => Ok(()),
-            _ => Err(Refusal::Malformed),
+            _ => Err(HostError::Malformed),
         }
     }
 
-    fn check_name(&self, host: &str) -> Result<(), Refusal> {
-        let name = without_port(host).ok_or(Refusal::Malformed)?;
+    fn check_name(&self, host: &str) -> Result<(), HostError> {
+        let name = without_port(host).ok_or(HostError::Malformed)?;
         if let Some(address) = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
-            return address.parse::<Ipv6Addr>().map(drop).map_err(|_| Refusal::Malformed);
+            return address.parse::<Ipv6Addr>().map(drop).map_err(|_| HostError::Malformed);
         }
-        // A name may end with the dot of the root.
+        // A name may end with the dot of the root domain.
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         if name.is_empty() {
-            return Err(Refusal::Malformed);
+            return Err(HostError::Malformed);
         }
         let is_allowed = name == "localhost" || name.parse::<Ipv4Addr>().is_ok() || self.0.contains(&name);
-        if is_allowed { Ok(()) } else { Err(Refusal::NotAllowed) }
+        if is_allowed { Ok(()) } else { Err(HostError::NotAllowed) }
     }
 }
 
 fn without_port(host: &str) -> Option<&str> {
     match host.rsplit_once(':') {
-        // The colons of an IPv6 address are within brackets.
+        // The colons of an IPv6 address are inside brackets.
         Some((name, port)) if !port.ends_with(']') => {
             let is_port = port.is_empty() || port.parse::<u16>().is_ok();
             (is_port && (name.starts_with('[') || !name.contains(':'))).then_some(name)
@@ -67,11 +69,11 @@ fn without_port(host: &str) -> Option<&str> {
     }
 }
 
-/// Reads the name of a host.
+/// Parses a host name.
 ///
 /// # Errors
 ///
-/// When it holds something else than letters, digits, hyphens, underscores and dots.
+/// Returns an error if the text contains anything except letters, digits, hyphens, underscores and dots.
 pub fn parse_host(text: &str) -> Result<String, String> {
     let is_part = |part: &str| {
         (1..=63).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
@@ -79,7 +81,7 @@ pub fn parse_host(text: &str) -> Result<String, String> {
     if text.len() <= 253 && text.split('.').all(is_part) {
         return Ok(text.to_owned());
     }
-    Err("not the name of a host; write it without scheme and port, like usage.example.com".to_owned())
+    Err("not a host name; write it without scheme and port, like usage.example.com".to_owned())
 }
 
 #[cfg(test)]
@@ -87,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_localhost_and_allowed_names_pass_with_and_without_a_port() {
+    fn addresses_localhost_and_allowed_names_are_accepted_with_any_port() {
         let hosts = AllowedHosts::new(["Usage.Example.com".to_owned()]);
         for host in [
             "localhost",
@@ -105,7 +107,7 @@ mod tests {
             assert_eq!(hosts.check_name(host), Ok(()), "{host}");
         }
         for host in ["example.com", "127.1", "0x7f.1", "127.0.0.1.example.com", "x.usage.example.com", "localhost.x"] {
-            assert_eq!(hosts.check_name(host), Err(Refusal::NotAllowed), "{host}");
+            assert_eq!(hosts.check_name(host), Err(HostError::NotAllowed), "{host}");
         }
         for host in ["", ".", ":80", "localhost:x", "localhost:99999", "::1", "::1:80", "[::1", "[localhost]", "[::1]x"]
         {
@@ -114,12 +116,12 @@ mod tests {
     }
 
     #[test]
-    fn a_name_has_neither_scheme_nor_port() {
+    fn a_host_name_with_scheme_or_port_is_rejected() {
         for name in ["localhost", "usage.example.com", "boundary_usage", "a-1"] {
             assert!(parse_host(name).is_ok(), "{name}");
         }
-        for wrong in ["", "a:1", "http://a", "a/", "a b", "*", "*.example.com", "a..b", ".a", "[::1]", "ä"] {
-            assert!(parse_host(wrong).is_err(), "{wrong}");
+        for invalid in ["", "a:1", "http://a", "a/", "a b", "*", "*.example.com", "a..b", ".a", "[::1]", "ä"] {
+            assert!(parse_host(invalid).is_err(), "{invalid}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What is known of the replica, as Prometheus reads it. Every metric's name, unit and help is here.
+//! The status of the replica as Prometheus metrics: names, units and help texts.
 //!
-//! Nothing is counted here: the numbers are the tracker's and the sockets' own, read at the moment of a scrape, so that
-//! metrics and status cannot differ. Names and labels are relied on by dashboards and alerts: see `deploy/`.
+//! This module counts nothing. It reads the numbers of the tracker and the sockets at each scrape, so metrics and
+//! status cannot differ. The dashboard and alerts in `deploy/` depend on the names and labels.
 
 use boundary_usage::{Ages, CheckpointStatus, FlushDurations, TrackerStatus};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -10,9 +10,10 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 
 use super::view::{LocalStatus, SocketTotals};
 
-/// The answer to a scrape.
+/// Returns the response to a scrape.
 pub(super) fn text(local: &LocalStatus, ages: Option<Ages>) -> String {
-    let mut families = vec![gauge("build_info", "The version that runs; always 1.", [("version", local.version, 1.0)])];
+    let version = [("version", local.version, 1.0)];
+    let mut families = vec![gauge("build_info", "Version of the program, as a label. Always 1.", version)];
     if let Some(tracker) = &local.tracker {
         families.extend(of_tracker(tracker));
         families.extend(tracker.checkpoint.iter().flat_map(|checkpoint| of_checkpoint(checkpoint, local.at)));
@@ -26,10 +27,14 @@ pub(super) fn text(local: &LocalStatus, ages: Option<Ages>) -> String {
 
 fn of_tracker(tracker: &TrackerStatus) -> Vec<MetricFamily> {
     let mut families = vec![
-        counter("activities_total", "Activities accepted: batches of requests.", one(tracker.activities)),
+        counter(
+            "activities_total",
+            "Accepted activities. An activity is a batch of requests of one workspace and owner.",
+            one(tracker.activities),
+        ),
         counter(
             "flushes_total",
-            "Flushes by outcome: written to the database, idle for want of activity, or failed and tried again.",
+            "Flushes by outcome: written to the database, idle because there was no activity, or failed.",
             by(
                 "outcome",
                 [("written", tracker.flushes), ("idle", tracker.idle_flushes), ("failed", tracker.failed_flushes)],
@@ -37,17 +42,17 @@ fn of_tracker(tracker: &TrackerStatus) -> Vec<MetricFamily> {
         ),
         histogram(
             "flush_duration_seconds",
-            "How long flushes took that were not idle, failed ones among them.",
+            "Duration of flushes that were not idle, including failed flushes.",
             &tracker.flush_durations,
         ),
         gauge(
             "intake_activities",
-            "Activities that wait for the component; those of one workspace and owner count as one.",
+            "Activities that wait for the component. Those of one workspace and owner count as one.",
             one(tracker.intake_depth as u64),
         ),
         gauge(
             "intake_capacity_activities",
-            "How many may wait before clients have to.",
+            "Limit of activities that wait for the component. At the limit, clients wait.",
             one(tracker.intake_capacity as u64),
         ),
         gauge(
@@ -57,24 +62,24 @@ fn of_tracker(tracker: &TrackerStatus) -> Vec<MetricFamily> {
         ),
         counter(
             "forgotten_flushes_total",
-            "Flushes that the database had confirmed and later no longer had: an old backup, or a standby that lagged behind.",
+            "Confirmed flushes that the database lost, because a backup was restored or a standby lagged behind.",
             one(tracker.forgotten_flushes),
         ),
-        counter("component_restarts_total", "Components replaced because they broke.", one(tracker.restarts)),
+        counter("component_restarts_total", "Restarts of the component after a failure.", one(tracker.restarts)),
         gauge(
-            "component_failures_in_a_row",
-            "Components that broke since a flush last went through one.",
+            "component_consecutive_failures",
+            "Failures of the component since the last flush that succeeded.",
             one(u64::from(tracker.consecutive_restarts)),
         ),
         gauge(
             "component_restart_wait_seconds",
-            "While it backs off: how long it waits before it replaces a component that broke. 0 while one runs.",
+            "Wait before the next restart of a failed component. 0 while a component runs.",
             one(tracker.restart_wait_ms.unwrap_or_default()).map(|(name, value, wait)| (name, value, wait / 1_000.0)),
         ),
     ];
-    families.extend(tracker.last_success.map(|moment| {
-        let help = "When a flush last did not fail. Missing before the first.";
-        gauge("flush_last_success_timestamp_seconds", help, [("", "", seconds(moment))])
+    families.extend(tracker.last_success.map(|time| {
+        let help = "Time of the last successful flush. Missing before the first one.";
+        gauge("flush_last_success_timestamp_seconds", help, [("", "", seconds(time))])
     }));
     families
 }
@@ -85,7 +90,7 @@ fn of_checkpoint(checkpoint: &CheckpointStatus, now: DateTime<Utc>) -> [MetricFa
     [
         gauge(
             "checkpoint_age_seconds",
-            "Since the checkpoint last held all that is not in the database: what a crash would lose.",
+            "Age of the newest complete checkpoint: what a crash would lose.",
             [("", "", age)],
         ),
         counter("checkpoint_writes_total", "Writes of the checkpoint by outcome.", by("outcome", writes)),
@@ -96,22 +101,22 @@ fn of_sockets(sockets: &SocketTotals) -> [MetricFamily; 11] {
     let decisions = [("allowed", sockets.allowed), ("denied", sockets.denied)];
     let dropped = [("channel_full", sockets.dropped_channel_full), ("batch_full", sockets.dropped_batch_full)];
     [
-        gauge("sockets", "Audit sockets served.", one(sockets.sockets)),
+        gauge("sockets", "Audit sockets that this process serves.", one(sockets.sockets)),
         gauge(
             "sockets_unavailable",
             "Audit sockets to which no client can connect, because their file was removed or replaced.",
             one(sockets.unavailable),
         ),
-        counter("client_connections_total", "Clients that connected to audit sockets.", one(sockets.connections)),
+        counter("client_connections_total", "Connections of clients to audit sockets.", one(sockets.connections)),
         counter(
             "client_connections_without_frame_total",
-            "Pool of clients that ended without a frame. Few are short runs; many are a client that is stuck.",
+            "Connections that ended without a frame. Many of them suggest a stuck client.",
             one(sockets.connections_without_frame),
         ),
         counter("requests_total", "Requests that clients reported, by decision.", by("decision", decisions)),
         counter(
             "client_dropped_logs_total",
-            "Logs that clients said they had to drop: their queue was full, or their batch while they had no connection.",
+            "Logs that clients dropped: their queue was full, or their batch was full without a connection.",
             by("reason", dropped),
         ),
         counter(
@@ -121,7 +126,7 @@ fn of_sockets(sockets: &SocketTotals) -> [MetricFamily; 11] {
         ),
         counter(
             "refused_batches_total",
-            "Batches not counted because they held too many logs.",
+            "Batches not counted because they contained too many logs.",
             one(sockets.refused_batches),
         ),
         counter(
@@ -129,10 +134,14 @@ fn of_sockets(sockets: &SocketTotals) -> [MetricFamily; 11] {
             "Frames not counted because their message could not be decoded.",
             one(sockets.undecodable_frames),
         ),
-        counter("malformed_frames_total", "Pool closed because of a malformed frame.", one(sockets.malformed_frames)),
+        counter(
+            "malformed_frames_total",
+            "Connections closed because of a malformed frame.",
+            one(sockets.malformed_frames),
+        ),
         counter(
             "left_requests_total",
-            "Requests received and not counted, because the tracker accepted nothing while the server stopped.",
+            "Requests received but not counted, because the tracker did not accept them during the stop.",
             one(sockets.left_requests),
         ),
     ]
@@ -143,21 +152,21 @@ fn of_ages(ages: &Ages) -> [MetricFamily; 2] {
     [
         gauge(
             "open_period_age_seconds",
-            "Age of the open period in the database; negative if the database's clock was ahead when it began.",
+            "Age of the open period in the database. Negative if the database's clock was set back.",
             seconds(ages.open_period),
         ),
         gauge(
             "oldest_undelivered_age_seconds",
-            "Time since the end of the oldest closed period whose summary is undelivered; 0 if there is none.",
+            "Time since the end of the oldest period whose summary is undelivered. 0 if there is none.",
             seconds(ages.oldest_undelivered.unwrap_or_default()),
         ),
     ]
 }
 
-/// A label's name, its value, and the number beside it.
+/// A label's name, its value, and a number.
 type Sample<'a> = (&'a str, &'a str, f64);
 
-/// A number without a label.
+/// Returns one sample without a label.
 fn one(number: u64) -> [Sample<'static>; 1] {
     [("", "", number as f64)]
 }
@@ -166,8 +175,8 @@ fn by<'a, const N: usize>(label: &'a str, numbers: [(&'a str, u64); N]) -> [Samp
     numbers.map(|(value, number)| (label, value, number as f64))
 }
 
-fn seconds(moment: DateTime<Utc>) -> f64 {
-    moment.timestamp_millis() as f64 / 1_000.0
+fn seconds(time: DateTime<Utc>) -> f64 {
+    time.timestamp_millis() as f64 / 1_000.0
 }
 
 fn counter<'a>(name: &str, help: &str, samples: impl IntoIterator<Item = Sample<'a>>) -> MetricFamily {
@@ -279,32 +288,32 @@ mod tests {
     }
 
     #[test]
-    fn a_component_that_breaks_again_and_again_shows_and_is_not_ready() {
-        let broken = local(tracker(2, Some(1_600), DateTime::UNIX_EPOCH));
-        let text = text(&broken, None);
+    fn a_component_that_fails_repeatedly_is_reported_as_not_ready() {
+        let failing = local(tracker(2, Some(1_600), DateTime::UNIX_EPOCH));
+        let text = text(&failing, None);
         for line in [
             "boundary_usage_component_restarts_total 2",
-            "boundary_usage_component_failures_in_a_row 2",
+            "boundary_usage_component_consecutive_failures 2",
             "boundary_usage_component_restart_wait_seconds 1.6",
             "boundary_usage_forgotten_flushes_total 3",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
         }
-        assert!(broken.not_ready().unwrap().contains("replaced after 1600 ms"));
+        assert!(failing.not_ready().unwrap().contains("replaced after 1600 ms"));
         assert_eq!(local(tracker(2, None, DateTime::UNIX_EPOCH)).not_ready(), None);
         let stopped = TrackerStatus { stopped: true, ..tracker(0, None, DateTime::UNIX_EPOCH) };
-        assert!(local(stopped).not_ready().unwrap().contains("tracker has ended"));
+        assert!(local(stopped).not_ready().unwrap().contains("tracker panicked"));
     }
 
     #[test]
-    fn the_checkpoints_age_is_counted_from_when_it_was_complete() {
+    fn the_checkpoint_age_is_the_age_of_the_newest_complete_one() {
         let text = text(&local(tracker(0, None, DateTime::from_timestamp_secs(90).unwrap())), None);
         assert!(text.contains("\nboundary_usage_checkpoint_age_seconds 0.5\n"), "{text}");
         assert!(text.contains("\nboundary_usage_checkpoint_writes_total{outcome=\"failed\"} 6\n"), "{text}");
     }
 
     #[test]
-    fn every_metric_has_a_help_and_a_type_and_a_name_by_convention() {
+    fn every_metric_has_a_help_text_a_type_and_a_conventional_name() {
         let ages = Ages { open_period: TimeDelta::seconds(-5), oldest_undelivered: Some(TimeDelta::minutes(2)) };
         let text = text(&local(tracker(0, None, DateTime::UNIX_EPOCH)), Some(ages));
         assert!(text.contains("\nboundary_usage_open_period_age_seconds -5\n"), "{text}");

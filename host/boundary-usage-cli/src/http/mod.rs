@@ -1,16 +1,20 @@
-//! HTTP for operators and their monitoring: what `serve --listen` answers. Nothing can be changed through it.
+//! The HTTP server of `serve --listen`, for operators and monitoring. It is read-only.
 //!
 //! ```text
 //! tracker, sockets ──▶ view ──▶ /metrics, /healthz, /readyz
 //! database ───────────▶    └──▶ /status.json, / (the page)
 //! ```
 //!
-//! - `listener`: connections, and what limits them; `hosts` says which names of this machine a request may use.
-//! - `view`: what is known at this moment, and whether the replica is ready.
-//! - `metrics`: the same for Prometheus; every metric's name and help.
-//! - `page`: the same for people; `faults` says what is wrong, `plot` draws past periods, `format` writes numbers and times.
+//! | module | duty |
+//! | --- | --- |
+//! | `tcp_listener` | connections, their limits, and the paths |
+//! | `hosts` | the host names that a request may use |
+//! | `view` | the current status, and whether the replica is ready |
+//! | `metrics` | the status as Prometheus metrics |
+//! | `page` | the status as a page; `faults`, `plot` and `format` are its parts |
 //!
-//! No answer holds a secret or the id of a workspace or user: whoever reaches the address may read it.
+//! Responses contain neither secrets nor the ids of workspaces and users, because every client that reaches the address
+//! can read them.
 
 mod faults;
 mod format;

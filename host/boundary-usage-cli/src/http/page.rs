@@ -1,8 +1,7 @@
-//! The page at `/`: what an operator wants to see at a glance. One file without anything from outside.
+//! The status page at `/`. It is one file that loads nothing else.
 //!
-//! The server renders all of it, so that its numbers need no JavaScript. The script in it only fetches the page again
-//! and puts the newest rendering in the place of the old one: what is shown is decided here and nowhere else. The
-//! template escapes every text that is put into it, whatever it holds.
+//! The server renders all content, so it works without JavaScript. Its script only fetches the page again and
+//! replaces the old content. The template escapes every text that is inserted into it.
 
 use std::collections::HashMap;
 
@@ -16,19 +15,19 @@ use super::format::{self, Digits};
 use super::plot::{self, Chart, charts};
 use super::view::{SocketTotals, State, Status};
 
-/// How many past periods are shown: a day of half hours.
+/// The number of past periods shown: a day of half hours.
 const PERIODS: usize = 48;
 
-/// How many undelivered summaries are shown, the oldest: they are delivered first.
+/// The number of undelivered summaries shown, beginning with the oldest, which is delivered first.
 const UNDELIVERED: usize = 12;
 
-/// How many replicas are shown, those that flushed last.
+/// The number of replicas shown, beginning with the one that flushed last.
 const REPLICAS: usize = 100;
 
-/// From here on a number is written smaller on narrow screens: half of a phone holds seven digits with their commas.
+/// Numbers from here on are smaller on narrow screens. Half the width of a phone has room for seven digits with commas.
 const LONG: u64 = 10_000_000;
 
-/// The page, as text, and the policy under which browsers are to show it.
+/// The page and its content security policy.
 pub(super) struct Rendered {
     pub(super) html: String,
     pub(super) policy: String,
@@ -37,15 +36,15 @@ pub(super) struct Rendered {
 #[derive(Template)]
 #[template(path = "page.html")]
 struct Page {
-    /// Lets the browser run this page's own style and script, and no other.
+    /// Allows the browser to use this page's style and script, and no others.
     nonce: String,
     version: &'static str,
     at: String,
     state: &'static str,
     state_tone: &'static str,
     faults: Vec<Fault>,
-    /// Whether the database was ever read.
-    known: bool,
+    /// Whether the database has been read.
+    has_reading: bool,
     since: String,
     age: String,
     numbers: Vec<Number>,
@@ -56,19 +55,19 @@ struct Page {
     undelivered: Vec<Undelivered>,
     undelivered_count: Digits,
     replicas: Vec<Replica>,
-    /// How many replicas are not shown.
+    /// The number of replicas that are not shown.
     more: usize,
     replica: String,
     facts: Vec<Fact>,
 }
 
-/// One of the four numbers of a period.
+/// One of the four numbers of the open period.
 struct Number {
     name: &'static str,
     label: &'static str,
     value: u64,
     text: Digits,
-    /// Whether it needs smaller digits on a narrow screen.
+    /// Whether the number is smaller on narrow screens.
     is_long: bool,
     note: String,
 }
@@ -84,19 +83,19 @@ struct Period {
     replicas: Digits,
 }
 
-/// A summary that nobody has acknowledged.
+/// An undelivered summary.
 struct Undelivered {
     id: i64,
     start: String,
     state: String,
-    /// Why the last attempt failed; empty where none did.
+    /// The error of the last attempt, or empty if no attempt failed.
     error: String,
 }
 
 struct Replica {
     id: Uuid,
     short: String,
-    /// Whether it is the one that serves the page.
+    /// Whether this replica serves the page.
     here: bool,
     ago: String,
     flushed_at: String,
@@ -113,14 +112,14 @@ struct Fact {
     text: String,
 }
 
-/// Renders what is known.
+/// Renders a status.
 pub(super) fn render(status: &Status) -> Rendered {
     let nonce = Uuid::new_v4().simple().to_string();
     let policy = format!(
         "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; \
          base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     );
-    let html = Page::new(status, nonce).render().expect("nothing in the template can fail");
+    let html = Page::new(status, nonce).render().expect("the template cannot fail");
     Rendered { html, policy }
 }
 
@@ -141,7 +140,7 @@ impl Page {
             state,
             state_tone,
             faults: faults::of(status),
-            known: false,
+            has_reading: false,
             since: String::new(),
             age: String::new(),
             numbers: Vec::new(),
@@ -165,11 +164,11 @@ impl Page {
         page
     }
 
-    /// What the database holds.
+    /// Fills in the content of the database.
     fn show(&mut self, status: &DatabaseStatus, here: Option<Uuid>, now: DateTime<Utc>) {
-        self.known = true;
+        self.has_reading = true;
         self.since = format::timestamp(status.period_start);
-        self.age = format::length(length(&status.so_far));
+        self.age = format::duration(period_length(&status.so_far));
         self.numbers = numbers(&status.so_far);
         let past: Vec<_> = status.periods.iter().map(|period| &period.summary).take(PERIODS).collect();
         if let (Some(newest), Some(oldest)) = (past.first(), past.last()) {
@@ -215,12 +214,12 @@ fn numbers(so_far: &Summary) -> Vec<Number> {
     vec![
         number("workspaces", "unique workspaces", so_far.unique_workspaces, everywhere()),
         number("users", "unique users", so_far.unique_users, everywhere()),
-        number("allowed", "allowed requests", allowed, format::a_minute(allowed, length(so_far))),
+        number("allowed", "allowed requests", allowed, format::per_minute(allowed, period_length(so_far))),
         number("denied", "denied requests", denied, format::share(denied, allowed)),
     ]
 }
 
-fn length(summary: &Summary) -> TimeDelta {
+fn period_length(summary: &Summary) -> TimeDelta {
     plot::end(summary) - summary.period_start
 }
 
@@ -229,7 +228,7 @@ impl Period {
         Self {
             id: summary.period_id,
             start: format::timestamp(summary.period_start),
-            length: format::length(length(summary)),
+            length: format::duration(period_length(summary)),
             workspaces: Digits(summary.unique_workspaces),
             users: Digits(summary.unique_users),
             allowed: Digits(summary.allowed_requests),
@@ -246,8 +245,8 @@ impl Undelivered {
             Some(delivery) => {
                 let tried = format::counted(delivery.attempts, "attempt", "attempts");
                 let last = format::ago(delivery.attempted_at, now);
-                let next = if delivery.under_way { "under way, else again" } else { "again" };
-                format!("{tried}, last {last}; {next} in {}", format::length(delivery.next_attempt_at - now))
+                let next = if delivery.under_way { "in progress; next attempt" } else { "next attempt" };
+                format!("{tried}, last {last}; {next} in {}", format::duration(delivery.next_attempt_at - now))
             }
         };
         Self {
@@ -259,16 +258,15 @@ impl Undelivered {
     }
 }
 
-/// What the replica that serves the page knows of itself.
+/// Returns the facts about the replica that serves the page.
 fn facts(tracker: &TrackerStatus, sockets: &SocketTotals, now: DateTime<Utc>) -> Vec<Fact> {
     let durations = &tracker.flush_durations;
     let average = match durations.count {
-        0 => "not known yet".to_owned(),
+        0 => "none yet".to_owned(),
         count => format!("{:.1} ms on average", durations.sum_seconds / count as f64 * 1_000.0),
     };
     let (written, failed, idle) = (tracker.flushes, tracker.failed_flushes, tracker.idle_flushes);
-    let ago =
-        |moment: Option<DateTime<Utc>>, never: &str| moment.map_or(never.into(), |moment| format::ago(moment, now));
+    let ago = |time: Option<DateTime<Utc>>, never: &str| time.map_or(never.into(), |time| format::ago(time, now));
     let checkpoint = tracker.checkpoint.as_ref().map(|checkpoint| checkpoint.complete_at);
     let clients = format::counted(sockets.connections, "client", "clients");
     let dropped = sockets.dropped_channel_full.saturating_add(sockets.dropped_batch_full);
@@ -288,11 +286,15 @@ fn facts(tracker: &TrackerStatus, sockets: &SocketTotals, now: DateTime<Utc>) ->
                 format::count(tracker.intake_capacity as u64)
             ),
         ),
-        fact("last-success", "last flush that succeeded", ago(tracker.last_success, "none yet")),
+        fact("last-success", "last successful flush", ago(tracker.last_success, "none yet")),
         fact("flushes", "flushes", format!("{written} written, {failed} failed, {idle} idle")),
-        fact("duration", "a flush takes", average),
-        fact("checkpoint", "checkpoint complete", ago(checkpoint, "none is kept")),
-        fact("sockets", "came in", format!("{clients} at {}", format::counted(sockets.sockets, "socket", "sockets"))),
-        fact("dropped", "clients dropped", format::counted(dropped, "log", "logs")),
+        fact("duration", "duration of a flush", average),
+        fact("checkpoint", "complete checkpoint", ago(checkpoint, "none")),
+        fact(
+            "sockets",
+            "connections",
+            format!("{clients} at {}", format::counted(sockets.sockets, "socket", "sockets")),
+        ),
+        fact("dropped", "dropped by clients", format::counted(dropped, "log", "logs")),
     ]
 }

@@ -1,33 +1,33 @@
-//! The geometry of the page's plots; pure. The template draws it as SVG.
+//! The geometry of the page's plots, as pure functions. The template draws it as SVG.
 //!
-//! A plot is stretched to the width that the page has for it: x runs from 0 to 10 for each period, y from 0 at the top
-//! to 100 at the bottom. So nothing in it is text or round; scale and legend are HTML around it.
+//! The browser stretches a plot to the available width. Each period is 10 units wide, and y runs from 0 at the top to
+//! 100 at the bottom. Text and circles would be distorted, so the scale and the legend are HTML.
 
 use boundary_usage::Summary;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::format::{self, Digits};
 
-/// A plot with fewer periods than these leaves room on its left.
+/// The minimum number of slots. A plot with fewer periods leaves slots on its left empty.
 const SLOTS_MIN: usize = 16;
 
-/// A number that is not 0 can be seen.
+/// The minimum height of a bar, so that a number other than 0 is visible.
 const HEIGHT_MIN: f64 = 0.8;
 
-/// A plot of all periods.
+/// A plot of the past periods.
 #[derive(Debug)]
 pub(super) struct Chart {
     pub(super) title: &'static str,
-    /// What its colours mean.
+    /// The meaning of its two colours.
     pub(super) keys: [&'static str; 2],
-    /// What the top of its scale and the middle stand for.
+    /// The number at the top of the scale, and the number at its middle.
     pub(super) top: Digits,
     pub(super) middle: Digits,
     pub(super) width: usize,
     pub(super) slots: Vec<Slot>,
 }
 
-/// A period's place.
+/// The bars of one period.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) title: String,
@@ -44,20 +44,20 @@ pub(super) struct Bar {
     pub(super) height: f64,
 }
 
-/// Requests and uniques of periods, the newest first, as the database answers them.
+/// Plots the requests and the unique counts of periods, which must be sorted from the newest to the oldest.
 pub(super) fn charts(periods: &[&Summary]) -> [Chart; 2] {
     let requests = |summary: &Summary| [summary.allowed_requests, summary.denied_requests];
     let uniques = |summary: &Summary| [summary.unique_workspaces, summary.unique_users];
     [
         chart("Requests", ["allowed", "denied"], periods, requests, Arrangement::Stacked),
-        chart("Uniques", ["workspaces", "users"], periods, uniques, Arrangement::Beside),
+        chart("Uniques", ["workspaces", "users"], periods, uniques, Arrangement::SideBySide),
     ]
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Arrangement {
     Stacked,
-    Beside,
+    SideBySide,
 }
 
 fn chart(
@@ -69,21 +69,21 @@ fn chart(
 ) -> Chart {
     let reach = |[first, second]: [u64; 2]| match arrangement {
         Arrangement::Stacked => first.saturating_add(second),
-        Arrangement::Beside => first.max(second),
+        Arrangement::SideBySide => first.max(second),
     };
     let top = round_up(periods.iter().map(|summary| reach(numbers(summary))).max().unwrap_or_default());
     let slots = periods.len().max(SLOTS_MIN);
     let height = |number: u64| if number == 0 { 0.0 } else { (number as f64 / top as f64 * 100.0).max(HEIGHT_MIN) };
     let slot = |(place, summary): (usize, &&Summary)| {
         let [first, second] = numbers(summary);
-        // Newest first: the first one is at the right end.
+        // The newest period comes first and is at the right end.
         let x = (slots - 1 - place) * 10;
         let bars = match arrangement {
             Arrangement::Stacked => {
                 let under = height(first);
                 [bar(keys[0], x + 1, 8, 0.0, under), bar(keys[1], x + 1, 8, under, height(second))]
             }
-            Arrangement::Beside => {
+            Arrangement::SideBySide => {
                 [bar(keys[0], x + 1, 4, 0.0, height(first)), bar(keys[1], x + 5, 4, 0.0, height(second))]
             }
         };
@@ -96,20 +96,20 @@ fn chart(
     Chart { title, keys, top, middle, width: slots * 10, slots: places }
 }
 
-/// A bar of that height which stands at that height.
-fn bar(tone: &'static str, x: usize, width: usize, stands_at: f64, height: f64) -> Bar {
+/// Returns a bar of the given height, which begins at the height `bottom`.
+fn bar(tone: &'static str, x: usize, width: usize, bottom: f64, height: f64) -> Bar {
     let rounded = |number: f64| (number * 100.0).round() / 100.0;
-    Bar { tone, x, width, y: rounded((100.0 - stands_at - height).max(0.0)), height: rounded(height) }
+    Bar { tone, x, width, y: rounded((100.0 - bottom - height).max(0.0)), height: rounded(height) }
 }
 
-/// When a period was closed.
+/// Returns the time when a period was closed.
 pub(super) fn end(summary: &Summary) -> DateTime<Utc> {
     let length = i64::try_from(summary.period_duration_ms).unwrap_or(i64::MAX);
     let length = TimeDelta::try_milliseconds(length).unwrap_or(TimeDelta::MAX);
     summary.period_start.checked_add_signed(length).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
-/// The end of a scale: 2, 4, 6, 8 or 10 times a power of ten, so that its middle is a round number too.
+/// Rounds up to 2, 4, 6, 8 or 10 times a power of ten, so that half of the result is a round number, too.
 fn round_up(number: u64) -> u64 {
     let mut power = 1_u64;
     loop {
@@ -141,14 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn the_scale_ends_at_a_round_number_that_holds_all() {
+    fn the_scale_ends_at_a_round_number_above_all_bars() {
         let ends = [0, 1, 2, 3, 9, 11, 40, 41, 99, 19_000].map(round_up);
         assert_eq!(ends, [2, 2, 2, 4, 10, 20, 40, 60, 100, 20_000]);
         assert!(round_up(u64::MAX) == u64::MAX && round_up(i64::MAX as u64) >= i64::MAX as u64);
     }
 
     #[test]
-    fn bars_are_as_high_as_their_numbers_and_the_newest_is_at_the_right_end() {
+    fn bars_are_proportional_and_the_newest_is_at_the_right_end() {
         let (new, old) = (summary(150, 50, 4, 1), summary(0, 0, 0, 0));
         let [requests, uniques] = charts(&[&new, &old]);
         assert_eq!((requests.top, requests.middle, requests.width), (Digits(200), Digits(100), 160));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_little_beside_the_rest_can_still_be_seen() {
+    fn a_small_number_is_still_visible() {
         let [requests, _] = charts(&[&summary(1_000_000, 1, 1, 1)]);
         assert!(requests.slots[0].bars[1].height >= HEIGHT_MIN);
     }

@@ -1,6 +1,7 @@
-//! Pool, and what limits them: a client can hold little, and not for long.
+//! HTTP connections, their limits, and the responses.
 //!
-//! If all places are taken, the client that has been silent the longest makes room, unless its answer is being made.
+//! Each connection uses a bounded amount of memory for a bounded time. If all slots are in use, a new client replaces
+//! the client that has been idle the longest. A client whose response is being prepared is not replaced.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
-use super::hosts::{AllowedHosts, Refusal};
+use super::hosts::{AllowedHosts, HostError};
 use super::view::View;
 use super::{metrics, page};
 use crate::descriptors;
@@ -29,32 +30,32 @@ use crate::log_limit::LogLimit;
 use crate::output;
 use crate::slots::{Slot, Slots};
 
-/// The most that is kept of a request: far more than the head of one that a browser sends.
+/// The size limit of a request's head, far above that of a browser's request.
 const REQUEST_BYTES: usize = 16 * 1024;
 
-/// How long a client may take to say what it wants.
+/// Time limit for the head of a request.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a connection may last: one request, one answer.
+/// Time limit of a connection, which has one request and one response.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(30);
 
-/// After a failed accept, most likely for want of file descriptors: time for some to come free.
+/// The pause after a failed accept. The usual reason is that all file descriptors are in use.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-type Answer = Response<Full<Bytes>>;
+type FullResponse = Response<Full<Bytes>>;
 
-/// Listens, and answers until dropped.
+/// Starts the server, which runs until the handle is dropped.
 ///
 /// # Errors
 ///
-/// When the address cannot be had.
+/// Returns an error if the address is in use or not available.
 pub async fn start(address: SocketAddr, hosts: AllowedHosts, view: Arc<View>) -> Result<AbortOnDropHandle<()>> {
     let cannot = || format!("cannot listen for HTTP on {address}; choose another address with --listen");
     let listener = TcpListener::bind(address).await.with_context(cannot)?;
     let address = listener.local_addr().with_context(cannot)?;
-    // Said whatever the log level, and with the port that was found where 0 was asked for.
+    // This does not depend on the log level, and shows the actual port if port 0 was requested.
     output::print_error(&format!("HTTP on http://{address}/"));
     Ok(AbortOnDropHandle::new(tokio::spawn(accept(listener, Arc::new(hosts), view))))
 }
@@ -68,7 +69,7 @@ async fn accept(listener: TcpListener, hosts: Arc<AllowedHosts>, view: Arc<View>
         let slot = slots.take(&close).await;
         match listener.accept().await {
             Ok((stream, _)) => {
-                slot.is_active();
+                slot.set_active();
                 let serving = serve(stream, hosts.clone(), view.clone(), slot);
                 connections.spawn(async move { close.run_until_cancelled(serving).await });
             }
@@ -78,7 +79,7 @@ async fn accept(listener: TcpListener, hosts: Arc<AllowedHosts>, view: Arc<View>
                 } else if failures.permits() {
                     warn!(%error, "cannot accept an HTTP client");
                 }
-                // Most likely there is no free descriptor: a silent client may free one.
+                // The usual reason is that no descriptor is free. An idle client may free one.
                 drop(slot);
                 slots.make_room();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -93,10 +94,10 @@ async fn serve(stream: TcpStream, hosts: Arc<AllowedHosts>, view: Arc<View>, slo
     let service = service_fn(move |request| {
         let (hosts, view) = (hosts.clone(), view.clone());
         async move {
-            slot.is_busy();
-            let answer = answer(&request, &hosts, &view).await;
-            slot.is_active();
-            Ok::<_, Infallible>(answer)
+            slot.set_busy();
+            let response = respond_to(&request, &hosts, &view).await;
+            slot.set_active();
+            Ok::<_, Infallible>(response)
         }
     });
     let connection = http1::Builder::new()
@@ -107,33 +108,35 @@ async fn serve(stream: TcpStream, hosts: Arc<AllowedHosts>, view: Arc<View>, slo
         .serve_connection(TokioIo::new(stream), service);
     match tokio::time::timeout(CONNECTION_LIMIT, connection).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "an HTTP connection ended badly"),
-        Err(_) => debug!(limit = ?CONNECTION_LIMIT, "an HTTP connection took too long"),
+        Ok(Err(error)) => debug!(%error, "an HTTP connection failed"),
+        Err(_) => debug!(limit = ?CONNECTION_LIMIT, "an HTTP connection exceeded its time limit"),
     }
 }
 
-async fn answer<B>(request: &Request<B>, hosts: &AllowedHosts, view: &View) -> Answer {
-    // Before anything else, on every path: see `hosts`.
+async fn respond_to<B>(request: &Request<B>, hosts: &AllowedHosts, view: &View) -> FullResponse {
+    // The host is checked first, on every path: see `hosts`.
     match hosts.check(request) {
         Ok(()) => {}
-        Err(Refusal::Malformed) => return plain(StatusCode::BAD_REQUEST, "the request needs one valid Host header\n"),
-        Err(Refusal::NotAllowed) => {
-            let allowed = "allowed are IP addresses, localhost, and the names given with --allow-host or `allow-hosts`";
+        Err(HostError::Malformed) => {
+            return plain(StatusCode::BAD_REQUEST, "the request needs one valid Host header\n");
+        }
+        Err(HostError::NotAllowed) => {
+            let allowed = "use an IP address, localhost, or a name allowed by --allow-host or `allow-hosts`";
             return plain(StatusCode::MISDIRECTED_REQUEST, &format!("this host name is not allowed; {allowed}\n"));
         }
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-        refused.headers_mut().insert(ALLOW, "GET, HEAD".parse().expect("it is a header's value"));
-        return refused;
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are supported\n");
+        response.headers_mut().insert(ALLOW, "GET, HEAD".parse().expect("a valid header value"));
+        return response;
     }
     match request.uri().path() {
         "/" => {
             let page = page::render(&view.status().await);
-            let mut shown = respond(StatusCode::OK, "text/html; charset=utf-8", page.html);
-            let policy = page.policy.parse().expect("it is a header's value");
-            shown.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
-            shown
+            let mut response = respond(StatusCode::OK, "text/html; charset=utf-8", page.html);
+            let policy = page.policy.parse().expect("a valid header value");
+            response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+            response
         }
         "/metrics" => respond(StatusCode::OK, prometheus::TEXT_FORMAT, metrics::text(&view.local(), view.ages().await)),
         "/healthz" => plain(StatusCode::OK, "ok\n"),
@@ -142,19 +145,19 @@ async fn answer<B>(request: &Request<B>, hosts: &AllowedHosts, view: &View) -> A
             Some(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready: {reason}\n")),
         },
         "/status.json" => {
-            let status = serde_json::to_vec(&view.status().await).expect("a status has no maps, and so is JSON");
+            let status = serde_json::to_vec(&view.status().await).expect("a status can be serialized as JSON");
             respond(StatusCode::OK, "application/json", status)
         }
-        _ => plain(StatusCode::NOT_FOUND, "not found; there are /, /metrics, /healthz, /readyz and /status.json\n"),
+        _ => plain(StatusCode::NOT_FOUND, "not found; the paths are /, /metrics, /healthz, /readyz and /status.json\n"),
     }
 }
 
-fn plain(status: StatusCode, text: &str) -> Answer {
+fn plain(status: StatusCode, text: &str) -> FullResponse {
     respond(status, TEXT, text.to_owned())
 }
 
-/// An answer that no cache keeps and no browser takes for something else.
-fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+/// Creates a response that is not cached, and whose type browsers do not guess.
+fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> FullResponse {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers: [(HeaderName, &'static str); 4] = [
@@ -163,6 +166,6 @@ fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
     ];
-    response.headers_mut().extend(headers.map(|(name, value)| (name, value.parse().expect("it is a header's value"))));
+    response.headers_mut().extend(headers.map(|(name, value)| (name, value.parse().expect("a valid header value"))));
     response
 }

@@ -1,7 +1,7 @@
-//! What is known at this moment: of the replica that runs here, and of the database.
+//! The current status of this replica and of the database.
 //!
-//! The replica is asked at every request: that costs nothing. The database is read at most once a second, however many
-//! ask, and within a limit: a page that is open in many browsers must not become its load.
+//! Each request reads the replica's status, which is cheap. The database is read at most once a second and within a
+//! time limit, so that a page that is open in many browsers does not become its load.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,31 +14,31 @@ use tokio::time::Instant;
 use crate::audit_socket::{SocketReport, SocketReports};
 use crate::connecting::Connecting;
 
-/// For how long a reading of the database is shown.
+/// The time for which a reading of the database is reused.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// How long the database may take to answer.
+/// Time limit for reading the database.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long the database may take for a scrape of the metrics, which has a time limit of its own.
+/// Time limit for reading the database for metrics. A scrape has a time limit of its own.
 const AGES_LIMIT: Duration = Duration::from_secs(2);
 
-/// What there is to look at once the replica runs.
+/// The parts of a running replica.
 #[derive(Clone)]
 pub struct Replica {
-    /// Its tracker.
+    /// The tracker.
     pub tracker: Tracker,
-    /// What comes in.
+    /// The reports of the audit sockets.
     pub sockets: SocketReports,
-    /// Where it goes.
+    /// The database.
     pub database: Database,
 }
 
-/// The look at a serving process, from its start to its end.
+/// The status of a serving process, from its start to its end.
 pub struct View {
     connecting: Connecting,
     phase: Mutex<Phase>,
-    /// Held while reading: those who ask meanwhile get the same reading.
+    /// Locked while reading, so that simultaneous requests share one reading.
     reading: tokio::sync::Mutex<Option<(Instant, DatabaseReading)>>,
     ages: tokio::sync::Mutex<Option<(Instant, Ages)>>,
 }
@@ -46,13 +46,13 @@ pub struct View {
 #[derive(Clone)]
 enum Phase {
     Starting,
-    /// It tracks, and the database has not been reached yet.
+    /// Tracking, but not yet connected to the database.
     Waiting(Replica),
     Running(Replica),
     Stopping(Replica),
 }
 
-/// Where the process stands.
+/// The state of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum State {
@@ -61,45 +61,45 @@ pub(super) enum State {
     Stopping,
 }
 
-/// What is known without asking the database.
+/// The status of this replica, which needs no database.
 #[derive(Debug, Serialize)]
 pub(super) struct LocalStatus {
     pub(super) version: &'static str,
     pub(super) at: DateTime<Utc>,
     pub(super) state: State,
-    /// Why the database has not been reached yet, while it is waited for.
+    /// The error of the last attempt to connect, until the database is reached.
     #[serde(skip)]
     pub(super) connection_failure: Option<String>,
-    /// `None` while it starts.
+    /// `None` during the start.
     pub(super) tracker: Option<TrackerStatus>,
-    /// `None` while it starts.
+    /// `None` during the start.
     pub(super) sockets: Option<SocketTotals>,
-    /// Why no client can connect to a socket, if there is such a socket.
+    /// The reason why no client can connect to one of the sockets, if there is such a socket.
     pub(super) socket_fault: Option<String>,
 }
 
-/// All that is known.
+/// The status of this replica and of the database.
 #[derive(Debug, Serialize)]
 pub(super) struct Status {
     #[serde(flatten)]
     pub(super) local: LocalStatus,
     pub(super) ready: bool,
-    /// Why not.
+    /// The reason why the replica is not ready.
     pub(super) not_ready: Option<String>,
     pub(super) database: DatabaseReading,
 }
 
-/// What the database answered.
+/// The last reading of the database.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct DatabaseReading {
-    /// When it last answered; `None` if it never did.
+    /// The time of the last successful reading.
     pub(super) at: Option<DateTime<Utc>>,
-    /// Why it did not answer this time; what it answered before is still in `status`.
+    /// The error of the newest attempt. `status` is then from the last successful reading.
     pub(super) error: Option<String>,
     pub(super) status: Option<DatabaseStatus>,
 }
 
-/// What came in over all sockets since the start. Neither their workspaces nor the owners are told.
+/// The sums over all sockets since the start. They contain no ids of workspaces and owners.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct SocketTotals {
     pub(super) sockets: u64,
@@ -121,7 +121,7 @@ pub(super) struct SocketTotals {
 }
 
 impl View {
-    /// Of a process that starts.
+    /// Creates the status of a starting process.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             connecting: Connecting::default(),
@@ -131,22 +131,22 @@ impl View {
         })
     }
 
-    /// The first connection to the database.
+    /// Returns the progress of the first connection to the database.
     pub fn connecting(&self) -> &Connecting {
         &self.connecting
     }
 
-    /// The replica tracks, and the database has not been reached yet.
+    /// Records that the replica tracks, but that the database has not been reached yet.
     pub fn waiting(&self, replica: Replica) {
         *self.phase() = Phase::Waiting(replica);
     }
 
-    /// The database was reached and the component runs.
+    /// Records that the database was reached and the component runs.
     pub fn running(&self, replica: Replica) {
         *self.phase() = Phase::Running(replica);
     }
 
-    /// It has been told to stop.
+    /// Records that the process is stopping.
     pub fn stopping(&self) {
         let mut phase = self.phase();
         if let Phase::Waiting(replica) | Phase::Running(replica) = &*phase {
@@ -158,7 +158,7 @@ impl View {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known without asking the database.
+    /// Returns the status of this replica, without reading the database.
     pub(super) fn local(&self) -> LocalStatus {
         let phase = self.phase().clone();
         let (state, replica) = match &phase {
@@ -180,7 +180,7 @@ impl View {
         }
     }
 
-    /// All that is known.
+    /// Returns the status of this replica and of the database.
     pub(super) async fn status(&self) -> Status {
         let database = self.read().await;
         let local = self.local();
@@ -188,8 +188,10 @@ impl View {
         Status { ready: not_ready.is_none(), not_ready, local, database }
     }
 
-    /// The ages of what waits in the database. While it cannot be read, they grow from the last reading: then nothing is
-    /// collected and nothing is delivered, as far as this replica knows.
+    /// Returns the ages of the open period and of the oldest undelivered summary.
+    ///
+    /// While the database cannot be read, the ages grow from the last reading, because this replica then sees neither
+    /// collections nor deliveries.
     pub(super) async fn ages(&self) -> Option<Ages> {
         let database = self.database()?;
         let mut last = self.ages.lock().await;
@@ -229,7 +231,7 @@ impl View {
             Ok(Ok(status)) => DatabaseReading { at: Some(Utc::now()), error: None, status: Some(status) },
             Ok(Err(error)) => DatabaseReading { error: Some(format!("{:#}", anyhow::Error::from(error))), ..reading },
             Err(_) => {
-                DatabaseReading { error: Some(format!("the database did not answer within {READ_LIMIT:?}")), ..reading }
+                DatabaseReading { error: Some(format!("the database did not reply within {READ_LIMIT:?}")), ..reading }
             }
         };
         *last = Some((Instant::now(), reading.clone()));
@@ -238,24 +240,26 @@ impl View {
 }
 
 impl LocalStatus {
-    /// Why the replica is not ready, if it is not. A database that goes away later is no reason: tracking goes on, and
-    /// all replicas would be taken out of service at once for what all of them have in common.
+    /// Returns the reason why the replica is not ready, or `None` if it is ready.
+    ///
+    /// A database that becomes unreachable later is no reason. The replica continues to track, and all replicas would
+    /// be taken out of service simultaneously.
     pub(super) fn not_ready(&self) -> Option<String> {
         match (self.state, &self.tracker) {
-            (State::Stopping, _) => Some("it stops".into()),
+            (State::Stopping, _) => Some("the process is stopping".into()),
             (State::Running, Some(tracker)) if tracker.stopped => {
-                Some("the tracker has ended by a panic, which its log shows; restart the process".into())
+                Some("the tracker panicked, as the log shows; restart the process".into())
             }
             (State::Running, Some(tracker)) => match tracker.restart_wait_ms {
                 Some(wait) => {
                     let failures = tracker.consecutive_restarts;
-                    Some(format!("the component broke {failures} times in a row and is replaced after {wait} ms"))
+                    Some(format!("the component failed {failures} consecutive times, and is replaced after {wait} ms"))
                 }
                 None => self.socket_fault.clone(),
             },
             _ => match &self.connection_failure {
                 Some(failure) => Some(format!("database: {failure}")),
-                None => Some("database: it has not been reached yet, or the component does not run yet".into()),
+                None => Some("database: it has not been reached yet, or the component is still starting".into()),
             },
         }
     }

@@ -34,8 +34,8 @@ pub(super) fn advice(state: &State, flushed: bool, replica: Uuid, names: &[Strin
     };
     write!(
         text,
-        "\n`boundary-usage status` shows the last flush of replica {replica}: if it {unchanged}, continue {}; otherwise \
-         continue {}\nthe time is now {}",
+        "\n`boundary-usage status` shows the last flush of replica {replica}: if it {unchanged}, continue {}; \
+         otherwise continue {}\nthe time is now {}",
         place(next, names),
         place(tracked.next, names),
         timestamp(chrono::Utc::now()),
