@@ -354,7 +354,7 @@ mod tests {
     fn the_account_holds_the_last_flush_and_the_recorded_activity() {
         let mut ledger = ledger(5);
         ledger.record(&[activity()]);
-        let account = ledger.account();
+        let account = ledger.state();
         let allowed = account.unflushed.delta.map(|delta| delta.allowed);
         assert_eq!((account.last_flush, allowed), (5, Some(1)));
     }

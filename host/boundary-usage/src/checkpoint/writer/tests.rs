@@ -42,7 +42,7 @@ impl Process {
         let fingerprint = super::super::fingerprint(key);
         fs::write(&path, Checkpoint { replica: REPLICA, fingerprint, ledger_state, offline }.to_bytes()).unwrap();
         let found = find().await.unwrap();
-        let ledger = Arc::new(Mutex::new(Ledger::new(key, found.since())));
+        let ledger = Arc::new(Mutex::new(Ledger::new(key, found.offline())));
         let writer = Arc::new(CheckpointWriter::new(REPLICA, found, ledger, Handle::current()));
         Self { directory, database, writer }
     }
