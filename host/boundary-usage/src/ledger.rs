@@ -351,11 +351,11 @@ mod tests {
     }
 
     #[test]
-    fn the_account_holds_the_last_flush_and_the_recorded_activity() {
+    fn the_state_contains_the_last_flush_and_the_recorded_activity() {
         let mut ledger = ledger(5);
         ledger.record(&[activity()]);
-        let account = ledger.state();
-        let allowed = account.unflushed.delta.map(|delta| delta.allowed);
-        assert_eq!((account.last_flush, allowed), (5, Some(1)));
+        let state = ledger.state();
+        let allowed = state.unflushed.delta.map(|delta| delta.allowed);
+        assert_eq!((state.last_flush, allowed), (5, Some(1)));
     }
 }
