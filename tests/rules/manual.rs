@@ -35,7 +35,7 @@ const SENTENCES: [(&str, &[&str]); 8] = [
     ("component", &["Any host with a component runtime can load it"]),
     ("demo", &["Everything happens in a temporary directory"]),
     ("completions", &["It calls the program at each completion"]),
-    ("man", &["Write a page for the program and one for each command"]),
+    ("man", &["one for the program, and one for each command"]),
 ];
 
 /// Returns the text as one line with single spaces, because line breaks do not matter.

@@ -10,7 +10,8 @@ use uuid::Uuid;
 use crate::output::Format;
 use crate::printable::{self, printable};
 
-/// The options of all commands. Not `Debug`, because a database URL may contain a password.
+/// The options of all commands.
+// Not `Debug`, because a database URL may contain a password.
 #[derive(clap::Args)]
 pub struct Global {
     /// Database URL: `sqlite:PATH`, or `postgres://USER:PASSWORD@HOST/DATABASE` for several replicas.
@@ -41,7 +42,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest period.
 const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// The length of a unix socket's path, in bytes. The address has 108, and the last one is zero.
+/// The length limit of a unix socket's path: its address has 108 bytes, ending in 0.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
 
 /// Parses a wait of at most an hour.
@@ -53,7 +54,7 @@ pub fn parse_wait(text: &str) -> Result<Duration, String> {
     parse_duration(text, Duration::from_secs(60 * 60), "from 1ms to 1h")
 }
 
-/// Parses the wait after the first failed delivery, which is at most as long as the last one.
+/// Parses the wait after the first failed delivery.
 ///
 /// # Errors
 ///

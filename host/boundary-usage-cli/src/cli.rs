@@ -32,7 +32,7 @@ Examples:
 
 Exit codes: 0 done, 1 failed, 2 usage error; 128 plus the signal's number if a signal stopped `replay`.";
 
-/// The commands. The doc comment of a command's arguments is its help and its page of the manual.
+/// The commands. The doc comment of a command's arguments is its help.
 #[derive(Subcommand)]
 #[expect(missing_docs, reason = "a doc comment of a variant would replace the help, its long form too")]
 pub enum Command {

@@ -53,7 +53,7 @@ pub struct Configuration {
 const KEYS: [&str; 5] = ["listen", "ignore-owners", "allow-hosts", "group", "socket"];
 const SOCKET_KEYS: [&str; 4] = ["path", "workspace", "owner", "group"];
 
-/// The file, as far as TOML's types go.
+/// The deserialized file, before its values are checked.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct File {
@@ -185,7 +185,9 @@ fn parse_path(text: &str) -> Result<PathBuf, String> {
     check_socket_path(Path::new(text)).map(|()| PathBuf::from(text))
 }
 
-/// The identity of a path. Two paths have the same identity if they lead to the same file, which need not exist.
+/// The identity of a path.
+///
+/// Two paths have the same identity if they lead to the same file, which need not exist.
 #[derive(PartialEq, Eq, Hash)]
 enum Place {
     /// Device and inode of the directory, and the file's name in it.

@@ -39,7 +39,9 @@ impl Connecting {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Connects, and retries while the database is down. Calls `when_waiting` after 2 s, once.
+    /// Connects, and retries while the database is down.
+    ///
+    /// Calls `when_waiting` after 2 s, once.
     ///
     /// # Errors
     ///
@@ -56,7 +58,9 @@ impl Connecting {
         Ok(database)
     }
 
-    /// Waits until an attempt has failed or 2 s have passed. The database counts as down after that.
+    /// Waits until an attempt has failed or 2 s have passed.
+    ///
+    /// The database counts as down after that.
     pub async fn down(&self) {
         let _ = timeout(FIRST_NOTICE, self.failed.notified()).await;
     }
@@ -91,7 +95,9 @@ impl Connecting {
     }
 }
 
-/// Returns whether a retry can help. A SQLite file that cannot be opened is an error immediately.
+/// Returns whether a retry can help.
+///
+/// A SQLite file that cannot be opened is an error immediately.
 fn is_down(url: &str, error: &Error) -> bool {
     error.is_retryable() && !url.starts_with("sqlite:")
 }

@@ -16,7 +16,7 @@ const AUDIT_CLIENTS: usize = 16_384;
 /// The limit of HTTP clients.
 const HTTP_CLIENTS: usize = 256;
 
-/// Raises the soft limit to the hard limit, and checks that it is enough for the sockets.
+/// Raises the soft limit to the hard limit, and checks that it is high enough.
 ///
 /// # Errors
 ///

@@ -5,11 +5,13 @@ use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// The prefixes and suffixes of the variables that this program and its libraries read.
+/// Prefixes and suffixes of the variables that this program and its libraries read.
 const PREFIXES: [&str; 7] = ["BOUNDARY_USAGE_", "OTEL_", "PG", "RUST_", "SSL_CERT_", "STATE_DIRECTORY", "XDG_"];
 const SUFFIXES: [&str; 2] = ["_PROXY", "_proxy"];
 
-/// Executes this program again, in the same process, without the empty variables. Returns if no variable is empty.
+/// Executes this program again, in the same process, without the empty variables.
+///
+/// Returns if no variable is empty.
 ///
 /// The libraries for TLS, PostgreSQL and proxies read variables, and treat empty ones differently. A running process
 /// cannot remove a variable safely.

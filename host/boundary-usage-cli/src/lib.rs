@@ -1,4 +1,4 @@
-//! The program `boundary-usage`: a command line around the library `boundary_usage`.
+//! The program `boundary-usage`, a command line around the library.
 //!
 //! ```text
 //! boundary client ──▶ audit_socket ──▶ Tracker (component, flush loop) ──▶ database ──▶ collect ──▶ delivery
@@ -62,7 +62,7 @@ use crate::cli::{Cli, Command};
 use crate::failure::UsageError;
 use crate::logging::Logging;
 
-/// Time limit for tasks that still run after the command, such as a blocked read of stdin.
+/// Time limit for tasks that outlive the command, such as a blocked read of stdin.
 const RUNTIME_SHUTDOWN_LIMIT: Duration = Duration::from_millis(100);
 
 /// Runs the program with the arguments of this process.

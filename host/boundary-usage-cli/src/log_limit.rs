@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time between two lines of one kind. Long enough that clients cannot fill a disk, short enough to notice.
+/// Time between two lines of one kind.
+///
+/// Long enough that clients cannot fill a disk, short enough to notice.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// One kind of log line: written at most once per interval, with a count of the other events.
+/// The limit of one kind of log line, which is written at most once per interval.
 #[derive(Debug, Default)]
 pub(crate) struct LogLimit(Mutex<State>);
 
@@ -31,12 +33,12 @@ impl LogLimit {
         permitted
     }
 
-    /// Takes the number of events that were not logged, if there are any and the interval is over.
+    /// Takes the number of unlogged events, if there are any and the interval is over.
     pub(crate) fn repeated(&self) -> Option<u64> {
         self.take(State::is_due)
     }
 
-    /// Takes the number of events that were not logged, if there are any.
+    /// Takes the number of unlogged events, if there are any.
     pub(crate) fn rest(&self) -> Option<u64> {
         self.take(|_| true)
     }

@@ -73,7 +73,7 @@ impl Write for Records {
     }
 }
 
-/// Returns the filter of RUST_LOG, or the default filter if that variable is unset, empty or invalid.
+/// Returns the filter of RUST_LOG, or the default filter if it is not valid.
 fn filter(verbosity: u8) -> EnvFilter {
     let level = match verbosity {
         0 => "warn",

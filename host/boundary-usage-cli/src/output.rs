@@ -1,4 +1,4 @@
-//! The output of a command: its result on stdout, as text or as one line of JSON, and errors on stderr.
+//! The output of a command: its result on stdout, and errors on stderr.
 //!
 //! All output is free of control characters: see [`crate::printable`].
 
@@ -25,7 +25,9 @@ pub enum Format {
 }
 
 impl Format {
-    /// Prints the result of a command that changed nothing. A closed pipe, as in `… | head -1`, is no failure.
+    /// Prints the result of a command that changed nothing.
+    ///
+    /// A closed pipe, as in `… | head -1`, is no failure.
     ///
     /// # Errors
     ///
@@ -84,7 +86,9 @@ pub fn print_error(message: &str) {
     let _ = io::stderr().write_all(format!("{}\n", printable::lines(message)).as_bytes());
 }
 
-/// Formats an error and its causes as one message. Only the program's own errors keep their newlines.
+/// Formats an error and its causes as one message.
+///
+/// Only the program's own errors keep their newlines.
 pub fn explain(error: &anyhow::Error) -> String {
     let causes = error.chain().map(|cause| {
         let text = cause.to_string();
@@ -94,7 +98,7 @@ pub fn explain(error: &anyhow::Error) -> String {
     causes.collect::<Vec<_>>().join(": ")
 }
 
-/// Prints the outcome of the command line's parser: help and version on stdout, errors on stderr.
+/// Prints help and version on stdout, and errors of the parser on stderr.
 pub fn print_parsed(mut error: clap::Error) -> ExitCode {
     if !error.use_stderr() {
         let printed = error.print().and_then(|()| io::stdout().flush());
@@ -123,7 +127,9 @@ pub fn print_parsed(mut error: clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Formats a table. If `numbers` is true, all columns except the first are aligned to the right.
+/// Formats a table.
+///
+/// If `numbers` is true, all columns except the first are aligned to the right.
 pub fn table<const COLUMNS: usize>(
     header: [&str; COLUMNS],
     rows: impl IntoIterator<Item = [String; COLUMNS]>,

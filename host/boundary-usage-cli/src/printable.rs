@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::fmt::{Display, Write};
 use std::path::Path;
 
-/// The character limit of untrusted text in a message: two or three lines of a terminal.
+/// The character limit of untrusted text: two or three lines of a terminal.
 const TEXT_CHARS: usize = 300;
 
 /// The character limit of a path. Linux allows 4,096 bytes.
@@ -35,13 +35,17 @@ pub fn line(text: &str) -> String {
     shorten(escape(text), LINE_CHARS).into_owned()
 }
 
-/// Escapes each line of a text, and shortens it if it is very long. Keeps the text's newlines.
+/// Escapes each line of a text, and shortens it if it is very long.
+///
+/// Keeps the text's newlines.
 pub fn lines(text: &str) -> String {
     let lines = text.split('\n').map(|line| shorten(escape(line), LINE_CHARS));
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Replaces control characters in JSON by JSON's escapes, which keeps the meaning. `serde_json` leaves some of them.
+/// Replaces control characters in JSON by JSON's escapes, which keeps the meaning.
+///
+/// `serde_json` leaves some of them.
 pub fn json(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -56,7 +60,9 @@ pub fn json(text: &str) -> String {
     escaped
 }
 
-/// Escapes a formatted log record. Returns one line, which keeps the formatter's colours.
+/// Escapes a formatted log record.
+///
+/// Returns one line, which keeps the formatter's colours.
 pub fn log_record(record: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(record);
     let text = text.strip_suffix('\n').unwrap_or(&text);
@@ -74,7 +80,7 @@ pub fn log_record(record: &[u8]) -> Vec<u8> {
     safe.into_bytes()
 }
 
-/// Returns the colour sequence at the start of a text: `ESC [`, digits and semicolons, `m`.
+/// Returns the colour sequence at the start: `ESC [`, digits and semicolons, `m`.
 fn colour(text: &str) -> &str {
     let parameters = text.strip_prefix("\x1b[").unwrap_or_default();
     match parameters.find(|character: char| !character.is_ascii_digit() && character != ';') {
@@ -99,7 +105,7 @@ fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Shortens the middle of a text, because the end of a message often states what is expected.
+/// Shortens the middle of a text. The end of a message is often important.
 fn shorten(text: Cow<'_, str>, most: usize) -> Cow<'_, str> {
     // A character has at least one byte, so most texts need not be counted.
     if text.len() <= most || text.chars().count() <= most {
@@ -111,7 +117,7 @@ fn shorten(text: Cow<'_, str>, most: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{head} … ({} characters left out) … {end}", characters - most))
 }
 
-/// Returns whether a character is visible and does not affect the characters around it.
+/// Returns whether a character is visible and leaves other characters unchanged.
 fn is_printable(character: char) -> bool {
     match character {
         // C0, DEL and C1.

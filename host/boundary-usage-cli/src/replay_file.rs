@@ -64,7 +64,7 @@ struct Record {
     denied: u64,
 }
 
-/// A record whose counts may have more than 64 bits, which [`Record`] would report as floating point numbers.
+/// A record whose counts may have more than 64 bits.
 #[derive(Deserialize)]
 struct WideRecord {
     #[serde(rename = "workspace")]
@@ -78,7 +78,7 @@ struct WideRecord {
 /// The number of bytes at the start of a file that determine its format.
 pub const FORMAT_BYTES: usize = 8;
 
-/// The error of a file that is not text in UTF-8, so that no line of it can be an activity.
+/// The error of a file that is not text in UTF-8.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{format}, not JSON Lines in UTF-8; convert it first: {command}")]
 pub struct ForeignFormat {
@@ -88,7 +88,9 @@ pub struct ForeignFormat {
     command: &'static str,
 }
 
-/// Formats that begin with fixed bytes. The byte order mark of UTF-32 begins with that of UTF-16.
+/// Formats that begin with fixed bytes.
+///
+/// The byte order mark of UTF-32 begins with that of UTF-16.
 const FORMATS: [(&[u8], &str, &str); 10] = [
     (b"\x1f\x8b", "it is compressed by gzip", "gzip -dc FILE | boundary-usage replay -"),
     (b"\x28\xb5\x2f\xfd", "it is compressed by zstd", "zstd -dc FILE | boundary-usage replay -"),
@@ -104,7 +106,9 @@ const FORMATS: [(&[u8], &str, &str); 10] = [
 const UTF_32: &str = "iconv -f UTF-32 -t UTF-8 FILE | boundary-usage replay -";
 const UTF_16: &str = "iconv -f UTF-16 -t UTF-8 FILE | boundary-usage replay -";
 
-/// The byte order mark of UTF-8. It may be in the middle of a file, because `cat` copies it.
+/// The byte order mark of UTF-8.
+///
+/// It may be in the middle of a file, because `cat` copies it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Checks the first [`FORMAT_BYTES`] of a file, or all bytes of a shorter file.
@@ -132,7 +136,9 @@ pub fn check_format(start: &[u8]) -> Result<(), ForeignFormat> {
     }
 }
 
-/// An iterator over the lines of a recording. It keeps at most one line in memory, and at most the length limit of it.
+/// An iterator over the lines of a recording.
+///
+/// It keeps at most one line in memory, and at most the length limit of it.
 pub struct Recording<R> {
     reader: R,
     line: Vec<u8>,
@@ -236,13 +242,17 @@ fn explain(line: &[u8], error: &serde_json::Error) -> BadLine {
     BadLine::NotAnActivity(printable(without_line(&error.to_string())))
 }
 
-/// Returns whether the parser's message quotes a number of more than 64 bits, as a floating point number.
+/// Returns whether the parser's message quotes a number of more than 64 bits.
+///
+/// The parser shows such a number as a floating point number.
 fn quotes_long_number(message: &str) -> bool {
     let number = message.split('`').nth(1).and_then(|number| number.parse::<f64>().ok());
     number.is_some_and(|number| number >= u64::MAX as f64)
 }
 
-/// Removes the line number from a parser's message. It is always 1, because the parser reads one line at a time.
+/// Removes the line number from a parser's message.
+///
+/// It is always 1, because the parser reads one line at a time.
 fn without_line(message: &str) -> String {
     message.replace(" at line 1 column ", " at column ")
 }

@@ -1,4 +1,6 @@
-//! One serving replica: audit sockets in front of a tracker. `serve` runs one, and `demo` runs two.
+//! One serving replica: audit sockets in front of a tracker.
+//!
+//! `serve` runs one, and `demo` runs two.
 
 use anyhow::{Context, Result};
 use boundary_usage::{CheckpointStatus, Database, Error, Options, Plugin, Tracker, TrackerStatus};
@@ -51,7 +53,7 @@ impl Service {
         self.server.reports()
     }
 
-    /// Stops accepting clients, tracks what they have already sent, and performs the last flush.
+    /// Stops accepting clients, tracks what they have sent, and flushes.
     ///
     /// # Errors
     ///
@@ -69,7 +71,7 @@ impl Service {
     }
 }
 
-/// Returns whether the database may have applied a flush that ended with this error.
+/// Returns whether a flush with this error may have been applied.
 fn may_be_applied(error: &Error) -> bool {
     matches!(error, Error::CommitUnknown { .. } | Error::TimedOut { .. })
 }

@@ -19,12 +19,12 @@ impl StopSignal {
     const QUIT: Self = Self { name: "SIGQUIT", number: 3 };
     const TERMINATE: Self = Self { name: "SIGTERM", number: 15 };
 
-    /// Returns the exit code that shells show for a process ended by the signal: 128 plus the signal's number.
+    /// Returns 128 plus the signal's number, as shells show it.
     pub fn exit_code(self) -> ExitCode {
         ExitCode::from(128 + self.number)
     }
 
-    /// Returns whether the signal is SIGHUP: the terminal was closed, and nothing reads the output any more.
+    /// Returns whether the signal is SIGHUP, sent when the terminal is closed.
     pub fn is_hangup(self) -> bool {
         self == Self::HANGUP
     }

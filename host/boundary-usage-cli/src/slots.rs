@@ -1,4 +1,4 @@
-//! A fixed number of slots for connections, which bounds their memory and descriptors.
+//! Slots that bound the number of connections.
 //!
 //! If all slots are taken, a new client takes the place of the connection that has been idle the longest. Idle
 //! connections therefore never keep others from being served.
@@ -12,7 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// A connection that was active this recently is not closed for another one: under load, each would close the next.
+/// The idle time before a connection may be closed for another one.
+///
+/// Without it, each new connection would close another one under load.
 const SHORTEST_IDLE: Duration = Duration::from_millis(50);
 
 /// The `active_at` of a connection that must not be closed.
@@ -55,7 +57,9 @@ impl Slots {
         Self { free: Arc::new(Semaphore::new(limit)), shared: Arc::new(shared) }
     }
 
-    /// Takes a slot. If no slot is free, closes the connection that has been idle the longest, and waits.
+    /// Takes a slot.
+    ///
+    /// If no slot is free, closes the connection that has been idle the longest, and waits.
     ///
     /// `close` is cancelled once another connection needs the slot. Dropping the future takes nothing.
     pub(crate) async fn take(&self, close: &CancellationToken) -> Slot {
@@ -102,7 +106,7 @@ impl Slot {
         self.holder.active_at.store(self.shared.now(), Ordering::Relaxed);
     }
 
-    /// Records that the connection must stay open, until [`set_active`](Self::set_active).
+    /// Records that the connection must stay open until [`set_active`](Self::set_active).
     pub(crate) fn set_busy(&self) {
         self.holder.active_at.store(BUSY, Ordering::Relaxed);
     }

@@ -16,7 +16,7 @@ use crate::failure::UsageError;
 
 const REPLICA_FILE: &str = "replica";
 
-/// Returns the default state directory: systemd's `StateDirectory=`, or else the user's state directory.
+/// Returns systemd's `StateDirectory=`, or else the user's state directory.
 ///
 /// # Errors
 ///
@@ -29,7 +29,9 @@ pub fn default_directory() -> Result<PathBuf> {
     directory.ok_or_else(|| UsageError(message.into()).into())
 }
 
-/// Chooses a directory. Relative paths are ignored. systemd separates several directories with colons.
+/// Chooses a directory.
+///
+/// Relative paths are ignored. systemd separates several directories with colons.
 fn choose(systemd: Option<PathBuf>, state_home: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
     let first = |paths: PathBuf| env::split_paths(&paths).next();
     let state_home = state_home.filter(|path| path.is_absolute());
@@ -63,7 +65,9 @@ pub fn replica(directory: &Path) -> Result<Uuid> {
     }
 }
 
-/// Creates the file atomically. If several processes do so simultaneously, the first one wins.
+/// Creates the file atomically.
+///
+/// If several processes do so simultaneously, the first one wins.
 fn write_once(directory: &Path, path: &Path) -> io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
     writeln!(file, "{}", Uuid::new_v4())?;

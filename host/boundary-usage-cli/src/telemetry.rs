@@ -1,4 +1,4 @@
-//! OpenTelemetry traces of flushes and collections, sent by OTLP over HTTP (feature `opentelemetry`).
+//! OpenTelemetry traces, sent by OTLP over HTTP (feature `opentelemetry`).
 //!
 //! OpenTelemetry's own environment variables configure the exporter. Without an endpoint it is disabled. The exporter
 //! has its own thread and never delays a flush. It drops spans that it cannot send.
@@ -59,7 +59,7 @@ impl Traces {
         Ok(Some(Self { provider }))
     }
 
-    /// Returns a layer that exports this project's spans and ignores those of libraries.
+    /// Returns a layer that exports only this project's spans.
     pub fn layer<S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync>(&self) -> impl Layer<S> + use<S> {
         let tracer = self.provider.tracer(env!("CARGO_PKG_NAME"));
         let ours = Targets::new().with_target("boundary_usage", tracing::Level::INFO);
@@ -82,7 +82,7 @@ fn resource() -> Resource {
     if has_name { resource.build() } else { resource.with_service_name("boundary-usage").build() }
 }
 
-/// An HTTP client that uses the program's runtime, because the exporter's thread has none.
+/// An HTTP client on the program's runtime. The exporter's thread has none.
 #[derive(Debug)]
 struct OnRuntime {
     client: HyperClient,

@@ -1,4 +1,6 @@
-//! The task of one audit socket. It accepts clients, and restores the socket's file.
+//! The task of one audit socket.
+//!
+//! It accepts clients, and restores the socket's file.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +18,12 @@ use super::listener::{SocketFile, is_out_of_descriptors};
 use super::report::{Endpoint, Notice};
 use crate::slots::{Slot, Slots};
 
-/// Time between two checks of the socket's file and of the counts of repeated log lines.
+/// Time between two checks of the socket's file and of repeated log lines.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The pause after a failed accept. The usual reason is that all file descriptors are in use.
+/// The pause after a failed accept.
+///
+/// The usual reason is that all file descriptors are in use.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The task of one audit socket.
@@ -36,7 +40,9 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Serves the socket until the server stops. Then accepts the clients that have already connected, and no others.
+    /// Serves the socket until the server stops.
+    ///
+    /// Then accepts the clients that have already connected, and no others.
     pub(super) async fn run(self, mut file: SocketFile) {
         let drain = self.stop.drain.clone();
         let mut watch = tokio::time::interval(WATCH_INTERVAL);
@@ -84,7 +90,7 @@ impl Acceptor {
         Connection::new(stream, self.endpoint.clone(), self.tracker.clone(), self.stop.clone())
     }
 
-    /// Binds the socket again if its file was removed or replaced, because clients connect through the file.
+    /// Binds the socket again if its file was removed or replaced.
     async fn restore(&self, file: &mut SocketFile) {
         if file.is_in_place() {
             self.endpoint.set_fault(None);
@@ -112,7 +118,7 @@ impl Acceptor {
         }
     }
 
-    /// Closes this socket for new clients, and serves the clients that have already connected.
+    /// Closes this socket, and serves the clients that have already connected.
     async fn close(&self, file: SocketFile) {
         let serve = |stream| drop(self.connections.spawn(self.connection(stream).run()));
         let closed = self.stop.give_up.run_until_cancelled(file.close(serve)).await;

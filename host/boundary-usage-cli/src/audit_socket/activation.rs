@@ -1,4 +1,4 @@
-//! Sockets that a supervisor opens and passes to this process, as systemd does for a `.socket` unit.
+//! Sockets that a supervisor such as systemd passes to this process.
 //!
 //! Such a socket outlives the process. Clients can connect and wait while no process serves it, even after a crash. A
 //! configured socket uses the passed socket that is bound to its path, or whose name (`FileDescriptorName=`) is its
@@ -23,7 +23,7 @@ struct Passed {
 }
 
 impl PassedSockets {
-    /// Takes the sockets announced by LISTEN_FDS and LISTEN_PID, and their names from LISTEN_FDNAMES.
+    /// Takes the sockets of LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES.
     ///
     /// # Errors
     ///
@@ -45,7 +45,7 @@ impl PassedSockets {
         Ok(Self(sockets.collect::<Result<_>>()?))
     }
 
-    /// Takes the passed socket for a configured path, together with the path to which it is bound.
+    /// Takes the passed socket for a configured path, and returns its own path, too.
     pub(super) fn take(&mut self, configured: &Path) -> Option<(UnixListener, Option<PathBuf>)> {
         let absolute = std::path::absolute(configured).ok();
         let is_file_name = |name: &str| configured.file_name().is_some_and(|file| file == name);
@@ -59,7 +59,9 @@ impl PassedSockets {
         Some((listener, path))
     }
 
-    /// Checks that all sockets were taken, because clients of an unused socket would wait forever.
+    /// Checks that all sockets were taken.
+    ///
+    /// Clients of an unused socket would wait forever.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! A client of the audit socket that behaves like the real one, for the demo and for tests.
+//! A client that behaves like the real boundary client, for the demo and tests.
 //!
 //! It writes a frame for each batch of ten decisions and reads nothing. After a failed write it reconnects and sends
 //! the batch again. The real client also sends an incomplete batch after five seconds. Here the caller does so with
@@ -83,7 +83,7 @@ impl AuditClient {
         Ok(())
     }
 
-    /// Sends an incomplete batch, and waits until the server has read everything and closed the connection.
+    /// Sends an incomplete batch, and waits until the server has read everything.
     ///
     /// # Errors
     ///

@@ -28,10 +28,14 @@ use crate::slots::{Slot, Slots};
 /// The buffer size of one read. It has room for many frames.
 const READ_BYTES: usize = 8 * 1024;
 
-/// The time without a byte after which a connection is ended. A live client reconnects.
+/// The time without a byte after which a connection is ended.
+///
+/// A live client reconnects.
 const IDLE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
-/// Time between two attempts to track while the intake is full. The tracker drains it a hundred times a second.
+/// Time between two attempts to track while the intake is full.
+///
+/// The tracker drains it a hundred times a second.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// The tokens that end all connections.
@@ -50,7 +54,9 @@ pub(super) struct Connection {
     buffer: BytesMut,
     tracker: Tracker,
     stop: Stop,
-    /// The slots among the clients of its socket, and of all sockets. Empty if the server is stopping.
+    /// The slots among the clients of its socket, and of all sockets.
+    ///
+    /// Empty if the server is stopping.
     slots: Vec<Slot>,
     /// Cancelled if another client needs one of these slots.
     close: CancellationToken,
@@ -69,7 +75,9 @@ impl Connection {
         Self { endpoint, stream, buffer, tracker, stop, slots, close, peer, frames: 0, is_ending: false }
     }
 
-    /// Runs in the given slot of its socket. Waits for a slot among the clients of all sockets.
+    /// Runs in the given slot of its socket.
+    ///
+    /// Waits for a slot among the clients of all sockets.
     pub(super) async fn run_in(mut self, own: Slot, close: CancellationToken, all: Arc<Slots>) {
         own.set_active();
         let stop = self.stop.drain.clone();
@@ -78,7 +86,7 @@ impl Connection {
         self.run().await;
     }
 
-    /// Tracks what the client sends until it disconnects, sends a malformed frame, or the server ends the connection.
+    /// Tracks what the client sends until the connection ends.
     pub(super) async fn run(mut self) {
         debug!(socket = %self.endpoint.path.display(), peer = self.peer, "connected");
         match self.read_frames().await {
@@ -151,7 +159,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads what was written before the client's writes began to fail. The system's buffer bounds it.
+    /// Reads what was written before the client's writes began to fail.
+    ///
+    /// The system's buffer bounds it.
     fn read_rest(&mut self) -> io::Result<bool> {
         self.end()?;
         let mut bytes = [0; READ_BYTES];
@@ -207,7 +217,9 @@ impl Connection {
         }
     }
 
-    /// Passes a batch to the tracker. While the intake is full, the connection waits, and so does the client.
+    /// Passes a batch to the tracker.
+    ///
+    /// While the intake is full, the connection waits, and so does the client.
     async fn track(&mut self, allowed: u64, denied: u64) {
         loop {
             match self.endpoint.try_track(&self.tracker, allowed, denied) {

@@ -1,4 +1,4 @@
-//! Decodes the content of a frame, exactly as the Coder agent does, and without copies.
+//! Decodes the content of a frame exactly as the Coder agent does.
 //!
 //! The agent decodes with Go's protobuf library. This decoder accepts and rejects the same bytes, which the usual
 //! decoders of Rust do not: a field with a wrong wire type is an unknown field, and unknown fields are skipped.
@@ -33,7 +33,7 @@ pub enum Received {
         allowed: u64,
         /// The number of denied requests.
         denied: u64,
-        /// The number of logs that do not count, because their resource is missing or unknown.
+        /// The number of logs with a missing or unknown resource, which do not count.
         skipped: u64,
     },
     /// A batch with too many logs, none of which counts.

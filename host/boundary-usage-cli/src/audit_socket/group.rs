@@ -1,4 +1,4 @@
-//! The group whose members may connect to an audit socket, besides the process's own user.
+//! The group whose members may connect to an audit socket.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ pub struct SocketGroup(pub(super) u32);
 impl FromStr for SocketGroup {
     type Err = String;
 
-    /// Parses a group's number, or looks up its name, which need not be in `/etc/group`.
+    /// Parses a group's number, or looks up its name.
     fn from_str(text: &str) -> Result<Self, String> {
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
             // The greatest number means "no change" when the group of a file is set.

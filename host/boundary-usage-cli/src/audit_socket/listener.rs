@@ -25,15 +25,19 @@ const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// The socket's file. `None` if a supervisor passed the socket and its file is not accessible here.
+    /// The socket's file.
+    ///
+    /// `None` if a supervisor passed the socket and its file is not accessible here.
     identity: Option<Identity>,
     listener: UnixListener,
-    /// Whether a supervisor passed the socket, and passes it to the next process as well.
+    /// Whether a supervisor passed the socket.
     is_passed: bool,
 }
 
 impl SocketFile {
-    /// Creates the socket's file, and listens on it. Only this user and the group can connect.
+    /// Creates the socket's file, and listens on it.
+    ///
+    /// Only this user and the group can connect.
     ///
     /// # Errors
     ///
@@ -77,9 +81,10 @@ impl SocketFile {
         Ok(self.listener.accept().await?.0)
     }
 
-    /// Closes the socket for new clients, and passes each client in the accept queue to `serve`. The file stays.
+    /// Closes the socket, and passes each client in the accept queue to `serve`.
     ///
-    /// Waits while no descriptor is free. Clients can still connect to a passed socket, and wait for the next process.
+    /// The file stays. Waits while no descriptor is free. Clients can still connect to a passed socket. They wait for
+    /// the next process.
     ///
     /// # Errors
     ///
@@ -140,7 +145,7 @@ mod tests {
         (metadata.mode() & 0o777, metadata.gid())
     }
 
-    /// Returns a group of this process other than its primary group, or any group if it runs as root.
+    /// Returns a secondary group of this process, or any group if it runs as root.
     fn other_group() -> Option<SocketGroup> {
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();

@@ -105,7 +105,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// Two logs in the client's encoding: an allowed GET with its rule and time, and a denied POST.
+    /// An allowed GET with its rule and time, and a denied POST.
     pub(in super::super) const RECORDED_BATCH: &[u8] = b"\
         \x0a\x28\x08\x01\x12\x06\x08\x80\xe2\xcf\xaa\x06\x1a\x1a\x0a\x03GET\x12\x0ehttps://a.test\x1a\x03a.*\x20\x01\
         \x0a\x18\x1a\x14\x0a\x04POST\x12\x0chttp://b.tst\x20\x02\

@@ -29,7 +29,7 @@ use super::group::SocketGroup;
 /// The length of the accept queue.
 const BACKLOG: u32 = 1_024;
 
-/// The attempts to lock the directory while another process creates a socket in it, and the pause between them.
+/// The attempts to lock the directory, and the pause between them.
 const LOCK_ATTEMPTS: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -72,7 +72,9 @@ pub(super) async fn listen(path: &Path, group: Option<SocketGroup>) -> Result<(U
     Ok((listener, identity))
 }
 
-/// Sets the group and mode of a new file. The group comes first, so that the old group never gets access.
+/// Sets the group and mode of a new file.
+///
+/// The group comes first, so that the old group never gets access.
 fn restrict(created: &Path, path: &Path, group: Option<SocketGroup>) -> Result<()> {
     let mode = match group {
         Some(group) => {
@@ -119,7 +121,7 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Returns a path of an open directory that stays valid if the directory is renamed.
+/// Returns a path that stays valid if the open directory is renamed.
 fn within(directory: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::server::Socket;
 use crate::log_limit::LogLimit;
 
-/// The number of connections without a frame within [`STUCK_WINDOW`] that suggests a stuck client.
+/// Connections without a frame within [`STUCK_WINDOW`] that suggest a stuck client.
 const STUCK_CONNECTIONS: u64 = 10;
 const STUCK_WINDOW: Duration = Duration::from_secs(600);
 
@@ -44,19 +44,19 @@ pub struct SocketReport {
     pub undecodable_frames: u64,
     /// Connections closed because of a malformed frame.
     pub malformed_frames: u64,
-    /// Batches received but not counted, because the tracker did not accept them before the time limit of the stop.
+    /// Batches received but not accepted by the tracker during the stop.
     pub left_batches: u64,
     /// The requests in these batches.
     pub left_requests: u64,
     /// Logs that clients reported as dropped because their queue was full.
     pub dropped_channel_full: u64,
-    /// Logs that clients reported as dropped because their batch was full while they had no connection.
+    /// Logs that clients reported as dropped because their batch was full.
     pub dropped_batch_full: u64,
     /// The reason why no new client can connect, if there is one.
     pub fault: Option<String>,
 }
 
-/// A kind of log line whose rate is limited, because clients or the system can cause any number of them.
+/// A kind of log line whose rate is limited.
 #[derive(Clone, Copy)]
 pub(super) enum Notice {
     Malformed,
@@ -149,7 +149,9 @@ impl Endpoint {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records why no new client can connect, or `None` if clients can connect. Returns whether this changed.
+    /// Records why no new client can connect, or `None` if clients can connect.
+    ///
+    /// Returns whether this changed.
     pub(super) fn set_fault(&self, fault: Option<String>) -> bool {
         let mut report = self.locked();
         let changes = report.fault != fault;
@@ -157,7 +159,9 @@ impl Endpoint {
         changes
     }
 
-    /// Counts an event. Returns whether the caller may log it. If not, a later line reports the number of events.
+    /// Counts an event.
+    ///
+    /// Returns whether the caller may log it. If not, a later line reports the number of events.
     pub(super) fn permits(&self, notice: Notice) -> bool {
         self.notices[notice as usize].permits()
     }
@@ -180,7 +184,9 @@ impl Endpoint {
         }
     }
 
-    /// Counts a connection that ended without a frame. One is a short run of a client, but many deserve a warning.
+    /// Counts a connection that ended without a frame.
+    ///
+    /// One is a short run of a client, but many deserve a warning.
     pub(super) fn ended_without_frame(&self, peer: i32) {
         self.count(|report| report.connections_without_frame += 1);
         debug!(socket = %self.path.display(), peer, "the connection ended without a frame");

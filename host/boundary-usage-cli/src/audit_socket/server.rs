@@ -29,7 +29,9 @@ use crate::slots::Slots;
 /// The limit of clients of one socket. A workspace has only a few.
 const MOST_CLIENTS_PER_SOCKET: usize = 1_024;
 
-/// The number of clients that each socket may serve, even beyond its share, because few sockets use their share.
+/// The number of clients that each socket may serve, even beyond its share.
+///
+/// Few sockets use their share.
 const FEWEST_CLIENTS_PER_SOCKET: usize = 64;
 
 /// Time for the connections to count the batches that they could not track.
@@ -85,17 +87,21 @@ impl BoundSockets {
     }
 }
 
-/// A server of audit sockets. Dropping it discards what clients have sent but the server has not read.
+/// A server of audit sockets.
+///
+/// Dropping it discards what clients have sent but the server has not read.
 pub struct AuditServer {
     sockets: Vec<ServedSocket>,
     connections: TaskTracker,
     stop: Stop,
     limits: DrainLimits,
-    /// A spare descriptor, which a stop frees so that it can accept the clients in the queue.
+    /// A spare descriptor, which a stop needs to accept the clients in the queue.
     spare: Option<File>,
 }
 
-/// A handle to the reports of all sockets, valid even after the server's end. Cheap to clone.
+/// A handle to the reports of all sockets, valid even after the server's end.
+///
+/// Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SocketReports(Arc<[Arc<Endpoint>]>);
 
@@ -140,7 +146,7 @@ impl AuditServer {
         SocketReports(self.sockets.iter().map(|socket| socket.endpoint.clone()).collect())
     }
 
-    /// Stops accepting clients, tracks what they have already sent, and returns the reports.
+    /// Stops accepting clients, and tracks what they have already sent.
     pub async fn stop(mut self) -> Vec<SocketReport> {
         self.spare = None;
         self.stop.drain.cancel();
@@ -164,7 +170,7 @@ impl AuditServer {
         reports
     }
 
-    /// Waits until no client can connect and all connections have been read to their end.
+    /// Waits until all sockets are closed and all connections are read to their end.
     async fn drained(&mut self) {
         for ServedSocket { endpoint, acceptor } in &mut self.sockets {
             if !acceptor.is_finished()

@@ -3,11 +3,15 @@
 /// The deepest nesting of groups, as in Go's library.
 const MAX_DEPTH: usize = 10_000;
 
-/// The largest field number of a message. Inside unknown groups, Go's library allows larger numbers.
+/// The largest field number of a message.
+///
+/// Inside unknown groups, Go's library allows larger numbers.
 const MAX_FIELD: u64 = (1 << 29) - 1;
 const MAX_FIELD_IN_GROUP: u64 = i32::MAX as u64;
 
-/// The reason why data is not a protobuf message. The connection can continue after it.
+/// The reason why data is not a protobuf message.
+///
+/// The connection can continue after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// A field is longer than the message around it.
@@ -120,7 +124,9 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Skips the rest of a group. Does not recurse, because a client controls the depth.
+    /// Skips the rest of a group.
+    ///
+    /// Does not recurse, because a client controls the depth.
     fn skip_group(&mut self, number: u64) -> Result<(), DecodeError> {
         let mut open = vec![number];
         while let Some(innermost) = open.last() {

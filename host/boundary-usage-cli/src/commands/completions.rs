@@ -1,4 +1,4 @@
-//! `completions`: prints the script that completes this program's commands, options and values in a shell.
+//! `completions`: prints the script that completes commands in a shell.
 //!
 //! The script calls the program at each completion, so that every shell completes in the same way.
 
@@ -45,7 +45,9 @@ const PROGRAM: &str = "boundary-usage";
 /// The variable that the script sets to the shell's name when it calls the program.
 const VARIABLE: &str = "BOUNDARY_USAGE_COMPLETE";
 
-/// Makes bash quote file names and append a slash to directories. Either all candidates are files, or none is.
+/// Makes bash quote file names and append a slash to directories.
+///
+/// Either all candidates are files, or none is.
 const BASH_FILES: &str = r#"_boundary_usage() {
     _clap_complete_boundary_usage "$@"
     local candidate
@@ -80,7 +82,9 @@ fn this_program() -> String {
     absolute.map_or(called.clone(), OsString::from).to_string_lossy().into_owned()
 }
 
-/// Prints the candidates that a completion script requests. Returns whether a script called the program.
+/// Prints the candidates that a completion script requests.
+///
+/// Returns whether a script called the program.
 ///
 /// # Errors
 ///

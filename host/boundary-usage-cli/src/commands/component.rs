@@ -1,4 +1,4 @@
-//! `component`: describes the embedded component, and writes it to a file for other hosts.
+//! `component`: describes the embedded component, and writes it to a file.
 
 use std::path::PathBuf;
 

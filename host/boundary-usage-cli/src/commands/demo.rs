@@ -1,4 +1,4 @@
-//! `demo`: runs the whole flow in a temporary directory, and compares the summary with the requests that were sent.
+//! `demo`: runs the whole flow, and compares the summary with what was sent.
 //!
 //! Two replicas run the code of `serve`. They share a user and a workspace, and the summary must count each once.
 
@@ -32,7 +32,9 @@ Examples:
   boundary-usage demo
   boundary-usage demo --format json";
 
-/// Flushes of each replica in the period. The last one is the flush of its shutdown.
+/// Flushes of each replica in the period.
+///
+/// The last one is the flush of its shutdown.
 const ROUNDS: u32 = 3;
 
 /// The agents: replica, owner, workspace.

@@ -17,7 +17,7 @@ use crate::audit_socket::Socket;
 use crate::http::View;
 use crate::output;
 
-/// Completes with an error if the database was down at the start and turns out to be unusable.
+/// Completes only with an error: the database that was down is unusable.
 pub(super) type Arrival = Pin<Box<dyn Future<Output = Error> + Send>>;
 
 /// A connection attempt.
@@ -29,7 +29,9 @@ pub(super) struct FirstConnection {
 }
 
 impl FirstConnection {
-    /// Begins to connect. Announces the sockets after 2 s, even if there is no connection yet.
+    /// Begins to connect.
+    ///
+    /// Announces the sockets after 2 s, even if there is no connection yet.
     pub(super) fn start(
         url: &str,
         state_directory: Option<&Path>,
@@ -91,7 +93,9 @@ async fn remember(key_file: Option<&KeyFile>, database: &Database) {
     }
 }
 
-/// The message that clients can connect. It does not depend on the log level, because supervisors wait for it.
+/// The message that clients can connect.
+///
+/// It does not depend on the log level, because supervisors wait for it.
 pub(super) struct Announcement {
     once: Once,
     sockets: Vec<Socket>,

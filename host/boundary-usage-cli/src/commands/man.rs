@@ -19,7 +19,7 @@ use crate::{output, printable};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Directory for the pages. Write a page for the program and one for each command.
+    /// Directory to write all pages to: one for the program, and one for each command.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     output: Option<PathBuf>,
 }
@@ -71,7 +71,7 @@ fn render(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     man.render_version_section(page)
 }
 
-/// Renders one line of usage: optional options, required options, and then positional arguments.
+/// Renders the usage: optional options, required options, positional arguments.
 fn synopsis(command: &Command) -> Roff {
     let mut line = vec![bold(command.get_bin_name().unwrap_or_else(|| command.get_name()))];
     let options = command.get_arguments().filter(|argument| !argument.is_positional() && !argument.is_hide_set());
@@ -102,7 +102,7 @@ fn synopsis(command: &Command) -> Roff {
     synopsis
 }
 
-/// Returns whether the option is required, or is an alternative of a required group.
+/// Returns whether the option is required, or belongs to a required group.
 fn is_required(command: &Command, option: &Arg) -> bool {
     let required = command.get_groups().filter(|group| group.is_required_set());
     option.is_required_set() || required.flat_map(|group| group.get_args()).any(|id| id == option.get_id())

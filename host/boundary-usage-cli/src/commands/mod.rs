@@ -18,7 +18,9 @@ use crate::arguments::Global;
 /// Names the setting, but not its value: a database URL may contain a password.
 const CANNOT_USE: &str = "cannot use the database of --database or BOUNDARY_USAGE_DATABASE";
 
-/// Opens an existing database for reading. A command that only reads must not create a database.
+/// Opens an existing database for reading.
+///
+/// A command that only reads must not create a database.
 async fn open(global: &Global) -> Result<Database> {
     Database::open(&global.database).await.context(CANNOT_USE)
 }

@@ -71,7 +71,9 @@ fn rows(status: &DatabaseStatus) -> String {
     )
 }
 
-/// Describes the sums over all replicas. The unique counts of rows cannot be added, because rows share ids.
+/// Describes the sums over all replicas.
+///
+/// The unique counts of rows cannot be added, because rows share ids.
 fn so_far(summary: &Summary) -> String {
     let Summary { unique_workspaces, unique_users, allowed_requests, denied_requests, .. } = summary;
     format!(

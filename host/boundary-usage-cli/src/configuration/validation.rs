@@ -1,4 +1,4 @@
-//! The faults of a configuration file, collected so that one does not hide the others.
+//! Collects the faults of a configuration file, so that all are reported.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,9 @@ pub(super) type Key = Spanned<String>;
 /// An optional value, with its place in the file.
 pub(super) type Field<T> = Option<Spanned<Typed<T>>>;
 
-/// A value, or a value of another type, which does not end the deserialization of the file.
+/// A value of the expected type, or of another type.
+///
+/// A value of another type must not end the deserialization, because that would hide the other faults.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(super) enum Typed<T> {
@@ -81,7 +83,9 @@ impl<'a> Faults<'a> {
         }
     }
 
-    /// Parses a field, or adds a fault if it is not valid or missing in the table at a byte offset.
+    /// Parses a field, or adds a fault if it is not valid or missing.
+    ///
+    /// `table` is the byte offset of the field's table.
     pub(super) fn required<T>(
         &mut self,
         table: usize,
@@ -111,7 +115,7 @@ impl<'a> Faults<'a> {
         list.into_inner().into_iter().filter_map(&mut parsed).collect()
     }
 
-    /// Returns the value if there is no fault; otherwise all faults in the order of the text.
+    /// Returns the value, or all faults in the order of the text.
     pub(super) fn into_result<T>(mut self, value: T) -> Result<T, Vec<String>> {
         if self.faults.is_empty() {
             return Ok(value);

@@ -1,4 +1,4 @@
-//! Delivery of summaries: `serve --deliver URL` sends the summary of each closed period to a receiver.
+//! Delivery: `serve --deliver URL` sends each period's summary to a receiver.
 //!
 //! An undelivered summary is sent until a 2xx response acknowledges it, and is then recorded as delivered, once. Any
 //! replica may send it: the database leases each delivery to one replica for a limited time. `request` is one attempt,
@@ -29,7 +29,9 @@ use self::request::Failure;
 /// The poll interval for new summaries. Other replicas close periods, too.
 const POLL: Duration = Duration::from_secs(2);
 
-/// The part of a lease beyond the attempt's time limit. It allows for a slow database.
+/// The part of a lease beyond the attempt's time limit.
+///
+/// It allows for a slow database.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
 /// Time limit for a running attempt when the process stops.

@@ -79,7 +79,9 @@ impl Endpoint {
         Ok(Self { agent, uri, token_file: token_file.clone(), timeout: *timeout, retry: *retry })
     }
 
-    /// Sends a summary, and waits for the response. Returns the status code of an acknowledgement.
+    /// Sends a summary, and waits for the response.
+    ///
+    /// Returns the status code of an acknowledgement.
     pub(super) fn send(&self, delivery: &Delivery) -> Result<u16, Failure> {
         let body = serde_json::to_string(&delivery.summary).map_err(|error| error.to_string())?;
         let mut request = self
@@ -141,7 +143,7 @@ fn bearer(file: &Path) -> Result<HeaderValue, String> {
     Ok(value)
 }
 
-/// Trusts the machine's certificate authorities, or those of SSL_CERT_FILE, as for PostgreSQL.
+/// Trusts the machine's certificate authorities, or those of SSL_CERT_FILE.
 fn tls() -> TlsConfig {
     let native = rustls_native_certs::load_native_certs();
     let roots = native.certs.iter().map(|der| Certificate::from_der(der.as_ref()).to_owned());

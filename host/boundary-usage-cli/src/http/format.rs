@@ -5,7 +5,9 @@ use std::fmt::{self, Display, Formatter};
 use askama::filters::HtmlSafe;
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// A count as HTML, with commas between thousands. A line may break after each comma.
+/// A count as HTML, with commas between thousands.
+///
+/// A line may break after each comma.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Digits(pub(super) u64);
 

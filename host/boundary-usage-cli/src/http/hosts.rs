@@ -1,4 +1,4 @@
-//! The hosts that a request may name: IP addresses, `localhost`, and the names that the operator allows.
+//! Allowed hosts: IP addresses, `localhost`, and names that the operator allows.
 //!
 //! This prevents DNS rebinding. The owner of another web page can make its name resolve to this address, so that the
 //! page may read the responses. The browser still sends that name, which is then rejected. An address cannot be

@@ -18,13 +18,15 @@ use super::view::{SocketTotals, State, Status};
 /// The number of past periods shown: a day of half hours.
 const PERIODS: usize = 48;
 
-/// The number of undelivered summaries shown, beginning with the oldest, which is delivered first.
+/// The number of undelivered summaries shown, beginning with the oldest.
 const UNDELIVERED: usize = 12;
 
 /// The number of replicas shown, beginning with the one that flushed last.
 const REPLICAS: usize = 100;
 
-/// Numbers from here on are smaller on narrow screens. Half the width of a phone has room for seven digits with commas.
+/// Numbers from here on are smaller on narrow screens.
+///
+/// Half the width of a phone has room for seven digits with commas.
 const LONG: u64 = 10_000_000;
 
 /// The page and its content security policy.

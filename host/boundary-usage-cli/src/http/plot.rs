@@ -1,4 +1,6 @@
-//! The geometry of the page's plots, as pure functions. The template draws it as SVG.
+//! The geometry of the page's plots, as pure functions.
+//!
+//! The template draws it as SVG.
 //!
 //! The browser stretches a plot to the available width. Each period is 10 units wide, and y runs from 0 at the top to
 //! 100 at the bottom. Text and circles would be distorted, so the scale and the legend are HTML.
@@ -8,7 +10,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::format::{self, Digits};
 
-/// The minimum number of slots. A plot with fewer periods leaves slots on its left empty.
+/// The minimum number of slots.
+///
+/// A plot with fewer periods leaves slots on its left empty.
 const SLOTS_MIN: usize = 16;
 
 /// The minimum height of a bar, so that a number other than 0 is visible.
@@ -44,7 +48,7 @@ pub(super) struct Bar {
     pub(super) height: f64,
 }
 
-/// Plots the requests and the unique counts of periods, which must be sorted from the newest to the oldest.
+/// Plots the requests and unique counts of periods, sorted from new to old.
 pub(super) fn charts(periods: &[&Summary]) -> [Chart; 2] {
     let requests = |summary: &Summary| [summary.allowed_requests, summary.denied_requests];
     let uniques = |summary: &Summary| [summary.unique_workspaces, summary.unique_users];
@@ -109,7 +113,9 @@ pub(super) fn end(summary: &Summary) -> DateTime<Utc> {
     summary.period_start.checked_add_signed(length).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
-/// Rounds up to 2, 4, 6, 8 or 10 times a power of ten, so that half of the result is a round number, too.
+/// Rounds up to 2, 4, 6, 8 or 10 times a power of ten.
+///
+/// Half of the result is then a round number, too.
 fn round_up(number: u64) -> u64 {
     let mut power = 1_u64;
     loop {

@@ -39,7 +39,9 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 /// Time limit of a connection, which has one request and one response.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(30);
 
-/// The pause after a failed accept. The usual reason is that all file descriptors are in use.
+/// The pause after a failed accept.
+///
+/// The usual reason is that all file descriptors are in use.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 const TEXT: &str = "text/plain; charset=utf-8";

@@ -20,7 +20,9 @@ const FRESH: Duration = Duration::from_secs(1);
 /// Time limit for reading the database.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 
-/// Time limit for reading the database for metrics. A scrape has a time limit of its own.
+/// Time limit for reading the database for metrics.
+///
+/// A scrape has a time limit of its own.
 const AGES_LIMIT: Duration = Duration::from_secs(2);
 
 /// The parts of a running replica.
@@ -74,7 +76,7 @@ pub(super) struct LocalStatus {
     pub(super) tracker: Option<TrackerStatus>,
     /// `None` during the start.
     pub(super) sockets: Option<SocketTotals>,
-    /// The reason why no client can connect to one of the sockets, if there is such a socket.
+    /// The reason why no client can connect to one of the sockets, if any.
     pub(super) socket_fault: Option<String>,
 }
 
@@ -94,12 +96,16 @@ pub(super) struct Status {
 pub(super) struct DatabaseReading {
     /// The time of the last successful reading.
     pub(super) at: Option<DateTime<Utc>>,
-    /// The error of the newest attempt. `status` is then from the last successful reading.
+    /// The error of the newest attempt.
+    ///
+    /// `status` is then from the last successful reading.
     pub(super) error: Option<String>,
     pub(super) status: Option<DatabaseStatus>,
 }
 
-/// The sums over all sockets since the start. They contain no ids of workspaces and owners.
+/// The sums over all sockets since the start.
+///
+/// They contain no ids of workspaces and owners.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct SocketTotals {
     pub(super) sockets: u64,

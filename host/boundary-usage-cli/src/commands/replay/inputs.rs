@@ -1,4 +1,6 @@
-//! The recordings of a replay. Each is opened and checked before anything is tracked.
+//! The recordings of a replay.
+//!
+//! Each is opened and checked before anything is tracked.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -24,7 +26,9 @@ pub(super) struct Input {
 
 enum Source {
     Stdin,
-    /// A regular file. It is opened again for reading, because the number of open files is limited.
+    /// A regular file.
+    ///
+    /// It is opened again for reading, because the number of open files is limited.
     Path(PathBuf),
     /// A pipe or another file that can be read only once. It stays open.
     Stream(File),
@@ -65,7 +69,9 @@ fn same_file(first: &str, second: &str) -> String {
 type Identity = (u64, u64);
 
 impl Input {
-    /// Opens and checks a recording. A device such as `/dev/null` has no identity, so it may be given several times.
+    /// Opens and checks a recording.
+    ///
+    /// A device such as `/dev/null` has no identity, so it may be given several times.
     fn open(path: &Path) -> Result<(Self, Option<Identity>), String> {
         let is_stdin = path == Path::new("-");
         let name = if is_stdin { "stdin".to_owned() } else { printable::path(path) };
@@ -95,7 +101,9 @@ impl Input {
         Ok((Self { name, size: is_regular.then_some(metadata.len()), source }, identity))
     }
 
-    /// Returns a reader of the recording. The format of a pipe is checked here, because a pipe can be read only once.
+    /// Returns a reader of the recording.
+    ///
+    /// The format of a pipe is checked here, because a pipe can be read only once.
     pub(super) fn read(self) -> Result<Box<dyn BufRead>, String> {
         let failed =
             |error: io::Error| format!("cannot read the recording {}: {}", self.name, printable::printable(error));

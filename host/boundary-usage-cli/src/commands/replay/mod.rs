@@ -1,4 +1,4 @@
-//! `replay`: tracks recorded activity in the same way as live activity, as fast as the component accepts it.
+//! `replay`: tracks recorded activity as fast as the component accepts it.
 //!
 //! `inputs` opens and checks the recordings, `progress` is the progress so far, and `stopped` reports a replay that did
 //! not complete.

@@ -1,4 +1,4 @@
-//! The progress of a replay: what was tracked, what is in the database, and where to continue after a stop.
+//! The progress of a replay: what was tracked, and what is in the database.
 //!
 //! The thread that reads and the task that waits for signals share it. A thread that waits for input cannot be
 //! interrupted, so the task closes the progress instead. The thread tracks nothing after that.

@@ -1,4 +1,4 @@
-//! The report of a replay that did not complete: what is in the database, and where to continue.
+//! The report of a replay that did not complete, and where to continue.
 
 use std::fmt::Write;
 
