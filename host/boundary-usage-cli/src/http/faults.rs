@@ -46,7 +46,7 @@ pub(super) fn of(status: &Status) -> Vec<Fault> {
         };
         faults.push(bad(&what, error));
     }
-    let damaged = status.database.status.iter().flat_map(|status| &status.damaged);
+    let damaged = status.database.status.iter().flat_map(|database| &database.damaged);
     faults.extend(damaged.map(|damage| bad("The period cannot be closed, because a row is damaged.", damage)));
     faults.extend(status.local.sockets.iter().flat_map(of_sockets));
     faults

@@ -160,31 +160,31 @@ impl Page {
                 _ => Vec::new(),
             },
         };
-        if let Some(status) = &status.database.status {
-            page.show(status, tracker.map(|tracker| tracker.replica), local.at);
+        if let Some(database) = &status.database.status {
+            page.show(database, tracker.map(|tracker| tracker.replica), local.at);
         }
         page
     }
 
     /// Fills in the content of the database.
-    fn show(&mut self, status: &DatabaseStatus, here: Option<Uuid>, now: DateTime<Utc>) {
+    fn show(&mut self, database: &DatabaseStatus, here: Option<Uuid>, now: DateTime<Utc>) {
         self.has_reading = true;
-        self.since = format::timestamp(status.period_start);
-        self.age = format::duration(period_length(&status.so_far));
-        self.numbers = numbers(&status.so_far);
-        let past: Vec<_> = status.periods.iter().map(|period| &period.summary).take(PERIODS).collect();
+        self.since = format::timestamp(database.period_start);
+        self.age = format::duration(period_length(&database.so_far));
+        self.numbers = numbers(&database.so_far);
+        let past: Vec<_> = database.periods.iter().map(|period| &period.summary).take(PERIODS).collect();
         if let (Some(newest), Some(oldest)) = (past.first(), past.last()) {
             self.first = format::short_timestamp(oldest.period_start);
             self.last = format::short_timestamp(plot::end(newest));
             self.charts = charts(&past).into();
         }
         self.periods = past.into_iter().map(Period::of).collect();
-        let undelivered: Vec<_> = status.periods.iter().filter(|period| period.delivered_at.is_none()).collect();
+        let undelivered: Vec<_> = database.periods.iter().filter(|period| period.delivered_at.is_none()).collect();
         self.undelivered_count = Digits(undelivered.len() as u64);
         self.undelivered =
             undelivered.into_iter().rev().take(UNDELIVERED).map(|period| Undelivered::of(period, now)).collect();
-        let rows: HashMap<_, _> = status.rows.iter().map(|row| (row.replica, row)).collect();
-        let mut replicas: Vec<_> = status.replicas.iter().collect();
+        let rows: HashMap<_, _> = database.rows.iter().map(|row| (row.replica, row)).collect();
+        let mut replicas: Vec<_> = database.replicas.iter().collect();
         replicas.sort_by_key(|replica| std::cmp::Reverse(replica.flushed_at));
         self.more = replicas.len().saturating_sub(REPLICAS);
         let shown = replicas.into_iter().take(REPLICAS).map(|replica| {
