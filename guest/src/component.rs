@@ -6,11 +6,11 @@
 //! No borrow of the tracker lives across an await, because the host may call `track` on this instance while `flush`
 //! waits for the database (R3).
 
-#[cfg(feature = "blocking")]
+#[cfg(feature = "tracker-blocking")]
 mod blocking;
-#[cfg(not(feature = "blocking"))]
-pub(crate) mod concurrent;
-
+#[cfg(not(feature = "tracker-blocking"))]
+mod concurrent;
+mod hooks;
 mod runtime;
 
 use alloc::string::ToString;
@@ -18,69 +18,53 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use crate::{
-    Activity, CompactThetaSketch, Flush, HashingKey, InDoubt, Outcome, Plan, SketchError, Snapshot, StoredUniques,
-    StoredUsage, Tracker, Unflushed, Uniques, UniquesUpdate, Update,
+    Activity, CompactThetaSketch, Flush, HashingKey, InDoubt, Plan, SketchError, Snapshot, StoredUniques, StoredUsage,
+    Tracker, Unflushed, Uniques, UniquesUpdate, Update,
 };
 
-#[cfg(feature = "blocking")]
+#[cfg(feature = "tracker-blocking")]
 use blocking as world;
-#[cfg(not(feature = "blocking"))]
+#[cfg(not(feature = "tracker-blocking"))]
 use concurrent as world;
-pub(crate) use runtime::OneThread;
-use types::{Lock, Mode};
-use world::{Transaction, acquire, hashing_key, restore, types};
 
-/// The type that implements the exports.
-struct Component;
+pub use hooks::Hooks;
+pub use runtime::OneThread;
+pub use world::{Transaction, acquire, bindings, hashing_key, types};
+
+use types::{Lock, Mode};
+
+/// The type that implements the exports of the released component.
+pub struct Component;
+
+impl Hooks for Component {}
 
 static TRACKER: OneThread<RefCell<Option<Tracker>>> = OneThread(RefCell::new(None));
 
 /// Calls `act` with the instance's tracker. The first call creates it, because its initial state comes from the host.
-fn with_tracker<T>(act: impl FnOnce(&mut Tracker) -> T) -> T {
+fn with_tracker<H: Hooks, T>(act: impl FnOnce(&mut Tracker) -> T) -> T {
     act(TRACKER.0.borrow_mut().get_or_insert_with(|| {
         let (first, second) = hashing_key();
-        let Ok(unflushed) = restore().try_into() else { unreachable!("a host restores the sketches of a tracker") };
-        #[cfg(feature = "misbehaving")]
-        let unflushed = crate::mutations::on_restore((first, second), unflushed);
-        Tracker::new(HashingKey(first, second), unflushed)
+        Tracker::new(HashingKey(first, second), H::restore())
     }))
 }
 
 /// Implements the export `track`.
-fn track(activities: Vec<types::Activity>) {
-    with_tracker(|tracker| {
-        for activity in activities {
-            let activity = activity.into();
-            #[cfg(feature = "misbehaving")]
-            if crate::mutations::on_track(&activity) {
-                continue;
-            }
-            tracker.record(activity);
-            #[cfg(feature = "misbehaving")]
-            crate::misbehaving::on_track(&activity);
-        }
-    });
+pub fn track<H: Hooks>(activities: Vec<types::Activity>) {
+    with_tracker::<H, _>(|tracker| activities.into_iter().for_each(|activity| tracker.record(activity.into())));
 }
 
 /// Implements the export `flush`.
-async fn flush(replica: types::Uuid) -> Result<types::Flushed, types::Error> {
-    let started = with_tracker(Tracker::start_flush);
+///
+/// # Errors
+///
+/// Returns the errors of the transaction, and a `conflict` while another flush runs.
+pub async fn flush<H: Hooks>(replica: types::Uuid) -> Result<types::Flushed, types::Error> {
+    let started = with_tracker::<H, _>(Tracker::start_flush);
     let Some(mut flush) = started.map_err(|error| types::Error::Conflict(error.to_string()))? else {
         return Ok(types::Flushed::Idle);
     };
-    #[cfg(feature = "misbehaving")]
-    crate::mutations::on_flush();
-    let result = write(&mut flush, replica).await;
-    #[cfg(feature = "misbehaving")]
-    let result = crate::misbehaving::on_result(result);
-    let outcome = match &result {
-        Ok(_) => Outcome::Committed,
-        Err(types::Error::CommitUnknown(_)) => Outcome::Unknown,
-        Err(_) => Outcome::RolledBack,
-    };
-    #[cfg(feature = "misbehaving")]
-    let outcome = crate::mutations::on_flush_end(outcome);
-    with_tracker(|tracker| tracker.end_flush(flush, outcome));
+    let result = write::<H>(&mut flush, replica).await;
+    with_tracker::<H, _>(|tracker| tracker.end_flush(flush, H::outcome(&result)));
     result
 }
 
@@ -90,15 +74,13 @@ const STORED_SKETCH_IS_DAMAGED: &str = "the stored sketch of this replica is dam
 /// Runs one transaction: both locks, the read, the upsert, the commit (R4).
 ///
 /// An early return drops the transaction, which rolls it back.
-async fn write(flush: &mut Flush, replica: types::Uuid) -> Result<types::Flushed, types::Error> {
-    #[cfg(feature = "misbehaving")]
-    crate::misbehaving::on_flush(replica).await?;
+async fn write<H: Hooks>(flush: &mut Flush, replica: types::Uuid) -> Result<types::Flushed, types::Error> {
     // Compaction needs no transaction, so it comes first and keeps the transaction short.
     flush.compact();
-    let transaction = Transaction::begin(replica).await?;
+    let transaction = H::begin(replica).await?;
     acquire(&transaction, Lock::Cutover, Mode::Shared).await?;
     acquire(&transaction, Lock::Replica, Mode::Exclusive).await?;
-    let stored = transaction.read().await?;
+    let stored = H::read(&transaction).await?;
     let stored = StoredUsage { last_flush: stored.last_flush, uniques: stored.uniques.map(Into::into) };
     let plan = flush
         .plan(&stored)
@@ -106,17 +88,9 @@ async fn write(flush: &mut Flush, replica: types::Uuid) -> Result<types::Flushed
     match plan? {
         Plan::Confirmed(number) => Ok(types::Flushed::Confirmed(number)),
         Plan::Write(update) => {
-            #[cfg(feature = "misbehaving")]
-            let update = crate::mutations::on_update(crate::misbehaving::on_update(update, &stored), &stored, flush);
             let flush = update.flush;
-            let new_period = transaction.upsert((*update).into()).await?;
-            #[cfg(feature = "misbehaving")]
-            crate::misbehaving::on_upserted(&transaction).await?;
-            #[cfg(feature = "misbehaving")]
-            let handle = transaction.handle();
-            Transaction::commit(transaction).await?;
-            #[cfg(feature = "misbehaving")]
-            crate::misbehaving::on_committed(replica, handle).await?;
+            let new_period = H::upsert(&transaction, *update).await?;
+            H::commit(transaction).await?;
             Ok(types::Flushed::Written(types::Written { flush, new_period }))
         }
     }

@@ -161,12 +161,6 @@ impl Flush {
         Ok(Plan::Write(Box::new(Update { flush, uniques, allowed: delta.allowed, denied: delta.denied })))
     }
 
-    /// Returns the activity that the flush carries.
-    #[cfg(all(target_family = "wasm", feature = "misbehaving"))]
-    pub(crate) fn delta(&self) -> &Snapshot {
-        self.delta.as_ref().expect("a planned write carries a delta")
-    }
-
     /// Resolves a doubt and numbers the flush.
     ///
     /// Returns the number of the flush in doubt if that flush was applied and there is nothing else to write.

@@ -2,8 +2,8 @@
 //!
 //! This crate is the middle of the flow *proxy → intake → **component** → transaction → database*. The rules are plain
 //! Rust without bindings and without I/O, and their tests run natively. The module `component` is compiled for
-//! WebAssembly only. It exports the rules as the world `boundary:usage/tracker`, or as `tracker-blocking` for hosts
-//! without `async func`.
+//! WebAssembly only. A feature with the name of the world exports the rules as `tracker`, or as `tracker-blocking` for
+//! hosts without `async func`.
 //!
 //! | file | duty |
 //! | --- | --- |
@@ -13,7 +13,7 @@
 //! | `flush.rs` | decides what to write (R5, D1) and whether a lost commit was applied (D3) |
 //! | `sketch/` | counts unique ids: keyed, mergeable, bounded (D1, D4); the collection uses it too |
 //! | `component.rs` | runs one transaction in its order (R4) and converts WIT types |
-//! | `component/` | adapts the two worlds, and replaces the standard library |
+//! | `component/` | adapts the two worlds, lets tests replace steps (`hooks.rs`), and replaces the standard library |
 
 #![deny(unsafe_code)]
 // The component has no standard library. Hosts and tests link this crate like any other.
@@ -28,11 +28,7 @@ mod snapshot;
 mod tracker;
 
 #[cfg(target_family = "wasm")]
-mod component;
-#[cfg(all(target_family = "wasm", feature = "misbehaving"))]
-mod misbehaving;
-#[cfg(all(target_family = "wasm", feature = "misbehaving"))]
-mod mutations;
+pub mod component;
 
 pub use flush::{Flush, InDoubt, Outcome, Plan, StoredUniques, StoredUsage, Unflushed, UniquesUpdate, Update};
 pub use recording::Activity;

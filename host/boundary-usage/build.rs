@@ -11,13 +11,16 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
+use component::Component;
+
 /// The folder of the components in a package, filled by `scripts/package`.
 const SHIPPED: &str = "component";
 
 fn main() -> ExitCode {
     let is_package = !Path::new("../../guest/src/component.rs").exists();
-    for (features, file) in [("", "tracker.wasm"), ("blocking", "tracker-blocking.wasm")] {
-        let result = if is_package { take_shipped(file) } else { component::build("../..", features, file) };
+    for (features, file) in [("tracker", "tracker.wasm"), ("tracker-blocking", "tracker-blocking.wasm")] {
+        let component = Component { package: "boundary-usage-tracker", features, file };
+        let result = if is_package { take_shipped(file) } else { component::build("../..", &component) };
         if let Err(error) = result {
             println!("cargo::error=cannot build the component {file}: {error:#}");
             return ExitCode::FAILURE;

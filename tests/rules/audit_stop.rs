@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use boundary_usage::Options;
 use boundary_usage_cli::audit_socket::{AuditServer, BoundSockets, DrainLimits, Socket};
 use boundary_usage_tests::databases::TestDatabase;
-use boundary_usage_tests::{cue, misbehaving_plugin, until, usage};
+use boundary_usage_tests::{Cue, misbehaving_plugin, until, usage, workspace_of};
 use serde_json::json;
 
 use crate::audit_socket::SESSION;
@@ -73,7 +73,7 @@ async fn a_stop_at_its_time_limit_reports_the_requests_it_left() {
     let limits = DrainLimits { longest: Duration::from_millis(300) };
     let server = AuditServer::start(BoundSockets::bind(&sockets).await.unwrap(), &tracker, limits);
     let reports = server.reports();
-    tracker.track(cue(2), usage::id(9), 1, 0).unwrap();
+    tracker.track(workspace_of(Cue::LoopForever), usage::id(9), 1, 0).unwrap();
     // The component hangs when it receives the cue. From then on the intake stays full.
     let (mut ids, mut full_since) = (100.., None);
     until(|| {

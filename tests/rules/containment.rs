@@ -8,7 +8,7 @@ use std::time::Duration;
 use boundary_usage::{Clock, Database, Error, Flushed, Options, TrackError, Tracker};
 use boundary_usage_tests::faults::{Fault, Faults, Seen};
 use boundary_usage_tests::model_database::ModelDatabase;
-use boundary_usage_tests::{cue, misbehaving_plugin, until};
+use boundary_usage_tests::{Cue, misbehaving_plugin, until, workspace_of};
 use uuid::Uuid;
 
 const REPLICA: Uuid = Uuid::from_u128(0xaa);
@@ -25,9 +25,9 @@ async fn start(model: &ModelDatabase) -> Tracker {
     misbehaving_plugin().start(REPLICA, database, options).await.unwrap()
 }
 
-/// Tracks an activity, the cue and another activity, each with 1 allowed and 2 denied requests.
-fn track_around(tracker: &Tracker, number: u64) {
-    for workspace in [Uuid::from_u128(1), cue(number), Uuid::from_u128(2)] {
+/// Tracks one activity of `workspace` and two others around it, each with 1 allowed and 2 denied requests.
+fn track_around(tracker: &Tracker, workspace: Uuid) {
+    for workspace in [Uuid::from_u128(1), workspace, Uuid::from_u128(2)] {
         tracker.track(workspace, Uuid::from_u128(9), 1, 2).unwrap();
     }
 }
@@ -48,10 +48,10 @@ fn assert_all_counted(model: &ModelDatabase) {
     assert_eq!((row.uniques.workspaces.count, row.uniques.users.count, row.allowed, row.denied), (3, 1, 3, 6));
 }
 
-async fn crashes_and_is_replaced(number: u64, reason: &str) {
+async fn crashes_and_is_replaced(cue: Cue, reason: &str) {
     let model = ModelDatabase::default();
     let tracker = start(&model).await;
-    track_around(&tracker, number);
+    track_around(&tracker, workspace_of(cue));
     let flushed = tracker.flush().await;
     let last_error = tracker.status().last_error;
     assert!(flushed.is_err() || last_error.is_none(), "{flushed:?}");
@@ -65,32 +65,32 @@ async fn crashes_and_is_replaced(number: u64, reason: &str) {
 
 #[tokio::test]
 async fn a_trap_is_contained_and_loses_nothing() {
-    crashes_and_is_replaced(1, "unreachable").await;
+    crashes_and_is_replaced(Cue::TrapInTrack, "unreachable").await;
 }
 
 #[tokio::test]
 async fn an_endless_loop_is_interrupted_and_loses_nothing() {
-    crashes_and_is_replaced(2, "computed for longer than its limit").await;
+    crashes_and_is_replaced(Cue::LoopForever, "computed for longer than its limit").await;
 }
 
 #[tokio::test]
 async fn a_memory_bomb_is_stopped_at_the_limit_and_loses_nothing() {
-    crashes_and_is_replaced(3, "memory").await;
+    crashes_and_is_replaced(Cue::ExhaustMemory, "memory").await;
 }
 
 #[tokio::test]
 async fn a_stack_overflow_is_contained_and_loses_nothing() {
-    crashes_and_is_replaced(4, "stack").await;
+    crashes_and_is_replaced(Cue::OverflowStack, "stack").await;
 }
 
 #[tokio::test]
 async fn a_trap_inside_a_transaction_rolls_it_back_and_loses_nothing() {
-    crashes_and_is_replaced(10, "unreachable").await;
+    crashes_and_is_replaced(Cue::TrapInTransaction, "unreachable").await;
 }
 
 #[tokio::test]
 async fn a_flush_that_never_ends_is_cancelled_and_loses_nothing() {
-    crashes_and_is_replaced(11, "does not end").await;
+    crashes_and_is_replaced(Cue::BeginForever, "does not end").await;
 }
 
 /// The timer of the first flush is still set when the second flush starts.
@@ -100,7 +100,7 @@ async fn a_flush_that_never_ends_after_a_successful_one_is_cancelled_too() {
     let tracker = start(&model).await;
     tracker.track(Uuid::from_u128(1), Uuid::from_u128(9), 1, 2).unwrap();
     assert_eq!(tracker.flush().await.unwrap(), Flushed::Written { flush: 1, new_period: true });
-    for workspace in [cue(11), Uuid::from_u128(2)] {
+    for workspace in [workspace_of(Cue::BeginForever), Uuid::from_u128(2)] {
         tracker.track(workspace, Uuid::from_u128(9), 1, 2).unwrap();
     }
     tracker.flush().await.unwrap_err();
@@ -112,29 +112,31 @@ async fn a_flush_that_never_ends_after_a_successful_one_is_cancelled_too() {
 
 #[tokio::test]
 async fn a_transaction_that_is_held_open_is_ended_and_loses_nothing() {
-    crashes_and_is_replaced(13, "unreachable").await;
+    crashes_and_is_replaced(Cue::HoldLocksForever, "unreachable").await;
     // After the time limit of the flush, each call fails immediately, so the component computes without a pause.
-    crashes_and_is_replaced(14, "computed for longer than its limit").await;
+    crashes_and_is_replaced(Cue::ReadForever, "computed for longer than its limit").await;
 }
 
 #[tokio::test]
 async fn a_transaction_used_after_its_end_traps_and_loses_nothing() {
-    crashes_and_is_replaced(15, "unknown handle index").await;
+    crashes_and_is_replaced(Cue::UseEndedTransaction, "unknown handle index").await;
 }
 
 #[tokio::test]
 async fn a_second_commit_or_transaction_within_one_flush_changes_nothing() {
-    for (number, reason) in [(40, "unknown handle index"), (41, "has already read the usage")] {
+    for (cue, reason) in
+        [(Cue::CommitTwice, "unknown handle index"), (Cue::BeginAfterCommit, "has already read the usage")]
+    {
         let model = ModelDatabase::default();
         let tracker = start(&model).await;
-        track_around(&tracker, number);
+        track_around(&tracker, workspace_of(cue));
         let error = tracker.flush().await.unwrap_err();
-        assert!(matches!(error, Error::Component { .. }), "cue {number}: {error}");
+        assert!(matches!(error, Error::Component { .. }), "{cue:?}: {error}");
         // The flush was applied. If the component were not replaced, it would send this flush again.
         until(|| tracker.status().restarts == 1).await;
         let crash = tracker.status().last_restart.unwrap();
-        assert!(crash.contains(reason), "cue {number}: {crash}");
-        assert_eq!(model.tables().rows[&REPLICA].allowed, 3, "cue {number}: the first commit is applied");
+        assert!(crash.contains(reason), "{cue:?}: {crash}");
+        assert_eq!(model.tables().rows[&REPLICA].allowed, 3, "{cue:?}: the first commit is applied");
         tracker.track(Uuid::from_u128(3), Uuid::from_u128(9), 1, 2).unwrap();
         assert_eq!(flush_to_success(&tracker).await, Flushed::Written { flush: 2, new_period: false });
     }
@@ -174,7 +176,7 @@ async fn ends_the_transaction_of_a_crashed_component(held: Fault, commits: bool)
         async move { tracker.flush().await }
     });
     faults.until(|seen| seen.held).await;
-    tracker.track(cue(1), Uuid::from_u128(9), 1, 2).unwrap();
+    tracker.track(workspace_of(Cue::TrapInTrack), Uuid::from_u128(9), 1, 2).unwrap();
     assert!(matches!(flush.await.unwrap(), Err(Error::Component { .. })));
     until(|| tracker.status().restarts == 1).await;
     faults.release();
@@ -191,7 +193,7 @@ async fn a_crashed_component_holds_no_transaction_while_its_restart_is_delayed()
     let options = Options { clock: Clock::manual().0, ..Options::default() };
     let (tracker, running) = misbehaving_plugin().start_local(REPLICA, database, options).await.unwrap();
     let test = async {
-        tracker.try_track(cue(10), Uuid::from_u128(9), 1, 2).unwrap();
+        tracker.try_track(workspace_of(Cue::TrapInTransaction), Uuid::from_u128(9), 1, 2).unwrap();
         assert!(matches!(tracker.flush().await, Err(Error::Component { .. })));
         faults.until(|seen| seen.rolled_back == 1).await;
         // The paused clock advances only when all tasks wait. So the full delay shows that no time has passed.
@@ -208,7 +210,7 @@ async fn an_open_transaction_is_ended_after_the_time_limit_of_its_flush() {
         let model = ModelDatabase::default();
         let (tracker, faults) = start_with_faults(&model, Duration::from_millis(20)).await;
         faults.inject(held);
-        track_around(&tracker, 0);
+        track_around(&tracker, Uuid::from_u128(3));
         let error = tracker.flush().await.unwrap_err();
         let message = tracker.status().last_error.unwrap();
         assert!(error.is_retryable() && message.contains("the time limit of the flush has passed"), "{message}");
@@ -228,7 +230,7 @@ async fn a_database_driver_that_panics_fails_only_its_flush() {
         let model = ModelDatabase::default();
         let (tracker, faults) = start_with_faults(&model, Duration::from_secs(60)).await;
         faults.inject(fault);
-        track_around(&tracker, 0);
+        track_around(&tracker, Uuid::from_u128(3));
         let error = tracker.flush().await.unwrap_err();
         let message = tracker.status().last_error.unwrap();
         assert!(message.contains("driver panicked"), "{fault:?}: {message}");
@@ -242,26 +244,26 @@ async fn a_database_driver_that_panics_fails_only_its_flush() {
 #[tokio::test]
 async fn calls_beyond_the_components_authority_are_refused() {
     let refusals = [
-        (20, "is not the component's own"),
-        (21, "has another open transaction"),
-        (22, "only a collection acquires the cutover lock exclusively"),
-        (23, "a read needs the replica's lock"),
-        (24, "an upsert needs"),
-        (25, "and a read"),
-        (26, "already has an upsert"),
-        (27, "nothing to commit"),
+        (Cue::BeginForOtherReplica, "is not the component's own"),
+        (Cue::BeginTwice, "has another open transaction"),
+        (Cue::AcquireExclusiveCutover, "only a collection acquires the cutover lock exclusively"),
+        (Cue::ReadWithoutLock, "a read needs the replica's lock"),
+        (Cue::UpsertWithoutLocks, "an upsert needs"),
+        (Cue::UpsertWithoutRead, "and a read"),
+        (Cue::UpsertTwice, "already has an upsert"),
+        (Cue::CommitWithoutUpsert, "nothing to commit"),
     ];
-    for (number, expected) in refusals {
+    for (cue, expected) in refusals {
         let model = ModelDatabase::default();
         let tracker = start(&model).await;
-        track_around(&tracker, number);
+        track_around(&tracker, workspace_of(cue));
         let error = tracker.flush().await.unwrap_err();
-        assert!(matches!(error, Error::Refused { .. }), "cue {number}: {error}");
-        assert!(error.to_string().contains(expected), "cue {number}: {error}");
-        assert!(model.tables().rows.is_empty(), "cue {number}: a refused call has written");
+        assert!(matches!(error, Error::Refused { .. }), "{cue:?}: {error}");
+        assert!(error.to_string().contains(expected), "{cue:?}: {error}");
+        assert!(model.tables().rows.is_empty(), "{cue:?}: a refused call has written");
         assert_eq!(flush_to_success(&tracker).await, Flushed::Written { flush: 1, new_period: true });
         assert_all_counted(&model);
-        assert_eq!(tracker.status().restarts, 0, "cue {number}");
+        assert_eq!(tracker.status().restarts, 0, "{cue:?}");
     }
 }
 
@@ -272,7 +274,7 @@ async fn restarts_of_a_component_that_keeps_crashing_back_off_and_are_reported()
     for round in 1..=4 {
         // A new instance restores earlier activity from the ledger, and then a cue has no effect.
         until(|| tracker.status().restart_wait_ms.is_none()).await;
-        tracker.track(cue(10), Uuid::from_u128(9), 1, 2).unwrap();
+        tracker.track(workspace_of(Cue::TrapInTransaction), Uuid::from_u128(9), 1, 2).unwrap();
         let error = tracker.flush().await.unwrap_err();
         assert!(matches!(error, Error::Component { .. }), "{error}");
         until(|| tracker.status().restarts == round).await;
@@ -287,7 +289,7 @@ async fn restarts_of_a_component_that_keeps_crashing_back_off_and_are_reported()
     let row = model.tables().rows[&REPLICA].clone();
     assert_eq!((row.uniques.workspaces.count, row.allowed, row.denied), (5, 8, 16));
 
-    tracker.track(cue(10), Uuid::from_u128(9), 1, 2).unwrap();
+    tracker.track(workspace_of(Cue::TrapInTransaction), Uuid::from_u128(9), 1, 2).unwrap();
     tracker.flush().await.unwrap_err();
     until(|| tracker.status().restarts == 5).await;
     assert_eq!(tracker.status().consecutive_restarts, 1, "a successful flush resets the back-off");
@@ -306,7 +308,7 @@ async fn producers_wait_for_a_component_that_hangs_and_lose_nothing() {
     };
     let database = Database::with_backend(Arc::new(model.clone()));
     let tracker = misbehaving_plugin().start(REPLICA, database, options).await.unwrap();
-    tracker.track(cue(2), Uuid::from_u128(9), 1, 0).unwrap();
+    tracker.track(workspace_of(Cue::LoopForever), Uuid::from_u128(9), 1, 0).unwrap();
     // The component hangs when it receives the cue. From then on, activities stay in the intake.
     let mut ids = (1..).map(|number| Uuid::from_u64_pair(9, number));
     let mut try_another = || tracker.try_track(ids.next().expect("an infinite range"), Uuid::from_u128(9), 0, 0);

@@ -45,7 +45,7 @@ fn least(fault: Fault) -> u64 {
 #[test]
 fn every_broken_protection_is_noticed() {
     let mut unnoticed = Vec::new();
-    for mutation in Mutation::ALL {
+    for &mutation in Mutation::ALL {
         let campaign = Campaign::run(0, Length::Seeds(SEEDS_FOR_A_MUTATION), Some(mutation));
         match &campaign.failure {
             Some(failure) => println!("{mutation:?}: seed {}: {}", failure.seed, failure.violations[0]),

@@ -7,7 +7,7 @@ use boundary_usage::{Clock, Database, Error, Flushed, Options, TrackError, Track
 use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::faults::{Fault, Faults};
 use boundary_usage_tests::model_database::ModelDatabase;
-use boundary_usage_tests::{cue, misbehaving_plugin, plugin, until};
+use boundary_usage_tests::{Cue, misbehaving_plugin, plugin, until, workspace_of};
 use uuid::Uuid;
 
 const REPLICA: Uuid = Uuid::from_u128(0xaa);
@@ -51,7 +51,7 @@ async fn d5_a_shutdown_replaces_a_component_that_crashes_in_its_last_flush() {
     let model = ModelDatabase::default();
     let database = Database::with_backend(Arc::new(model.clone()));
     let tracker = misbehaving_plugin().start(REPLICA, database, by_hand()).await.unwrap();
-    tracker.track(cue(10), Uuid::from_u128(9), 1, 2).unwrap();
+    tracker.track(workspace_of(Cue::TrapInTransaction), Uuid::from_u128(9), 1, 2).unwrap();
     assert_eq!(tracker.shutdown().await.unwrap(), Flushed::Written { flush: 1, new_period: true });
     assert_eq!(model.tables().rows[&REPLICA].allowed, 1);
 }
@@ -111,7 +111,7 @@ async fn a_tracker_whose_thread_panics_accepts_nothing_and_all_calls_fail() {
     let tracker = misbehaving_plugin().start(REPLICA, database, options).await.unwrap();
     faults.inject(Fault::RollbackPanics);
     // The component reads without the lock and drops its transaction, so the host rolls it back.
-    tracker.track(cue(23), Uuid::from_u128(9), 1, 0).unwrap();
+    tracker.track(workspace_of(Cue::ReadWithoutLock), Uuid::from_u128(9), 1, 0).unwrap();
     tracker.flush().await.unwrap_err();
     // More activities than the intake holds: without a guard they would be accepted and then block.
     let blocked = tokio::task::spawn_blocking({

@@ -22,6 +22,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use boundary_usage::Plugin;
+pub use boundary_usage_misbehaving::Cue;
 use uuid::Uuid;
 
 /// The embedded component, compiled once for all tests of a process.
@@ -30,19 +31,19 @@ pub fn plugin() -> &'static Plugin {
     PLUGIN.get_or_init(|| Plugin::embedded().expect("the embedded component can be compiled"))
 }
 
-/// The file of the component that misbehaves on cue.
+/// The file of the misbehaving component.
 pub const MISBEHAVING_COMPONENT: &str = concat!(env!("OUT_DIR"), "/misbehaving.wasm");
 
-/// The component that misbehaves on cue, compiled once for all tests of a process.
+/// The misbehaving component, compiled once for all tests of a process.
 pub fn misbehaving_plugin() -> &'static Plugin {
     static PLUGIN: OnceLock<Plugin> = OnceLock::new();
     let bytes = include_bytes!(concat!(env!("OUT_DIR"), "/misbehaving.wasm"));
-    PLUGIN.get_or_init(|| Plugin::from_bytes(bytes).expect("the component that misbehaves can be compiled"))
+    PLUGIN.get_or_init(|| Plugin::from_bytes(bytes).expect("the misbehaving component can be compiled"))
 }
 
-/// The workspace that is a cue for [`misbehaving_plugin`]; `guest/src/misbehaving.rs` says for what.
-pub fn cue(number: u64) -> Uuid {
-    Uuid::from_u64_pair(0x6d69_7362_6568_6176, number)
+/// Returns the workspace whose activity is a cue for [`misbehaving_plugin`].
+pub fn workspace_of(cue: Cue) -> Uuid {
+    Uuid::from_u128(cue.workspace())
 }
 
 /// Waits for a condition that nothing announces.

@@ -10,7 +10,7 @@ use super::Component;
 
 /// Generated code only. It implements the ABI with raw pointers into linear memory.
 #[allow(unsafe_code, missing_docs, unreachable_pub, clippy::all)]
-mod bindings {
+pub mod bindings {
     wit_bindgen::generate!({ path: "../wit", world: "tracker-blocking" });
 
     export!(Component with_types_in self);
@@ -20,16 +20,16 @@ mod bindings {
 
 use bindings::boundary::usage::{locks_blocking as locks, transactions_blocking as transactions};
 
-pub(super) use bindings::boundary::usage::types;
-pub(super) use transactions::{hashing_key, restore};
+pub use bindings::boundary::usage::types;
+pub use transactions::{hashing_key, restore};
 
 impl bindings::Guest for Component {
     fn track(activities: Vec<types::Activity>) {
-        super::track(activities);
+        super::track::<Self>(activities);
     }
 
     fn flush(replica: types::Uuid) -> Result<types::Flushed, types::Error> {
-        let flush = pin!(super::flush(replica));
+        let flush = pin!(super::flush::<Self>(replica));
         match flush.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(flushed) => flushed,
             Poll::Pending => unreachable!("the imports of this world never wait"),
@@ -37,30 +37,26 @@ impl bindings::Guest for Component {
     }
 }
 
-pub(super) struct Transaction(transactions::Transaction);
+pub struct Transaction(transactions::Transaction);
 
 impl Transaction {
-    pub(super) async fn begin(replica: types::Uuid) -> Result<Self, types::Error> {
+    pub async fn begin(replica: types::Uuid) -> Result<Self, types::Error> {
         transactions::Transaction::begin(replica).map(Self)
     }
 
-    pub(super) async fn read(&self) -> Result<types::StoredUsage, types::Error> {
+    pub async fn read(&self) -> Result<types::StoredUsage, types::Error> {
         self.0.read()
     }
 
-    pub(super) async fn upsert(&self, update: types::Update) -> Result<bool, types::Error> {
+    pub async fn upsert(&self, update: types::Update) -> Result<bool, types::Error> {
         self.0.upsert(&update)
     }
 
-    pub(super) async fn commit(self) -> Result<(), types::Error> {
+    pub async fn commit(self) -> Result<(), types::Error> {
         transactions::Transaction::commit(self.0)
     }
 }
 
-pub(super) async fn acquire(
-    transaction: &Transaction,
-    lock: types::Lock,
-    mode: types::Mode,
-) -> Result<(), types::Error> {
+pub async fn acquire(transaction: &Transaction, lock: types::Lock, mode: types::Mode) -> Result<(), types::Error> {
     locks::acquire(&transaction.0, lock, mode)
 }

@@ -6,24 +6,26 @@ use super::Component;
 
 /// Generated code only. It implements the ABI with raw pointers into linear memory.
 #[allow(unsafe_code, missing_docs, unreachable_pub, clippy::all)]
-mod bindings {
-    wit_bindgen::generate!({ path: "../wit", world: "tracker" });
+pub mod bindings {
+    wit_bindgen::generate!({ path: "../wit", world: "tracker", pub_export_macro: true });
 
+    #[cfg(feature = "tracker")]
     export!(Component with_types_in self);
 
+    #[cfg(feature = "tracker")]
     use super::Component;
 }
 
-pub(crate) use bindings::boundary::usage::locks::acquire;
-pub(crate) use bindings::boundary::usage::transactions::{Transaction, hashing_key, restore};
-pub(crate) use bindings::boundary::usage::types;
+pub use bindings::boundary::usage::locks::acquire;
+pub use bindings::boundary::usage::transactions::{Transaction, hashing_key, restore};
+pub use bindings::boundary::usage::types;
 
 impl bindings::Guest for Component {
     fn track(activities: Vec<types::Activity>) {
-        super::track(activities);
+        super::track::<Self>(activities);
     }
 
     async fn flush(replica: types::Uuid) -> Result<types::Flushed, types::Error> {
-        super::flush(replica).await
+        super::flush::<Self>(replica).await
     }
 }

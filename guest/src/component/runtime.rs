@@ -13,7 +13,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 }
 
 /// A static value of a program that has one thread.
-pub(crate) struct OneThread<T>(pub(crate) T);
+pub struct OneThread<T>(pub T);
 
 #[cfg(target_feature = "atomics")]
 compile_error!("OneThread is unsound in a component with threads");

@@ -1,4 +1,4 @@
-//! Builds the guest: a nested cargo call compiles `guest` to a core module, which is then encoded as a component.
+//! Builds a component: a nested cargo call compiles its package to a core module, which is then encoded.
 //!
 //! The target is `wasm32-unknown-unknown`, so the module imports only what its world names and needs no WASI. If rustup
 //! lacks that target, Debian's compiler builds the core library from source. `make setup` installs either.
@@ -15,29 +15,37 @@ const TARGET: &str = "wasm32-unknown-unknown";
 /// The compiler of Debian's package `rustc-web`. The package `rust-web-src` adds the library's source to its sysroot.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
-/// Builds the guest with `features` into the build script's output directory.
+/// A component to build.
+pub(crate) struct Component {
+    pub(crate) package: &'static str,
+    pub(crate) features: &'static str,
+    /// The file name in the build script's output directory.
+    pub(crate) file: &'static str,
+}
+
+/// Builds the component into the build script's output directory.
 ///
-/// `root` is the path from the package to the workspace.
-pub(crate) fn build(root: &str, features: &str, file: &str) -> Result<()> {
+/// `root` is the path from the package of the build script to the workspace.
+pub(crate) fn build(root: &str, component: &Component) -> Result<()> {
     let workspace = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join(root).canonicalize()?;
     for source in ["guest/src", "guest/Cargo.toml", "wit", "Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
     let out = PathBuf::from(variable("OUT_DIR")?);
-    // <target>/<profile>/build/<package>/out: one guest build serves every profile of the host.
+    // <target>/<profile>/build/<package>/out: one build of the component serves every profile of the host.
     let target = out.ancestors().nth(4).context("OUT_DIR is not inside a target directory")?.join("component");
-    // Two packages build the guest with different features into the same place, so a lock serialises them.
-    std::fs::create_dir_all(&target).context("cannot make the guest's target directory")?;
-    let lock = File::create(target.join("module.lock")).context("cannot make the lock of the guest's build")?;
-    lock.lock().context("cannot take the lock of the guest's build")?;
-    let module = build_module(&workspace, &target, features)?;
+    // Build scripts of two packages build components in the same place, so a lock serialises them.
+    std::fs::create_dir_all(&target).context("cannot make the target directory of components")?;
+    let lock = File::create(target.join("module.lock")).context("cannot make the lock of the component's build")?;
+    lock.lock().context("cannot take the lock of the component's build")?;
+    let module = build_module(&workspace, &target, component)?;
     let module = std::fs::read(&module).with_context(|| format!("cannot read {}", module.display()))?;
-    let component = wit_component::ComponentEncoder::default().validate(true).module(&module)?.encode()?;
-    std::fs::write(out.join(file), component).context("cannot write the component")
+    let encoded = wit_component::ComponentEncoder::default().validate(true).module(&module)?.encode()?;
+    std::fs::write(out.join(component.file), encoded).context("cannot write the component")
 }
 
-/// Compiles the guest and returns the path of the module.
-fn build_module(workspace: &Path, target: &Path, features: &str) -> Result<PathBuf> {
+/// Compiles the component's package and returns the path of the module.
+fn build_module(workspace: &Path, target: &Path, component: &Component) -> Result<PathBuf> {
     let rustc = PathBuf::from(variable("RUSTC")?);
     let mut cargo = Command::new(variable("CARGO")?);
     for (name, _) in env::vars_os() {
@@ -52,10 +60,9 @@ fn build_module(workspace: &Path, target: &Path, features: &str) -> Result<PathB
             cargo.env_remove(&*name);
         }
     }
-    // `cargo build` would also build the Rust library, which prevents optimisation across crates.
+    // The package itself is a Rust library. A second crate type would prevent optimisation across crates.
     cargo.current_dir(workspace).args(["rustc", "--crate-type", "cdylib"]);
-    cargo.args(["--package", "boundary-usage-tracker", "--profile", "component"]);
-    cargo.args(["--features", features]);
+    cargo.args(["--package", component.package, "--features", component.features, "--profile", "component"]);
     cargo.args(["--target", TARGET, "--target-dir"]).arg(target);
     cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", remap_sources(workspace));
     if has_target(&rustc) {
@@ -73,10 +80,11 @@ fn build_module(workspace: &Path, target: &Path, features: &str) -> Result<PathB
              where rustup cannot fetch it, installs Debian's rustc-web and rust-web-src"
         );
     }
-    let output = cargo.output().context("cannot run cargo for the guest")?;
+    let output = cargo.output().context("cannot run cargo for the component")?;
     let log = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "cargo failed for the guest:\n{log}");
-    Ok(target.join(TARGET).join("component/boundary_usage_tracker.wasm"))
+    ensure!(output.status.success(), "cargo failed for the component:\n{log}");
+    let module = component.package.replace('-', "_");
+    Ok(target.join(TARGET).join(format!("component/{module}.wasm")))
 }
 
 /// Returns flags that remove this machine's paths from panic messages, so that the component is reproducible.

@@ -32,39 +32,36 @@ const misbehaving: typeof import("boundary-usage") = await (async () => {
   return import(pathToFileURL(join(folder, "dist", "index.js")).href);
 })();
 
-/** Cues of the misbehaving component. */
-const CUES = {
-  panicInTrack: 1,
-  overflowStackInTrack: 4,
-  panicInTransaction: 10,
-  panicAfterCommit: 31,
-};
+/** The workspaces of cues, by the names in `tests/guests/misbehaving/src/cue.rs`. */
+const workspaceOf = named("BOUNDARY_USAGE_TEST_CUES");
+
+/** The hashing keys of mutations, by the names in `tests/guests/misbehaving/src/mutation.rs`. */
+const hashingKeyOf = named("BOUNDARY_USAGE_TEST_MUTATIONS");
 
 /** Cues of false updates. */
-const FALSE_UPDATES: [cue: number, update: string][] = [
-  [12, "an update without ids, and then panics"],
-  [17, "an update without ids, and then begins again"],
-  [18, "unchanged sets for a row that does not exist"],
-  [19, "cumulative sets for a row that does not exist"],
-  [28, "too many requests"],
-  [29, "a damaged sketch"],
-  [30, "the number of an earlier flush"],
+const FALSE_UPDATES: [cue: string, update: string][] = [
+  ["CommitEmptyUpdateAndTrap", "an update without ids, and then traps"],
+  ["CommitEmptyUpdateAndBegin", "an update without ids, and then begins again"],
+  ["UpsertUnchangedWithoutRow", "unchanged sets for a row that does not exist"],
+  ["UpsertCumulativeWithoutRow", "cumulative sets for a row that does not exist"],
+  ["UpsertTooManyRequests", "too many requests"],
+  ["UpsertDamagedSketch", "a damaged sketch"],
+  ["RepeatFlushNumber", "the number of an earlier flush"],
 ];
 
 /** Mutations of the component, each with the faults that reveal it. */
-const MUTATIONS: [mutation: number, behaviour: string, faults: string[]][] = [
-  [4, "forgets the activity of a failed flush", ["upsert"]],
-  [5, "sends a flush in doubt again although it was applied", ["commit-reply-lost"]],
-  [6, "forgets a flush in doubt that was not applied", ["commit-lost"]],
+const MUTATIONS: [mutation: string, behaviour: string, faults: string[]][] = [
+  ["NoPutBack", "forgets the activity of a failed flush", ["upsert"]],
+  ["DoubtSentAgain", "sends a flush in doubt again although it was applied", ["commit-reply-lost"]],
+  ["DoubtDropped", "forgets a flush in doubt that was not applied", ["commit-lost"]],
 ];
 
 /** Starts a tracker with the misbehaving component. The hashing key selects a mutation. */
-async function started(mutation?: number) {
+async function started(mutation?: string) {
   const url = await newSqlite();
   if (mutation !== undefined) {
     await (await misbehaving.connect(url)).close();
-    const key = `6d75746174696f6e${mutation.toString(16).padStart(16, "0")}`;
-    await rows(url, `UPDATE boundary_usage_deployment SET hashing_key = x'${key}'`);
+    await rows(url, `UPDATE boundary_usage_deployment SET hashing_key = x'${hashingKeyOf(mutation)}'`);
   }
   const faults = new Faults(await misbehaving.connect(url));
   const errors: BoundaryUsageError[] = [];
@@ -73,14 +70,15 @@ async function started(mutation?: number) {
   return { url, faults, tracker, errors };
 }
 
-/** Tracks an activity that is a cue. */
-function trackCue(tracker: Tracker, cue: number): void {
-  tracker.track(workspaceOf(cue), uuid("u2"), 2, 1);
+/** Returns a function that looks a name up in the JSON object of an environment variable. */
+function named(variableName: string): (name: string) => string {
+  const values = new Map(Object.entries(JSON.parse(variable(variableName)) as Record<string, string>));
+  return (name) => values.get(name) ?? assert.fail(`${variableName} has no ${name}`);
 }
 
-/** Returns the workspace of a cue. */
-function workspaceOf(cue: number): string {
-  return `6d697362-6568-6176-0000-${cue.toString(16).padStart(12, "0")}`;
+/** Tracks an activity that is a cue. */
+function trackCue(tracker: Tracker, cue: string): void {
+  tracker.track(workspaceOf(cue), uuid("u2"), 2, 1);
 }
 
 /** Tracks an activity of a numbered workspace. */
@@ -88,9 +86,9 @@ function trackOne(tracker: Tracker, number: number): void {
   tracker.track(numbered(number), uuid("u1"), 2, 1);
 }
 
-/** Tracks a cue and enough other activities for a full batch, which is forwarded immediately. */
-function trackBatchWithPanic(tracker: Tracker): void {
-  trackCue(tracker, CUES.panicInTrack);
+/** Tracks a cue to trap, and enough other activities for a full batch, which is forwarded immediately. */
+function trackBatchWithTrap(tracker: Tracker): void {
+  trackCue(tracker, "TrapInTrack");
   for (let number = 2; number <= 256; number += 1) {
     trackOne(tracker, number);
   }
@@ -99,8 +97,8 @@ function trackBatchWithPanic(tracker: Tracker): void {
 const kinds = (errors: BoundaryUsageError[]) => errors.map(({ kind }) => kind);
 
 for (const [cue, behaviour] of [
-  [CUES.panicInTrack, "panics"],
-  [CUES.overflowStackInTrack, "overflows its stack"],
+  ["TrapInTrack", "traps"],
+  ["OverflowStack", "overflows its stack"],
 ] as const) {
   test(`a component that ${behaviour} in track is replaced, and nothing is lost`, async () => {
     const { url, tracker, errors } = await started();
@@ -122,7 +120,7 @@ for (const [cue, behaviour] of [
 test("a component that crashes in a transaction is replaced, and nothing is lost", async () => {
   const { url, tracker, errors } = await started();
   trackOne(tracker, 1);
-  trackCue(tracker, CUES.panicInTransaction);
+  trackCue(tracker, "TrapInTransaction");
   await assert.rejects(() => tracker.flush(), { kind: "component" });
   trackOne(tracker, 2);
   assert.equal((await tracker.flush()).outcome, "written");
@@ -134,7 +132,7 @@ test("a component that crashes in a transaction is replaced, and nothing is lost
 test("after a crash of the component behind its commit, nothing counts twice", async () => {
   const { url, tracker, errors } = await started();
   trackOne(tracker, 1);
-  trackCue(tracker, CUES.panicAfterCommit);
+  trackCue(tracker, "TrapAfterCommit");
   await assert.rejects(() => tracker.flush(), { kind: "component" });
   trackOne(tracker, 2);
   assert.deepEqual(await tracker.flush(), { outcome: "written", flush: 2n, newPeriod: false });
@@ -150,7 +148,7 @@ test("the successor of a crashed component resolves its flush in doubt", async (
     trackOne(tracker, 1);
     await assert.rejects(() => tracker.flush(), { kind: "commit-unknown" });
     trackOne(tracker, 2);
-    trackCue(tracker, CUES.panicInTrack);
+    trackCue(tracker, "TrapInTrack");
     assert.equal((await tracker.flush()).outcome, "written");
     await tracker.shutdown();
     assert.deepEqual(kinds(errors), ["commit-unknown", "component"], fault);
@@ -166,7 +164,7 @@ test("a component that crashes during its flush is replaced once", async () => {
   trackOne(tracker, 1);
   const flushing = tracker.flush();
   await reached;
-  trackBatchWithPanic(tracker);
+  trackBatchWithTrap(tracker);
   await Promise.all([assert.rejects(flushing, { kind: "component" }), resolve()]);
   const failures = errors.length;
   assert.equal((await tracker.flush()).outcome, "written");
@@ -185,7 +183,7 @@ test("a flush of a component that crashes during its commit ends after the reply
   trackOne(tracker, 1);
   const flushing = tracker.flush();
   await reached;
-  trackBatchWithPanic(tracker);
+  trackBatchWithTrap(tracker);
   setTimeout(() => {
     hasReplied = true;
     resolve();
@@ -206,7 +204,7 @@ test("track throws and accepts nothing while too many activities wait", async ()
   trackOne(tracker, 1);
   const flushing = tracker.flush();
   await reached;
-  trackBatchWithPanic(tracker);
+  trackBatchWithTrap(tracker);
   // The successor starts after the end of the flush.
   for (let number = 1; number <= 65_536; number += 1) {
     trackOne(tracker, 1);

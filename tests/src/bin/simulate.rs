@@ -30,7 +30,8 @@ struct Arguments {
 }
 
 fn mutation(name: &str) -> Result<Mutation> {
-    Mutation::named(name).with_context(|| format!("no such mutation; there are {:?}", Mutation::ALL))
+    let mutation = Mutation::ALL.iter().find(|mutation| format!("{mutation:?}") == name);
+    mutation.copied().with_context(|| format!("no such mutation; there are {:?}", Mutation::ALL))
 }
 
 fn main() -> ExitCode {

@@ -1,5 +1,5 @@
 //! Runs a command with what the tests of the hosts in other languages need: a PostgreSQL server, the program, a proxy
-//! that cuts connections (`postgres-proxy`), and the component that misbehaves on cue.
+//! that cuts connections (`postgres-proxy`), and the misbehaving component.
 //!
 //! The command finds them in its environment. The server is gone when the command has ended.
 
@@ -8,8 +8,10 @@
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
-use boundary_usage_tests::MISBEHAVING_COMPONENT;
 use boundary_usage_tests::postgres_server::PostgresServer;
+use boundary_usage_tests::simulation::Mutation;
+use boundary_usage_tests::{Cue, MISBEHAVING_COMPONENT, workspace_of};
+use serde_json::Value;
 
 fn main() -> Result<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
@@ -22,7 +24,24 @@ fn main() -> Result<ExitCode> {
         .env("BOUNDARY_USAGE_TEST_PROGRAM", built.with_file_name("program-under-test"))
         .env("BOUNDARY_USAGE_TEST_POSTGRES_PROXY", built.with_file_name("postgres-proxy"))
         .env("BOUNDARY_USAGE_TEST_MISBEHAVING", MISBEHAVING_COMPONENT)
+        .env("BOUNDARY_USAGE_TEST_CUES", cues())
+        .env("BOUNDARY_USAGE_TEST_MUTATIONS", mutations())
         .status()
         .with_context(|| format!("cannot run {}", command.display()))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Returns a JSON object with the workspace of each cue.
+fn cues() -> String {
+    let cues = Cue::ALL.iter().map(|cue| (format!("{cue:?}"), workspace_of(*cue).to_string().into()));
+    Value::Object(cues.collect()).to_string()
+}
+
+/// Returns a JSON object with the hashing key of each mutation, as 32 hexadecimal digits.
+fn mutations() -> String {
+    let mutations = Mutation::ALL.iter().map(|mutation| {
+        let (first, second) = mutation.hashing_key();
+        (format!("{mutation:?}"), format!("{first:016x}{second:016x}").into())
+    });
+    Value::Object(mutations.collect()).to_string()
 }

@@ -4,9 +4,8 @@ use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::mutations::Mutation;
 use super::schedule::Fault;
-use super::{Report, simulate};
+use super::{Mutation, Report, simulate};
 
 /// How many lines of a failed run's trace are shown.
 const TRACE_LINES: usize = 40;

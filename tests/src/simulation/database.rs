@@ -19,8 +19,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::model;
-use super::mutations::Mutation;
-use super::run::Run;
+use super::run::{self, Run};
 use super::schedule::Fault;
 use super::session::{Session, SessionTransaction};
 
@@ -252,7 +251,7 @@ struct Connection {
 #[async_trait]
 impl Backend for Connection {
     async fn hashing_key(&self) -> Result<HashingKey, Error> {
-        Ok(Mutation::hashing_key(self.server.run.mutation))
+        Ok(run::hashing_key(self.server.run.mutation))
     }
 
     async fn begin(&self, purpose: Purpose) -> Result<Box<dyn Transaction>, Error> {

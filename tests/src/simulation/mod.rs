@@ -18,7 +18,6 @@
 //! | `process.rs` | one replica's process: started, killed, started again |
 //! | `world.rs` | the story of one run |
 //! | `model.rs` | what was accepted, what may be lost, and whether the database says the same |
-//! | `mutations.rs` | the list of broken protections, each of which must be noticed |
 //! | `campaign.rs` | many seeds |
 //!
 //! A run with the same seed is the same run, event by event. For that the component must not be interrupted by real time:
@@ -27,15 +26,14 @@
 mod campaign;
 mod database;
 mod model;
-mod mutations;
 mod process;
 mod run;
 mod schedule;
 mod session;
 mod world;
 
+pub use boundary_usage_misbehaving::Mutation;
 pub use campaign::{Campaign, Length, replay_command};
-pub use mutations::Mutation;
 pub use schedule::Fault;
 
 use std::sync::Arc;

@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use boundary_usage::HashingKey;
 use tokio::time::Instant;
 
-use super::Report;
 use super::model::Model;
-use super::mutations::Mutation;
 use super::schedule::{Fault, Schedule};
+use super::{Mutation, Report};
 
 pub(super) struct Run {
     pub(super) seed: u64,
@@ -35,7 +35,7 @@ impl Run {
             start: Instant::now(),
             schedule: Mutex::new(Schedule::new(seed)),
             trace: Mutex::default(),
-            model: Mutex::new(Model::new(Mutation::hashing_key(mutation))),
+            model: Mutex::new(Model::new(hashing_key(mutation))),
         }
     }
 
@@ -90,4 +90,10 @@ impl Run {
             violations: self.model().violations().to_vec(),
         }
     }
+}
+
+/// Returns the hashing key of the database, which selects the mutation of the component.
+pub(super) fn hashing_key(mutation: Option<Mutation>) -> HashingKey {
+    let (first, second) = mutation.map_or((17, 4), Mutation::hashing_key);
+    HashingKey(first, second)
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::Cue;
+
 /// What can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -108,15 +110,15 @@ impl Fault {
         Self::IntakeFull,
     ];
 
-    /// Those of the component, with the cue that brings each about.
-    pub(super) const OF_THE_COMPONENT: [(Self, u64); 7] = [
-        (Self::TrapInTrack, 1),
-        (Self::MemoryBomb, 3),
-        (Self::StackOverflow, 4),
-        (Self::TrapInFlush, 10),
-        (Self::FlushWithoutEnd, 11),
-        (Self::OldNumber, 30),
-        (Self::TrapAfterCommit, 31),
+    /// The faults of the component, each with its cue.
+    pub(super) const OF_THE_COMPONENT: [(Self, Cue); 7] = [
+        (Self::TrapInTrack, Cue::TrapInTrack),
+        (Self::MemoryBomb, Cue::ExhaustMemory),
+        (Self::StackOverflow, Cue::OverflowStack),
+        (Self::TrapInFlush, Cue::TrapInTransaction),
+        (Self::FlushWithoutEnd, Cue::BeginForever),
+        (Self::OldNumber, Cue::RepeatFlushNumber),
+        (Self::TrapAfterCommit, Cue::TrapAfterCommit),
     ];
 
     /// The highest odds of it in a run, at each occasion that it has.

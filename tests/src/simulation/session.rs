@@ -13,8 +13,8 @@ use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::Mutation;
 use super::database::{Client, Server, Tables, Write};
-use super::mutations::Mutation;
 use super::schedule::Fault;
 
 /// What the server holds for a transaction, until that is over.

@@ -14,7 +14,7 @@ use super::database::{Client, Server};
 use super::process::Replica;
 use super::run::Run;
 use super::schedule::Fault;
-use crate::{cue, misbehaving_plugin, plugin};
+use crate::{misbehaving_plugin, plugin, workspace_of};
 
 /// How often a flush or a collection is tried once nothing fails any more; a component that still has a cue to break
 /// fails some.
@@ -112,10 +112,10 @@ impl World {
         if !self.misbehaves {
             return false;
         }
-        for (fault, number) in Fault::OF_THE_COMPONENT {
+        for (fault, cue) in Fault::OF_THE_COMPONENT {
             if self.run.strikes(fault, "world") {
                 replica.may_break();
-                let activity = Activity { workspace: cue(number), ..self.activity() };
+                let activity = Activity { workspace: workspace_of(cue), ..self.activity() };
                 // The model needs requests to tell where it went.
                 replica.track(Activity { allowed: activity.allowed.max(1), ..activity });
                 return true;
