@@ -16,8 +16,8 @@ use crate::summary::Summary;
 ///
 /// It is implemented for SQLite and PostgreSQL, and by tests that inject faults.
 ///
-/// The calls of a flush run as tasks on the Tokio runtime of the [`Database`], so they must not block. Their futures are
-/// never dropped before their end.
+/// The calls of a flush run as tasks on the Tokio runtime of the [`Database`], so they must not block. Their futures
+/// are never dropped before their end.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     /// Reads the key of the hashes of ids. It is created once, with the schema.
