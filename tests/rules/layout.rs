@@ -86,8 +86,8 @@ fn the_modules_of_the_library_have_no_circle() {
     }
 }
 
-/// Names that files of one crate may share: the roots and tests of modules, and the files of the two kinds of database, which
-/// correspond to each other.
+/// Names that files of one crate may share: the roots and tests of modules, and the files of the two kinds of database,
+/// which correspond to each other.
 fn may_repeat(path: &str) -> bool {
     // Unit tests in a file of their own.
     let is_root = ["/mod.rs", "/tests.rs"].iter().any(|name| path.ends_with(name));
