@@ -16,8 +16,8 @@ use crate::summary::Summary;
 ///
 /// It is implemented for SQLite and PostgreSQL, and by tests that inject faults.
 ///
-/// The calls of a flush run as tasks on the Tokio runtime of the [`Database`], so they must not block. Their futures
-/// are never dropped before their end.
+/// The calls of a flush run as tasks on the Tokio runtime of the [`Database`](super::Database), so they must not block.
+/// Their futures are never dropped before their end.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     /// Reads the key of the hashes of ids. It is created once, with the schema.
@@ -26,21 +26,21 @@ pub trait Backend: Send + Sync + 'static {
     /// Begins a transaction.
     async fn begin(&self, purpose: Purpose) -> Result<Box<dyn Transaction>, Error>;
 
-    /// See [`Database::status`].
+    /// See [`Database::status`](super::Database::status).
     async fn status(&self) -> Result<DatabaseStatus, Error>;
 
-    /// See [`Database::ages`]. A backend may read them without the rest of the status.
+    /// See [`Database::ages`](super::Database::ages). A backend may read them without the rest of the status.
     async fn ages(&self) -> Result<Ages, Error> {
         Ok(Ages::of(&self.status().await?, Utc::now()))
     }
 
-    /// See [`Database::acknowledge`].
+    /// See [`Database::acknowledge`](super::Database::acknowledge).
     async fn acknowledge(&self, period: i64) -> Result<bool, Error>;
 
-    /// See [`Database::claim_delivery`]. `lease` identifies the claim.
+    /// See [`Database::claim_delivery`](super::Database::claim_delivery). `lease` identifies the claim.
     async fn claim_delivery(&self, lease: Uuid, length: Duration) -> Result<DeliveryClaim, Error>;
 
-    /// See [`Database::delivery_failed`].
+    /// See [`Database::delivery_failed`](super::Database::delivery_failed).
     async fn delivery_failed(&self, delivery: &Delivery, error: &str, retry_in: Duration) -> Result<bool, Error>;
 
     /// Closes all connections.
