@@ -123,7 +123,7 @@ fn recorded_frames_count_the_same_split_and_joined_at_every_byte() {
 fn a_malformed_frame_closes_only_its_own_connection_with_a_warning() {
     let malformed: [(&[u8], &str); 3] = [
         (&[7, 0, 0, 1, 0], "unknown frame tag 7"),
-        (&[1, 0, 0x80, 1], "a frame of 32769 bytes"),
+        (&[1, 0, 0x80, 1], "the frame has 32769 bytes"),
         (&[1, 0, 0, 9, 0x0a], "ended inside a frame"),
     ];
     for (bytes, warning) in malformed {
