@@ -1,22 +1,10 @@
 -- Begins a transaction that reads one state of the database, with its time limits.
 --
--- The settings end with the transaction, so a pooler may lend another session to the next one. They also override
--- every setting of the server, the database and the role that could change a result or a promise.
+-- set_transaction.sql must follow in the same round trip.
 --
--- Parameters: the psql variable "schema". The host replaces it with the quoted name of the schema of the tables, and
--- sends all statements in one round trip.
--- Returns nothing that the host needs.
+-- Parameters: none.
+-- Returns nothing.
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
--- The catalog comes first implicitly. Temporary tables would too, so they are named last.
-SET LOCAL search_path = :"schema", pg_temp;
 SET LOCAL lock_timeout = '5s';
 SET LOCAL statement_timeout = '30s';
 SET LOCAL idle_in_transaction_session_timeout = '15s';
--- A commit must survive a crash of the server.
-SET LOCAL synchronous_commit = on;
--- Hosts that exchange bytes as text use these formats.
-SET LOCAL bytea_output = hex;
-SET LOCAL standard_conforming_strings = on;
--- PostgreSQL 17 added this limit. The limits above are enough.
-SELECT set_config('transaction_timeout', '0', true)
-WHERE current_setting('server_version_num')::integer >= 170000;

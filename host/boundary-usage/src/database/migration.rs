@@ -79,6 +79,24 @@ pub(super) fn refused(missing: &[&Migration]) -> Error {
     Error::Refused { message: format!("{what}; start `serve` or `replay`, which migrate it") }
 }
 
+/// The failure of a step of a migration: an error of the driver, which the caller classifies, or a refusal.
+pub(super) enum Failure {
+    Driver(sqlx::Error),
+    Refused(Error),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Driver(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
 /// Returns a key for a new database.
 pub(super) fn random_key() -> Vec<u8> {
     rand::random::<[u8; 16]>().to_vec()

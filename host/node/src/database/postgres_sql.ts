@@ -20,13 +20,14 @@ export const SQL = readStatements("postgres", [
   "read_migrations",
   "read_usage",
   "record_migration",
+  "set_transaction",
   "update_requests",
   "update_usage",
 ]);
 
 /** Returns the statements that begin a transaction on the tables of a schema. They need one round trip. */
 export function beginOn(schema: string, statement: "begin_flush" | "begin_migration" | "begin_read"): string {
-  return SQL[statement].replace(':"schema"', () => quoteIdentifier(schema));
+  return SQL[statement] + SQL.set_transaction.replace(':"schema"', () => quoteIdentifier(schema));
 }
 
 /** Quotes a name for SQL. */

@@ -6,10 +6,17 @@
 
 use std::fmt::Write;
 
+use sqlx::{AssertSqlSafe, RawSql};
 use uuid::Uuid;
 
+/// Returns a statement of the simple query protocol, with literals instead of its parameters.
+pub(super) fn simple(sql: &str, literals: &[String]) -> RawSql {
+    // The statement contains no text from outside, only literals of this module.
+    sqlx::raw_sql(AssertSqlSafe(bind(sql, literals)))
+}
+
 /// Replaces the parameters of a statement, each of which has a cast, by literals.
-pub(super) fn bind(sql: &str, literals: &[String]) -> String {
+fn bind(sql: &str, literals: &[String]) -> String {
     let parameters = (1..).zip(literals);
     parameters
         .fold(sql.to_owned(), |sql, (number, literal)| sql.replace(&format!("${number}::"), &format!("{literal}::")))

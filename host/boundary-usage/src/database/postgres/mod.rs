@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
+use sqlx::{ConnectOptions, Executor, PgConnection};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -84,14 +84,9 @@ fn not_connected(address: &str, error: sqlx::Error) -> Error {
 const BEGIN_LIMIT: Duration = Duration::from_secs(5);
 
 async fn begin(pooled: &mut PooledPostgres, limits: &Limits, schema: &str) -> Result<(), sqlx::Error> {
-    // The value is a quoted identifier.
-    let begin = AssertSqlSafe(limits.begin.replace(SCHEMA, schema));
-    let begun = timeout(BEGIN_LIMIT, pooled.connection.execute(begin)).await;
+    let begun = timeout(BEGIN_LIMIT, pooled.connection.execute(sql::begin_on(schema, limits.begin))).await;
     begun.map_err(|_| timed_out(BEGIN_LIMIT))?.map(drop)
 }
-
-/// The placeholder for the schema in the statements that begin a transaction.
-const SCHEMA: &str = ":\"schema\"";
 
 #[async_trait]
 impl Backend for Postgres {

@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use sqlx::{Connection, Executor, PgConnection, Row};
 use tokio::time::timeout;
 
 use super::transaction::query;
-use super::{SCHEMA, errors, sql};
-use crate::database::migration::{self, AppliedMigration, Migration, MigrationMode};
+use super::{errors, sql};
+use crate::database::migration::{self, AppliedMigration, Failure, Migration, MigrationMode};
 use crate::database::pool::timed_out;
 use crate::database::rows;
 use crate::error::Error;
@@ -46,7 +46,7 @@ pub(super) async fn migrate(
     let known = migration::migrations(SCRIPTS);
     let found = timeout(READ_LIMIT, find(connection)).await.unwrap_or_else(|_| Err(timed_out(READ_LIMIT).into()));
     let (schema, applied) = found.map_err(|error| match error {
-        Failure::Ours(error) => error,
+        Failure::Refused(error) => error,
         Failure::Driver(error) => errors::at(address, errors::classify("reading the schema's version", error)),
     })?;
     let missing = migration::missing(&known, &applied)?;
@@ -57,25 +57,17 @@ pub(super) async fn migrate(
         return Err(migration::refused(&missing));
     }
     let migrated = timeout(MIGRATE_LIMIT, apply(connection, &schema, &known)).await;
-    migrated.unwrap_or_else(|_| Err(timed_out(MIGRATE_LIMIT))).map_err(|error| {
-        if !errors::is_privilege(&error) {
-            return errors::classify("migrating the schema", error);
+    match migrated.unwrap_or_else(|_| Err(timed_out(MIGRATE_LIMIT).into())) {
+        Ok(()) => Ok(schema),
+        Err(Failure::Refused(error)) => Err(error),
+        Err(Failure::Driver(error)) if errors::is_privilege(&error) => {
+            let versions = migration::versions(&missing);
+            let what =
+                format!("the database's schema lacks the versions {versions:?}, and this role may not create them");
+            let hint = "connect once as the owner of the database, then run roles.sql";
+            Err(Error::Refused { message: format!("{what}; {hint}") })
         }
-        let versions = migration::versions(&missing);
-        let what = format!("the database's schema lacks the versions {versions:?}, and this role may not create them");
-        Error::Refused { message: format!("{what}; connect once as the owner of the database, then run roles.sql") }
-    })??;
-    Ok(schema)
-}
-
-enum Failure {
-    Driver(sqlx::Error),
-    Ours(Error),
-}
-
-impl From<sqlx::Error> for Failure {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Driver(error)
+        Err(Failure::Driver(error)) => Err(errors::classify("migrating the schema", error)),
     }
 }
 
@@ -91,11 +83,11 @@ async fn find(connection: &mut PgConnection) -> Result<(String, Vec<AppliedMigra
         is_chosen: row.try_get("is_chosen")?,
     };
     connection.execute("ROLLBACK").await?;
-    let schema = quoted(&namespace(&found).map_err(Failure::Ours)?);
+    let schema = quoted(&namespace(&found)?);
     if found.on_path.is_empty() {
         return Ok((schema, Vec::new()));
     }
-    connection.execute(AssertSqlSafe(sql::BEGIN_READ.replace(SCHEMA, &schema))).await?;
+    connection.execute(sql::begin_on(&schema, sql::BEGIN_READ)).await?;
     let applied = read_applied(connection).await?;
     connection.execute("ROLLBACK").await?;
     Ok((schema, applied))
@@ -140,27 +132,18 @@ fn quoted(namespace: &str) -> String {
 }
 
 /// Applies the missing migrations. The exclusive cutover lock excludes other migrations and all flushes.
-async fn apply(
-    connection: &mut PgConnection,
-    schema: &str,
-    known: &[Migration],
-) -> Result<Result<(), Error>, sqlx::Error> {
-    let mut transaction = connection.begin_with(AssertSqlSafe(sql::BEGIN_MIGRATION.replace(SCHEMA, schema))).await?;
+async fn apply(connection: &mut PgConnection, schema: &str, known: &[Migration]) -> Result<(), Failure> {
+    let mut transaction = connection.begin_with(sql::begin_on(schema, sql::BEGIN_MIGRATION)).await?;
     transaction.execute(sql::ACQUIRE_EXCLUSIVE_CUTOVER_LOCK).await?;
     transaction.execute(sql::CREATE_MIGRATIONS_TABLE).await?;
     // Another process may have migrated since the first read.
-    let missing = match migration::missing(known, &read_applied(&mut transaction).await?) {
-        Ok(missing) => missing,
-        Err(error) => return Ok(Err(error)),
-    };
-    for migration in missing {
+    for migration in migration::missing(known, &read_applied(&mut transaction).await?)? {
         transaction.execute(sqlx::raw_sql(migration.script)).await?;
         let record = query(sql::RECORD_MIGRATION).bind(migration.version).bind(migration.name);
         record.bind(migration.checksum()).execute(&mut *transaction).await?;
     }
     query(sql::INSERT_HASHING_KEY).bind(migration::random_key()).execute(&mut *transaction).await?;
-    transaction.commit().await?;
-    Ok(Ok(()))
+    Ok(transaction.commit().await?)
 }
 
 #[cfg(test)]

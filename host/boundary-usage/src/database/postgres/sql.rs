@@ -1,5 +1,7 @@
 //! The statements for PostgreSQL, which the hosts in other languages share. See `sql/postgres/`.
 
+use sqlx::AssertSqlSafe;
+
 macro_rules! statements {
     ($($name:ident = $file:literal),+ $(,)?) => {
         $(pub(super) const $name: &str = include_str!(concat!("../../../sql/postgres/", $file));)+
@@ -37,6 +39,13 @@ statements! {
     READ_USAGE = "read_usage.sql",
     RECORD_FAILED_DELIVERY = "record_failed_delivery.sql",
     RECORD_MIGRATION = "record_migration.sql",
+    SET_TRANSACTION = "set_transaction.sql",
     UPDATE_REQUESTS = "update_requests.sql",
     UPDATE_USAGE = "update_usage.sql",
+}
+
+/// Returns the statements that begin a transaction on the tables of a schema. `schema` is its quoted name.
+pub(super) fn begin_on(schema: &str, begin: &str) -> AssertSqlSafe<String> {
+    // The only value is a quoted identifier.
+    AssertSqlSafe(format!("{begin}{}", SET_TRANSACTION.replace(":\"schema\"", schema)))
 }

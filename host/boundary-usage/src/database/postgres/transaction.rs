@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Executor, Postgres};
+use sqlx::{Execute, Executor, Postgres};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -21,7 +21,7 @@ use crate::summary::Summary;
 
 /// The first statement of a transaction and its time limits.
 pub(super) struct Limits {
-    /// The statement that begins the transaction and sets the server's limits. It contains the placeholder `SCHEMA`.
+    /// The statements that begin the transaction and set the server's limits.
     pub(super) begin: &'static str,
     /// The server's `lock_timeout`, for messages.
     pub(super) lock: &'static str,
@@ -60,10 +60,10 @@ impl PostgresTransaction {
     }
 
     /// Runs a statement that returns at most one row.
-    pub(super) async fn fetch(
+    pub(super) async fn fetch<'q>(
         &mut self,
         action: &'static str,
-        statement: Query<'_, Postgres, PgArguments>,
+        statement: impl Execute<'q, Postgres> + 'q,
     ) -> Result<Option<PgRow>, Error> {
         self.start()?;
         let row = self.reply(statement).await.map_err(|error| errors::classify(action, error))?;
@@ -91,23 +91,8 @@ impl PostgresTransaction {
         if mem::replace(&mut self.poisoned, true) { Err(poisoned()) } else { Ok(()) }
     }
 
-    /// Runs a statement of the simple query protocol, which takes one round trip, and returns its first row.
-    async fn fetch_simple(&mut self, action: &'static str, statement: String) -> Result<Option<PgRow>, Error> {
-        self.start()?;
-        let row = self.simple_reply(statement).await.map_err(|error| errors::classify(action, error))?;
-        self.poisoned = false;
-        Ok(row)
-    }
-
-    async fn simple_reply(&mut self, statement: String) -> Result<Option<PgRow>, sqlx::Error> {
-        // The statement contains no text from outside, only literals of the module `literals`.
-        let statement = sqlx::raw_sql(AssertSqlSafe(statement));
-        let reply = timeout(self.limits.reply, statement.fetch_optional(&mut self.pooled.connection)).await;
-        reply.unwrap_or_else(|_| Err(timed_out(self.limits.reply)))
-    }
-
-    async fn reply(&mut self, statement: Query<'_, Postgres, PgArguments>) -> Result<Option<PgRow>, sqlx::Error> {
-        let reply = timeout(self.limits.reply, statement.fetch_optional(&mut self.pooled.connection)).await;
+    async fn reply<'q>(&mut self, statement: impl Execute<'q, Postgres> + 'q) -> Result<Option<PgRow>, sqlx::Error> {
+        let reply = timeout(self.limits.reply, self.pooled.connection.fetch_optional(statement)).await;
         reply.unwrap_or_else(|_| Err(timed_out(self.limits.reply)))
     }
 }
@@ -116,17 +101,17 @@ impl PostgresTransaction {
 impl Transaction for PostgresTransaction {
     async fn acquire(&mut self, lock: Lock, mode: LockMode) -> Result<(), Error> {
         let statement = match (lock, mode) {
-            (Lock::Cutover, LockMode::Shared) => sql::ACQUIRE_SHARED_CUTOVER_LOCK.to_owned(),
-            (Lock::Cutover, LockMode::Exclusive) => sql::ACQUIRE_EXCLUSIVE_CUTOVER_LOCK.to_owned(),
+            (Lock::Cutover, LockMode::Shared) => sqlx::raw_sql(sql::ACQUIRE_SHARED_CUTOVER_LOCK),
+            (Lock::Cutover, LockMode::Exclusive) => sqlx::raw_sql(sql::ACQUIRE_EXCLUSIVE_CUTOVER_LOCK),
             (Lock::Replica(replica), LockMode::Exclusive) => {
-                literals::bind(sql::ACQUIRE_REPLICA_LOCK, &[literals::uuid(replica)])
+                literals::simple(sql::ACQUIRE_REPLICA_LOCK, &[literals::uuid(replica)])
             }
             (Lock::Replica(_), LockMode::Shared) => {
                 return Err(Error::Refused { message: "a replica's lock is exclusive".to_owned() });
             }
         };
         self.start()?;
-        self.simple_reply(statement).await.map_err(|error| match errors::is_lock_timeout(&error) {
+        self.reply(statement).await.map_err(|error| match errors::is_lock_timeout(&error) {
             true => lock_conflict(lock, mode, self.limits.lock),
             false => errors::classify("acquiring a lock", error),
         })?;
@@ -135,8 +120,8 @@ impl Transaction for PostgresTransaction {
     }
 
     async fn read(&mut self, replica: Uuid) -> Result<StoredUsage, Error> {
-        let statement = literals::bind(sql::READ_USAGE, &[literals::uuid(replica)]);
-        let row = self.fetch_simple("reading the stored usage", statement).await?;
+        let statement = literals::simple(sql::READ_USAGE, &[literals::uuid(replica)]);
+        let row = self.fetch("reading the stored usage", statement).await?;
         errors::decoded(rows::stored(&row.expect("the statement always returns a row")))
     }
 
@@ -152,7 +137,7 @@ impl Transaction for PostgresTransaction {
             values.extend([workspaces, users].map(|sketch| rows::bigint(sketch.count).to_string()));
             values.extend([workspaces, users].map(|sketch| literals::bytes(&sketch.bytes)));
         }
-        match self.fetch_simple("writing usage", literals::bind(statement, &values)).await? {
+        match self.fetch("writing usage", literals::simple(statement, &values)).await? {
             Some(_) => Ok(()),
             None => Err(rows::old_flush(replica, update.flush)),
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use sqlx::{Connection, Executor, SqliteConnection};
 
 use super::{errors, sql};
-use crate::database::migration::{self, AppliedMigration, Migration, MigrationMode};
+use crate::database::migration::{self, AppliedMigration, Failure, Migration, MigrationMode};
 use crate::database::rows;
 use crate::error::Error;
 
@@ -33,8 +33,10 @@ pub(super) async fn migrate(
             return Err(migration::refused(&missing));
         }
         let key = key.map_or_else(migration::random_key, <[u8]>::to_vec);
-        let migrated = apply(connection, &known, key).await;
-        migrated.map_err(|error| errors::classify("migrating the schema", path, error))??;
+        apply(connection, &known, key).await.map_err(|failure| match failure {
+            Failure::Driver(error) => errors::classify("migrating the schema", path, error),
+            Failure::Refused(error) => error,
+        })?;
     }
     let stored = sqlx::query(sql::READ_HASHING_KEY).fetch_optional(&mut *connection).await;
     let stored = stored.and_then(|row| row.as_ref().map(rows::key).transpose());
@@ -50,24 +52,15 @@ async fn read_applied(connection: &mut SqliteConnection) -> Result<Vec<AppliedMi
 }
 
 /// Applies the missing migrations. The transaction holds SQLite's write lock, so no other process migrates meanwhile.
-async fn apply(
-    connection: &mut SqliteConnection,
-    known: &[Migration],
-    key: Vec<u8>,
-) -> Result<Result<(), Error>, sqlx::Error> {
+async fn apply(connection: &mut SqliteConnection, known: &[Migration], key: Vec<u8>) -> Result<(), Failure> {
     let mut transaction = connection.begin_with(sql::BEGIN_MIGRATION).await?;
     transaction.execute(sql::CREATE_MIGRATIONS_TABLE).await?;
     // Another process may have migrated since the first read.
-    let missing = match migration::missing(known, &read_applied(&mut transaction).await?) {
-        Ok(missing) => missing,
-        Err(error) => return Ok(Err(error)),
-    };
-    for migration in missing {
+    for migration in migration::missing(known, &read_applied(&mut transaction).await?)? {
         transaction.execute(sqlx::raw_sql(migration.script)).await?;
         let record = sqlx::query(sql::RECORD_MIGRATION).bind(migration.version).bind(migration.name);
         record.bind(migration.checksum()).execute(&mut *transaction).await?;
     }
     sqlx::query(sql::INSERT_HASHING_KEY).bind(key).execute(&mut *transaction).await?;
-    transaction.commit().await?;
-    Ok(Ok(()))
+    Ok(transaction.commit().await?)
 }

@@ -20,9 +20,9 @@ Connection = psycopg.Connection[Any]
 
 
 def begin(name: str, namespace: str) -> bytes:
-    """Returns a statement that begins a transaction on the tables of a schema."""
+    """Returns the statements that begin a transaction on the tables of a schema."""
     quoted = '"' + namespace.replace('"', '""') + '"'
-    return SQL[name].replace(b':"schema"', quoted.encode())
+    return SQL[name] + SQL["set_transaction"].replace(b':"schema"', quoted.encode())
 
 
 def look_up(connection: Connection) -> tuple[str, list[schema.Migration]]:
