@@ -1,7 +1,7 @@
-//! A database in memory that keeps the promises of the real ones: the validate's copy, for tests that must see inside.
+//! A database in memory that keeps the promises of PostgreSQL, for tests that inspect its tables.
 //!
-//! Writes of a transaction become visible at its commit; the cutover lock is shared or exclusive, a replica's lock is
-//! exclusive, and both are held until the transaction ends.
+//! The writes of a transaction become visible together, at its commit. The cutover lock is shared or exclusive, and a
+//! replica's lock is exclusive. A transaction holds its locks until it ends.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,27 +10,32 @@ use std::time::Duration;
 use async_trait::async_trait;
 use boundary_usage::{
     Backend, DatabaseStatus, DeletedRow, Delivery, DeliveryClaim, Error, HashingKey, Lock, LockMode, OpenPeriod,
-    Purpose, Sketch, StoredUsage, Summary, Transaction, Uniques, UniquesUpdate, Update,
+    Purpose, StoredUsage, Summary, Transaction, UniquesUpdate, Update,
 };
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
 use tokio::task::coop::consume_budget;
 use uuid::Uuid;
 
-/// A database in memory; clones are the same database.
+/// A database in memory. Clones share their content.
 #[derive(Clone, Default)]
 pub struct ModelDatabase(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
     tables: Mutex<Tables>,
-    cutover: Arc<RwLock<()>>,
+    locks: Mutex<Locks>,
     commits: watch::Sender<u64>,
-    replica_locks: Mutex<BTreeMap<Uuid, Arc<tokio::sync::Mutex<()>>>>,
 }
 
-/// What it holds.
+#[derive(Default)]
+struct Locks {
+    cutover: Arc<RwLock<()>>,
+    replicas: BTreeMap<Uuid, Arc<tokio::sync::Mutex<()>>>,
+}
+
+/// The committed content of the database.
 #[derive(Clone, Default)]
 pub struct Tables {
     /// The rows of the open period.
@@ -39,23 +44,79 @@ pub struct Tables {
     pub last_flushes: BTreeMap<Uuid, u64>,
     /// The closed periods, oldest first.
     pub periods: Vec<Summary>,
+    /// The start of the first period.
+    pub created: DateTime<Utc>,
+    /// The database's clock, which only a test moves.
+    pub now: DateTime<Utc>,
+}
+
+impl Tables {
+    /// Returns the bounds of the open period.
+    pub fn open_period(&self) -> OpenPeriod {
+        let end = |last: &Summary| last.period_start + TimeDelta::milliseconds(last.period_duration_ms.cast_signed());
+        OpenPeriod { start: self.periods.last().map_or(self.created, end), now: self.now }
+    }
+
+    /// Returns the id of the next closed period.
+    pub fn next_period_id(&self) -> i64 {
+        1 + i64::try_from(self.periods.len()).expect("a test closes few periods")
+    }
+
+    fn apply(&mut self, write: Write) {
+        match write {
+            Write::Upsert(replica, update) => self.upsert(replica, update),
+            Write::DeleteRows(replicas) => self.rows.retain(|replica, _| !replicas.contains(replica)),
+            Write::InsertPeriod(summary) => self.periods.push(summary),
+        }
+    }
+
+    fn upsert(&mut self, replica: Uuid, update: Update) {
+        self.last_flushes.insert(replica, update.flush);
+        let now = self.now;
+        let row = match update.uniques {
+            UniquesUpdate::Delta(uniques) | UniquesUpdate::Cumulative(uniques) => {
+                let new = DeletedRow { replica, uniques: uniques.clone(), allowed: 0, denied: 0, updated_at: now };
+                let row = self.rows.entry(replica).or_insert(new);
+                row.uniques = uniques;
+                row
+            }
+            UniquesUpdate::Unchanged => match self.rows.get_mut(&replica) {
+                Some(row) => row,
+                // A collection deleted the row after the upsert, which is possible only without a lock.
+                None => return,
+            },
+        };
+        row.allowed += update.allowed;
+        row.denied += update.denied;
+        row.updated_at = now;
+    }
 }
 
 impl ModelDatabase {
-    /// What is committed.
+    /// Returns the committed content.
     pub fn tables(&self) -> MutexGuard<'_, Tables> {
         self.0.tables.lock().expect("no holder of this lock panics")
     }
 
-    /// Waits until as many transactions have been committed since the start.
+    /// Waits until this number of transactions has been committed.
     pub async fn committed(&self, count: u64) {
         let mut commits = self.0.commits.subscribe();
         commits.wait_for(|commits| *commits >= count).await.expect("the sender lives in self");
     }
 
-    /// Holds the cutover lock alone, as a long collection does, until the guard is dropped.
+    /// Acquires the cutover lock exclusively, like a long collection, until the guard is dropped.
     pub async fn hold_cutover(&self) -> OwnedRwLockWriteGuard<()> {
-        self.0.cutover.clone().write_owned().await
+        let cutover = self.locks().cutover.clone();
+        cutover.write_owned().await
+    }
+
+    /// Frees all locks, as a crash of the server does. The holders must not commit afterwards.
+    pub fn free_locks(&self) {
+        *self.locks() = Locks::default();
+    }
+
+    fn locks(&self) -> MutexGuard<'_, Locks> {
+        self.0.locks.lock().expect("no holder of this lock panics")
     }
 }
 
@@ -70,12 +131,11 @@ impl Backend for ModelDatabase {
     }
 
     async fn status(&self) -> Result<DatabaseStatus, Error> {
-        let period_start = DateTime::<Utc>::UNIX_EPOCH;
-        Ok(DatabaseStatus { period_start, ..DatabaseStatus::default() })
+        Ok(DatabaseStatus { period_start: self.tables().open_period().start, ..DatabaseStatus::default() })
     }
 
     async fn acknowledge(&self, period: i64) -> Result<bool, Error> {
-        Err(Error::Refused { message: format!("the model keeps no deliveries, so not of period {period} either") })
+        Err(Error::Refused { message: format!("the model has no deliveries, so none of period {period}") })
     }
 
     async fn claim_delivery(&self, _: Uuid, _: Duration) -> Result<DeliveryClaim, Error> {
@@ -83,7 +143,7 @@ impl Backend for ModelDatabase {
     }
 
     async fn delivery_failed(&self, delivery: &Delivery, _: &str, _: Duration) -> Result<bool, Error> {
-        Err(Error::Refused { message: format!("the model keeps no deliveries, so not {delivery:?} either") })
+        Err(Error::Refused { message: format!("the model has no deliveries, so not {delivery:?}") })
     }
 
     async fn close(&self) {}
@@ -95,7 +155,7 @@ struct ModelTransaction {
     writes: Vec<Write>,
 }
 
-/// Held for its drop.
+/// A lock, which ends with the guard.
 #[allow(dead_code)]
 enum Guard {
     Shared(OwnedRwLockReadGuard<()>),
@@ -103,58 +163,34 @@ enum Guard {
     Replica(OwnedMutexGuard<()>),
 }
 
+/// A write of a transaction, applied at its commit.
 enum Write {
     Upsert(Uuid, Update),
-    TakeRows,
-    Period(Summary),
-}
-
-impl Write {
-    fn apply(self, tables: &mut Tables) {
-        match self {
-            Self::Upsert(replica, update) => {
-                tables.last_flushes.insert(replica, update.flush);
-                match update.uniques {
-                    UniquesUpdate::Delta(uniques) | UniquesUpdate::Cumulative(uniques) => {
-                        let row = tables.rows.entry(replica);
-                        row.or_insert_with(|| empty_row(replica)).uniques = uniques;
-                    }
-                    UniquesUpdate::Unchanged => {}
-                }
-                let row = tables.rows.get_mut(&replica).expect("the upsert has found a row, or brings one");
-                row.allowed += update.allowed;
-                row.denied += update.denied;
-            }
-            Self::TakeRows => tables.rows.clear(),
-            Self::Period(summary) => tables.periods.push(summary),
-        }
-    }
-}
-
-fn empty_row(replica: Uuid) -> DeletedRow {
-    let empty = || Sketch { count: 0, bytes: Vec::new() };
-    let uniques = Uniques { workspaces: empty(), users: empty() };
-    DeletedRow { replica, uniques, allowed: 0, denied: 0, updated_at: DateTime::UNIX_EPOCH }
+    DeleteRows(Vec<Uuid>),
+    InsertPeriod(Summary),
 }
 
 #[async_trait]
 impl Transaction for ModelTransaction {
     async fn acquire(&mut self, lock: Lock, mode: LockMode) -> Result<(), Error> {
-        let shared = &self.database.0;
-        let guard = match (lock, mode) {
-            (Lock::Cutover, LockMode::Shared) => Guard::Shared(shared.cutover.clone().read_owned().await),
-            (Lock::Cutover, LockMode::Exclusive) => Guard::Exclusive(shared.cutover.clone().write_owned().await),
-            (Lock::Replica(replica), _) => {
-                let lock = shared.replica_locks.lock().expect("no holder panics").entry(replica).or_default().clone();
-                Guard::Replica(lock.lock_owned().await)
-            }
+        let (cutover, replica_lock) = {
+            let mut locks = self.database.locks();
+            let replica_lock = match lock {
+                Lock::Cutover => None,
+                Lock::Replica(replica) => Some(locks.replicas.entry(replica).or_default().clone()),
+            };
+            (locks.cutover.clone(), replica_lock)
         };
-        self.guards.push(guard);
+        self.guards.push(match (replica_lock, mode) {
+            (Some(replica_lock), _) => Guard::Replica(replica_lock.lock_owned().await),
+            (None, LockMode::Shared) => Guard::Shared(cutover.read_owned().await),
+            (None, LockMode::Exclusive) => Guard::Exclusive(cutover.write_owned().await),
+        });
         Ok(())
     }
 
     async fn read(&mut self, replica: Uuid) -> Result<StoredUsage, Error> {
-        // As whatever waits for a socket does: who asks without end must let others have their turn.
+        // A wait for a socket would yield. Without it, a component that reads in a loop would starve other tasks.
         consume_budget().await;
         let tables = self.database.tables();
         Ok(StoredUsage {
@@ -176,22 +212,26 @@ impl Transaction for ModelTransaction {
     }
 
     async fn open_period(&mut self) -> Result<OpenPeriod, Error> {
-        Ok(OpenPeriod { start: DateTime::UNIX_EPOCH, now: DateTime::UNIX_EPOCH })
+        Ok(self.database.tables().open_period())
     }
 
     fn delete_rows(&mut self) -> BoxStream<'_, Result<DeletedRow, Error>> {
-        self.writes.push(Write::TakeRows);
-        let rows: Vec<_> = self.database.tables().rows.values().cloned().map(Ok).collect();
-        Box::pin(stream::iter(rows))
+        let rows: Vec<_> = self.database.tables().rows.values().cloned().collect();
+        self.writes.push(Write::DeleteRows(rows.iter().map(|row| row.replica).collect()));
+        Box::pin(stream::iter(rows.into_iter().map(Ok)))
     }
 
     async fn insert_period(&mut self, summary: &Summary) -> Result<i64, Error> {
-        self.writes.push(Write::Period(summary.clone()));
-        Ok(1 + self.database.tables().periods.len() as i64)
+        let period_id = self.database.tables().next_period_id();
+        self.writes.push(Write::InsertPeriod(Summary { period_id, ..summary.clone() }));
+        Ok(period_id)
     }
 
     async fn commit(self: Box<Self>) -> Result<(), Error> {
-        self.writes.into_iter().for_each(|write| write.apply(&mut self.database.tables()));
+        {
+            let mut tables = self.database.tables();
+            self.writes.into_iter().for_each(|write| tables.apply(write));
+        }
         self.database.0.commits.send_modify(|commits| *commits += 1);
         Ok(())
     }

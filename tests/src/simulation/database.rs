@@ -1,20 +1,20 @@
-//! The simulation's database: tables in memory, locks that wait in virtual time, and connections that fail.
+//! The simulation's server: a database in memory whose connections fail, and whose clock and tables jump.
 //!
-//! It promises what PostgreSQL promises: writes are applied together at the commit; locks are held until the transaction is
-//! over on the server, which may be long after the client has lost sight of it; a waiting collection lets no new flush in.
+//! The server keeps the locks of a transaction until the transaction ends on the server. That can be long after its client
+//! lost the connection.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use boundary_usage::{
-    Backend, Database, DatabaseStatus, DeletedRow, Delivery, DeliveryClaim, Error, HashingKey, OpenPeriod, Purpose,
-    Summary, Transaction, UniquesUpdate, Update,
+    Backend, Database, DatabaseStatus, Delivery, DeliveryClaim, Error, HashingKey, OpenPeriod, Purpose, Summary,
+    Transaction, Update,
 };
 use chrono::{DateTime, TimeDelta, Utc};
-use tokio::sync::RwLock;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -22,62 +22,48 @@ use super::model;
 use super::run::{self, Run};
 use super::schedule::Fault;
 use super::session::{Session, SessionTransaction};
+use crate::model_database::{ModelDatabase, Tables};
 
-/// How many commits a server may forget at once.
-const COMMITS_FORGOTTEN_MAX: usize = 4;
+/// The number of commits that a crash of the server can lose.
+const LOST_COMMITS_MAX: usize = 4;
+
+/// The days from 1970 to the start of a run.
+const DAYS_UNTIL_START: i64 = 20_000;
 
 /// The server, which outlives all processes.
 pub(super) struct Server {
     pub(super) run: Arc<Run>,
-    tables: Mutex<Tables>,
-    locks: Mutex<Locks>,
-    /// The states before the last commits, the latest one last.
+    pub(super) database: ModelDatabase,
+    /// The number of crashes. A crash ends the sessions that began before it.
+    crashes: AtomicU64,
+    /// The seconds by which the clock was set.
+    clock_offset: AtomicI64,
+    /// The states before the last commits, latest last.
     past: Mutex<VecDeque<Past>>,
-    /// Until when no transaction can be opened.
+    /// The end of the current outage.
     outage: Mutex<Option<Instant>>,
-    /// Until when another database's file stands in the place of ours.
+    /// The end of the time in which another database's file replaces ours.
     replaced: Mutex<Option<Instant>>,
 }
 
-/// The locks of the server since it was started last; a crash ends all of them.
-#[derive(Default)]
-struct Locks {
-    /// How often the server has crashed. A session of an earlier start is gone.
-    crashes: u64,
-    cutover: Arc<RwLock<()>>,
-    replicas: BTreeMap<Uuid, Arc<tokio::sync::Mutex<()>>>,
-}
-
-/// What a server that forgets its last commits returns to.
+/// The state to which a crash can return the server.
 struct Past {
     tables: Tables,
     model: model::Past,
 }
 
-#[derive(Clone)]
-pub(super) struct Tables {
-    pub(super) rows: BTreeMap<Uuid, DeletedRow>,
-    pub(super) last_flushes: BTreeMap<Uuid, u64>,
-    pub(super) periods: Vec<Summary>,
-    pub(super) next_period: i64,
-    /// By how many seconds the clock has been set.
-    clock_offset: i64,
-}
-
-/// A write of a transaction, applied at its commit.
-pub(super) enum Write {
-    Upsert(Uuid, Update),
-    /// Deletes these rows.
-    DeleteRows(Vec<Uuid>),
+/// What a commit applies, as the validation model learns it.
+pub(super) enum Applied {
+    Flush(Uuid, Update),
     Period(Summary),
 }
 
-/// Who is at the other end of a connection.
+/// The owner of a connection.
 #[derive(Clone, Copy)]
 pub(super) enum Client {
     Replica {
         id: Uuid,
-        /// Which of its processes, from 0.
+        /// The index of the process among all processes of the replica.
         process: u32,
     },
     Collector,
@@ -94,153 +80,118 @@ impl fmt::Display for Client {
 
 impl Server {
     pub(super) fn new(run: Arc<Run>) -> Arc<Self> {
-        let tables = Tables {
-            rows: BTreeMap::new(),
-            last_flushes: BTreeMap::new(),
-            periods: Vec::new(),
-            next_period: 1,
-            clock_offset: 0,
-        };
+        let database = ModelDatabase::default();
+        database.tables().created = start();
         Arc::new(Self {
             run,
-            tables: Mutex::new(tables),
-            locks: Mutex::default(),
+            database,
+            crashes: AtomicU64::default(),
+            clock_offset: AtomicI64::default(),
             past: Mutex::default(),
             outage: Mutex::default(),
             replaced: Mutex::default(),
         })
     }
 
-    /// A connection for a client.
+    /// Returns a connection for a client.
     pub(super) fn connect(self: &Arc<Self>, client: Client) -> Database {
         Database::with_backend(Arc::new(Connection { server: self.clone(), client }))
     }
 
-    pub(super) fn tables(&self) -> MutexGuard<'_, Tables> {
-        self.tables.lock().expect("no holder of this lock panics")
-    }
-
-    fn locks(&self) -> MutexGuard<'_, Locks> {
-        self.locks.lock().expect("no holder of this lock panics")
-    }
-
-    pub(super) fn cutover(&self) -> Arc<RwLock<()>> {
-        self.locks().cutover.clone()
-    }
-
-    pub(super) fn replica_lock(&self, replica: Uuid) -> Arc<tokio::sync::Mutex<()>> {
-        self.locks().replicas.entry(replica).or_default().clone()
-    }
-
-    /// How often the server has crashed.
+    /// Returns the number of crashes so far.
     pub(super) fn crashes(&self) -> u64 {
-        self.locks().crashes
+        self.crashes.load(Ordering::Relaxed)
     }
 
-    /// Opens no transaction for that long.
+    /// Opens no transaction for this duration.
     pub(super) fn go_away(&self, duration: Duration) {
         *self.outage.lock().expect("no holder of this lock panics") = Some(Instant::now() + duration);
     }
 
-    /// Refuses every transaction for that long, because the file is another database's.
+    /// Refuses every transaction for this duration, because the file is another database's.
     pub(super) fn replace(&self, duration: Duration) {
         *self.replaced.lock().expect("no holder of this lock panics") = Some(Instant::now() + duration);
     }
 
-    /// Keeps the state before a commit, if this run's server may forget.
-    pub(super) fn keep_past(&self) {
-        if !self.run.schedule().knows(Fault::CommitsForgotten) {
-            return;
-        }
-        let mut past = self.past.lock().expect("no holder of this lock panics");
-        past.push_back(Past { tables: self.tables().clone(), model: self.run.model().past() });
-        if past.len() > COMMITS_FORGOTTEN_MAX {
-            past.pop_front();
-        }
-    }
-
-    /// Crashes, and comes back without its last commits, at most so many.
+    /// Crashes and restarts without the last commits.
     pub(super) fn forget(&self, commits: usize) {
         let mut past = self.past.lock().expect("no holder of this lock panics");
         let kept = past.len().saturating_sub(commits);
         let Some(returned) = past.drain(kept..).next() else { return };
-        {
-            let mut locks = self.locks();
-            *locks = Locks { crashes: locks.crashes + 1, ..Locks::default() };
-        }
-        let mut tables = self.tables();
-        *tables = Tables { clock_offset: tables.clock_offset, ..returned.tables };
+        self.crashes.fetch_add(1, Ordering::Relaxed);
+        self.database.free_locks();
+        *self.database.tables() = returned.tables;
         self.run.model().forgotten(returned.model);
     }
 
-    /// Sets the clock by so many seconds.
+    /// Sets the clock ahead by `seconds`.
     pub(super) fn set_clock(&self, seconds: i64) {
-        self.tables().clock_offset += seconds;
+        self.clock_offset.fetch_add(seconds, Ordering::Relaxed);
     }
 
-    fn now(&self, tables: &Tables) -> DateTime<Utc> {
+    /// Moves the database's clock to the virtual time.
+    fn update_clock(&self) {
         let elapsed = TimeDelta::from_std(self.run.elapsed()).expect("a run is short");
-        DateTime::UNIX_EPOCH + TimeDelta::days(20_000) + elapsed + TimeDelta::seconds(tables.clock_offset)
+        let offset = TimeDelta::seconds(self.clock_offset.load(Ordering::Relaxed));
+        self.database.tables().now = start() + elapsed + offset;
     }
 
     pub(super) fn open_period(&self) -> OpenPeriod {
-        let tables = self.tables();
-        let created = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
-        let start = tables
-            .periods
-            .last()
-            .map_or(created, |last| last.period_start + TimeDelta::milliseconds(last.period_duration_ms.cast_signed()));
-        OpenPeriod { start, now: self.now(&tables) }
+        self.update_clock();
+        self.database.tables().open_period()
     }
 
-    /// Applies what a client has written, and tells the model.
-    pub(super) fn apply(&self, client: Client, writes: Vec<Write>) {
-        let mut tables = self.tables();
-        let now = self.now(&tables);
-        for write in writes {
-            match write {
-                Write::Upsert(replica, update) => {
-                    self.run.note(client, format_args!("applied flush {}", update.flush));
-                    if let Client::Replica { process, .. } = client {
-                        self.run.model().committed(replica, process, &update);
-                    }
-                    tables.upsert(replica, update, now);
+    /// Commits the session's transaction, unless the server has crashed since its begin.
+    pub(super) async fn commit(&self, client: Client, session: Session) {
+        if session.crashes != self.crashes() {
+            return;
+        }
+        self.keep_past();
+        self.update_clock();
+        if let Some(applied) = &session.applied {
+            self.report(client, applied);
+        }
+        session.transaction.commit().await.expect("a commit of the model does not fail");
+    }
+
+    /// Keeps the state before a commit if a crash of this run can lose commits.
+    fn keep_past(&self) {
+        if !self.run.schedule().knows(Fault::CommitsForgotten) {
+            return;
+        }
+        let mut past = self.past.lock().expect("no holder of this lock panics");
+        past.push_back(Past { tables: self.database.tables().clone(), model: self.run.model().past() });
+        if past.len() > LOST_COMMITS_MAX {
+            past.pop_front();
+        }
+    }
+
+    /// Reports to the trace and to the model what a commit applies.
+    pub(super) fn report(&self, client: Client, applied: &Applied) {
+        match applied {
+            Applied::Flush(replica, update) => {
+                self.run.note(client, format_args!("applied flush {}", update.flush));
+                if let Client::Replica { process, .. } = client {
+                    self.run.model().committed(*replica, process, update);
                 }
-                Write::DeleteRows(replicas) => tables.rows.retain(|replica, _| !replicas.contains(replica)),
-                Write::Period(summary) => {
-                    self.run.note(client, format_args!("applied period {}", summary.period_id));
-                    self.run.model().collected(&summary);
-                    tables.periods.push(summary);
-                }
+            }
+            Applied::Period(summary) => {
+                self.run.note(client, format_args!("applied period {}", summary.period_id));
+                self.run.model().collected(summary);
             }
         }
     }
 }
 
-impl Tables {
-    fn upsert(&mut self, replica: Uuid, update: Update, now: DateTime<Utc>) {
-        self.last_flushes.insert(replica, update.flush);
-        let uniques = match update.uniques {
-            UniquesUpdate::Delta(uniques) | UniquesUpdate::Cumulative(uniques) => uniques,
-            UniquesUpdate::Unchanged => match self.rows.get(&replica) {
-                Some(row) => row.uniques.clone(),
-                // Gone since the upsert has found it: a lock was not held.
-                None => return,
-            },
-        };
-        let new = || DeletedRow { replica, uniques: uniques.clone(), allowed: 0, denied: 0, updated_at: now };
-        let row = self.rows.entry(replica).or_insert_with(new);
-        row.uniques = uniques;
-        row.allowed += update.allowed;
-        row.denied += update.denied;
-        row.updated_at = now;
-    }
+/// Returns the time at which a run starts.
+fn start() -> DateTime<Utc> {
+    DateTime::UNIX_EPOCH + TimeDelta::days(DAYS_UNTIL_START)
 }
 
-/// Whether it is not yet as late as that.
-fn is_before(until: &Mutex<Option<Instant>>) -> bool {
-    let until = until.lock().expect("no holder of this lock panics");
-    until.is_some_and(|until| Instant::now() < until)
+/// Returns whether the virtual time is before `end`.
+fn is_before(end: &Mutex<Option<Instant>>) -> bool {
+    let end = end.lock().expect("no holder of this lock panics");
+    end.is_some_and(|end| Instant::now() < end)
 }
 
 struct Connection {
@@ -259,31 +210,30 @@ impl Backend for Connection {
         let reply_time = server.run.schedule().reply_time();
         server.run.pause(reply_time).await;
         if is_before(&server.replaced) {
-            return Err(Error::Refused { message: "the simulation: this is another database's file".into() });
+            return Err(Error::Refused { message: "the simulation: the file is another database's".into() });
         }
         if is_before(&server.outage) || server.run.strikes(Fault::BeginFails, client) {
             return Err(Error::Unavailable { action: "beginning a transaction", source: "the simulation".into() });
         }
         server.run.note(client, "begin");
-        let session = Session::new(server.crashes(), &server.tables());
+        let session = Session::begin(server, purpose).await?;
         Ok(Box::new(SessionTransaction::new(server.clone(), *client, purpose, session)))
     }
 
     async fn status(&self) -> Result<DatabaseStatus, Error> {
-        let period_start = self.server.open_period().start;
-        Ok(DatabaseStatus { period_start, ..DatabaseStatus::default() })
+        self.server.database.status().await
     }
 
     async fn acknowledge(&self, period: i64) -> Result<bool, Error> {
-        Err(Error::Refused { message: format!("the simulation keeps no deliveries, so not of period {period} either") })
+        self.server.database.acknowledge(period).await
     }
 
-    async fn claim_delivery(&self, _: Uuid, _: Duration) -> Result<DeliveryClaim, Error> {
-        Ok(DeliveryClaim::NothingDue(None))
+    async fn claim_delivery(&self, lease: Uuid, length: Duration) -> Result<DeliveryClaim, Error> {
+        self.server.database.claim_delivery(lease, length).await
     }
 
-    async fn delivery_failed(&self, delivery: &Delivery, _: &str, _: Duration) -> Result<bool, Error> {
-        Err(Error::Refused { message: format!("the simulation keeps no deliveries, so not {delivery:?} either") })
+    async fn delivery_failed(&self, delivery: &Delivery, error: &str, retry_in: Duration) -> Result<bool, Error> {
+        self.server.database.delivery_failed(delivery, error, retry_in).await
     }
 
     async fn close(&self) {}

@@ -1,54 +1,47 @@
-//! A transaction from both ends: the client's handle, which fails, and the server's session, which goes on without it.
+//! A transaction from both ends: the client's handle, which fails, and the server's session, which can outlive it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use boundary_usage::{
-    DeletedRow, Error, Lock, LockMode, OpenPeriod, Purpose, StoredUsage, Summary, Transaction, UniquesUpdate, Update,
+    Backend, DeletedRow, Error, Lock, LockMode, OpenPeriod, Purpose, StoredUsage, Summary, Transaction, Update,
 };
-use futures_util::stream::{self, BoxStream};
-use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::Mutation;
-use super::database::{Client, Server, Tables, Write};
+use super::database::{Applied, Client, Server};
 use super::schedule::Fault;
 
-/// What the server holds for a transaction, until that is over.
+/// A transaction on the server.
 pub(super) struct Session {
-    /// How often the server had crashed when it began.
-    crashes: u64,
-    guards: Vec<Guard>,
-    writes: Vec<Write>,
-    /// The rows as they were at the beginning; only a mutation reads them.
-    rows_at_begin: BTreeMap<Uuid, DeletedRow>,
-    /// A statement has failed: the transaction can only be rolled back.
+    /// The number of crashes before the begin. A session of an earlier start is gone.
+    pub(super) crashes: u64,
+    pub(super) transaction: Box<dyn Transaction>,
+    /// What the commit applies.
+    pub(super) applied: Option<Applied>,
+    /// The rows at the begin, for [`Mutation::RowsReadBeforeTheLock`].
+    rows_at_begin: Vec<DeletedRow>,
+    /// A statement has failed, so the transaction can only be rolled back.
     failed: bool,
 }
 
-/// Held for its drop.
-#[allow(dead_code)]
-enum Guard {
-    Shared(OwnedRwLockReadGuard<()>),
-    Exclusive(OwnedRwLockWriteGuard<()>),
-    Replica(OwnedMutexGuard<()>),
-}
-
 impl Session {
-    pub(super) fn new(crashes: u64, tables: &Tables) -> Self {
-        Self { crashes, guards: Vec::new(), writes: Vec::new(), rows_at_begin: tables.rows.clone(), failed: false }
+    pub(super) async fn begin(server: &Server, purpose: Purpose) -> Result<Self, Error> {
+        let rows_at_begin = server.database.tables().rows.values().cloned().collect();
+        let transaction = server.database.begin(purpose).await?;
+        Ok(Self { crashes: server.crashes(), transaction, applied: None, rows_at_begin, failed: false })
     }
 }
 
-/// The client's end.
+/// A transaction on the client.
 pub(super) struct SessionTransaction {
     server: Arc<Server>,
     client: Client,
     purpose: Purpose,
-    /// `None` once the connection is lost or the transaction is over.
+    /// `None` after the connection was lost or the transaction ended.
     session: Option<Session>,
 }
 
@@ -57,7 +50,7 @@ impl SessionTransaction {
         Self { server, client, purpose, session: Some(session) }
     }
 
-    /// A statement is sent; answers once the server has carried it out, or has not.
+    /// Sends a statement. Returns the session that carries it out, or the fault that strikes first.
     async fn statement(&mut self, action: &'static str, fault: Fault) -> Result<&mut Session, Error> {
         let run = self.server.run.clone();
         let slow = run.strikes(Fault::SlowReply, self.client);
@@ -70,7 +63,6 @@ impl SessionTransaction {
             self.lose();
         }
         let crashes = self.server.crashes();
-        // A crash ends every session, whatever it holds.
         self.session.take_if(|session| session.crashes != crashes);
         let Some(session) = &mut self.session else { return Err(failed(action)) };
         if session.failed {
@@ -87,22 +79,22 @@ impl SessionTransaction {
         Ok(session)
     }
 
-    /// The connection is gone. The server notices later, and rolls back.
+    /// Loses the connection. The server notices later and rolls back.
     fn lose(&mut self) {
         let Some(session) = self.session.take() else { return };
-        // Without a runtime the run is over.
+        // Without a runtime, the run has ended.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (server, client) = (self.server.clone(), self.client);
         let noticed = server.run.schedule().milliseconds(15_000);
         runtime.spawn(async move {
             tokio::time::sleep(noticed).await;
             server.run.note(client, "the server rolls back a lost session");
-            server.roll_back(client, session);
+            server.roll_back(client, session).await;
         });
     }
 
-    /// The commit goes on without the client.
-    fn commit_late(&mut self, session: Session) {
+    /// Lets the server commit after the client has given up.
+    fn commit_late(&self, session: Session) {
         let (server, client) = (self.server.clone(), self.client);
         let (after, applies) = {
             let mut schedule = server.run.schedule();
@@ -112,93 +104,87 @@ impl SessionTransaction {
             tokio::time::sleep(after).await;
             server.run.note(client, format_args!("late commit, applies: {applies}"));
             match applies {
-                true => server.commit(client, session),
-                false => server.roll_back(client, session),
+                true => server.commit(client, session).await,
+                false => server.roll_back(client, session).await,
             }
         });
     }
 
-    /// How long to wait for a lock.
+    /// Returns the limit of a wait for a lock.
     fn lock_limit(&self) -> Duration {
         match self.purpose {
             Purpose::Flush => Duration::from_secs(5),
             Purpose::Collection => Duration::from_secs(30),
         }
     }
+
+    /// Registers the deletion of all rows, and returns the rows.
+    async fn delete_all_rows(&mut self) -> Result<Vec<DeletedRow>, Error> {
+        let server = self.server.clone();
+        let session = self.statement("delete rows", Fault::RowsBreakOff).await?;
+        let mut rows: Vec<_> = session.transaction.delete_rows().try_collect().await?;
+        if server.run.is(Mutation::RowsReadBeforeTheLock) {
+            rows = std::mem::take(&mut session.rows_at_begin);
+        }
+        if server.run.is(Mutation::DeletesMoreThanItSums) && rows.len() > 2 {
+            rows.pop();
+        }
+        if server.run.is(Mutation::DeletedOutsideTheTransaction) {
+            server.database.tables().rows.clear();
+        }
+        Ok(rows)
+    }
 }
 
 impl Server {
-    /// Applies the writes; the locks end after that.
-    fn commit(&self, client: Client, session: Session) {
-        // A commit that comes late may come after a crash.
-        if session.crashes == self.crashes() {
-            self.keep_past();
-            self.apply(client, session.writes);
-        }
-        drop(session.guards);
-    }
-
-    fn roll_back(&self, client: Client, session: Session) {
+    async fn roll_back(&self, client: Client, session: Session) {
         if self.run.is(Mutation::RollbackApplies) {
-            self.commit(client, session);
+            self.commit(client, session).await;
         }
     }
 
-    async fn lock(&self, lock: Lock, mode: LockMode) -> Option<Guard> {
-        let is_flush = mode == LockMode::Shared;
-        Some(match (lock, mode) {
-            (Lock::Cutover, _) if is_flush && self.run.is(Mutation::FlushNotLocked) => return None,
-            (Lock::Replica(_), _) if self.run.is(Mutation::LateCommitNotAwaited) => return None,
-            (Lock::Cutover, LockMode::Shared) => Guard::Shared(self.cutover().read_owned().await),
-            (Lock::Cutover, LockMode::Exclusive) => Guard::Exclusive(self.cutover().write_owned().await),
-            (Lock::Replica(replica), _) => Guard::Replica(self.replica_lock(replica).lock_owned().await),
-        })
+    /// Returns whether a mutation omits this lock.
+    fn omits(&self, lock: Lock, mode: LockMode) -> bool {
+        match lock {
+            Lock::Cutover => mode == LockMode::Shared && self.run.is(Mutation::FlushNotLocked),
+            Lock::Replica(_) => self.run.is(Mutation::LateCommitNotAwaited),
+        }
     }
 }
 
 #[async_trait]
 impl Transaction for SessionTransaction {
     async fn acquire(&mut self, lock: Lock, mode: LockMode) -> Result<(), Error> {
-        let (server, limit) = (self.server.clone(), self.lock_limit());
+        let (server, client, limit) = (self.server.clone(), self.client, self.lock_limit());
         let action = match lock {
             Lock::Cutover => "lock cutover",
             Lock::Replica(_) => "lock replica",
         };
         let session = self.statement(action, Fault::LockTimesOut).await?;
-        match timeout(limit, server.lock(lock, mode)).await {
-            Ok(guard) => session.guards.extend(guard),
-            Err(_) => {
-                session.failed = true;
-                server.run.note(self.client, "the lock was not granted in time");
-                return Err(conflict(action));
-            }
+        if server.omits(lock, mode) {
+            return Ok(());
         }
-        Ok(())
+        timeout(limit, session.transaction.acquire(lock, mode)).await.unwrap_or_else(|_| {
+            session.failed = true;
+            server.run.note(client, "the lock was not granted in time");
+            Err(conflict(action))
+        })
     }
 
     async fn read(&mut self, replica: Uuid) -> Result<StoredUsage, Error> {
-        self.statement("read", Fault::ReadFails).await?;
-        let tables = self.server.tables();
-        let last_flush = tables.last_flushes.get(&replica).copied().unwrap_or_default();
+        let stored = self.statement("read", Fault::ReadFails).await?.transaction.read(replica).await?;
         self.server.run.model().learned(replica);
-        Ok(StoredUsage { last_flush, uniques: tables.rows.get(&replica).map(|row| row.uniques.clone()) })
+        Ok(stored)
     }
 
     async fn upsert(&mut self, replica: Uuid, update: &Update) -> Result<(), Error> {
-        let server = self.server.clone();
         let session = self.statement("upsert", Fault::UpsertFails).await?;
-        let tables = server.tables();
-        let last_flush = tables.last_flushes.get(&replica).copied().unwrap_or_default();
-        if last_flush >= update.flush {
-            session.failed = true;
-            return Err(conflict("an old flush"));
+        let result = session.transaction.upsert(replica, update).await;
+        match result {
+            Ok(()) => session.applied = Some(Applied::Flush(replica, update.clone())),
+            Err(_) => session.failed = true,
         }
-        if tables.rows.contains_key(&replica) == matches!(update.uniques, UniquesUpdate::Delta(_)) {
-            session.failed = true;
-            return Err(conflict("a row that is not as it was read"));
-        }
-        session.writes.push(Write::Upsert(replica, update.clone()));
-        Ok(())
+        result
     }
 
     async fn open_period(&mut self) -> Result<OpenPeriod, Error> {
@@ -208,26 +194,28 @@ impl Transaction for SessionTransaction {
 
     fn delete_rows(&mut self) -> BoxStream<'_, Result<DeletedRow, Error>> {
         let rows = async move {
-            match self.take_all_rows().await {
+            match self.delete_all_rows().await {
                 Ok(rows) => rows.into_iter().map(Ok).collect(),
                 Err(error) => vec![Err(error)],
             }
         };
-        Box::pin(stream::StreamExt::flatten(stream::once(async { stream::iter(rows.await) })))
+        Box::pin(stream::once(rows).flat_map(stream::iter))
     }
 
     async fn insert_period(&mut self, summary: &Summary) -> Result<i64, Error> {
         let (server, client) = (self.server.clone(), self.client);
         let session = self.statement("insert period", Fault::PeriodFails).await?;
-        let period_id = {
-            let mut tables = server.tables();
-            tables.next_period += 1;
-            tables.next_period - 1
+        let is_outside = server.run.is(Mutation::SummaryOutsideTheTransaction);
+        let period_id = match is_outside {
+            true => server.database.tables().next_period_id(),
+            false => session.transaction.insert_period(summary).await?,
         };
-        let write = Write::Period(Summary { period_id, ..summary.clone() });
-        match server.run.is(Mutation::SummaryOutsideTheTransaction) {
-            true => server.apply(client, vec![write]),
-            false => session.writes.push(write),
+        let summary = Summary { period_id, ..summary.clone() };
+        if is_outside {
+            server.database.tables().periods.push(summary.clone());
+            server.report(client, &Applied::Period(summary));
+        } else {
+            session.applied = Some(Applied::Period(summary));
         }
         Ok(period_id)
     }
@@ -244,7 +232,7 @@ impl Transaction for SessionTransaction {
             self.lose();
             return Err(unknown());
         }
-        let session = self.session.take().expect("the statement has found it");
+        let session = self.session.take().expect("the statement needed the session");
         if session.failed {
             return Ok(());
         }
@@ -253,7 +241,7 @@ impl Transaction for SessionTransaction {
             return Err(unknown());
         }
         let reply_lost = run.strikes(Fault::ReplyLost, client);
-        self.server.commit(client, session);
+        self.server.commit(client, session).await;
         if let (Client::Replica { id, .. }, false) = (client, reply_lost) {
             run.model().learned(id);
         }
@@ -270,31 +258,8 @@ impl Transaction for SessionTransaction {
         run.pause(reply_time).await;
         if let Some(session) = self.session.take() {
             run.note(self.client, "rollback");
-            self.server.roll_back(self.client, session);
+            self.server.roll_back(self.client, session).await;
         }
-    }
-}
-
-impl SessionTransaction {
-    /// Deletes all rows at the commit; answers them.
-    async fn take_all_rows(&mut self) -> Result<Vec<DeletedRow>, Error> {
-        let server = self.server.clone();
-        let session = self.statement("take rows", Fault::RowsBreakOff).await?;
-        let mut tables = server.tables();
-        let mut rows: Vec<_> = tables.rows.values().cloned().collect();
-        let mut deleted: Vec<_> = rows.iter().map(|row| row.replica).collect();
-        if server.run.is(Mutation::RowsReadBeforeTheLock) {
-            rows = std::mem::take(&mut session.rows_at_begin).into_values().collect();
-        }
-        if server.run.is(Mutation::DeletesMoreThanItSums) && rows.len() > 2 {
-            rows.pop();
-        }
-        if server.run.is(Mutation::DeletedOutsideTheTransaction) {
-            tables.rows.clear();
-            deleted.clear();
-        }
-        session.writes.push(Write::DeleteRows(deleted));
-        Ok(rows)
     }
 }
 
@@ -308,8 +273,8 @@ fn failed(action: &'static str) -> Error {
     Error::Unavailable { action, source: "the simulation".into() }
 }
 
-fn conflict(what: &str) -> Error {
-    Error::Conflict { message: format!("the simulation: {what}") }
+fn conflict(action: &str) -> Error {
+    Error::Conflict { message: format!("the simulation: {action}") }
 }
 
 fn unknown() -> Error {

@@ -186,9 +186,9 @@ impl World {
 
     /// As a collection that takes long.
     fn hold_the_cutover_lock(&self) {
-        let (cutover, duration) = (self.server.cutover(), self.run.schedule().milliseconds(15_000));
+        let (database, duration) = (self.server.database.clone(), self.run.schedule().milliseconds(15_000));
         spawn_local(async move {
-            let held = cutover.write().await;
+            let held = database.hold_cutover().await;
             tokio::time::sleep(duration).await;
             drop(held);
         });
@@ -235,7 +235,7 @@ impl World {
         for replica in &self.replicas {
             replica.shut_down().await;
         }
-        let tables = self.server.tables();
+        let tables = self.server.database.tables();
         let rows = tables.rows.len();
         if rows > 0 {
             self.run.model().violated(format!("after the last collection there are {rows} rows"));
