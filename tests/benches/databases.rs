@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use boundary_usage::{
     Backend, Clock, Collection, Database, Lock, LockMode, Options, Purpose, Tracker, Uniques, UniquesUpdate, Update,
 };
-use boundary_usage_tests::accounts::tracker_by_hand;
+use boundary_usage_tests::expected_usage::manual_tracker;
 use boundary_usage_tests::plugin;
 use boundary_usage_tests::restartable_postgres::RestartablePostgres;
 use boundary_usage_tests::until;
@@ -69,7 +69,7 @@ pub(crate) async fn flush_costs(database: &Database, contest: &Contest) -> Resul
     // The tracker is a separate task. If it were joined with the measurement, each wake-up would poll both.
     let local = LocalSet::new();
     let tracker = match contest.runs {
-        Runs::AcrossThreads => tracker_by_hand(replica.as_u128(), database).await?,
+        Runs::AcrossThreads => manual_tracker(replica.as_u128(), database).await?,
         Runs::Here => {
             let options = Options { clock: Clock::manual().0, ..Options::default() };
             let (tracker, running) = plugin().start_local(replica, database.clone(), options).await?;

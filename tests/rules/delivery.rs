@@ -9,7 +9,7 @@ use anyhow::{Result, bail, ensure};
 use boundary_usage::{CollectOptions, Collection, Database, Delivery, DeliveryClaim, Summary};
 use boundary_usage_tests::on_each_database;
 use boundary_usage_tests::postgres_server::PostgresServer;
-use boundary_usage_tests::receiver::{Answer, Receiver};
+use boundary_usage_tests::receiver::{Receiver, Reply};
 use serde_json::{Value, json};
 
 use crate::forward_proxy::Proxy;
@@ -77,8 +77,8 @@ on_each_database! {
         let workplace = Workplace::on(&test.url);
         let summary = closed_periods(&workplace, 1).remove(0);
         let responses = [
-            Answer::Status(500), Answer::HangUp, Answer::Nonsense, Answer::Status(307), Answer::Status(302),
-            Answer::Hang, Answer::Late, Answer::Status(401), Answer::Status(204),
+            Reply::Status(500), Reply::HangUp, Reply::Nonsense, Reply::Status(307), Reply::Status(302),
+            Reply::Hang, Reply::Late, Reply::Status(401), Reply::Status(204),
         ];
         let receiver = Receiver::start(responses)?;
         let mut serving = deliver(&workplace, "audit", &url(&receiver), &["--deliver-timeout", "2s"]);
@@ -135,7 +135,7 @@ on_each_database! {
     async fn d7_a_delivery_of_a_killed_replica_is_repeated_with_the_same_key(test) {
         let workplace = Workplace::on(&test.url);
         closed_periods(&workplace, 1);
-        let receiver = Receiver::start([Answer::Hang])?;
+        let receiver = Receiver::start([Reply::Hang])?;
         let first = deliver(&workplace, "a", &url(&receiver), &[]);
         receiver.wait_for(1);
         first.kill();
@@ -154,7 +154,7 @@ on_each_database! {
     async fn status_shows_an_undelivered_period_and_its_last_error(test) {
         let workplace = Workplace::on(&test.url);
         closed_periods(&workplace, 1);
-        let receiver = Receiver::start([Answer::Status(503); 1000])?;
+        let receiver = Receiver::start([Reply::Status(503); 1000])?;
         let mut serving = deliver(&workplace, "audit", &url(&receiver), &[]);
         serving.wait_for_log("the delivery failed");
         serving.stop();
@@ -220,7 +220,7 @@ on_each_database! {
 fn the_token_file_is_read_again_for_each_attempt() -> Result<()> {
     let workplace = Workplace::new();
     closed_periods(&workplace, 1);
-    let receiver = Receiver::start([Answer::Hang])?;
+    let receiver = Receiver::start([Reply::Hang])?;
     let mut serving = deliver(&workplace, "audit", &url(&receiver), &["--deliver-timeout", "1s"]);
     receiver.wait_for(1);
     workplace.write("token", "renewed");

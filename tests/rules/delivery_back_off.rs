@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use boundary_usage::DeliveryClaim;
 use boundary_usage_tests::on_each_database;
-use boundary_usage_tests::receiver::{Answer, Receiver};
+use boundary_usage_tests::receiver::{Receiver, Reply};
 use serde_json::json;
 
 use crate::delivery::{LEASE, claim, close, closed_periods, deliver, periods, url};
@@ -41,7 +41,7 @@ on_each_database! {
         for _ in 0..40 {
             close(&database).await?;
         }
-        let receiver = Receiver::start([Answer::Status(429); 5])?;
+        let receiver = Receiver::start([Reply::Status(429); 5])?;
         let started = Instant::now();
         let serving = deliver_slowly(&workplace, "a.sock", &receiver);
         receiver.wait_for(5);
@@ -60,7 +60,7 @@ on_each_database! {
         for _ in 0..10 {
             close(&database).await?;
         }
-        let receiver = Receiver::start([Answer::Status(503); 5])?;
+        let receiver = Receiver::start([Reply::Status(503); 5])?;
         let started = Instant::now();
         let replicas = ["a.sock", "b.sock", "c.sock"].map(|name| deliver_slowly(&workplace, name, &receiver));
         receiver.wait_for(5);
@@ -73,7 +73,7 @@ on_each_database! {
     async fn a_restarted_process_respects_the_back_off(test) {
         let workplace = Workplace::on(&test.url);
         closed_periods(&workplace, 3);
-        let receiver = Receiver::start([Answer::RetryAfter(503, 3_600)])?;
+        let receiver = Receiver::start([Reply::RetryAfter(503, 3_600)])?;
         let mut serving = deliver(&workplace, "a", &url(&receiver), &[]);
         serving.wait_for_log("the delivery failed");
         serving.kill();
@@ -86,16 +86,16 @@ on_each_database! {
     }
 
     async fn retry_after_is_respected_in_seconds_and_as_a_date(test) {
-        for answer in [Answer::RetryAfter(429, 3_600), Answer::RetryAt(503, 3_600), Answer::RetryAfter(500, 3_600)] {
+        for reply in [Reply::RetryAfter(429, 3_600), Reply::RetryAt(503, 3_600), Reply::RetryAfter(500, 3_600)] {
             let workplace = Workplace::on(&test.url);
             closed_periods(&workplace, 2);
-            let receiver = Receiver::start([answer])?;
+            let receiver = Receiver::start([reply])?;
             let mut serving = deliver(&workplace, "audit", &url(&receiver), &[]);
             serving.wait_for_log("the delivery failed");
             serving.stop();
             let due = due_in(&test).await?;
-            ensure!(due > Duration::from_secs(3_500) && due <= Duration::from_secs(3_700), "{answer:?}: {due:?}");
-            assert_eq!(receiver.received().len(), 1, "{answer:?}");
+            ensure!(due > Duration::from_secs(3_500) && due <= Duration::from_secs(3_700), "{reply:?}: {due:?}");
+            assert_eq!(receiver.received().len(), 1, "{reply:?}");
             test.execute("DELETE FROM boundary_usage_deliveries").await?;
             test.execute("DELETE FROM boundary_usage_periods").await?;
         }
@@ -105,7 +105,7 @@ on_each_database! {
     async fn retry_after_is_limited_to_one_day(test) {
         let workplace = Workplace::on(&test.url);
         closed_periods(&workplace, 1);
-        let receiver = Receiver::start([Answer::RetryAfter(503, u32::MAX)])?;
+        let receiver = Receiver::start([Reply::RetryAfter(503, u32::MAX)])?;
         let mut serving = deliver(&workplace, "audit", &url(&receiver), &[]);
         serving.wait_for_log("the delivery failed");
         serving.stop();
@@ -117,7 +117,7 @@ on_each_database! {
     async fn after_a_410_the_receiver_is_not_retried_before_a_restart(test) {
         let workplace = Workplace::on(&test.url);
         closed_periods(&workplace, 3);
-        let receiver = Receiver::start([Answer::Status(410)])?;
+        let receiver = Receiver::start([Reply::Status(410)])?;
         let mut serving = deliver(&workplace, "audit", &url(&receiver), &[]);
         serving.wait_for_log("the receiver returned status 410");
         receiver.wait_for(1);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use boundary_usage::{CollectOptions, Database, DeliveryClaim, Error, UniquesUpdate, Update};
-use boundary_usage_tests::accounts::{Accounts, tracker_by_hand};
 use boundary_usage_tests::databases::TestDatabase;
+use boundary_usage_tests::expected_usage::{ExpectedUsage, manual_tracker};
 use boundary_usage_tests::usage::{begin_flush, flush, id, later_update, update};
 
 /// Settings that a database or role may have for other applications.
@@ -48,15 +48,15 @@ async fn with_settings(settings: &[&str]) -> Result<TestDatabase> {
 async fn settings_of_the_database_change_nothing() -> Result<()> {
     let test = with_settings(&HOSTILE).await?;
     let database = test.connect().await?;
-    let tracker = tracker_by_hand(1, &database).await?;
-    let mut accounts = Accounts::default();
+    let tracker = manual_tracker(1, &database).await?;
+    let mut expected = ExpectedUsage::default();
     // Each round has the first flush of a period and a later flush with new ids.
     for _ in 0..2 {
-        accounts.track(&tracker);
+        expected.track(&tracker);
         tracker.flush().await?;
-        accounts.track_many(std::slice::from_ref(&tracker), 100);
+        expected.track_many(std::slice::from_ref(&tracker), 100);
         tracker.flush().await?;
-        accounts.check(&database).await?;
+        expected.check(&database).await?;
     }
     let backend = database.backend().as_ref();
     flush(backend, id(9), &update(1, 0..3, 0, 0)).await?;
@@ -84,7 +84,7 @@ async fn settings_of_the_database_change_nothing() -> Result<()> {
 async fn flushes_work_with_the_escape_format_of_bytea() -> Result<()> {
     let test = with_settings(&["bytea_output = 'escape'"]).await?;
     let database = test.connect().await?;
-    let tracker = tracker_by_hand(1, &database).await?;
+    let tracker = manual_tracker(1, &database).await?;
     for workspace in 1..4 {
         tracker.track(id(workspace), id(1), 1, 0)?;
         tracker.flush().await?;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use boundary_usage::Checkpoint;
 use boundary_usage_cli::audit_socket::AuditClient;
-use boundary_usage_tests::accounts;
 use boundary_usage_tests::databases::TestDatabase;
+use boundary_usage_tests::expected_usage;
 use boundary_usage_tests::{on_each_database, until};
 
 use crate::program::{Ended, Serving, Workplace, one_socket};
@@ -84,7 +84,7 @@ on_each_database! {
             home.send(30).await?;
             // The checkpoint may be older than the database, and must not count these requests again.
             let is_counted = async || Ok(database.number(ALLOWED).await? >= 30 * round);
-            accounts::until("all requests are in the database", is_counted).await?;
+            expected_usage::until("all requests are in the database", is_counted).await?;
             server.kill();
             assert_eq!(database.number(ALLOWED).await?, 30 * round);
         }

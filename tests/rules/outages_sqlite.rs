@@ -6,9 +6,9 @@ use std::process::{Child, Command};
 
 use anyhow::{Context, Result, bail, ensure};
 use boundary_usage::{Database, Error};
-use boundary_usage_tests::accounts::{Accounts, tracker_by_hand, tracker_by_itself};
 use boundary_usage_tests::child;
 use boundary_usage_tests::databases::TestDatabase;
+use boundary_usage_tests::expected_usage::{ExpectedUsage, automatic_tracker, manual_tracker};
 use boundary_usage_tests::usage::{begin_flush, flush, id, later_update, update};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, Executor};
@@ -18,23 +18,23 @@ use tempfile::TempDir;
 async fn d6_a_file_locked_beyond_the_limit_fails_flushes_and_loses_nothing() -> Result<()> {
     let test = TestDatabase::sqlite()?;
     let database = test.connect().await?;
-    let trackers = [tracker_by_hand(1, &database).await?, tracker_by_hand(2, &database).await?];
-    let mut accounts = Accounts::default();
+    let trackers = [manual_tracker(1, &database).await?, manual_tracker(2, &database).await?];
+    let mut expected = ExpectedUsage::default();
     let mut writer = SqliteConnection::connect(&test.url).await?;
     writer.execute("BEGIN IMMEDIATE").await?;
-    accounts.track_many(&trackers, 1);
+    expected.track_many(&trackers, 1);
     // Both flush simultaneously, so that the test waits for the limit only once.
     let (first, second) = tokio::join!(trackers[0].flush(), trackers[1].flush());
     for flushed in [first, second] {
         let Err(error) = flushed else { bail!("flushed into a locked file") };
         assert!(matches!(error, Error::Conflict { .. }) && error.to_string().contains("usage.db"), "{error}");
     }
-    accounts.track_many(&trackers, 1_000);
+    expected.track_many(&trackers, 1_000);
     writer.execute("ROLLBACK").await?;
     for tracker in &trackers {
         tracker.flush().await?;
     }
-    accounts.check(&database).await
+    expected.check(&database).await
 }
 
 #[tokio::test]
@@ -49,16 +49,16 @@ async fn d2_a_full_disk_fails_flushes_and_collections_and_loses_nothing() -> Res
 async fn child_process_on_a_full_disk() -> Result<()> {
     let directory = PathBuf::from(child::directory()?);
     let database = Database::connect(&url_in(&directory)).await?;
-    let trackers = [tracker_by_itself(1, &database).await?, tracker_by_itself(2, &database).await?];
-    let mut accounts = Accounts::default();
-    accounts.track_many(&trackers, 10);
-    accounts.settle(&database).await?;
+    let trackers = [automatic_tracker(1, &database).await?, automatic_tracker(2, &database).await?];
+    let mut expected = ExpectedUsage::default();
+    expected.track_many(&trackers, 10);
+    expected.settle(&database).await?;
     for _ in 0..3 {
         let ballast = fill(&directory)?;
-        accounts.track_until_flushes_fail(&trackers, &database, "disk is full").await?;
-        accounts.track_many(&trackers, 10);
+        expected.track_until_flushes_fail(&trackers, &database, "disk is full").await?;
+        expected.track_many(&trackers, 10);
         std::fs::remove_file(ballast)?;
-        accounts.settle(&database).await?;
+        expected.settle(&database).await?;
     }
     ensure!(integrity(&directory.join("usage.db")).await? == "ok");
     Ok(())
@@ -157,21 +157,21 @@ async fn child_process_that_flushes() -> Result<()> {
 }
 
 /// Creates a closed file with usage, and returns its directory, its path and its expected contents.
-async fn file_with_usage() -> Result<(TempDir, PathBuf, Accounts)> {
+async fn file_with_usage() -> Result<(TempDir, PathBuf, ExpectedUsage)> {
     let directory = TempDir::new()?;
     let database = Database::connect(&url_in(directory.path())).await?;
-    let mut accounts = Accounts::default();
-    let tracker = tracker_by_hand(1, &database).await?;
-    accounts.track_many(std::slice::from_ref(&tracker), 1_000);
+    let mut expected = ExpectedUsage::default();
+    let tracker = manual_tracker(1, &database).await?;
+    expected.track_many(std::slice::from_ref(&tracker), 1_000);
     tracker.shutdown().await?;
     database.close().await;
     let path = directory.path().join("usage.db");
-    Ok((directory, path, accounts))
+    Ok((directory, path, expected))
 }
 
 #[tokio::test]
 async fn a_file_that_is_not_a_database_is_refused_and_not_changed() -> Result<()> {
-    let (directory, path, accounts) = file_with_usage().await?;
+    let (directory, path, expected) = file_with_usage().await?;
     let good = std::fs::read(&path)?;
     let text = "this is plain text and not a database\n".repeat(200).into_bytes();
     let mut no_header = good.clone();
@@ -189,28 +189,28 @@ async fn a_file_that_is_not_a_database_is_refused_and_not_changed() -> Result<()
         assert!(std::fs::read(&path)? == bytes, "{content}: the file was changed");
     }
     std::fs::write(&path, &good)?;
-    accounts.check(&Database::connect(&url_in(directory.path())).await?).await
+    expected.check(&Database::connect(&url_in(directory.path())).await?).await
 }
 
 #[tokio::test]
 async fn d2_a_damaged_file_is_refused_and_its_usage_waits_for_the_repair() -> Result<()> {
-    let (directory, path, mut accounts) = file_with_usage().await?;
+    let (directory, path, mut expected) = file_with_usage().await?;
     let good = std::fs::read(&path)?;
     let mut damaged = good.clone();
     damaged[page_of_usage(&path).await?].fill(0xaa);
     std::fs::write(&path, &damaged)?;
     let database = Database::connect(&url_in(directory.path())).await?;
-    let tracker = tracker_by_hand(2, &database).await?;
-    accounts.track(&tracker);
+    let tracker = manual_tracker(2, &database).await?;
+    expected.track(&tracker);
     for failed in [tracker.flush().await.map(drop), database.collect(Default::default()).await.map(drop)] {
         let Err(error) = failed else { bail!("a damaged file was read") };
         assert!(matches!(error, Error::Refused { .. }) && error.to_string().contains("usage.db"), "{error:?}");
     }
     assert!(std::fs::read(&path)? == damaged, "the file was changed");
-    accounts.track(&tracker);
+    expected.track(&tracker);
     std::fs::write(&path, &good)?;
     tracker.flush().await?;
-    accounts.check(&database).await
+    expected.check(&database).await
 }
 
 /// Returns the bytes in the file that are the first page of the usage table.

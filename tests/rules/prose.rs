@@ -39,10 +39,8 @@ const BANNED: [&str; 24] = [
 /// Returns whether the project's authors write the file as prose or code.
 fn is_written(file: &Text) -> bool {
     let ends = [".md", ".rs", ".py", ".ts", ".sql", ".wit", ".toml", ".yml", ".service", ".socket", "Makefile"];
-    // These folders still have old text.
-    let unfinished = ["tests/src/"];
-    let is_exempt =
-        file.path == "tests/rules/prose.rs" || unfinished.iter().any(|folder| file.path.starts_with(folder));
+    // This file lists the banned words.
+    let is_exempt = file.path == "tests/rules/prose.rs";
     ends.iter().any(|end| file.path.ends_with(end)) && !is_exempt
 }
 

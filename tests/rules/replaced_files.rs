@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use boundary_usage::{Database, Error};
-use boundary_usage_tests::accounts::tracker_by_hand;
 use boundary_usage_tests::databases::TestDatabase;
+use boundary_usage_tests::expected_usage::manual_tracker;
 use boundary_usage_tests::usage::{begin_flush, flush, id, later_update, update};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor};
@@ -51,7 +51,7 @@ async fn allowed_in(path: &Path) -> Result<i64> {
 async fn a_flush_after_the_file_was_replaced_fails_once_and_keeps_its_activity() -> Result<()> {
     let test = TestDatabase::sqlite()?;
     let database = test.connect().await?;
-    let tracker = tracker_by_hand(1, &database).await?;
+    let tracker = manual_tracker(1, &database).await?;
     tracker.track(id(1), id(2), 5, 0)?;
     tracker.flush().await?;
     let backup = back_up(&test).await?;
@@ -78,7 +78,7 @@ async fn a_flush_after_the_file_was_deleted_fails_once_and_the_next_creates_it()
         let test = TestDatabase::sqlite()?;
         let database = test.connect().await?;
         let key = database.backend().hashing_key().await?;
-        let tracker = tracker_by_hand(1, &database).await?;
+        let tracker = manual_tracker(1, &database).await?;
         tracker.track(id(1), id(2), 5, 0)?;
         tracker.flush().await?;
         for suffix in suffixes {
@@ -134,7 +134,7 @@ async fn a_commit_to_a_file_that_was_just_replaced_has_an_unknown_outcome() -> R
 async fn another_database_at_the_path_is_refused_until_the_original_is_back() -> Result<()> {
     let (test, other) = (TestDatabase::sqlite()?, TestDatabase::sqlite()?);
     let database = test.connect().await?;
-    let tracker = tracker_by_hand(1, &database).await?;
+    let tracker = manual_tracker(1, &database).await?;
     tracker.track(id(1), id(2), 5, 0)?;
     tracker.flush().await?;
     let backup = back_up(&test).await?;
@@ -156,7 +156,7 @@ async fn another_database_at_the_path_is_refused_until_the_original_is_back() ->
 async fn a_deleted_write_ahead_log_is_noticed_and_its_usage_is_kept() -> Result<()> {
     let test = TestDatabase::sqlite()?;
     let database = test.connect().await?;
-    let tracker = tracker_by_hand(1, &database).await?;
+    let tracker = manual_tracker(1, &database).await?;
     tracker.track(id(1), id(2), 5, 0)?;
     tracker.flush().await?;
     std::fs::remove_file(with_suffix(&file_of(&test), "-wal"))?;

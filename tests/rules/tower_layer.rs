@@ -75,7 +75,7 @@ async fn serve(router: Router) -> Result<SocketAddr> {
 
 async fn request(address: SocketAddr, paths: &[&str], headers: &str) -> Result<()> {
     for path in paths {
-        let response = loopback::ask(address, &format!("GET {path} HTTP/1.1\r\n{headers}")).await?;
+        let response = loopback::request(address, &format!("GET {path} HTTP/1.1\r\n{headers}")).await?;
         assert!(response.starts_with("HTTP/1.1 "), "{response}");
     }
     Ok(())
@@ -103,7 +103,7 @@ async fn headers_identify_requests_and_unidentified_ones_pass_uncounted() -> Res
         request(address, &["/ok", "/forbidden"], &headers).await?;
     }
     for headers in ["", "x-workspace: alice\r\nx-owner: bob\r\n", &format!("x-workspace: {}\r\n", id(3))] {
-        let response = loopback::ask(address, &format!("GET /ok HTTP/1.1\r\n{headers}")).await?;
+        let response = loopback::request(address, &format!("GET /ok HTTP/1.1\r\n{headers}")).await?;
         assert!(response.ends_with("\r\n\r\nok"), "{response}");
     }
     assert_eq!(usage.counts(), TrafficCounts { allowed: 3, denied: 3, unidentified: 3, refused: 0 });
@@ -176,7 +176,7 @@ async fn requests_without_a_response_count_as_allowed() -> Result<()> {
         StatusCode::OK.into_response()
     };
     let address = serve(Router::new().route("/", get(hang)).layer(usage.clone())).await?;
-    let client = tokio::spawn(async move { loopback::ask(address, "GET / HTTP/1.1\r\n").await });
+    let client = tokio::spawn(async move { loopback::request(address, "GET / HTTP/1.1\r\n").await });
     started.notified().await;
     client.abort();
     boundary_usage_tests::until(|| usage.counts().allowed == 3).await;

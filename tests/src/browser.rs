@@ -1,7 +1,7 @@
 //! A real browser: Chromium without a window, driven over its debugging pipe.
 //!
-//! Commands go in and answers come out as JSON, each ended by a zero byte, on the file descriptors 3 and 4. Nothing is
-//! waited for by the clock: a command waits for its answer, and a script that returns a promise for what it promises.
+//! Commands and replies are JSON, each followed by a zero byte, on the file descriptors 3 and 4. No wait depends on a
+//! clock: a command waits for its reply, and a script that returns a promise waits until the promise is settled.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -12,7 +12,9 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// No sandbox, because tests may run as root, where Chromium has none; nothing that speaks to anybody by itself.
+/// The flags of every browser.
+///
+/// Chromium's sandbox does not work for root, which may run the tests. The browser must make no connections of its own.
 const FLAGS: [&str; 10] = [
     "--headless",
     "--no-sandbox",
@@ -26,46 +28,46 @@ const FLAGS: [&str; 10] = [
     "--remote-debugging-pipe",
 ];
 
-/// The pipes to file descriptors 3 and 4, which Chromium reads commands from and writes answers to.
+/// Moves the pipes to the file descriptors 3 (commands) and 4 (replies).
 const START: &str = r#"exec "$0" "$@" 3<&0 4>&1 0</dev/null 1>/dev/null 2>/dev/null"#;
 
-/// A browser with one page; ends when dropped.
+/// A browser with one page. Dropping it ends the browser.
 pub struct Browser {
     child: Child,
     commands: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    replies: BufReader<ChildStdout>,
     session: Option<String>,
     sent: u64,
     complaints: Vec<String>,
-    /// Removed with the browser.
+    /// The directory of the browser's profile, which is removed on drop.
     _profile: TempDir,
 }
 
 impl Browser {
-    /// Starts it, with an empty profile and an empty page.
+    /// Starts a browser with an empty profile and an empty page.
     ///
     /// # Errors
     ///
-    /// When Chromium is not installed.
+    /// Returns an error if Chromium is not installed.
     pub fn start(javascript: bool) -> Result<Self> {
         Self::start_with(javascript, &[])
     }
 
-    /// Starts it with more flags.
+    /// Starts a browser with additional flags.
     ///
     /// # Errors
     ///
-    /// When Chromium is not installed.
+    /// Returns an error if Chromium is not installed.
     pub fn start_with(javascript: bool, flags: &[&str]) -> Result<Self> {
         let profile = tempfile::tempdir()?;
         let mut command = Command::new("sh");
         command.args(["-c", START, "chromium"]).args(FLAGS).args(flags);
         command.arg(format!("--user-data-dir={}", profile.path().display()));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot run `sh`")?;
-        let commands = child.stdin.take().context("its stdin is a pipe")?;
-        let answers = BufReader::new(child.stdout.take().context("its stdout is a pipe")?);
+        let commands = child.stdin.take().context("stdin is not a pipe")?;
+        let replies = BufReader::new(child.stdout.take().context("stdout is not a pipe")?);
         let mut browser =
-            Self { child, commands, answers, session: None, sent: 0, complaints: Vec::new(), _profile: profile };
+            Self { child, commands, replies, session: None, sent: 0, complaints: Vec::new(), _profile: profile };
         let target = browser.send("Target.createTarget", &json!({ "url": "about:blank" }))?["targetId"].clone();
         let attached = browser.send("Target.attachToTarget", &json!({ "targetId": target, "flatten": true }))?;
         browser.session = attached["sessionId"].as_str().map(str::to_owned);
@@ -76,35 +78,37 @@ impl Browser {
         Ok(browser)
     }
 
-    /// Goes to a page, and waits until all of it is there.
+    /// Opens a page, and waits until it is completely loaded.
     ///
     /// # Errors
     ///
-    /// When the page cannot be loaded.
+    /// Returns an error if the page cannot be loaded.
     pub fn open(&mut self, url: &str) -> Result<()> {
-        let gone = self.send("Page.navigate", &json!({ "url": url }))?;
-        ensure!(gone["errorText"].is_null(), "{url}: {}", gone["errorText"]);
+        let navigation = self.send("Page.navigate", &json!({ "url": url }))?;
+        ensure!(navigation["errorText"].is_null(), "cannot open {url}: {}", navigation["errorText"]);
         while self.receive()?["method"] != "Page.loadEventFired" {}
         Ok(())
     }
 
-    /// What a script comes to, on the page, also where the page itself may run none.
+    /// Runs a script on the page, and returns its value.
+    ///
+    /// It also works if JavaScript is disabled for the page itself.
     ///
     /// # Errors
     ///
-    /// When the script fails.
+    /// Returns an error if the script fails.
     pub fn evaluate(&mut self, script: &str) -> Result<Value> {
         let script = json!({ "expression": script, "awaitPromise": true, "returnByValue": true });
-        let answer = self.send("Runtime.evaluate", &script)?;
-        ensure!(answer["exceptionDetails"].is_null(), "{}", answer["exceptionDetails"]);
-        Ok(answer["result"]["value"].clone())
+        let reply = self.send("Runtime.evaluate", &script)?;
+        ensure!(reply["exceptionDetails"].is_null(), "the script failed: {}", reply["exceptionDetails"]);
+        Ok(reply["result"]["value"].clone())
     }
 
-    /// Waits until a condition, a JavaScript expression, is true of the page.
+    /// Waits until a JavaScript expression is true on the page.
     ///
     /// # Errors
     ///
-    /// When the condition cannot be evaluated.
+    /// Returns an error if the expression cannot be evaluated.
     pub fn wait_until(&mut self, condition: &str) -> Result<()> {
         self.evaluate(&format!(
             "new Promise((resolve) => {{
@@ -117,11 +121,11 @@ impl Browser {
         Ok(())
     }
 
-    /// Shows the page that wide, in a light or a dark setting.
+    /// Sets the width of the page in pixels, and its colour scheme, `light` or `dark`.
     ///
     /// # Errors
     ///
-    /// When the browser refuses.
+    /// Returns an error if the browser rejects the setting.
     pub fn show(&mut self, width: u32, scheme: &str) -> Result<()> {
         let scheme = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
         self.send("Emulation.setEmulatedMedia", &scheme)?;
@@ -133,20 +137,20 @@ impl Browser {
         self.send("Emulation.setDeviceMetricsOverride", &size).map(drop)
     }
 
-    /// A picture of the whole page as it is shown, a PNG file.
+    /// Returns a picture of the whole page as a PNG file.
     ///
     /// # Errors
     ///
-    /// When the browser refuses.
+    /// Returns an error if the browser cannot take the picture.
     pub fn picture(&mut self) -> Result<Vec<u8>> {
         let size = self.evaluate("[innerWidth, document.documentElement.scrollHeight]")?;
         let side = |place: usize| size[place].as_u64().and_then(|side| u32::try_from(side).ok());
         self.resize(side(0).context("no width")?, side(1).context("no height")?)?;
-        let answer = self.send("Page.captureScreenshot", &json!({ "format": "png" }))?;
-        Ok(BASE64_STANDARD.decode(answer["data"].as_str().context("no picture")?)?)
+        let reply = self.send("Page.captureScreenshot", &json!({ "format": "png" }))?;
+        Ok(BASE64_STANDARD.decode(reply["data"].as_str().context("no picture")?)?)
     }
 
-    /// What the browser has complained of so far, on its console and in its log.
+    /// Returns all messages of the browser's console and log.
     pub fn complaints(&self) -> &[String] {
         &self.complaints
     }
@@ -157,21 +161,21 @@ impl Browser {
         if let Some(session) = &self.session {
             command["sessionId"] = json!(session);
         }
-        // It may have ended: then that is what the answer says.
+        // If the browser has ended, `receive` returns the error.
         let _ = self.commands.write_all(format!("{command}\0").as_bytes());
         loop {
-            let answer = self.receive()?;
-            if answer["id"] == self.sent {
-                ensure!(answer["error"].is_null(), "{method}: {}", answer["error"]);
-                return Ok(answer["result"].clone());
+            let reply = self.receive()?;
+            if reply["id"] == self.sent {
+                ensure!(reply["error"].is_null(), "{method} failed: {}", reply["error"]);
+                return Ok(reply["result"].clone());
             }
         }
     }
 
-    /// The next answer or event.
+    /// Returns the next reply or event.
     fn receive(&mut self) -> Result<Value> {
         let mut message = Vec::new();
-        self.answers.read_until(0, &mut message)?;
+        self.replies.read_until(0, &mut message)?;
         if message.pop() != Some(0) {
             bail!("Chromium has ended or is not installed; `make setup-chromium` installs it");
         }
@@ -188,7 +192,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // It may have ended.
+        // The browser may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

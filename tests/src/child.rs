@@ -1,7 +1,7 @@
-//! Tests that run in a process of their own: to be killed, or on a disk that nobody else has.
+//! Tests that need a child process: to kill it, or to give it a separate disk.
 //!
-//! The process is this test binary again, told to run one function that is marked `#[ignore]`, so that nobody runs it
-//! otherwise.
+//! The child is the same test binary. It runs one test function that is marked `#[ignore]`, so an ordinary test run
+//! skips that function.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,28 +10,33 @@ use anyhow::{Context, Result, ensure};
 
 use crate::postgres_server::is_root;
 
-/// Where the child finds its files.
+/// The environment variable with the directory of the child's files.
 pub const DIRECTORY: &str = "BOUNDARY_USAGE_TEST_DIRECTORY";
 
-/// Mounts a disk of a size at a directory, where nobody else sees it and it ends with the process.
+/// Mounts a disk of a given size at a directory, and runs a command.
+///
+/// It runs in a separate mount namespace. So no other process sees the disk, and the kernel removes it with the
+/// process.
 const ON_A_DISK: &str = r#"mount -t tmpfs -o "size=$1" tmpfs "$2" && shift 2 && exec "$@""#;
 
-/// A child that runs this function in this directory.
+/// Returns the command of a child that runs this function with this directory.
 ///
 /// # Errors
 ///
-/// When the test binary cannot be found.
+/// Returns an error if the path of the test binary is unknown.
 pub fn child(function: &str, directory: &Path) -> Result<Command> {
     let mut child = Command::new(std::env::current_exe()?);
     child.args(arguments(function)).env(DIRECTORY, directory).stdout(Stdio::piped());
     Ok(child)
 }
 
-/// Runs this function to its end, with a disk of its own of that size (as `mount` reads it) at the directory.
+/// Runs this function in a child, with a separate disk at the directory.
+///
+/// The size has the format of `mount`, such as `64m`.
 ///
 /// # Errors
 ///
-/// When the function fails, or when this machine does not let us mount a disk.
+/// Returns an error if the function fails, or if this machine does not allow the mount.
 pub async fn run_on_a_disk_of(size: &str, function: &str, directory: &Path) -> Result<()> {
     let mut child = Command::new("unshare");
     if !is_root() {
@@ -41,7 +46,7 @@ pub async fn run_on_a_disk_of(size: &str, function: &str, directory: &Path) -> R
     child.args(arguments(function)).env(DIRECTORY, directory);
     let output = tokio::task::spawn_blocking(move || child.output()).await?.context("cannot run `unshare`")?;
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success() && out.contains("1 passed"), "{function} on a disk of its own: {out}{err}");
+    ensure!(output.status.success() && out.contains("1 passed"), "{function} failed on a separate disk: {out}{err}");
     Ok(())
 }
 
@@ -49,11 +54,11 @@ fn arguments(function: &str) -> [&str; 4] {
     ["--exact", function, "--ignored", "--nocapture"]
 }
 
-/// The directory that the parent has told.
+/// Returns the directory that the parent has passed to this child.
 ///
 /// # Errors
 ///
-/// When there is no parent.
+/// Returns an error outside a child.
 pub fn directory() -> Result<String> {
-    std::env::var(DIRECTORY).context("this is for child processes")
+    std::env::var(DIRECTORY).context("this function runs only in a child process")
 }

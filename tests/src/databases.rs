@@ -1,4 +1,4 @@
-//! The two kinds of database, each test with a fresh one of its own.
+//! Empty SQLite and PostgreSQL databases, a new one for each test.
 
 use anyhow::{Context, Result};
 use boundary_usage::Database;
@@ -9,7 +9,9 @@ use tempfile::TempDir;
 
 use crate::postgres_server::PostgresServer;
 
-/// Turns the body of a test into two, which are named `…::sqlite` and `…::postgres`. The body gets a [`TestDatabase`].
+/// Runs the body of a test on both kinds of database.
+///
+/// The two tests are named `…::sqlite` and `…::postgres`. The body receives a [`TestDatabase`].
 #[macro_export]
 macro_rules! on_each_database {
     ($($(#[$attribute:meta])* async fn $name:ident($database:ident) $body:block)*) => {$(
@@ -33,33 +35,33 @@ macro_rules! on_each_database {
     )*};
 }
 
-/// An empty database, and a way into it beside the library's.
+/// An empty database, which tests can also read and change without the library.
 pub struct TestDatabase {
-    /// Where it is.
+    /// The URL for the library.
     pub url: String,
     /// Whether it is PostgreSQL.
     pub is_postgres: bool,
-    /// Removed with the test.
+    /// The directory of the SQLite file, which is removed on drop.
     _directory: Option<TempDir>,
 }
 
 impl TestDatabase {
-    /// A SQLite file that does not exist yet.
+    /// Returns a SQLite database whose file does not exist yet.
     ///
     /// # Errors
     ///
-    /// When there is no room for temporary files.
+    /// Returns an error if the temporary directory cannot be created.
     pub fn sqlite() -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let url = format!("sqlite:{}", directory.path().join("usage.db").display());
         Ok(Self { url, is_postgres: false, _directory: Some(directory) })
     }
 
-    /// A new database of this process's PostgreSQL server.
+    /// Creates a database on this process's PostgreSQL server.
     ///
     /// # Errors
     ///
-    /// When PostgreSQL is not installed.
+    /// Returns an error if PostgreSQL is not installed or does not start.
     pub async fn postgres() -> Result<Self> {
         let url = PostgresServer::running()?.new_database().await?;
         Ok(Self { url, is_postgres: true, _directory: None })
@@ -69,21 +71,21 @@ impl TestDatabase {
     ///
     /// # Errors
     ///
-    /// Whatever the library answers.
+    /// Returns the library's error.
     pub async fn connect(&self) -> Result<Database, boundary_usage::Error> {
         Database::connect(&self.url).await
     }
 
-    /// The URL of the same database for another role (PostgreSQL).
+    /// Returns the URL of the same PostgreSQL database for another role.
     pub fn url_as(&self, role: &str) -> String {
         self.url.replacen("postgres@", &format!("{role}@"), 1)
     }
 
-    /// Runs SQL behind the library's back.
+    /// Runs SQL without the library.
     ///
     /// # Errors
     ///
-    /// When the database refuses it.
+    /// Returns an error if the SQL fails.
     pub async fn execute(&self, sql: &str) -> Result<()> {
         let sql = AssertSqlSafe(sql.to_owned());
         if self.is_postgres {
@@ -98,11 +100,11 @@ impl TestDatabase {
         Ok(())
     }
 
-    /// Reads one number behind the library's back.
+    /// Reads one number with SQL, without the library.
     ///
     /// # Errors
     ///
-    /// When the database refuses it, or answers something else.
+    /// Returns an error if the SQL fails, or returns no number.
     pub async fn number(&self, sql: &str) -> Result<i64> {
         let sql = AssertSqlSafe(sql.to_owned());
         let number = if self.is_postgres {
@@ -112,23 +114,25 @@ impl TestDatabase {
             let pool = SqlitePool::connect(&self.url).await?;
             sqlx::query_scalar::<_, i64>(sql).fetch_one(&pool).await
         };
-        number.context("reading a number")
+        number.context("cannot read a number")
     }
 
-    /// Moves a stored time into the past: tests do not wait.
+    /// Moves the times in a column into the past, so that a test need not wait.
     ///
     /// # Errors
     ///
-    /// When the database refuses it.
+    /// Returns an error if the update fails.
     pub async fn set_back(&self, table: &str, column: &str, seconds: u32) -> Result<()> {
         self.shift(table, column, -i64::from(seconds)).await
     }
 
-    /// Moves a stored time into the future, as if the database's clock had been ahead when it was written.
+    /// Moves the times in a column into the future.
+    ///
+    /// They are then as if the database's clock had been ahead.
     ///
     /// # Errors
     ///
-    /// When the database refuses it.
+    /// Returns an error if the update fails.
     pub async fn set_ahead(&self, table: &str, column: &str, seconds: u32) -> Result<()> {
         self.shift(table, column, i64::from(seconds)).await
     }

@@ -1,7 +1,7 @@
-//! A database that fails where it is told to, in front of one that does not.
+//! Faults that a test injects between the library and any database.
 //!
-//! Faults are queued for a step and strike one call each, in order. So a test says "the next commit is applied but its
-//! reply is lost", on SQLite, on PostgreSQL and on the model alike.
+//! Faults are queued, and each affects one call, in order. So a test can, for example, lose the reply of the next
+//! commit on SQLite, on PostgreSQL and on the model.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -17,61 +17,61 @@ use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-/// Where and how a call fails.
+/// The call that fails, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// No transaction can be opened.
+    /// No transaction can begin.
     Begin,
-    /// A lock is not granted in time.
+    /// A lock times out.
     Acquire,
     /// The row cannot be read.
     Read,
     /// The row cannot be written.
     Upsert,
-    /// The row is read only once [`Faults::release`] says so.
+    /// The read waits until [`Faults::release`].
     ReadHeld,
-    /// The row is written only once [`Faults::release`] says so.
+    /// The upsert waits until [`Faults::release`].
     UpsertHeld,
     /// The commit waits until [`Faults::release`].
     CommitHeld,
-    /// The driver panics as it writes the row.
+    /// The driver panics during the upsert.
     UpsertPanics,
-    /// The driver panics when it is asked to roll back, before it does anything.
+    /// The driver panics before the rollback.
     RollbackPanics,
-    /// The commit is answered with an error: nothing is applied.
+    /// The commit fails, and nothing is applied.
     Commit,
-    /// The commit is lost on its way: nothing is applied, and nobody knows.
+    /// The commit does not reach the database, and the client gets no reply.
     CommitLost,
     /// The commit is applied, and its reply is lost.
     CommitReplyLost,
-    /// The driver panics as it commits: nothing is applied.
+    /// The driver panics during the commit, and nothing is applied.
     CommitPanics,
 }
 
-/// The faults to come, and what has been seen of transactions.
+/// The queued faults, and the observed transactions.
 #[derive(Clone)]
 pub struct Faults {
     queued: Arc<Mutex<VecDeque<Fault>>>,
     seen: watch::Sender<Seen>,
 }
 
-/// What has been seen since the start.
+/// The observed transactions and calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     /// Transactions begun.
     pub begun: u64,
-    /// Whether a call is held at this moment.
+    /// Whether a call is held now.
     pub held: bool,
-    /// Calls whose future was dropped half way, while they were held.
+    /// Calls whose future was dropped while they were held.
     pub abandoned: u64,
     /// Transactions rolled back.
     pub rolled_back: u64,
-    /// Transactions committed, and answered so.
+    /// Transactions whose commit returned a success.
     pub committed: u64,
 }
 
 impl Faults {
-    /// A database in front of another, and the way to make it fail.
+    /// Returns a database that forwards all calls to another one, and its faults.
     pub fn in_front_of(database: &Database) -> (Database, Self) {
         let faults = Self { queued: Arc::default(), seen: watch::Sender::new(Seen::default()) };
         let backend = FaultyDatabase { inner: database.backend().clone(), faults: faults.clone() };
@@ -83,22 +83,22 @@ impl Faults {
         self.lock().push_back(fault);
     }
 
-    /// Faults that have not struck yet.
+    /// Returns the number of faults that have not struck yet.
     pub fn pending(&self) -> usize {
         self.lock().len()
     }
 
-    /// Waits until what has been seen is as said.
-    pub async fn until(&self, is_so: impl Fn(&Seen) -> bool) {
-        self.seen.subscribe().wait_for(is_so).await.expect("the sender lives in self");
+    /// Waits until a condition on the observed transactions is true.
+    pub async fn until(&self, is_true: impl Fn(&Seen) -> bool) {
+        self.seen.subscribe().wait_for(is_true).await.expect("the sender lives in self");
     }
 
-    /// What has been seen.
+    /// Returns the observed transactions.
     pub fn seen(&self) -> Seen {
         *self.seen.borrow()
     }
 
-    /// Holds the call that asks, if this fault strikes.
+    /// Holds the caller until the release, if this fault strikes.
     async fn hold(&self, fault: Fault) {
         if self.strikes(fault) {
             let held = Held::new(&self.seen);
@@ -107,12 +107,12 @@ impl Faults {
         }
     }
 
-    /// Lets the call that is held go on.
+    /// Releases the call that is held.
     pub fn release(&self) {
         self.seen.send_modify(|seen| seen.held = false);
     }
 
-    /// Whether the next fault is this one; it has then struck.
+    /// Removes the next fault from the queue if it is this one, and returns whether it was.
     fn strikes(&self, fault: Fault) -> bool {
         let mut queued = self.lock();
         let strikes = queued.front() == Some(&fault);
@@ -181,7 +181,7 @@ struct FaultyTransaction {
 impl Transaction for FaultyTransaction {
     async fn acquire(&mut self, lock: Lock, mode: LockMode) -> Result<(), Error> {
         if self.faults.strikes(Fault::Acquire) {
-            return Err(Error::Conflict { message: format!("{lock:?} was not granted in time (injected)") });
+            return Err(Error::Conflict { message: format!("{lock:?} timed out (injected by the test)") });
         }
         self.inner.acquire(lock, mode).await
     }
@@ -236,7 +236,9 @@ impl Transaction for FaultyTransaction {
         Ok(())
     }
 
-    /// Not an `async fn`, so that its panic is one of the caller's.
+    /// Rolls back.
+    ///
+    /// It is not an `async fn`, so that an injected panic happens in the call instead of in the first poll.
     fn rollback<'a>(self: Box<Self>) -> BoxFuture<'a, ()>
     where
         Self: 'a,
@@ -249,7 +251,7 @@ impl Transaction for FaultyTransaction {
     }
 }
 
-/// A call that is held. When it is dropped before its release, it was dropped half way.
+/// A held call. Dropping it before its release counts it as abandoned.
 struct Held<'a>(&'a watch::Sender<Seen>);
 
 impl<'a> Held<'a> {

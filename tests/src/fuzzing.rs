@@ -1,5 +1,6 @@
-//! What reads bytes that others wrote, each as a target: it may refuse them, and must never panic, grow or contradict
-//! itself. And the mutations that turn an input of the corpus into many.
+//! Fuzz targets for all parsers of foreign bytes, and mutations of their inputs.
+//!
+//! A parser may reject its input. It must not panic, allocate without a limit, or contradict itself.
 
 use std::io::BufReader;
 use std::path::PathBuf;
@@ -18,10 +19,12 @@ use tokio_util::bytes::BytesMut;
 use tokio_util::codec::Decoder;
 use url::Url;
 
-/// A name, which is also that of the corpus's directory, and what is done with an input.
+/// The name of a parser, and a function that tests the parser with an input.
+///
+/// The name is also the directory of its corpus.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All of them.
+/// All targets.
 pub const TARGETS: [Target; 5] = [
     ("audit_frames", audit_frames),
     ("json_lines", json_lines),
@@ -30,7 +33,9 @@ pub const TARGETS: [Target; 5] = [
     ("database_url", database_url),
 ];
 
-/// An audit socket's bytes: frames, and the messages in them. How the bytes are split must not matter.
+/// Decodes the frames of an audit socket, and their messages.
+///
+/// The result must not depend on how the bytes are split.
 pub fn audit_frames(input: &[u8]) {
     let whole = decode(&[input]);
     let (first, second) = input.split_at(input.len() / 3);
@@ -46,7 +51,7 @@ fn decode(pieces: &[&[u8]]) -> Vec<Option<Received>> {
             match FrameCodec.decode(&mut buffer) {
                 Ok(Some(frame)) => {
                     let message = receive(&frame).ok();
-                    assert_as_another_decoder(&frame, message);
+                    assert_equals_prost(&frame, message);
                     if let Some(Received::Batch { allowed, denied, skipped }) = message {
                         assert!(allowed + denied + skipped <= MAX_LOGS_PER_BATCH as u64);
                     }
@@ -57,13 +62,15 @@ fn decode(pieces: &[&[u8]]) -> Vec<Option<Received>> {
             }
             assert!(buffer.len() < held);
         }
-        assert!(buffer.len() <= 4 + MAX_DATA_BYTES, "an incomplete frame is no longer than a frame");
+        assert!(buffer.len() <= 4 + MAX_DATA_BYTES, "an incomplete frame is longer than the longest frame");
     }
     received
 }
 
-/// Whatever prost decodes, the server decodes to the same. Prost refuses more: fields of a wrong wire type.
-fn assert_as_another_decoder(frame: &Frame, received: Option<Received>) {
+/// Compares the decoded message with that of prost.
+///
+/// Prost also rejects fields of a wrong wire type, so a frame that prost rejects proves nothing.
+fn assert_equals_prost(frame: &Frame, received: Option<Received>) {
     let data = frame.data.clone();
     let message = match frame.tag {
         Tag::Logs => ReportBoundaryLogsRequest::decode(data).map(|logs| Some(Message::Logs(logs))),
@@ -92,75 +99,83 @@ fn assert_as_another_decoder(frame: &Frame, received: Option<Received>) {
     assert_eq!(received, Some(expected));
 }
 
-/// A recording. Its lines add up to it, whatever is in them.
+/// Reads the lines of a recording. Their lengths must add up to the length of the input.
 pub fn json_lines(input: &[u8]) {
     let lines = Recording::new(BufReader::with_capacity(64, input));
     let bytes: u64 = lines.map(|line| line.expect("reading from memory does not fail").bytes).sum();
     assert_eq!(bytes, input.len() as u64);
 }
 
-/// The column of a sketch. What is taken can be merged, and written within its bound.
+/// Reads a sketch from a database column.
+///
+/// A valid sketch can be merged, and its serialized form has a bounded size.
 pub fn sketch(input: &[u8]) {
     if let Ok(sketch) = CompactThetaSketch::from_bytes(input) {
         let union = sketch.union(&CompactThetaSketch::empty()).union(&sketch);
         assert!(union.to_bytes().len() <= SKETCH_BYTES_MAX);
-        CompactThetaSketch::from_bytes(&union.to_bytes()).expect("what was written can be read");
+        CompactThetaSketch::from_bytes(&union.to_bytes()).expect("a serialized sketch is valid");
         sketch.count();
         union.count();
     }
 }
 
-/// A checkpoint file: the input as it is, and as the body of one whose header and checksum are right, because else nearly
-/// all that is tried would end at the checksum. What is taken is written as it can be read again.
+/// Reads a checkpoint file.
+///
+/// The input is the body between a valid header and checksum, because nearly all other inputs would fail at the
+/// checksum. A valid checkpoint must survive writing and reading.
 pub fn checkpoint(body: &[u8]) {
-    assert!(Checkpoint::from_bytes(body).is_err(), "a body alone is no checkpoint");
+    assert!(Checkpoint::from_bytes(body).is_err(), "a body without a header is not a checkpoint");
     let mut file = b"BUSAGECP\0\0\0\x01".to_vec();
     file.extend(u32::try_from(body.len()).expect("inputs are small").to_be_bytes());
     file.extend(body);
     file.extend(Sha256::digest(&file));
     if let Ok(checkpoint) = Checkpoint::from_bytes(&file) {
-        let again = Checkpoint::from_bytes(&checkpoint.to_bytes()).expect("what was written can be read");
+        let again = Checkpoint::from_bytes(&checkpoint.to_bytes()).expect("a written checkpoint is valid");
         assert_eq!(again.requests(), checkpoint.requests());
         assert_eq!((again.last_flush(), again.is_empty()), (checkpoint.last_flush(), checkpoint.is_empty()));
     }
 }
 
-/// A database URL. What is wrong with it is said without its password, wherever mutations put that.
+/// Parses a database URL.
+///
+/// An error must not contain the password, wherever mutations put it.
 pub fn database_url(input: &[u8]) {
     const PASSWORD: &str = "hunter2";
     let text = String::from_utf8_lossy(input);
     if let Err(error) = Database::check_url(&text) {
         let shown = format!("{error} {error:?}");
         let may_be_shown =
-            !(text.starts_with("postgres:") || text.starts_with("postgresql:")) || names_a_file(&text, PASSWORD);
+            !(text.starts_with("postgres:") || text.starts_with("postgresql:")) || is_in_file_name(&text, PASSWORD);
         assert!(may_be_shown || !shown.contains(PASSWORD), "{shown}");
     }
 }
 
-/// Whether this is part of the root certificate's file name: the one value of a parameter that messages show, because
-/// whoever mistypes it must see what was looked for. No password gets there by a character that was not encoded: in
-/// front of an `@`, a `?` is refused.
-fn names_a_file(url: &str, part: &str) -> bool {
+/// Returns whether the text is part of the root certificate's file name.
+///
+/// It is the only value of a parameter that messages show, because the user must see a mistyped file name. An unencoded
+/// `?` in a password does not move the rest of the password there, because the parser rejects a `?` before an `@`.
+fn is_in_file_name(url: &str, part: &str) -> bool {
     let names = ["sslrootcert", "ssl-root-cert"];
     Url::parse(url)
         .is_ok_and(|url| url.query_pairs().any(|(name, value)| names.contains(&&*name) && value.contains(part)))
 }
 
-/// The committed inputs of a target, sorted by name.
+/// Returns the committed inputs of a target, sorted by name.
 ///
 /// # Errors
 ///
-/// When there are none.
+/// Returns an error if there are none, or if one cannot be read.
 pub fn corpus(target: &str) -> Result<Vec<Vec<u8>>> {
     let directory = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus")).join(target);
-    let entries = std::fs::read_dir(&directory).with_context(|| format!("no corpus {}", directory.display()))?;
+    let entries =
+        std::fs::read_dir(&directory).with_context(|| format!("cannot read the corpus {}", directory.display()))?;
     let mut paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
     paths.sort();
     anyhow::ensure!(!paths.is_empty(), "the corpus {} is empty", directory.display());
     paths.iter().map(|path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))).collect()
 }
 
-/// A sequence of numbers that looks random and is the same for the same seed (SplitMix64).
+/// A generator of pseudorandom numbers (SplitMix64), seeded with its field.
 pub struct Numbers(pub u64);
 
 impl Numbers {
@@ -172,7 +187,7 @@ impl Numbers {
         ((mixed ^ (mixed >> 31)) % limit.max(1) as u64) as usize
     }
 
-    /// Changes an input in one to eight places; takes parts of another one.
+    /// Changes an input in one to eight places, and inserts parts of another input.
     pub fn mutate(&mut self, input: &[u8], other: &[u8]) -> Vec<u8> {
         let mut bytes = input.to_vec();
         for _ in 0..=self.below(8) {

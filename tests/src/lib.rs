@@ -1,11 +1,11 @@
-//! The equipment of the integration tests.
+//! Support for the integration tests, such as databases, proxies and a simulation.
 
 #![forbid(unsafe_code)]
 
-pub mod accounts;
 pub mod browser;
 pub mod child;
 pub mod databases;
+pub mod expected_usage;
 pub mod faults;
 pub mod fuzzing;
 pub mod loopback;
@@ -25,16 +25,16 @@ use boundary_usage::Plugin;
 pub use boundary_usage_misbehaving::Cue;
 use uuid::Uuid;
 
-/// The embedded component, compiled once for all tests of a process.
+/// Returns the embedded component, compiled once for all tests of a process.
 pub fn plugin() -> &'static Plugin {
     static PLUGIN: OnceLock<Plugin> = OnceLock::new();
     PLUGIN.get_or_init(|| Plugin::embedded().expect("the embedded component can be compiled"))
 }
 
-/// The file of the misbehaving component.
+/// The path of the misbehaving component.
 pub const MISBEHAVING_COMPONENT: &str = concat!(env!("OUT_DIR"), "/misbehaving.wasm");
 
-/// The misbehaving component, compiled once for all tests of a process.
+/// Returns the misbehaving component, compiled once for all tests of a process.
 pub fn misbehaving_plugin() -> &'static Plugin {
     static PLUGIN: OnceLock<Plugin> = OnceLock::new();
     let bytes = include_bytes!(concat!(env!("OUT_DIR"), "/misbehaving.wasm"));
@@ -46,14 +46,16 @@ pub fn workspace_of(cue: Cue) -> Uuid {
     Uuid::from_u128(cue.workspace())
 }
 
-/// Waits for a condition that nothing announces.
+/// Polls a condition until it is true.
+///
+/// It is for conditions that cannot wake a waiting task.
 pub async fn until(mut condition: impl FnMut() -> bool) {
     while !condition() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
-/// A component in the text format, as bytes.
+/// Converts a component from the text format to the binary format.
 pub fn component_from_wat(text: &str) -> Vec<u8> {
     wat::parse_str(text).expect("a test's component is well-formed")
 }

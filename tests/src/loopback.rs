@@ -1,4 +1,4 @@
-//! A client that says exactly what a test has written, to a server on this machine.
+//! An HTTP client that sends exactly the bytes of a test, to a server on this machine.
 
 use std::net::SocketAddr;
 
@@ -6,15 +6,17 @@ use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Sends a request line and headers, each with its line's end, and answers all that comes back.
+/// Sends a request, and returns the whole response.
+///
+/// `head` is the request line and headers, each with its end of line.
 ///
 /// # Errors
 ///
-/// When the server cannot be reached, or hangs up in the middle.
-pub async fn ask(address: SocketAddr, head: &str) -> Result<String> {
+/// Returns an error if the server cannot be reached, or closes the connection in the middle of its response.
+pub async fn request(address: SocketAddr, head: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(format!("{head}host: localhost\r\nconnection: close\r\n\r\n").as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
-    Ok(String::from_utf8(answer)?)
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await?;
+    Ok(String::from_utf8(response)?)
 }

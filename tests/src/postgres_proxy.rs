@@ -1,8 +1,9 @@
-//! A wire to PostgreSQL that breaks on cue: a proxy that reads the messages of its clients, and cuts their connections
-//! before a commit, instead of one, or between a commit and its reply.
+//! A proxy in front of PostgreSQL that cuts connections at selected points.
 //!
-//! Cuts are queued and strike one after the other, as faults do in `faults`. There no database is needed; here the
-//! driver, the server and their sockets are real. The program `postgres-proxy` offers this to tests in other languages.
+//! Such a point is before a commit, or between the commit and its reply.
+//!
+//! Cuts are queued, and each affects one message, in order, like the faults of the module `faults`. Here the driver,
+//! the server and their sockets are real. The program `postgres-proxy` offers the proxy to tests in other languages.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,54 +21,57 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Notify, watch};
 
-use crate::accounts::tracker_by_hand;
+use crate::expected_usage::manual_tracker;
 use crate::usage::id;
 
-/// Where a connection is cut.
+/// The point where a connection is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// When usage is to be written, before the server learns of it.
+    /// At a statement that writes usage. The server does not receive the statement.
     Write,
-    /// At a commit, which the server never gets.
+    /// At a commit. The server does not receive the commit.
     Commit,
-    /// At a commit, which the server gets only when [`PostgresProxy::deliver`] says so, and long after the client has
-    /// given it up for lost.
+    /// At a commit. The server receives the commit after [`PostgresProxy::deliver`].
+    ///
+    /// By then the client has lost its connection.
     CommitDelayed,
-    /// When the server has carried out a commit and answered; the client never gets the answer.
+    /// After a commit. The client does not receive the server's reply.
     Reply,
-    /// As `Reply`, but the connection stays open and silent.
+    /// Like `Reply`, but the connection stays open without any further message.
     Silence,
-    /// At the request of this number, counted from 1 when the cut is at the head of the queue. The server does not get the
-    /// request. A request is a message that the client waits on: a simple query, or a `Sync`.
+    /// At the request with this number. The server does not receive the request.
+    ///
+    /// The count starts at 1 when the cut becomes the first of the queue. A request is a message after which the client
+    /// waits for a reply: a simple query or a `Sync`.
     Request(u64),
-    /// As `Request`, but the connection stays open and silent.
+    /// Like `Request`, but the connection stays open without any further message.
     SilentRequest(u64),
 }
 
-/// How a connection ends at a cut.
+/// How a cut ends the connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ending {
-    /// An orderly end of the stream.
+    /// The end of the stream.
     #[default]
     Fin,
-    /// A reset: what is on its way is discarded.
+    /// A reset, which discards data in transit.
     Reset,
 }
 
-/// The proxy. It ends with the runtime that it was made on.
+/// A running proxy. It ends with the runtime that started it.
 pub struct PostgresProxy {
-    /// Where it listens.
+    /// The URL for clients of the proxy.
     pub url: String,
-    wire: Arc<Wire>,
+    shared: Arc<Shared>,
 }
 
-struct Wire {
+struct Shared {
     server: Address,
     cuts: Mutex<VecDeque<(Cut, Ending)>>,
     commits: watch::Sender<u64>,
     round_trips: AtomicU64,
     deliver: Notify,
-    /// New connections are closed at once.
+    /// Whether new connections are closed immediately.
     refuses: AtomicBool,
 }
 
@@ -76,22 +80,22 @@ enum Address {
     Unix(PathBuf),
 }
 
-/// The end of the server's answer to a commit: done, and ready for the next.
+/// The end of the server's reply to a commit: `CommandComplete` and `ReadyForQuery`.
 const COMMITTED: &[u8] = b"COMMIT\0Z\0\0\0\x05I";
 
 impl PostgresProxy {
-    /// Listens in front of the server and database that a URL names.
+    /// Starts a proxy in front of the server and database of a URL.
     ///
     /// # Errors
     ///
-    /// When the URL is none, or no port is free.
+    /// Returns an error if the URL is invalid, or if no port is free.
     pub async fn in_front_of(url: &str) -> Result<Self> {
         let options = PgConnectOptions::from_str(url)?;
         let server = match options.get_socket() {
             Some(directory) => Address::Unix(directory.join(format!(".s.PGSQL.{}", options.get_port()))),
             None => Address::Tcp(options.get_host().to_owned(), options.get_port()),
         };
-        let wire = Arc::new(Wire {
+        let shared = Arc::new(Shared {
             server,
             cuts: Mutex::default(),
             commits: watch::Sender::new(0),
@@ -100,11 +104,13 @@ impl PostgresProxy {
             refuses: AtomicBool::new(false),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let SocketAddr::V4(address) = listener.local_addr()? else { unreachable!("it was bound to an IPv4 address") };
-        let database = options.get_database().context("the URL names a database")?;
+        let SocketAddr::V4(address) = listener.local_addr()? else {
+            unreachable!("the listener is bound to an IPv4 address")
+        };
+        let database = options.get_database().context("the URL names no database")?;
         let url = format!("postgres://{}@{address}/{database}", options.get_username());
-        tokio::spawn(accept(listener, wire.clone()));
-        Ok(Self { url, wire })
+        tokio::spawn(accept(listener, shared.clone()));
+        Ok(Self { url, shared })
     }
 
     /// Queues a cut.
@@ -112,40 +118,42 @@ impl PostgresProxy {
         self.cut_with(cut, Ending::Fin);
     }
 
-    /// Queues a cut that ends the connection in this way.
+    /// Queues a cut with this ending of the connection.
     pub fn cut_with(&self, cut: Cut, ending: Ending) {
-        self.wire.cuts().push_back((cut, ending));
+        self.shared.cuts().push_back((cut, ending));
     }
 
-    /// Sets whether new connections are closed at once, as if the server refused them.
+    /// Sets whether new connections are closed immediately, as if the server refused them.
     pub fn refuse(&self, refuses: bool) {
-        self.wire.refuses.store(refuses, Ordering::Relaxed);
+        self.shared.refuses.store(refuses, Ordering::Relaxed);
     }
 
-    /// Cuts that have not struck yet.
+    /// Returns the number of queued cuts.
     pub fn pending(&self) -> usize {
-        self.wire.cuts().len()
+        self.shared.cuts().len()
     }
 
-    /// How many commits clients have sent.
+    /// Returns the number of commits that clients have sent.
     pub fn commits(&self) -> u64 {
-        *self.wire.commits.borrow()
+        *self.shared.commits.borrow()
     }
 
-    /// How often clients have asked for an answer, and will not go on without: by a simple query, or a `Sync`.
+    /// Returns the number of requests after which clients waited for a reply.
+    ///
+    /// They are simple queries and `Sync` messages.
     pub fn round_trips(&self) -> u64 {
-        self.wire.round_trips.load(Ordering::Relaxed)
+        self.shared.round_trips.load(Ordering::Relaxed)
     }
 
-    /// Waits until clients have sent as many commits.
+    /// Waits until clients have sent at least this number of commits.
     pub async fn committing(&self, count: u64) {
-        let mut commits = self.wire.commits.subscribe();
+        let mut commits = self.shared.commits.subscribe();
         commits.wait_for(|commits| *commits >= count).await.expect("the sender lives in self");
     }
 
-    /// Hands the server a commit that was held back.
+    /// Forwards the commit that a [`Cut::CommitDelayed`] holds back.
     pub fn deliver(&self) {
-        self.wire.deliver.notify_one();
+        self.shared.deliver.notify_one();
     }
 }
 
@@ -162,10 +170,10 @@ pub struct RoundTrips {
 ///
 /// # Errors
 ///
-/// When the database cannot be used.
+/// Returns an error if the proxy, the tracker or a flush fails.
 pub async fn round_trips_of_flushes(url: &str) -> Result<RoundTrips> {
     let proxy = PostgresProxy::in_front_of(url).await?;
-    let tracker = tracker_by_hand(4, &Database::connect(&proxy.url).await?).await?;
+    let tracker = manual_tracker(4, &Database::connect(&proxy.url).await?).await?;
     let flush = async |workspace| {
         let before = proxy.round_trips();
         tracker.track(id(workspace), id(0), 1, 0)?;
@@ -174,17 +182,17 @@ pub async fn round_trips_of_flushes(url: &str) -> Result<RoundTrips> {
     };
     // The first flush begins the period.
     flush(1).await?;
-    let taken = RoundTrips { known_ids: flush(1).await?, new_ids: flush(3).await? };
+    let round_trips = RoundTrips { known_ids: flush(1).await?, new_ids: flush(3).await? };
     tracker.shutdown().await?;
-    Ok(taken)
+    Ok(round_trips)
 }
 
-impl Wire {
+impl Shared {
     fn cuts(&self) -> MutexGuard<'_, VecDeque<(Cut, Ending)>> {
         self.cuts.lock().expect("no holder of this lock panics")
     }
 
-    /// The cut that strikes at this message, if one does.
+    /// Removes and returns the first cut if it applies to this message.
     fn strikes(&self, message: &Message) -> Option<(Cut, Ending)> {
         let mut cuts = self.cuts();
         let strikes = match &mut cuts.front_mut()?.0 {
@@ -198,47 +206,47 @@ impl Wire {
         if strikes { cuts.pop_front() } else { None }
     }
 
-    /// Carries one client's messages until either side closes, or a cut strikes.
-    async fn carry(&self, client: TcpStream) -> io::Result<()> {
+    /// Forwards the messages of one client until the connection ends.
+    async fn serve(&self, client: TcpStream) -> io::Result<()> {
         match &self.server {
             Address::Tcp(host, port) => {
                 let (input, output) = TcpStream::connect((host.as_str(), *port)).await?.into_split();
-                self.between(client, input, output).await
+                self.serve_with(client, input, output).await
             }
             Address::Unix(path) => {
                 let (input, output) = UnixStream::connect(path).await?.into_split();
-                self.between(client, input, output).await
+                self.serve_with(client, input, output).await
             }
         }
     }
 
-    async fn between(
+    async fn serve_with(
         &self,
         client: TcpStream,
         from_server: impl AsyncRead + Unpin,
         to_server: impl AsyncWrite + Unpin,
     ) -> io::Result<()> {
         let (from_client, to_client) = client.into_split();
-        let answers = Answers { to_client: to_client.into(), muted: false.into(), committed: Notify::new() };
+        let replies = Replies { to_client: to_client.into(), is_muted: false.into(), committed: Notify::new() };
         let ending = tokio::select! {
-            ended = self.forward(Messages::of(from_client), to_server, &answers) => ended?,
-            ended = answers.forward(from_server) => ended.map(|()| Ending::Fin)?,
+            ended = self.forward(Messages::of(from_client), to_server, &replies) => ended?,
+            ended = replies.forward(from_server) => ended.map(|()| Ending::Fin)?,
         };
         if ending == Ending::Reset {
-            let to_client = answers.to_client.into_inner();
+            let to_client = replies.to_client.into_inner();
             to_client.as_ref().set_zero_linger()?;
-            // Dropping it would send an orderly end before the reset.
+            // Dropping the stream would send its end before the reset.
             to_client.forget();
         }
         Ok(())
     }
 
-    /// Hands the server what the client says. The connection is cut when this ends.
+    /// Forwards the client's messages to the server. The connection ends when this returns.
     async fn forward(
         &self,
         mut messages: Messages,
         mut to_server: impl AsyncWrite + Unpin,
-        answers: &Answers,
+        replies: &Replies,
     ) -> io::Result<Ending> {
         loop {
             let (message, bytes) = messages.next().await?;
@@ -256,13 +264,13 @@ impl Wire {
                 Cut::Write | Cut::Commit | Cut::Request(_) => return Ok(ending),
                 Cut::SilentRequest(_) => messages.end().await?,
                 Cut::CommitDelayed | Cut::Reply | Cut::Silence => {
-                    answers.muted.store(true, Ordering::Relaxed);
+                    replies.is_muted.store(true, Ordering::Relaxed);
                     if cut == Cut::CommitDelayed {
-                        answers.to_client.lock().await.shutdown().await?;
+                        replies.to_client.lock().await.shutdown().await?;
                         self.deliver.notified().await;
                     }
                     to_server.write_all(&bytes).await?;
-                    answers.committed.notified().await;
+                    replies.committed.notified().await;
                     if cut != Cut::Silence {
                         return Ok(ending);
                     }
@@ -272,25 +280,25 @@ impl Wire {
     }
 }
 
-/// The way from the server to a client.
-struct Answers {
+/// The direction from the server to a client.
+struct Replies {
     to_client: tokio::sync::Mutex<OwnedWriteHalf>,
-    /// The client gets nothing more.
-    muted: AtomicBool,
-    /// Told when the server has answered a commit that the client does not get the answer of.
+    /// Whether replies are discarded.
+    is_muted: AtomicBool,
+    /// Notified when the reply to a commit has been discarded.
     committed: Notify,
 }
 
-impl Answers {
+impl Replies {
     async fn forward(&self, mut from_server: impl AsyncRead + Unpin) -> io::Result<()> {
-        let (mut buffer, mut swallowed) = (vec![0; 1 << 16], Vec::new());
+        let (mut buffer, mut discarded) = (vec![0; 1 << 16], Vec::new());
         loop {
             let length = from_server.read(&mut buffer).await?;
             match length {
                 0 => return Ok(()),
-                _ if self.muted.load(Ordering::Relaxed) => {
-                    swallowed.extend(&buffer[..length]);
-                    if swallowed.ends_with(COMMITTED) {
+                _ if self.is_muted.load(Ordering::Relaxed) => {
+                    discarded.extend(&buffer[..length]);
+                    if discarded.ends_with(COMMITTED) {
                         self.committed.notify_one();
                     }
                 }
@@ -300,25 +308,29 @@ impl Answers {
     }
 }
 
-/// What a client says, as far as it matters here.
+/// The relevant properties of a client's message.
 #[derive(Clone, Copy, Default)]
 struct Message {
-    /// Usage is to be written: the statement is executed, not only prepared.
+    /// Whether it executes, instead of only prepares, a statement that writes usage.
     writes: bool,
+    /// Whether it commits a transaction.
     commits: bool,
-    /// The client waits for a reply.
+    /// Whether the client waits for a reply to it.
     requests: bool,
 }
 
-/// A client's messages, read one by one: a type (not in the first ones), a length that counts itself, a body.
+/// A reader of a client's messages.
+///
+/// A message is a type, a length that includes itself, and a body. Messages before the start of the session have no
+/// type.
 struct Messages {
     from_client: OwnedReadHalf,
-    started: bool,
-    /// The names under which statements that write usage were prepared.
+    is_started: bool,
+    /// The names of prepared statements that write usage.
     writing: Vec<Vec<u8>>,
 }
 
-/// What tells a statement that writes usage from one that reads it.
+/// The texts that identify the statements that write usage.
 const WRITES: [&str; 2] = ["INSERT INTO boundary_usage_stats AS s", "UPDATE boundary_usage_stats AS s"];
 
 fn writes_usage(statement: &[u8]) -> bool {
@@ -326,27 +338,27 @@ fn writes_usage(statement: &[u8]) -> bool {
     WRITES.iter().any(|write| statement.contains(write))
 }
 
-/// The code of the message that starts a session: the version of the protocol, 3.0.
+/// The beginning of the message that starts a session: version 3.0 of the protocol.
 const START: &[u8] = &[0, 3, 0, 0];
 
 impl Messages {
     fn of(from_client: OwnedReadHalf) -> Self {
-        Self { from_client, started: false, writing: Vec::new() }
+        Self { from_client, is_started: false, writing: Vec::new() }
     }
 
     async fn next(&mut self) -> io::Result<(Message, Vec<u8>)> {
-        let mut bytes = if self.started { vec![self.from_client.read_u8().await?] } else { Vec::new() };
+        let mut bytes = if self.is_started { vec![self.from_client.read_u8().await?] } else { Vec::new() };
         let length = self.from_client.read_u32().await?;
         bytes.extend(length.to_be_bytes());
         let start = bytes.len();
         bytes.resize(start + (length as usize).saturating_sub(4), 0);
         self.from_client.read_exact(&mut bytes[start..]).await?;
-        let kind = if self.started { bytes[0] } else { 0 };
+        let kind = if self.is_started { bytes[0] } else { 0 };
         let message = self.recognise(kind, &bytes[start..]);
         Ok((message, bytes))
     }
 
-    /// Returns when the client closes the connection.
+    /// Discards all further messages, and returns when the client closes the connection.
     async fn end(&mut self) -> io::Result<()> {
         tokio::io::copy(&mut self.from_client, &mut tokio::io::sink()).await.map(drop)
     }
@@ -356,12 +368,12 @@ impl Messages {
         let (first, second) = (texts.next().unwrap_or_default(), texts.next().unwrap_or_default());
         let mut message = Message { requests: matches!(kind, b'Q' | b'S'), ..Message::default() };
         match kind {
-            0 => self.started = body.starts_with(START),
+            0 => self.is_started = body.starts_with(START),
             b'Q' => {
                 message.commits = first == b"COMMIT";
                 message.writes = writes_usage(first);
             }
-            // A driver that prepares nothing under a name uses the empty name again and again.
+            // The empty name is the unnamed statement, which each `Parse` message replaces.
             b'P' => {
                 self.writing.retain(|name| name != first);
                 if writes_usage(second) {
@@ -375,13 +387,13 @@ impl Messages {
     }
 }
 
-async fn accept(listener: TcpListener, wire: Arc<Wire>) {
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
-        if wire.refuses.load(Ordering::Relaxed) {
+        if shared.refuses.load(Ordering::Relaxed) {
             continue;
         }
-        let wire = wire.clone();
-        // An error is an end like any other: the client sees its connection closed.
-        tokio::spawn(async move { wire.carry(client).await });
+        let shared = shared.clone();
+        // The error can be ignored, because the client's connection is closed in any case.
+        tokio::spawn(async move { shared.serve(client).await });
     }
 }

@@ -1,4 +1,4 @@
-//! The program `boundary-usage`, built once more in this package, so that its tests can run it as a user does.
+//! The program `boundary-usage`, built in this package so that its tests can run it.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! A receiver of summaries, which answers each request as it is told: with a status, too late, not at all.
+//! An HTTP receiver of summaries, whose replies a test selects.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,38 +12,40 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
 
-/// What happens to a request. Without any left, it is [`Answer::Status`] 200.
+/// The reply to a request.
+///
+/// Requests without a selected reply receive [`Reply::Status`] 200.
 #[derive(Clone, Copy, Debug)]
-pub enum Answer {
-    /// It is answered with this status; a redirect leads to `/elsewhere`.
+pub enum Reply {
+    /// This status. A redirect leads to `/elsewhere`.
     Status(u16),
-    /// It is answered with this status, and `Retry-After` with this many seconds.
+    /// This status, and `Retry-After` with this number of seconds.
     RetryAfter(u16, u32),
-    /// It is answered with this status, and `Retry-After` with the date that is this many seconds ahead.
+    /// This status, and `Retry-After` with the date in this number of seconds.
     RetryAt(u16, u32),
-    /// It is answered with something else than HTTP.
+    /// A text that is not HTTP.
     Nonsense,
-    /// The connection ends without an answer.
+    /// No reply: the receiver closes the connection.
     HangUp,
-    /// It is never answered.
+    /// No reply, and the connection stays open.
     Hang,
-    /// It is answered with 200, once the client has given up.
+    /// The status 200, after the client has closed the connection.
     Late,
 }
 
-/// A request, as it came in.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Received {
     /// The request line.
     pub line: String,
-    /// The headers, with their names in small letters.
+    /// The headers, with lower-case names.
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Value,
 }
 
 impl Received {
-    /// The value of a header; empty where there is none.
+    /// Returns the value of a header, or an empty text if there is none.
     pub fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(header, _)| header == name).map_or("", |(_, value)| value)
     }
@@ -51,33 +53,33 @@ impl Received {
 
 /// A running receiver. It ends with the process.
 pub struct Receiver {
-    /// Where it listens.
+    /// The address for clients.
     pub address: SocketAddr,
     state: Arc<State>,
 }
 
 struct State {
-    answers: Mutex<VecDeque<Answer>>,
+    replies: Mutex<VecDeque<Reply>>,
     received: Mutex<Vec<Received>>,
-    more: Condvar,
+    has_received: Condvar,
     tls: Option<Arc<ServerConfig>>,
 }
 
 impl Receiver {
-    /// Listens on loopback.
+    /// Starts a receiver on loopback.
     ///
     /// # Errors
     ///
-    /// When there is no port.
-    pub fn start(answers: impl IntoIterator<Item = Answer>) -> Result<Self> {
-        Self::start_with(answers.into_iter().collect(), None)
+    /// Returns an error if no port is free.
+    pub fn start(replies: impl IntoIterator<Item = Reply>) -> Result<Self> {
+        Self::start_with(replies.into_iter().collect(), None)
     }
 
-    /// Listens on loopback, with TLS; the files are PEM.
+    /// Starts a receiver on loopback with TLS. The files have the PEM format.
     ///
     /// # Errors
     ///
-    /// When they cannot be read.
+    /// Returns an error if a file cannot be read, or if no port is free.
     pub fn start_tls(certificate: &Path, key: &Path) -> Result<Self> {
         let certificate = CertificateDer::from_pem_file(certificate)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -87,31 +89,31 @@ impl Receiver {
         Self::start_with(VecDeque::new(), Some(Arc::new(config)))
     }
 
-    fn start_with(answers: VecDeque<Answer>, tls: Option<Arc<ServerConfig>>) -> Result<Self> {
+    fn start_with(replies: VecDeque<Reply>, tls: Option<Arc<ServerConfig>>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
-        let (answers, received) = (Mutex::new(answers), Mutex::default());
-        let state = Arc::new(State { answers, received, more: Condvar::new(), tls });
+        let (replies, received) = (Mutex::new(replies), Mutex::default());
+        let state = Arc::new(State { replies, received, has_received: Condvar::new(), tls });
         let serving = state.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let state = serving.clone();
-                // A client that goes away in the middle is a client's right.
+                // The error can be ignored, because a client may close its connection at any time.
                 std::thread::spawn(move || state.serve(stream).ok());
             }
         });
         Ok(Self { address, state })
     }
 
-    /// What came in so far.
+    /// Returns all requests that have been received.
     pub fn received(&self) -> Vec<Received> {
         self.state.received.lock().expect("no holder of this lock panics").clone()
     }
 
-    /// Waits until as many requests have come in.
+    /// Waits until at least this number of requests have been received, and returns them.
     pub fn wait_for(&self, count: usize) -> Vec<Received> {
         let received = self.state.received.lock().expect("no holder of this lock panics");
-        let enough = self.state.more.wait_while(received, |received| received.len() < count);
+        let enough = self.state.has_received.wait_while(received, |received| received.len() < count);
         enough.expect("no holder of this lock panics").clone()
     }
 }
@@ -119,33 +121,34 @@ impl Receiver {
 impl State {
     fn serve(&self, stream: TcpStream) -> Result<()> {
         match &self.tls {
-            None => self.answer(BufReader::new(stream)),
+            None => self.reply(BufReader::new(stream)),
             Some(config) => {
                 let connection = ServerConnection::new(config.clone())?;
-                self.answer(BufReader::new(StreamOwned::new(connection, stream)))
+                self.reply(BufReader::new(StreamOwned::new(connection, stream)))
             }
         }
     }
 
-    fn answer<S: Read + Write>(&self, mut stream: BufReader<S>) -> Result<()> {
+    /// Reads a request, and sends the next reply.
+    fn reply<S: Read + Write>(&self, mut stream: BufReader<S>) -> Result<()> {
         let received = read(&mut stream)?;
-        let answer = self.answers.lock().expect("no holder of this lock panics").pop_front();
+        let reply = self.replies.lock().expect("no holder of this lock panics").pop_front();
         self.received.lock().expect("no holder of this lock panics").push(received);
-        self.more.notify_all();
-        let text = match answer.unwrap_or(Answer::Status(200)) {
-            Answer::Status(status) => head(status, ""),
-            Answer::RetryAfter(status, seconds) => head(status, &format!("retry-after: {seconds}\r\n")),
-            Answer::RetryAt(status, seconds) => {
+        self.has_received.notify_all();
+        let text = match reply.unwrap_or(Reply::Status(200)) {
+            Reply::Status(status) => head(status, ""),
+            Reply::RetryAfter(status, seconds) => head(status, &format!("retry-after: {seconds}\r\n")),
+            Reply::RetryAt(status, seconds) => {
                 let date = chrono::Utc::now() + chrono::TimeDelta::seconds(seconds.into());
                 head(status, &date.format("retry-after: %a, %d %b %Y %H:%M:%S GMT\r\n").to_string())
             }
-            Answer::Nonsense => "nonsense\r\n\r\n".into(),
-            Answer::HangUp => return Ok(()),
-            Answer::Hang => {
+            Reply::Nonsense => "nonsense\r\n\r\n".into(),
+            Reply::HangUp => return Ok(()),
+            Reply::Hang => {
                 stream.read_to_end(&mut Vec::new())?;
                 return Ok(());
             }
-            Answer::Late => {
+            Reply::Late => {
                 stream.read_to_end(&mut Vec::new())?;
                 head(200, "")
             }
@@ -157,24 +160,29 @@ impl State {
 
 fn head(status: u16, more: &str) -> String {
     let common = "location: /elsewhere\r\ncontent-length: 0\r\nconnection: close\r\n";
-    format!("HTTP/1.1 {status} as told\r\n{common}{more}\r\n")
+    format!("HTTP/1.1 {status} selected\r\n{common}{more}\r\n")
 }
 
 fn read(stream: &mut impl BufRead) -> Result<Received> {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
-        ensure!(stream.read_line(&mut line)? > 0, "the client has gone");
+        ensure!(stream.read_line(&mut line)? > 0, "the client closed the connection");
         match line.trim_end() {
             "" => break,
             line => lines.push(line.to_owned()),
         }
     }
-    ensure!(!lines.is_empty(), "no request");
+    ensure!(!lines.is_empty(), "the request is empty");
     let line = lines.remove(0);
     let header = |line: &String| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
     let headers: Vec<_> = lines.iter().filter_map(header).collect();
-    let length = headers.iter().find(|(name, _)| name == "content-length").context("no length")?.1.parse()?;
+    let length = headers
+        .iter()
+        .find(|(name, _)| name == "content-length")
+        .context("the request has no content-length")?
+        .1
+        .parse()?;
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
     Ok(Received { line, headers, body: serde_json::from_slice(&body)? })

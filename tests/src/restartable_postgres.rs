@@ -1,8 +1,10 @@
-//! A PostgreSQL server of a test's own, to be killed, stopped and started again on the same directory, its disk filled.
+//! A PostgreSQL server of a single test.
 //!
-//! Unlike the server that the other tests share, it writes through to the disk as in production. It listens on a unix
-//! socket alone, whose name nobody can take while the server is down. As with the shared one, a shell watches over it
-//! and removes everything when this process ends, however it ends.
+//! The test can kill, stop and restart it, and fill its disk.
+//!
+//! Unlike the server that the other tests share, it flushes its writes to the disk, as in production. It listens only
+//! on a Unix socket, because another process could take its port while the server is down. A shell stops the server and
+//! removes all files when the test process ends, as for the shared server.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -12,7 +14,10 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::postgres_server::{is_root, programs};
 
-/// Makes the directories, and the disk if one of its own is asked for; runs the rest as a user who may run PostgreSQL.
+/// The outer script, which runs the inner script.
+///
+/// It creates the directories and the disk, if any, and removes them at the end. `"$@"` selects the user of the inner
+/// script.
 const OUTSIDE: &str = r#"
 trap '' HUP INT TERM
 directory=$(mktemp -d) || exit 1
@@ -26,13 +31,15 @@ if [ -n "$disk" ]; then umount "$directory/disk"; fi
 rm -rf "$directory"
 "#;
 
-/// Answers each line that it reads, the name of a function here, with one line.
+/// The inner script, which runs the server.
+///
+/// Each line of stdin is the name of a function of the script. It prints one line after each command.
 const INSIDE: &str = r#"
 trap '' HUP INT TERM
 cd "$directory" || exit 1
 export TMPDIR=/tmp
 start() {
-    # Those that were killed may take a moment to let go of the shared memory.
+    # Killed processes may still use the shared memory for a moment.
     for attempt in 1 2 3 4 5 6 7 8 9; do
         "$programs/postgres" -D disk/data -k "$directory/socket" -p 5432 -c listen_addresses= -c shared_buffers=16MB \
             -c max_wal_size=32MB -c min_wal_size=2MB $settings </dev/null >>log 2>&1 &
@@ -46,7 +53,7 @@ start() {
     tail -n 30 log >&2
     return 1
 }
-# The postmaster is held first: so it starts no process that would be missed.
+# SIGSTOP prevents the postmaster from starting a process that would survive.
 crash() {
     kill -STOP "$server" && kill -KILL "$server" $(cat "/proc/$server/task/$server/children")
     wait "$server" 2>>log
@@ -73,7 +80,7 @@ kill -QUIT "$server" 2>>log
 wait "$server"
 "#;
 
-/// The server.
+/// A running or stopped server.
 pub struct RestartablePostgres {
     directory: String,
     shell: Arc<Mutex<Shell>>,
@@ -81,129 +88,135 @@ pub struct RestartablePostgres {
 
 struct Shell {
     commands: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    replies: BufReader<ChildStdout>,
     _watchdog: Child,
 }
 
 impl RestartablePostgres {
-    /// Starts one with settings (`-c name=value`).
+    /// Starts a server with settings (`-c name=value`).
     ///
     /// # Errors
     ///
-    /// When PostgreSQL is not installed or does not start.
+    /// Returns an error if PostgreSQL is not installed or does not start.
     pub async fn start(settings: &str) -> Result<Self> {
         Self::start_on("", settings).await
     }
 
-    /// Starts one whose data are on a disk of that size, as `mount` reads it (`64m`).
+    /// Starts a server whose data are on a separate disk.
+    ///
+    /// The size has the format of `mount`, such as `64m`.
     ///
     /// # Errors
     ///
-    /// Also when this machine does not let us mount one.
+    /// Returns an error if PostgreSQL is not installed or does not start, or if this machine does not allow the mount.
     pub async fn start_on_a_disk_of(size: &str) -> Result<Self> {
         Self::start_on(size, "").await
     }
 
     async fn start_on(disk: &str, settings: &str) -> Result<Self> {
-        let mut watchdog = outside(!disk.is_empty());
+        let mut watchdog = watchdog(!disk.is_empty());
         watchdog.env("disk", disk).env("settings", settings).env("programs", programs()?).env("inside", INSIDE);
         watchdog.stdin(Stdio::piped()).stdout(Stdio::piped());
         tokio::task::spawn_blocking(move || {
             let mut child = watchdog.spawn().context("cannot run `sh`")?;
-            let commands = child.stdin.take().context("the watchdog's input is a pipe")?;
-            let answers = BufReader::new(child.stdout.take().context("the watchdog's output is a pipe")?);
-            let mut shell = Shell { commands, answers, _watchdog: child };
-            let directory = shell.answer().context("PostgreSQL did not start; what it said is above")?;
+            let commands = child.stdin.take().context("the watchdog's stdin is not a pipe")?;
+            let replies = BufReader::new(child.stdout.take().context("the watchdog's stdout is not a pipe")?);
+            let mut shell = Shell { commands, replies, _watchdog: child };
+            let directory = shell.reply().context("PostgreSQL did not start; its log is above")?;
             Ok(Self { directory, shell: Arc::new(Mutex::new(shell)) })
         })
         .await?
     }
 
-    /// The URL of its database, through its socket.
+    /// Returns the URL of its database, through its socket.
     pub fn url(&self) -> String {
         format!("postgres://postgres@localhost:5432/postgres?host={}/socket", self.directory)
     }
 
-    /// What it has said so far.
+    /// Returns the server's log.
     ///
     /// # Errors
     ///
-    /// When the file is gone.
+    /// Returns an error if the file cannot be read.
     pub fn log(&self) -> Result<String> {
         let log = std::fs::read(format!("{}/log", self.directory))?;
         Ok(String::from_utf8_lossy(&log).into_owned())
     }
 
-    /// Kills all its processes at once (SIGKILL), and answers when the first of them is gone.
+    /// Kills all processes of the server simultaneously (SIGKILL).
+    ///
+    /// It returns after the postmaster has ended.
     ///
     /// # Errors
     ///
-    /// When it does not run.
+    /// Returns an error if the server does not run.
     pub async fn crash(&self) -> Result<()> {
         self.command("crash").await
     }
 
-    /// Stops it as an operator does; whoever is connected is disconnected.
+    /// Stops the server like an operator. It disconnects all clients.
     ///
     /// # Errors
     ///
-    /// When it does not run.
+    /// Returns an error if the server does not run.
     pub async fn stop(&self) -> Result<()> {
         self.command("stop").await
     }
 
-    /// Starts it again, and answers when it lets us in.
+    /// Starts the server again, and waits until it accepts connections.
     ///
     /// # Errors
     ///
-    /// When it does not start; what it says is on standard error.
+    /// Returns an error if the server does not start. Its log is then on stderr.
     pub async fn start_again(&self) -> Result<()> {
         self.command("start").await
     }
 
-    /// Fills its disk to the last byte.
+    /// Fills the disk of the server completely.
     ///
     /// # Errors
     ///
-    /// When the watchdog is gone.
+    /// Returns an error if the watchdog has ended.
     pub async fn fill_disk(&self) -> Result<()> {
         self.command("fill").await
     }
 
-    /// Takes away what fills the disk.
+    /// Deletes the file that fills the disk.
     ///
     /// # Errors
     ///
-    /// When nothing does.
+    /// Returns an error if there is no such file.
     pub async fn clear_disk(&self) -> Result<()> {
         self.command("clear").await
     }
 
     async fn command(&self, name: &'static str) -> Result<()> {
         let shell = self.shell.clone();
-        let answer = tokio::task::spawn_blocking(move || {
+        let reply = tokio::task::spawn_blocking(move || {
             let mut shell = shell.lock().expect("no holder of this lock panics");
             writeln!(shell.commands, "{name}")?;
-            shell.answer()
+            shell.reply()
         });
-        ensure!(answer.await?? == "done", "to {name} PostgreSQL failed; what it said is above");
+        ensure!(reply.await?? == "done", "the command `{name}` of the watchdog failed; its output is above");
         Ok(())
     }
 }
 
 impl Shell {
-    fn answer(&mut self) -> Result<String> {
+    fn reply(&mut self) -> Result<String> {
         let mut line = String::new();
-        self.answers.read_line(&mut line)?;
+        self.replies.read_line(&mut line)?;
         if line.is_empty() {
-            bail!("the shell that watches over PostgreSQL has ended");
+            bail!("PostgreSQL's watchdog has ended");
         }
         Ok(line.trim_end().to_owned())
     }
 }
 
-/// PostgreSQL refuses to run as root, and mounting takes root: each gets what it needs, root or not.
-fn outside(mounts: bool) -> Command {
+/// Returns the command of the outer script.
+///
+/// PostgreSQL does not run as root, but a mount needs root. The command gives each its user, with or without root.
+fn watchdog(mounts: bool) -> Command {
     let (before, inside, owner): (&[_], &[_], _) = match (is_root(), mounts) {
         (true, false) => {
             (&["env"], &["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--"], "postgres")

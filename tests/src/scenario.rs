@@ -1,17 +1,21 @@
-//! Runs the scenarios in `tests/scenarios`: the behaviour of the whole, as lines of text that any host can read.
+//! Runs the scenarios in `tests/scenarios`.
 //!
-//! | line | does |
+//! A scenario describes the behaviour of every host as lines of text.
+//!
+//! | line | meaning |
 //! | --- | --- |
 //! | `track R W U A D` | replica R tracks workspace W of user U: A allowed, D denied |
-//! | `threads R N T A D` | N threads track at once, each ids of its own, T times |
-//! | `beside R N A D` | N tracks, each with ids of its own, while N flushes run |
-//! | `flush R => OUTCOME` | R flushes; `written`, `idle`, `confirmed`, `error`, or `any` |
-//! | `fail STEP` | the next `begin`, `acquire`, `read`, `upsert` or `commit` fails, or the next commit has its fate unknown: `commit-lost`, `commit-reply-lost` |
-//! | `restart R` | R shuts down; its next line starts it again |
-//! | `collect => W U A D` | closes the period: uniques, allowed, denied |
-//! | `rows => N` | so many rows are in the open period |
+//! | `threads R N T A D` | N threads track simultaneously, T times each, every thread with its own ids |
+//! | `beside R N A D` | N calls of `track` with different ids, while N flushes run |
+//! | `flush R => OUTCOME` | R flushes, with the outcome `written`, `idle`, `confirmed`, `error`, or `any` |
+//! | `fail STEP` | the next `begin`, `acquire`, `read`, `upsert` or `commit` fails |
+//! | `fail commit-lost` | the next commit is not applied, and has no reply |
+//! | `fail commit-reply-lost` | the next commit is applied, and has no reply |
+//! | `restart R` | R shuts down, and its next line starts it again |
+//! | `collect => W U A D` | a collection returns unique workspaces, unique users, allowed and denied requests |
+//! | `rows => N` | the open period has N rows |
 //!
-//! Replicas, workspaces and users are a letter and a number. A line that begins with `#` is a comment.
+//! The id of a replica, a workspace or a user is a letter and a number. A line that begins with `#` is a comment.
 
 use std::collections::HashMap;
 
@@ -22,11 +26,11 @@ use uuid::Uuid;
 use crate::faults::{Fault, Faults};
 use crate::plugin;
 
-/// Runs a scenario's text on a database that nobody else uses.
+/// Runs the text of a scenario on an empty database.
 ///
 /// # Errors
 ///
-/// The first line that does not hold or cannot be read, by number.
+/// Returns an error with the number of the first line that is false or invalid.
 pub async fn run(text: &str, database: &Database) -> Result<()> {
     let (database, faults) = Faults::in_front_of(database);
     let mut world = World { database, faults, trackers: HashMap::new() };
@@ -63,7 +67,7 @@ impl World {
             }
             ["flush", replica, "=>", expected] => {
                 let outcome = outcome(&self.tracker(replica).await?.flush().await);
-                ensure!(expected == "any" || expected == outcome, "{outcome}");
+                ensure!(expected == "any" || expected == outcome, "the outcome is {outcome}");
             }
             ["fail", step] => self.faults.inject(fault(step)?),
             ["restart", replica] => {
@@ -73,13 +77,13 @@ impl World {
             ["collect", "=>", workspaces, users, allowed, denied] => {
                 let collected = self.collect().await?;
                 let expected = [workspaces, users, allowed, denied].join(" ");
-                ensure!(collected == expected, "{collected}");
+                ensure!(collected == expected, "the collection returned {collected}");
             }
             ["rows", "=>", rows] => {
                 let found = self.database.status().await?.rows.len();
-                ensure!(rows.parse() == Ok(found), "{found} rows");
+                ensure!(rows.parse() == Ok(found), "there are {found} rows");
             }
-            _ => bail!("not a scenario's line"),
+            _ => bail!("unknown line"),
         }
         Ok(())
     }
@@ -96,7 +100,7 @@ impl World {
 
     async fn collect(&self) -> Result<String> {
         let Collection::Closed(summary) = self.database.collect(CollectOptions::default()).await? else {
-            bail!("not due, though no age was asked for");
+            bail!("the collection is not due although it has no minimum age");
         };
         Ok(format!(
             "W{} U{} A{} D{}",
@@ -154,11 +158,13 @@ fn fault(step: &str) -> Result<Fault> {
         "commit" => Fault::Commit,
         "commit-lost" => Fault::CommitLost,
         "commit-reply-lost" => Fault::CommitReplyLost,
-        _ => bail!("no step is called {step:?}"),
+        _ => bail!("unknown step {step:?}"),
     })
 }
 
-/// `w7` is the UUID whose first byte is the letter and whose last bytes are the number.
+/// Returns the UUID of an id.
+///
+/// The first byte is the letter, and the last eight bytes are the number.
 fn id(name: &str) -> Result<Uuid> {
     let letter = *name.as_bytes().first().context("an id is a letter and a number")?;
     let number: u64 = name[1..].parse().with_context(|| format!("{name:?} is not a letter and a number"))?;

@@ -1,4 +1,4 @@
-//! Usage to write: ids, sketches of them, and the flush of one replica as the component would make it.
+//! Usage to write: ids, sketches, and a flush with the calls of the component.
 
 use std::ops::Range;
 
@@ -8,12 +8,12 @@ use boundary_usage::{
 use boundary_usage_tracker as tracker;
 use uuid::Uuid;
 
-/// The id of that number; never nil.
+/// Returns the id with this number, which is never nil.
 pub fn id(number: u128) -> Uuid {
     Uuid::from_u128(number + 1)
 }
 
-/// The set of the ids of those numbers.
+/// Returns a sketch of the ids with these numbers.
 pub fn set(ids: Range<u128>) -> Sketch {
     let mut set = tracker::ThetaSketch::new();
     ids.for_each(|number| set.insert(HashingKey(1, 2), id(number).as_u128()));
@@ -21,26 +21,28 @@ pub fn set(ids: Range<u128>) -> Sketch {
     Sketch { count: sketch.count(), bytes: sketch.to_bytes() }
 }
 
-/// Sets of workspaces and users.
+/// Returns sketches of workspaces and users.
 pub fn uniques(workspaces: Range<u128>, users: Range<u128>) -> Uniques {
     Uniques { workspaces: set(workspaces), users: set(users) }
 }
 
-/// The first flush of a period.
+/// Returns a replica's first update of a period.
 pub fn update(flush: u64, ids: Range<u128>, allowed: u64, denied: u64) -> Update {
     Update { flush, uniques: UniquesUpdate::Delta(uniques(ids.clone(), ids)), allowed, denied }
 }
 
-/// A later flush of a period, after which these are all its ids.
+/// Returns a later update of a period.
+///
+/// `ids` are all ids of the period, including those of earlier updates.
 pub fn later_update(flush: u64, ids: Range<u128>, allowed: u64, denied: u64) -> Update {
     Update { flush, uniques: UniquesUpdate::Cumulative(uniques(ids.clone(), ids)), allowed, denied }
 }
 
-/// Opens the transaction of a flush, and takes its locks.
+/// Begins the transaction of a flush, and acquires its locks.
 ///
 /// # Errors
 ///
-/// Whatever the database answers.
+/// Returns the error of the database.
 pub async fn begin_flush(backend: &dyn Backend, replica: Uuid) -> Result<Box<dyn Transaction>, Error> {
     let mut transaction = backend.begin(Purpose::Flush).await?;
     transaction.acquire(Lock::Replica(replica), LockMode::Exclusive).await?;
@@ -48,11 +50,11 @@ pub async fn begin_flush(backend: &dyn Backend, replica: Uuid) -> Result<Box<dyn
     Ok(transaction)
 }
 
-/// Writes an update in a transaction of its own.
+/// Writes an update in its own transaction.
 ///
 /// # Errors
 ///
-/// Whatever the database answers.
+/// Returns the error of the database.
 pub async fn flush(backend: &dyn Backend, replica: Uuid, update: &Update) -> Result<(), Error> {
     let mut transaction = begin_flush(backend, replica).await?;
     transaction.upsert(replica, update).await?;

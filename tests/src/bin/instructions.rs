@@ -1,9 +1,11 @@
-//! Counts the instructions that an activity costs, from `track` until the component has it, under valgrind's callgrind.
+//! Counts the instructions per activity with valgrind's callgrind.
 //!
-//! Seconds depend on what else a machine does; instructions hardly do. A child tracks some activities and then twice as
-//! many; the difference of the counts of its only busy thread is free of what a start costs. Time is virtual, so that the
-//! intake is swept at the same activities every time. The counts are those of the build that is run, and compared with
-//! ones that the same build had (`tests/instructions.json`).
+//! The counts include everything from `track` until the component has the activity.
+//!
+//! Times depend on the other load of a machine; instruction counts hardly do. A child process tracks activities, and
+//! another child tracks twice as many. The difference of their counts excludes the cost of a start. Time is virtual, so
+//! every run drains the intake after the same activities. The baseline is in `tests/instructions.json`; it is valid for
+//! the same build settings only.
 
 #![forbid(unsafe_code)]
 
@@ -21,24 +23,26 @@ use clap::Parser;
 use tokio::task::LocalSet;
 use uuid::Uuid;
 
-/// Counts instructions per activity: exit code 0 when none of the counts is more than 10 % above its baseline.
+/// Counts instructions per activity, and compares the counts with a baseline.
+///
+/// Exits with 1 if a count is more than 10 % above its baseline.
 #[derive(Parser)]
 struct Arguments {
     /// Write the baseline instead of comparing with it.
     #[arg(long)]
     save: bool,
-    /// What the counted child does.
+    /// Run as the child whose instructions are counted.
     #[arg(long, hide = true, num_args = 2, value_names = ["INPUT", "ACTIVITIES"])]
     child: Option<Vec<String>>,
 }
 
-/// How far a count may be above its baseline.
+/// The largest ratio of a count to its baseline.
 const GROWTH_MAX: f64 = 1.10;
 
-/// Activities between two sweeps of the intake.
-const BETWEEN_SWEEPS: u64 = 10_000;
+/// Activities between two drains of the intake.
+const BETWEEN_DRAINS: u64 = 10_000;
 
-/// The inputs: workspaces that are active, and activities that the child tracks at first.
+/// The inputs: name, number of workspaces, and activities of the first child.
 const INPUTS: [(&str, u64, u64); 2] = [("hot", 1_000, 200_000), ("distinct", u64::MAX, 50_000)];
 
 type Counts = BTreeMap<String, f64>;
@@ -49,7 +53,7 @@ fn main() -> Result<ExitCode> {
         track(input, activities.parse()?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    // The processor that valgrind shows is another one, for which the component is compiled once, and kept.
+    // Valgrind emulates another processor, so the first run must compile the component and cache it.
     instructions(INPUTS[0].0, 1)?;
     let counts: Counts = INPUTS.iter().map(|input| count(*input)).collect::<Result<_>>()?;
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.json");
@@ -69,7 +73,9 @@ fn main() -> Result<ExitCode> {
         grown |= change > GROWTH_MAX;
     }
     if grown {
-        eprintln!("more than 10 % above the baseline: find out why, or accept it with `make instructions SAVE=1`");
+        eprintln!(
+            "more than 10 % above the baseline: remove the cause, or accept the counts with `make instructions SAVE=1`"
+        );
     }
     Ok(ExitCode::from(u8::from(grown)))
 }
@@ -80,7 +86,7 @@ fn count((input, _, activities): (&str, u64, u64)) -> Result<(String, f64)> {
     Ok((input.to_owned(), (twice - once) as f64 / activities as f64))
 }
 
-/// The instructions of the thread that tracks and runs the component.
+/// Returns the instructions of the thread that tracks and runs the component.
 fn instructions(input: &str, activities: u64) -> Result<u64> {
     let directory = tempfile::tempdir()?;
     let counts = directory.path().join("counts");
@@ -92,14 +98,16 @@ fn instructions(input: &str, activities: u64) -> Result<u64> {
         .output();
     let output = output.context("cannot run `valgrind`: install it (Debian: apt-get install valgrind)")?;
     ensure!(output.status.success(), "the counted child failed: {}", String::from_utf8_lossy(&output.stderr));
-    // The main thread is the first.
+    // The file of the main thread ends in 01.
     let path = PathBuf::from(format!("{}-01", counts.display()));
     let text = std::fs::read_to_string(&path).with_context(|| format!("callgrind wrote no {}", path.display()))?;
     let total = text.lines().find_map(|line| line.strip_prefix("totals: "));
     total.context("callgrind counted nothing")?.trim().parse().context("not a count")
 }
 
-/// What is counted: everything runs on this thread, and the clock stands still unless all of it waits.
+/// Tracks activities in the child.
+///
+/// Everything runs on this thread. The virtual clock advances only while all tasks wait.
 fn track(input: &str, activities: u64) -> Result<()> {
     let Some((_, workspaces, _)) = INPUTS.iter().find(|(name, _, _)| *name == input) else {
         bail!("no such input: {input}")
@@ -114,7 +122,7 @@ fn track(input: &str, activities: u64) -> Result<()> {
             let workspace = (number % workspaces).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let workspace = Uuid::from_u64_pair(workspace, number % workspaces);
             tracker.try_track(workspace, workspace, 1, 0)?;
-            if (number + 1).is_multiple_of(BETWEEN_SWEEPS) {
+            if (number + 1).is_multiple_of(BETWEEN_DRAINS) {
                 while tracker.status().waiting_activities > 0 {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }

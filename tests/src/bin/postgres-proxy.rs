@@ -1,18 +1,19 @@
-//! The proxy of `postgres_proxy` for tests in other languages: a program that reads commands and prints one line for each.
+//! The proxy of the module `postgres_proxy` as a program, for tests in other languages.
 //!
-//! `postgres-proxy URL` prints the URL under which it passes connections on to that database. After that it reads a command a
-//! line from standard input, and prints one line when the command is done. It ends with its standard input.
+//! `postgres-proxy URL` prints the proxy's own URL, and forwards connections to the database. Then it reads commands
+//! from stdin, one per line. It prints one line after each command is complete, and ends at the end of stdin.
 //!
 //! | command | prints |
 //! | --- | --- |
-//! | `cut POINT [reset]` | `done`. Queues a cut, with a reset of the connection instead of its orderly end |
-//! | `pending` | the number of cuts that have not struck |
+//! | `cut POINT [reset]` | `done`. Queues a cut, which closes the connection or resets it |
+//! | `pending` | the number of queued cuts |
 //! | `commits` | the number of commits that clients have sent |
-//! | `committing N` | `done`, as soon as clients have sent N commits |
-//! | `deliver` | `done`. Passes on a commit that `commit-delayed` held back |
-//! | `refuse`, `accept` | `done`. Closes new connections at once, or no longer |
+//! | `committing N` | `done`, after clients have sent N commits |
+//! | `deliver` | `done`. Forwards the commit that `commit-delayed` held back |
+//! | `refuse`, `accept` | `done`. Closes new connections immediately, or accepts them again |
 //!
-//! The points, of the enum `Cut`: `write`, `commit`, `commit-delayed`, `reply`, `silence`, `request:N`, `silent-request:N`.
+//! The points are the variants of `Cut`: `write`, `commit`, `commit-delayed`, `reply`, `silence`, `request:N`,
+//! `silent-request:N`.
 
 #![forbid(unsafe_code)]
 
@@ -21,10 +22,10 @@ use boundary_usage_tests::postgres_proxy::{Cut, Ending, PostgresProxy};
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let url = std::env::args().nth(1).context("in front of which database? usage: postgres-proxy URL")?;
+    let url = std::env::args().nth(1).context("no URL of a database; usage: postgres-proxy URL")?;
     let proxy = PostgresProxy::in_front_of(&url).await?;
     println!("{}", proxy.url);
-    // This thread may block: the proxy runs on those of the runtime.
+    // This thread may block, because the proxy runs on the runtime's threads.
     for line in std::io::stdin().lines() {
         let line = line?;
         println!("{}", run(&proxy, &line).await.with_context(|| format!("cannot run `{line}`"))?);
@@ -32,7 +33,7 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Runs one command. Returns the line to print.
+/// Runs one command, and returns the line to print.
 async fn run(proxy: &PostgresProxy, line: &str) -> Result<String> {
     match *line.split_whitespace().collect::<Vec<_>>() {
         ["cut", point] => proxy.cut(cut(point)?),
@@ -43,7 +44,7 @@ async fn run(proxy: &PostgresProxy, line: &str) -> Result<String> {
         ["deliver"] => proxy.deliver(),
         ["refuse"] => proxy.refuse(true),
         ["accept"] => proxy.refuse(false),
-        _ => bail!("it is not a command"),
+        _ => bail!("unknown command"),
     }
     Ok("done".to_owned())
 }
@@ -60,6 +61,6 @@ fn cut(point: &str) -> Result<Cut> {
         "silence" => Cut::Silence,
         "request" => Cut::Request(number),
         "silent-request" => Cut::SilentRequest(number),
-        _ => bail!("`{name}` is not a point to cut at"),
+        _ => bail!("unknown point `{name}`"),
     })
 }

@@ -1,4 +1,4 @@
-//! Runs the deterministic simulation for longer than the tests do, or replays one seed with its whole trace.
+//! Runs the deterministic simulation for long, or replays one seed with its trace.
 
 #![forbid(unsafe_code)]
 
@@ -9,29 +9,29 @@ use anyhow::{Context, Result};
 use boundary_usage_tests::simulation::{Campaign, Length, Mutation, simulate};
 use clap::Parser;
 
-/// Runs the deterministic simulation: exit code 0 when every seed keeps the promise, 1 when one does not.
+/// Runs the deterministic simulation. Exits with 1 if a seed violates the promise.
 #[derive(Parser)]
 struct Arguments {
-    /// Run so many seeds.
+    /// Number of seeds to run.
     #[arg(long, default_value_t = 2_000, conflicts_with_all = ["steps", "seed"])]
     seeds: u64,
-    /// Run as many seeds as give so many steps.
+    /// Number of steps to run, over all seeds.
     #[arg(long, conflicts_with = "seed")]
     steps: Option<u64>,
-    /// Replay this seed, and print all that happens.
+    /// Replay this seed, and print all events.
     #[arg(long)]
     seed: Option<u64>,
-    /// The first seed.
+    /// First seed.
     #[arg(long, default_value_t = 0)]
     first: u64,
-    /// Break a protection on purpose, to see what the simulation says.
+    /// Remove a protection, to check that the simulation fails.
     #[arg(long, value_parser = mutation)]
     mutation: Option<Mutation>,
 }
 
 fn mutation(name: &str) -> Result<Mutation> {
     let mutation = Mutation::ALL.iter().find(|mutation| format!("{mutation:?}") == name);
-    mutation.copied().with_context(|| format!("no such mutation; there are {:?}", Mutation::ALL))
+    mutation.copied().with_context(|| format!("unknown mutation; the mutations are {:?}", Mutation::ALL))
 }
 
 fn main() -> ExitCode {
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(failed))
 }
 
-/// Answers whether the run failed.
+/// Replays one seed, and returns whether the run failed.
 fn replay(seed: u64, mutation: Option<Mutation>) -> bool {
     let report = simulate(seed, mutation);
     print!("{}", report.trace);
@@ -52,6 +52,7 @@ fn replay(seed: u64, mutation: Option<Mutation>) -> bool {
     !report.violations.is_empty()
 }
 
+/// Runs many seeds, and returns whether one failed.
 fn campaign(arguments: &Arguments) -> bool {
     let length = arguments.steps.map_or(Length::Seeds(arguments.seeds), Length::Steps);
     let start = Instant::now();
@@ -59,6 +60,6 @@ fn campaign(arguments: &Arguments) -> bool {
     let seconds = start.elapsed().as_secs_f64();
     print!("{campaign}");
     let (seeds, steps) = (campaign.runs as f64 / seconds, campaign.steps as f64 / seconds);
-    println!("{seconds:.1} s: {seeds:.0} seeds and {steps:.0} steps a second");
+    println!("{seconds:.1} s: {seeds:.0} seeds and {steps:.0} steps per second");
     campaign.failure.is_some()
 }

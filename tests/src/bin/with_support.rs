@@ -1,7 +1,7 @@
-//! Runs a command with what the tests of the hosts in other languages need: a PostgreSQL server, the program, a proxy
-//! that cuts connections (`postgres-proxy`), and the misbehaving component.
+//! Runs a command with the test support for hosts in other languages.
 //!
-//! The command finds them in its environment. The server is gone when the command has ended.
+//! The support consists of a PostgreSQL server, the program, a proxy that cuts connections (`postgres-proxy`), and the
+//! misbehaving component. Environment variables of the command locate them. The server ends after the command.
 
 #![forbid(unsafe_code)]
 
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 fn main() -> Result<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
-    let command = arguments.next().context("which command? Usage: with_support COMMAND [ARGUMENT…]")?;
+    let command = arguments.next().context("no command; usage: with_support COMMAND [ARGUMENT…]")?;
     let server = PostgresServer::running()?;
     let built = std::env::current_exe()?;
     let status = Command::new(&command)
@@ -37,7 +37,7 @@ fn cues() -> String {
     Value::Object(cues.collect()).to_string()
 }
 
-/// Returns a JSON object with the hashing key of each mutation, as 32 hexadecimal digits.
+/// Returns a JSON object with the hashing key of each mutation in hexadecimal.
 fn mutations() -> String {
     let mutations = Mutation::ALL.iter().map(|mutation| {
         let (first, second) = mutation.hashing_key();

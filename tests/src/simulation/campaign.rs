@@ -1,4 +1,4 @@
-//! Many seeds, each a run of its own, on as many threads as the machine has.
+//! The runs of many seeds, on all processors of the machine.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -7,34 +7,34 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::schedule::Fault;
 use super::{Mutation, Report, simulate};
 
-/// How many lines of a failed run's trace are shown.
+/// The number of lines that are printed of a failed run's trace.
 const TRACE_LINES: usize = 40;
 
-/// How long a campaign is.
+/// The length of a campaign.
 #[derive(Clone, Copy, Debug)]
 pub enum Length {
-    /// So many seeds.
+    /// This number of seeds.
     Seeds(u64),
-    /// As many seeds as give so many steps.
+    /// Seeds until their runs have this number of steps.
     Steps(u64),
 }
 
-/// What a campaign has seen.
+/// The results of many runs.
 #[derive(Debug, Default)]
 pub struct Campaign {
-    /// Seeds that were run.
+    /// The number of runs.
     pub runs: u64,
-    /// Their steps.
+    /// The number of steps of all runs.
     pub steps: u64,
-    /// How often each fault struck, in the order of [`Fault::ALL`].
+    /// The number of strikes of each fault, in the order of [`Fault::ALL`].
     pub fired: [u64; Fault::ALL.len()],
-    /// The run of the lowest seed that failed.
+    /// The failed run with the lowest seed, if any.
     pub failure: Option<Report>,
     mutation: Option<Mutation>,
 }
 
 impl Campaign {
-    /// Runs seeds from the first one up, until the length is reached or one fails.
+    /// Runs seeds from `first` upwards, until the length is reached or a run fails.
     pub fn run(first: u64, length: Length, mutation: Option<Mutation>) -> Self {
         let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
         let campaign = Mutex::new(Self { mutation, ..Self::default() });
@@ -75,7 +75,7 @@ impl Campaign {
     }
 }
 
-/// What replays a seed.
+/// Returns the command that replays a seed.
 pub fn replay_command(seed: u64, mutation: Option<Mutation>) -> String {
     match mutation {
         Some(mutation) => format!("make simulate SEED={seed} MUTATION={mutation:?}"),

@@ -1,27 +1,29 @@
-//! The deterministic simulation: replicas that run the real component, and a collector, on a database of the simulation's
-//! own, in virtual time and on one thread, everything random drawn from one seed.
+//! The deterministic simulation.
+//!
+//! Replicas, which run the real component, and a collector use a simulated database. Each simulation runs in virtual
+//! time on one thread, and draws everything random from one seed.
 //!
 //! ```text
 //!  schedule ──────▶ world ──────▶ processes ──────▶ component ──────▶ database
 //!  (what, when,     (acts)        (start, track,    (wasm, by the     (locks, sessions,
-//!   which fault)                   flush, kill)      real host)        commits that come late)
+//!   which fault)                   flush, kill)      real host)        late commits)
 //!                     │                                                   │
 //!                     └────────── accepted ──────▶ model ◀── committed ───┘
-//!                                                 (judges)
+//!                                                 (checks)
 //! ```
 //!
-//! | file | holds |
+//! | file | contents |
 //! | --- | --- |
-//! | `schedule.rs` | the random numbers: which faults a run knows and when they strike |
-//! | `run.rs` | what the parts of one run share: its schedule, its trace, its model |
-//! | `database.rs`, `session.rs` | the tables, the locks and what a connection does to them |
-//! | `process.rs` | one replica's process: started, killed, started again |
-//! | `world.rs` | the story of one run |
-//! | `model.rs` | what was accepted, what may be lost, and whether the database says the same |
-//! | `campaign.rs` | many seeds |
+//! | `schedule.rs` | the random numbers, which select the faults of a run and when they strike |
+//! | `run.rs` | the state that the parts of a run share: its schedule, its trace and its model |
+//! | `database.rs`, `session.rs` | the tables, the locks and the transactions |
+//! | `process.rs` | the process of a replica: starts, flushes, and ends |
+//! | `world.rs` | the actions of a run |
+//! | `model.rs` | the accepted activity, and whether the database contains it |
+//! | `campaign.rs` | the runs of many seeds |
 //!
-//! A run with the same seed is the same run, event by event. For that the component must not be interrupted by real time:
-//! its computing limit is far off, and endless loops are tested elsewhere.
+//! Runs of the same seed have the same events. Therefore the real clock must not interrupt the component. Its CPU limit
+//! is too long to be reached, and other tests cover endless loops.
 
 mod campaign;
 mod database;
@@ -40,28 +42,28 @@ use std::sync::Arc;
 
 use self::run::Run;
 
-/// What one run was and how it ended.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// What it was drawn from.
+    /// The seed of its random numbers.
     pub seed: u64,
-    /// Events: what the world did and what the database was asked.
+    /// The number of events, which are actions and calls of the database.
     pub steps: u64,
-    /// Every event, one a line, with its virtual time.
+    /// All events with their virtual times, one per line.
     pub trace: String,
-    /// How often each fault struck, in the order of [`Fault::ALL`].
+    /// The number of strikes of each fault, in the order of [`Fault::ALL`].
     pub fired: [u64; Fault::ALL.len()],
-    /// What does not hold; empty when the promise was kept.
+    /// The violations of the promise. Empty if the run succeeded.
     pub violations: Vec<String>,
 }
 
-/// Runs one seed, with a protection broken or none.
+/// Runs one seed, without the protection that the mutation removes, if any.
 pub fn simulate(seed: u64, mutation: Option<Mutation>) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
-        .expect("a runtime without I/O asks nothing of the system");
+        .expect("a runtime without I/O needs no resources of the system");
     let local = tokio::task::LocalSet::new();
     runtime.block_on(local.run_until(async {
         let run = Arc::new(Run::new(seed, mutation));

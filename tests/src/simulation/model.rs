@@ -1,14 +1,14 @@
-//! The validate: what was accepted, what may be lost, and whether the database says the same.
+//! The model of a run, which checks that the database contains all activity.
 //!
-//! For each replica the model keeps what was accepted, in order. Whatever fails, what a replica has in the database is the
-//! beginning of that sequence: a flush carries all that came before it and is not there yet. So each commit must carry the
-//! next stretch of it, exactly; that also says in which period each activity is, and the summaries must agree.
+//! For each replica the model has the sequence of accepted activities. Each flush carries all of them that the database
+//! does not contain yet. So the database always contains the beginning of the sequence, and each commit must carry
+//! exactly the next part. This also determines the period of each activity, and the summaries must agree.
 //!
-//! When a process dies, what only its memory held is *doomed*: it may be missing, and only a commit that the dead process
-//! had already sent may still bring it.
+//! When a process is killed, the activity that was only in its memory is *doomed*. It may be missing. Only a commit
+//! that the process sent before its end may still contain it.
 //!
-//! When the server forgets commits, the model returns to that state with it. A replica that has learned of such a commit has
-//! nothing left to send: all that the commit carried may be missing. One that has not learned of it must send all of it again.
+//! When the server forgets commits, the model returns to the same state. If the replica had learned the outcome of such
+//! a commit, it no longer has the activity, which may then be missing. Otherwise it must send the activity again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,19 +23,20 @@ pub(super) struct Model {
     violations: Vec<String>,
 }
 
-/// What one replica accepted, over all its processes.
+/// The activity that one replica accepted, over all its processes.
 #[derive(Default)]
 struct Sequence {
     accepted: Vec<Accepted>,
-    /// The first that is not in the database.
+    /// The index of the first activity that is not in the database.
     next: usize,
-    /// The number of its process.
+    /// The number of its current process.
     process: u32,
     last_flush: u64,
-    /// Which of its commits was applied last, counted over all of them, forgotten ones too.
+    /// The number of the commit that was applied last.
     last_commit: u64,
+    /// The number of its commits, including forgotten ones.
     commits: u64,
-    /// The latest commit that one of its processes knows to be applied.
+    /// The number of the last commit whose success one of its processes has learned.
     learned: u64,
     /// Its ids in the open period.
     ids: Ids,
@@ -45,20 +46,20 @@ struct Accepted {
     activity: Activity,
     process: u32,
     doomed: bool,
-    /// The commit that has carried it.
+    /// The number of the commit that carried it, if that commit is in the database.
     counted: Option<u64>,
-    /// The commit that had carried it, until the server forgot that; its replica had learned of it.
+    /// The number of the forgotten commit that carried it, if its replica had learned of the commit.
     forgotten: Option<u64>,
 }
 
 impl Accepted {
-    /// Whether it has to be in the database in the end.
+    /// Returns whether the database must contain it at the end.
     fn is_owed(&self) -> bool {
         !self.doomed && self.forgotten.is_none()
     }
 }
 
-/// What the model returns to when the server forgets commits.
+/// The state that the model restores when the server forgets commits.
 pub(super) struct Past {
     open: Period,
     replicas: BTreeMap<Uuid, PastSequence>,
@@ -72,7 +73,7 @@ struct PastSequence {
     ids: Ids,
 }
 
-/// What a period holds.
+/// The usage in a period.
 #[derive(Clone, Default)]
 struct Period {
     ids: Ids,
@@ -98,7 +99,7 @@ impl Ids {
         self.users.extend(&other.users);
     }
 
-    /// Whether the update makes exactly these and those more of the sketches.
+    /// Returns whether the update's sketches contain exactly these ids and `more`.
     fn become_with(&self, more: &Self, key: HashingKey, update: &UniquesUpdate) -> bool {
         let mut all = self.clone();
         all.extend(more);
@@ -108,7 +109,7 @@ impl Ids {
         }
     }
 
-    /// Whether these are exactly the ids in the sketches.
+    /// Returns whether the sketches contain exactly these ids.
     fn are(&self, key: HashingKey, uniques: &Uniques) -> bool {
         sketch(key, &self.workspaces) == uniques.workspaces && sketch(key, &self.users) == uniques.users
     }
@@ -125,40 +126,46 @@ impl Model {
         Self { key, replicas: BTreeMap::new(), open: Period::default(), violations: Vec::new() }
     }
 
-    /// What does not hold.
+    /// Returns the violations of the promise.
     pub(super) fn violations(&self) -> &[String] {
         &self.violations
     }
 
-    /// Something does not hold.
+    /// Records a violation of the promise.
     pub(super) fn violated(&mut self, violation: String) {
         self.violations.push(violation);
     }
 
-    /// A replica's `track` has accepted an activity.
+    /// Records an accepted activity of a replica.
     pub(super) fn accepted(&mut self, replica: Uuid, activity: Activity) {
         let sequence = self.replicas.entry(replica).or_default();
         let process = sequence.process;
         sequence.accepted.push(Accepted { activity, process, doomed: false, counted: None, forgotten: None });
     }
 
-    /// How much a replica has accepted.
+    /// Returns the number of activities that a replica has accepted.
     pub(super) fn accepted_so_far(&self, replica: Uuid) -> usize {
         self.replicas.get(&replica).map_or(0, |sequence| sequence.accepted.len())
     }
 
-    /// A flush that was asked for when so much was accepted has succeeded: all of that must be in the database.
+    /// Checks a successful flush.
+    ///
+    /// The database must contain the first `accepted` activities of the replica.
     pub(super) fn flushed(&mut self, replica: Uuid, accepted: usize) {
         let Some(sequence) = self.replicas.get(&replica) else { return };
         let before = sequence.accepted.iter().take(accepted).skip(sequence.next);
         let missing = before.filter(|accepted| accepted.counted.is_none() && accepted.is_owed()).count();
         if missing > 0 {
-            self.violated(format!("{replica}: a flush succeeded, and {missing} accepted before it are not there"));
+            self.violated(format!(
+                "{replica}: a flush succeeded without {missing} activities that were accepted before it"
+            ));
         }
     }
 
-    /// The replica's process is gone. The first `kept` of what it accepted survive in its checkpoint, and its next process
-    /// must bring them; of the rest, what is not in the database is doomed.
+    /// Records the end of a replica's process.
+    ///
+    /// The first `kept` activities survive in its checkpoint, so its next process must flush them. The others are
+    /// doomed if they are not in the database.
     pub(super) fn process_ended(&mut self, replica: Uuid, kept: usize) {
         let sequence = self.replicas.entry(replica).or_default();
         sequence.process += 1;
@@ -166,20 +173,20 @@ impl Model {
         sequence.accepted[from..].iter_mut().for_each(|accepted| accepted.doomed = true);
     }
 
-    /// A transaction of this process of the replica has been applied.
+    /// Records and checks a commit of this process of the replica.
     pub(super) fn committed(&mut self, replica: Uuid, process: u32, update: &Update) {
         let key = self.key;
         let sequence = self.replicas.entry(replica).or_default();
         if update.flush <= sequence.last_flush {
             let number = update.flush;
-            self.violations.push(format!("{replica}: flush {number} came after flush {}", sequence.last_flush));
+            self.violations.push(format!("{replica}: flush {number} was applied after flush {}", sequence.last_flush));
         }
         sequence.last_flush = update.flush;
         sequence.commits += 1;
         sequence.last_commit = sequence.commits;
         let Some(ids) = sequence.take(key, process, update) else {
             self.violations.push(format!(
-                "{replica}: flush {} carries A{} D{} and ids, which is not what comes after the first {} that it accepted",
+                "{replica}: flush {} has A{} D{} and ids that differ from the activities after the first {}",
                 update.flush, update.allowed, update.denied, sequence.next
             ));
             return;
@@ -191,13 +198,13 @@ impl Model {
         self.open.replicas.insert(replica);
     }
 
-    /// A replica knows which of its commits was applied last.
+    /// Records that a replica has learned which of its commits was applied last.
     pub(super) fn learned(&mut self, replica: Uuid) {
         let sequence = self.replicas.entry(replica).or_default();
         sequence.learned = sequence.learned.max(sequence.last_commit);
     }
 
-    /// The state before a commit.
+    /// Returns the current state, for [`Self::forgotten`].
     pub(super) fn past(&self) -> Past {
         let past = |sequence: &Sequence| PastSequence {
             next: sequence.next,
@@ -209,7 +216,7 @@ impl Model {
         Past { open: self.open.clone(), replicas: replicas.collect() }
     }
 
-    /// The server has forgotten all that came after that state.
+    /// Restores a state, because the server has forgotten all later commits.
     pub(super) fn forgotten(&mut self, past: Past) {
         self.open = past.open;
         for (replica, sequence) in &mut self.replicas {
@@ -217,7 +224,7 @@ impl Model {
         }
     }
 
-    /// A collection has been applied.
+    /// Checks the summary of a collection, and begins the next period.
     pub(super) fn collected(&mut self, summary: &Summary) {
         let period = std::mem::take(&mut self.open);
         self.replicas.values_mut().for_each(|sequence| sequence.ids = Ids::default());
@@ -241,13 +248,13 @@ impl Model {
         }
     }
 
-    /// The end: everything was flushed and collected.
+    /// Checks the periods at the end of a run, when all activity was flushed and collected.
     pub(super) fn ended(&mut self, periods: &[Summary]) {
         let mut counted = (0, 0);
         for (replica, sequence) in &self.replicas {
             let missing = sequence.accepted.iter().filter(|one| one.counted.is_none() && one.is_owed()).count();
             if missing > 0 {
-                self.violations.push(format!("{replica}: {missing} of what it accepted were never counted"));
+                self.violations.push(format!("{replica}: {missing} accepted activities were never counted"));
             }
             for Accepted { activity, .. } in
                 sequence.accepted.iter().filter(|one| one.counted.is_some() || one.is_owed())
@@ -260,13 +267,13 @@ impl Model {
         let denied: u64 = periods.iter().map(|period| period.denied_requests).sum();
         if (allowed, denied) != counted {
             let found = (allowed, denied);
-            self.violated(format!("all periods together have (A, D) {found:?}, accepted were {counted:?}"));
+            self.violated(format!("all periods together have (A, D) {found:?} instead of {counted:?}"));
         }
     }
 }
 
 impl Sequence {
-    /// The commits since then are no longer in the database.
+    /// Restores the state before commits that the server has forgotten.
     fn forget(&mut self, past: &PastSequence) {
         let (process, learned) = (self.process, self.learned);
         let later = |one: &&mut Accepted| one.counted.is_some_and(|commit| commit > past.last_commit);
@@ -281,11 +288,13 @@ impl Sequence {
         self.ids = past.ids.clone();
     }
 
-    /// Finds the stretch that an update carries, and moves on behind it; returns its ids.
+    /// Marks the activities that an update carries as counted, and returns their ids.
+    ///
+    /// Returns `None` if no part of the sequence matches the update.
     fn take(&mut self, key: HashingKey, process: u32, update: &Update) -> Option<Ids> {
         let forgotten: BTreeSet<_> = self.accepted[self.next..].iter().filter_map(|one| one.forgotten).collect();
         let forgotten: Vec<_> = forgotten.into_iter().collect();
-        // A flush that the server forgot is sent again as a whole or not at all.
+        // A forgotten flush is sent again completely or not at all, so try all combinations.
         (0..1_usize << forgotten.len()).find_map(|choice| {
             let is_left_out =
                 |flush| forgotten.iter().position(|one| *one == flush).is_some_and(|at| choice >> at & 1 == 0);
@@ -301,9 +310,9 @@ impl Sequence {
         is_left_out: impl Fn(u64) -> bool,
     ) -> Option<Ids> {
         let (mut ids, mut allowed, mut denied) = (Ids::default(), 0, 0);
-        let mut stretch = Vec::new();
+        let mut carried = Vec::new();
         for (index, accepted) in self.accepted.iter().enumerate().skip(self.next) {
-            // A process knows what it accepted itself, and what its predecessors left behind.
+            // A process flushes only its own activities and those of its predecessors.
             if accepted.process > process || allowed > update.allowed {
                 break;
             }
@@ -311,13 +320,13 @@ impl Sequence {
             if is_doomed || accepted.counted.is_some() || accepted.forgotten.is_some_and(&is_left_out) {
                 continue;
             }
-            stretch.push(index);
+            carried.push(index);
             ids.insert(&accepted.activity);
             allowed += accepted.activity.allowed;
             denied += accepted.activity.denied;
             if (allowed, denied) == (update.allowed, update.denied) && self.ids.become_with(&ids, key, &update.uniques)
             {
-                stretch.iter().for_each(|index| self.accepted[*index].counted = Some(self.last_commit));
+                carried.iter().for_each(|index| self.accepted[*index].counted = Some(self.last_commit));
                 self.next = index + 1;
                 return Some(ids);
             }

@@ -1,4 +1,4 @@
-//! One replica: its process is started, tracks and flushes, ends in one way or another, and is started again.
+//! A replica, whose process starts, flushes, ends in several ways, and starts again.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -14,7 +14,9 @@ use super::database::{Client, Server};
 use super::run::Run;
 use super::schedule::Fault;
 
-/// The memory that a component may use: what it needs for its sketches and snapshots, and little more.
+/// The memory limit of a component.
+///
+/// It suffices for the component's sketches and snapshots with a small margin.
 const MEMORY_LIMIT_BYTES: usize = 4 << 20;
 
 pub(super) struct Replica {
@@ -23,12 +25,12 @@ pub(super) struct Replica {
     server: Arc<Server>,
     plugin: &'static Plugin,
     options: Options,
-    /// How many processes there were before the one that runs.
+    /// The number of earlier processes.
     processes_before: Cell<u32>,
-    /// How often the component of this process may have to be replaced.
-    breaks: Cell<u64>,
+    /// The highest allowed number of restarts of this process's component.
+    restarts_max: Cell<u64>,
     process: RefCell<Option<Process>>,
-    /// A process is starting or ending.
+    /// Whether the process is starting or ending.
     busy: Cell<bool>,
 }
 
@@ -49,7 +51,7 @@ impl Replica {
                 shutdown_timeout: Duration::from_secs(10),
                 intake_capacity: schedule.pick(&[4, 64, 65_536]),
                 memory_limit_bytes: MEMORY_LIMIT_BYTES,
-                // Real time must not end a computation: the run would not be the same run again.
+                // The real clock must not interrupt a computation, because the run would not be repeatable.
                 cpu_limit: Duration::from_secs(24 * 3600),
                 clock: Clock::system(),
                 ..Options::default()
@@ -62,7 +64,7 @@ impl Replica {
             plugin,
             options,
             processes_before: Cell::default(),
-            breaks: Cell::default(),
+            restarts_max: Cell::default(),
             process: RefCell::default(),
             busy: Cell::default(),
         })
@@ -97,7 +99,7 @@ impl Replica {
         self.busy.set(false);
     }
 
-    /// Waits until what starts or ends has done so.
+    /// Waits until the process is neither starting nor ending.
     pub(super) async fn settled(&self) {
         let settled = async {
             while self.busy.get() {
@@ -105,11 +107,11 @@ impl Replica {
             }
         };
         if timeout(Duration::from_secs(3_600), settled).await.is_err() {
-            self.run.model().violated(format!("{}: its process neither starts nor ends", self.id));
+            self.run.model().violated(format!("{}: its process did not finish its start or end", self.id));
         }
     }
 
-    /// Tracks; what is accepted, the model knows.
+    /// Tracks an activity, and records it in the model if the tracker accepts it.
     pub(super) fn track(&self, activity: Activity) {
         let Some(tracker) = self.tracker() else { return };
         let Activity { workspace, owner, allowed, denied } = activity;
@@ -122,44 +124,44 @@ impl Replica {
                 self.run.note(self.client(), "FAULT IntakeFull");
                 self.run.schedule().struck(Fault::IntakeFull);
             }
-            Err(error) => self.run.model().violated(format!("{}: track answered: {error}", self.id)),
+            Err(error) => self.run.model().violated(format!("{}: track failed: {error}", self.id)),
         }
     }
 
-    /// The component, or what watches it, may break once more than so far.
-    pub(super) fn may_break(&self) {
-        self.breaks.set(self.breaks.get() + 1);
+    /// Allows one more restart of the component.
+    pub(super) fn allow_restart(&self) {
+        self.restarts_max.set(self.restarts_max.get() + 1);
     }
 
-    /// Flushes. `None` when no process runs.
+    /// Flushes. Returns `None` if no process runs.
     pub(super) async fn flush(&self) -> Option<Result<Flushed, Error>> {
         let tracker = self.tracker()?;
         let accepted = self.run.model().accepted_so_far(self.id);
         let flushed = tracker.flush().await;
-        self.heard(&flushed, accepted, "flush");
+        self.record_flush(&flushed, accepted, "flush");
         Some(flushed)
     }
 
-    /// The process is shut down in order, as far as the database lets it.
+    /// Shuts the tracker down, and ends the process.
     pub(super) async fn shut_down(&self) {
         let Some(process) = self.take() else { return };
         let accepted = self.run.model().accepted_so_far(self.id);
         let flushed = process.tracker.shutdown().await;
-        self.heard(&flushed, accepted, "shutdown");
+        self.record_flush(&flushed, accepted, "shutdown");
         self.end(process).await;
     }
 
-    /// The process is gone from one moment to the next.
+    /// Ends the process without a shutdown.
     pub(super) async fn kill(&self) {
         if let Some(process) = self.take() {
             self.end(process).await;
         }
     }
 
-    /// Nobody holds the tracker any more; it flushes once more and ends.
-    pub(super) async fn let_go(&self) {
+    /// Drops the handle of the tracker, which then flushes and ends.
+    pub(super) async fn drop_handle(&self) {
         let Some(Process { tracker, mut work }) = self.take() else { return };
-        // Whoever waits for a flush holds it a little longer.
+        // A task that waits for a flush still has a handle until its flush ends.
         drop(tracker);
         let ended = timeout(Duration::from_secs(120), &mut work).await;
         let ended = match ended {
@@ -183,9 +185,9 @@ impl Replica {
 
     async fn end(&self, Process { tracker, work }: Process) {
         let restarts = tracker.status().restarts;
-        if restarts > self.breaks.get() {
-            let why = tracker.status().last_restart;
-            self.run.model().violated(format!("{}: {restarts} restarts, the last one unasked: {why:?}", self.id));
+        if restarts > self.restarts_max.get() {
+            let reason = tracker.status().last_restart;
+            self.run.model().violated(format!("{}: {restarts} restarts, the last one unexpected: {reason:?}", self.id));
         }
         work.abort();
         self.ended(&work.await);
@@ -196,21 +198,23 @@ impl Replica {
             self.run.model().violated(format!("{}: the tracker panicked", self.id));
         }
         self.run.note(self.client(), "ended");
-        // Without a checkpoint nothing survives that is not in the database.
+        // The simulation has no checkpoints, so only committed activity survives.
         self.run.model().process_ended(self.id, 0);
         self.processes_before.set(self.processes_before.get() + 1);
-        self.breaks.set(0);
+        self.restarts_max.set(0);
         self.busy.set(false);
     }
 
-    /// A flush was answered: after a success, all that was accepted before it is in the database.
-    fn heard(&self, flushed: &Result<Flushed, Error>, accepted: usize, what: &str) {
+    /// Records the result of a flush.
+    ///
+    /// After a success, the database must contain the first `accepted` activities.
+    fn record_flush(&self, flushed: &Result<Flushed, Error>, accepted: usize, action: &str) {
         match flushed {
             Ok(flushed) => {
-                self.run.note(self.client(), format_args!("{what}: {flushed:?}"));
+                self.run.note(self.client(), format_args!("{action}: {flushed:?}"));
                 self.run.model().flushed(self.id, accepted);
             }
-            Err(error) => self.run.note(self.client(), format_args!("{what}: {error}")),
+            Err(error) => self.run.note(self.client(), format_args!("{action}: {error}")),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What all parts of one run share.
+//! The state that all parts of a run share.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -51,24 +51,24 @@ impl Run {
         self.mutation == Some(mutation)
     }
 
-    /// Virtual time since the start.
+    /// Returns the virtual time since the start.
     pub(super) fn elapsed(&self) -> Duration {
         self.start.elapsed()
     }
 
-    /// Writes an event into the trace.
-    pub(super) fn note(&self, who: impl fmt::Display, what: impl fmt::Display) {
+    /// Adds an event of an actor to the trace.
+    pub(super) fn note(&self, actor: impl fmt::Display, event: impl fmt::Display) {
         let seconds = self.elapsed().as_secs_f64();
         let mut trace = self.trace.lock().expect("no holder of this lock panics");
         trace.steps += 1;
-        writeln!(trace.text, "{seconds:>10.3} {who:<6} {what}").expect("a string takes everything");
+        writeln!(trace.text, "{seconds:>10.3} {actor:<6} {event}").expect("writing to a string does not fail");
     }
 
-    /// Whether a fault strikes at this occasion; it is then in the trace.
-    pub(super) fn strikes(&self, fault: Fault, who: impl fmt::Display) -> bool {
+    /// Returns whether a fault strikes now, and adds a strike to the trace.
+    pub(super) fn strikes(&self, fault: Fault, actor: impl fmt::Display) -> bool {
         let strikes = self.schedule().strikes(fault);
         if strikes {
-            self.note(who, format_args!("FAULT {fault:?}"));
+            self.note(actor, format_args!("FAULT {fault:?}"));
         }
         strikes
     }

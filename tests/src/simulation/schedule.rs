@@ -1,4 +1,4 @@
-//! Everything random of a run: which faults it knows, when they strike, how long things take.
+//! The random decisions of a run: its faults, when they strike, and all durations.
 
 use std::time::Duration;
 
@@ -7,75 +7,81 @@ use rand::{RngExt, SeedableRng};
 
 use crate::Cue;
 
-/// What can go wrong.
+/// A fault that a run can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// No transaction can be opened.
+    /// No transaction can begin.
     BeginFails,
-    /// A lock is not granted in time.
+    /// A lock times out.
     LockTimesOut,
     /// The row cannot be read.
     ReadFails,
     /// The row cannot be written.
     UpsertFails,
-    /// The collection's rows break off half way.
+    /// The rows of a collection end with an error.
     RowsBreakOff,
     /// The period's summary cannot be written.
     PeriodFails,
-    /// The commit is answered with an error: nothing is applied.
+    /// The commit fails, and nothing is applied.
     CommitFails,
-    /// The commit is lost on its way, and nobody knows.
+    /// The commit does not reach the server, and the client gets no reply.
     CommitLost,
     /// The commit is applied, and its reply is lost.
     ReplyLost,
-    /// The reply is lost, and the commit goes on, holding its locks: it is applied later, or rolled back.
+    /// The reply is lost, and the server applies or rolls back the commit later.
+    ///
+    /// The server holds the locks until then.
     LateCommit,
-    /// The connection is gone in the middle of a transaction; the server notices later.
+    /// The connection ends during a transaction, and the server notices later.
     ConnectionDropped,
-    /// A reply takes longer than a flush may.
+    /// A reply takes longer than the time limit of a flush.
     SlowReply,
-    /// No transaction can be opened for a long time.
+    /// No transaction can begin for a long time.
     Outage,
-    /// A replica is shut down in order and started again.
+    /// A replica shuts down and starts again.
     Restart,
-    /// A replica is killed: what was only in its memory is lost.
+    /// A replica is killed, and loses its memory.
     Kill,
     /// A replica's last handle is dropped without a shutdown.
     HandleDropped,
-    /// The component breaks while it is told of activity.
+    /// The component traps in `track`.
     TrapInTrack,
-    /// The component takes all the memory that it may have.
+    /// The component allocates more memory than its limit.
     MemoryBomb,
     /// The component's stack overflows.
     StackOverflow,
-    /// The component breaks in a transaction.
+    /// The component traps during a transaction.
     TrapInFlush,
-    /// The component breaks after its commit was answered.
+    /// The component traps after the reply to its commit.
     TrapAfterCommit,
     /// The component's flush does not end.
     FlushWithoutEnd,
-    /// The component writes under the number of an earlier flush.
+    /// The component writes with the number of an earlier flush.
     OldNumber,
-    /// The database's clock is set, forward or back.
+    /// The database's clock is set forward or back.
     ClockJump,
-    /// All timers are late at once, as after a suspended machine.
+    /// All timers are late simultaneously, as after a suspension of the machine.
     TimeLeap,
-    /// A collector dies in the middle of its collection.
+    /// A collector is killed during its collection.
     CollectorKilled,
-    /// The server crashes and has forgotten its last commits, as a standby that lagged behind.
+    /// The server crashes and loses its last commits.
+    ///
+    /// This is like a failover to a standby that was behind.
     CommitsForgotten,
-    /// The database's clock is set ahead by a year, and back after a while.
+    /// The database's clock is set forward by a year, and back later.
     ClockAheadAYear,
-    /// A replica is shut down while the cutover lock is held.
+    /// A replica shuts down while a transaction holds the cutover lock.
     ShutdownWhileLocked,
-    /// Another database's file stands in the place of ours for a while: every transaction is refused.
+    /// Another database replaces the file for a while, so every transaction is refused.
     FileReplaced,
-    /// Activity comes faster than the component takes it. Not drawn: it comes of small intakes.
+    /// The intake is full.
+    ///
+    /// The schedule does not draw this fault, because small intakes cause it.
     IntakeFull,
 }
 
 impl Fault {
-    /// All of them, in the order of their numbers.
+    /// All faults, in the order of their declaration.
     pub const ALL: [Self; 31] = [
         Self::BeginFails,
         Self::LockTimesOut,
@@ -110,7 +116,7 @@ impl Fault {
         Self::IntakeFull,
     ];
 
-    /// The faults of the component, each with its cue.
+    /// The faults of the component and their cues.
     pub(super) const OF_THE_COMPONENT: [(Self, Cue); 7] = [
         (Self::TrapInTrack, Cue::TrapInTrack),
         (Self::MemoryBomb, Cue::ExhaustMemory),
@@ -121,7 +127,7 @@ impl Fault {
         (Self::TrapAfterCommit, Cue::TrapAfterCommit),
     ];
 
-    /// The highest odds of it in a run, at each occasion that it has.
+    /// Returns the highest probability of this fault, for each point where it can strike.
     fn odds(self) -> f64 {
         match self {
             Self::CommitFails | Self::CommitLost | Self::ReplyLost | Self::LateCommit | Self::CollectorKilled => 0.3,
@@ -145,7 +151,9 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// A run knows about half of the faults, each with odds of its own: all of them at once would hide one another.
+    /// Selects about half of the faults, each with its own probability.
+    ///
+    /// A run with all faults would hide the effects of some behind those of others.
     pub(super) fn new(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let is_calm = random.random_bool(0.05);
@@ -156,7 +164,7 @@ impl Schedule {
         Self { random, odds, fired: [0; Fault::ALL.len()] }
     }
 
-    /// Whether a fault strikes at this occasion.
+    /// Returns whether a fault strikes now.
     pub(super) fn strikes(&mut self, fault: Fault) -> bool {
         let strikes = self.random.random_bool(self.odds[fault as usize]);
         if strikes {
@@ -165,12 +173,12 @@ impl Schedule {
         strikes
     }
 
-    /// A fault has struck by itself.
+    /// Records a strike that was not drawn.
     pub(super) fn struck(&mut self, fault: Fault) {
         self.fired[fault as usize] += 1;
     }
 
-    /// Whether a fault may still strike in this run.
+    /// Returns whether the fault is selected for this run.
     pub(super) fn knows(&self, fault: Fault) -> bool {
         self.odds[fault as usize] > 0.0
     }
@@ -179,12 +187,12 @@ impl Schedule {
         self.fired
     }
 
-    /// Nothing goes wrong any more.
+    /// Stops all faults.
     pub(super) fn heal(&mut self) {
         self.odds = [0.0; Fault::ALL.len()];
     }
 
-    /// A number from 0 to below the bound.
+    /// Returns a random number less than the bound.
     pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.random.random_range(0..bound)
     }
@@ -201,7 +209,7 @@ impl Schedule {
         Duration::from_millis(self.below(bound))
     }
 
-    /// How long the database takes for a reply; zero is "as soon as others have had their turn".
+    /// Returns the duration of a reply of the database. Zero lets the other tasks run first.
     pub(super) fn reply_time(&mut self) -> Duration {
         match self.below(10) {
             0..5 => Duration::ZERO,
@@ -210,7 +218,7 @@ impl Schedule {
         }
     }
 
-    /// From one action of the world to the next.
+    /// Returns the time until the next action of the world.
     pub(super) fn next_action(&mut self) -> Duration {
         match self.below(20) {
             0..8 => Duration::ZERO,

@@ -1,5 +1,7 @@
-//! The story of one run: replicas track, flush, break and restart, collectors collect; then everything heals, what is left
-//! is flushed and collected, and the model judges.
+//! The actions of a run.
+//!
+//! Replicas track, flush, crash and restart, and collectors collect. At the end all faults stop, all unflushed activity
+//! is flushed and collected, and the model checks the result.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,25 +18,26 @@ use super::run::Run;
 use super::schedule::Fault;
 use crate::{misbehaving_plugin, plugin, workspace_of};
 
-/// How often a flush or a collection is tried once nothing fails any more; a component that still has a cue to break
-/// fails some.
-const LAST_TRIES: u32 = 30;
+/// The highest number of attempts of a replica's last flush, after all faults stop.
+///
+/// Some fail, because a component may not have acted on its last cue yet.
+const LAST_ATTEMPTS: u32 = 30;
 
-/// How far the clock is set ahead.
+/// The offset of a clock that is a year ahead.
 const YEAR_SECONDS: i64 = 365 * 24 * 3_600;
 
 struct World {
     run: Arc<Run>,
     server: Arc<Server>,
     replicas: Vec<Rc<Replica>>,
-    /// Whether the component is the one that breaks on cue.
+    /// Whether the replicas run the misbehaving component.
     misbehaves: bool,
     workspaces: u64,
     users: u64,
     fresh: u64,
 }
 
-/// Plays a run to its end.
+/// Runs all actions of a run, and checks the result.
 pub(super) async fn play(run: &Arc<Run>) {
     let (mut world, actions) = World::new(run);
     for replica in &world.replicas {
@@ -62,11 +65,11 @@ impl World {
         (Self { run: run.clone(), server, replicas, misbehaves, workspaces, users, fresh: 0 }, actions)
     }
 
-    /// One thing happens: one of the faults, or else the daily round.
+    /// Runs one action: a fault if one strikes, otherwise an ordinary action.
     async fn act(&mut self) {
         let replica = self.run.schedule().pick(&(0..self.replicas.len()).collect::<Vec<_>>());
         let replica = self.replicas[replica].clone();
-        if self.break_component(&replica) || self.disturb(&replica).await {
+        if self.cue_component(&replica) || self.disturb(&replica).await {
             return;
         }
         let choice = self.run.schedule().below(20);
@@ -80,7 +83,7 @@ impl World {
         }
     }
 
-    /// A burst of activity, once in a while a large one.
+    /// Tracks a burst of activities, which is seldom large.
     fn track(&mut self, replica: &Replica) {
         let count = {
             let mut schedule = self.run.schedule();
@@ -98,7 +101,7 @@ impl World {
     fn activity(&mut self) -> Activity {
         let mut schedule = self.run.schedule();
         let owner = id('u', schedule.below(self.users));
-        // Activity without requests has a workspace of its own, by which the model tells where it went.
+        // Activity without requests has a new workspace, so that the model can recognise the flush that carries it.
         if schedule.chance(0.1) {
             self.fresh += 1;
             return Activity { workspace: id('f', self.fresh), owner, allowed: 0, denied: 0 };
@@ -107,16 +110,18 @@ impl World {
         Activity { workspace, owner, allowed: 1 + schedule.below(1 << 20), denied: schedule.below(1 << 20) }
     }
 
-    /// Cues the component; what carries the cue is activity like any other.
-    fn break_component(&mut self, replica: &Rc<Replica>) -> bool {
+    /// Tracks a cue if a fault of the component strikes.
+    ///
+    /// The cue is also an ordinary activity. Returns whether a fault struck.
+    fn cue_component(&mut self, replica: &Rc<Replica>) -> bool {
         if !self.misbehaves {
             return false;
         }
         for (fault, cue) in Fault::OF_THE_COMPONENT {
             if self.run.strikes(fault, "world") {
-                replica.may_break();
+                replica.allow_restart();
                 let activity = Activity { workspace: workspace_of(cue), ..self.activity() };
-                // The model needs requests to tell where it went.
+                // Without requests, the model could not recognise the flush that carries it.
                 replica.track(Activity { allowed: activity.allowed.max(1), ..activity });
                 return true;
             }
@@ -124,7 +129,7 @@ impl World {
         false
     }
 
-    /// What happens to processes, clocks and the database as a whole.
+    /// Runs a fault of a process, a clock or the database, and returns whether one struck.
     async fn disturb(&mut self, replica: &Rc<Replica>) -> bool {
         let fault = [
             Fault::Restart,
@@ -142,7 +147,7 @@ impl World {
         match fault {
             Fault::Restart => restart(replica, async |replica| replica.shut_down().await),
             Fault::Kill => restart(replica, async |replica| replica.kill().await),
-            Fault::HandleDropped => restart(replica, async |replica| replica.let_go().await),
+            Fault::HandleDropped => restart(replica, async |replica| replica.drop_handle().await),
             Fault::Outage => {
                 let duration = self.run.schedule().milliseconds(300_000);
                 self.server.go_away(duration);
@@ -165,8 +170,8 @@ impl World {
                 self.server.replace(duration);
             }
             _ => {
-                // A flush under way may be over its limit now, and its component is then given up.
-                self.replicas.iter().for_each(|replica| replica.may_break());
+                // A running flush may now exceed its time limit. Its component is then replaced.
+                self.replicas.iter().for_each(|replica| replica.allow_restart());
                 let leap = self.run.schedule().milliseconds(3_600_000);
                 tokio::time::advance(leap).await;
             }
@@ -174,7 +179,7 @@ impl World {
         true
     }
 
-    /// Sets the clock ahead, and back after a while.
+    /// Sets the clock forward by a year, and back later.
     fn clock_ahead_a_year(&self) {
         let (server, duration) = (self.server.clone(), self.run.schedule().milliseconds(300_000));
         server.set_clock(YEAR_SECONDS);
@@ -184,7 +189,7 @@ impl World {
         });
     }
 
-    /// As a collection that takes long.
+    /// Holds the cutover lock exclusively for a while, like a long collection.
     fn hold_the_cutover_lock(&self) {
         let (database, duration) = (self.server.database.clone(), self.run.schedule().milliseconds(15_000));
         spawn_local(async move {
@@ -194,37 +199,37 @@ impl World {
         });
     }
 
-    /// Collects beside all else; the collector may die half way.
+    /// Starts a collection, which may be killed before its end.
     fn collect(&self) {
         let (run, database) = (self.run.clone(), self.server.connect(Client::Collector));
         let min_age = run.schedule().pick(&[None, None, None, Some(Duration::from_secs(60))]);
-        let dies = run.strikes(Fault::CollectorKilled, Client::Collector);
-        let dies_after = if dies { run.schedule().milliseconds(200) } else { Duration::from_secs(3_600) };
+        let is_killed = run.strikes(Fault::CollectorKilled, Client::Collector);
+        let time_limit = if is_killed { run.schedule().milliseconds(200) } else { Duration::from_secs(3_600) };
         let server = self.server.clone();
         spawn_local(async move {
             let before = server.open_period();
             let collect = database.collect(CollectOptions { min_age, max_staleness: None });
-            match timeout(dies_after, collect).await {
+            match timeout(time_limit, collect).await {
                 Ok(Ok(Collection::Closed(summary))) => run.note("c", format_args!("closed {}", summary.period_id)),
                 Ok(Ok(Collection::NotDue { .. })) => {
                     run.note("c", "not due");
                     let OpenPeriod { start, now } = server.open_period();
-                    // A clock that changed during the collection proves nothing.
+                    // The check is valid only if the clock was not set during the collection.
                     if start > now && before.start == start && before.start > before.now {
                         run.model().violated(format!("a period that starts at {start} is not due at {now}"));
                     }
                 }
                 Ok(Err(error)) => run.note("c", format_args!("collect: {error}")),
-                Err(_) => run.note("c", "the collector is dead"),
+                Err(_) => run.note("c", "the collector was killed"),
             }
         });
     }
 
-    /// Nothing fails any more; everything must come out right.
+    /// Stops all faults, flushes and collects all activity, and checks the result.
     async fn finish(self) {
         self.run.note("world", "healed");
         self.run.schedule().heal();
-        // Lost sessions end, and so do replicas that were ending.
+        // Lost sessions end in the meantime, and so do replicas that are ending.
         tokio::time::sleep(Duration::from_secs(600)).await;
         for replica in &self.replicas {
             replica.settled().await;
@@ -238,14 +243,14 @@ impl World {
         let tables = self.server.database.tables();
         let rows = tables.rows.len();
         if rows > 0 {
-            self.run.model().violated(format!("after the last collection there are {rows} rows"));
+            self.run.model().violated(format!("there are {rows} rows after the last collection"));
         }
         self.run.model().ended(&tables.periods);
     }
 
     async fn flush_to_success(&self, replica: &Replica) {
         let mut last = None;
-        for _ in 0..LAST_TRIES {
+        for _ in 0..LAST_ATTEMPTS {
             match replica.flush().await {
                 Some(Ok(_)) => return,
                 Some(Err(error)) => last = Some(error.to_string()),
@@ -253,19 +258,19 @@ impl World {
             }
             tokio::time::sleep(Duration::from_secs(60)).await;
         }
-        self.run.model().violated(format!("a flush does not succeed though nothing fails any more: {last:?}"));
+        self.run.model().violated(format!("a flush does not succeed after all faults stopped: {last:?}"));
     }
 
     async fn collect_to_success(&self) {
         let database = self.server.connect(Client::Collector);
         match database.collect(CollectOptions::default()).await {
             Ok(Collection::Closed(_)) => {}
-            other => self.run.model().violated(format!("the last collection answered {other:?}")),
+            other => self.run.model().violated(format!("the last collection returned {other:?}")),
         }
     }
 }
 
-/// Ends a replica's process in some way, and starts the next one.
+/// Ends a replica's process with `end`, and starts the next one.
 fn restart(replica: &Rc<Replica>, end: impl AsyncFnOnce(&Replica) + 'static) {
     let replica = replica.clone();
     spawn_local(async move {
@@ -274,7 +279,7 @@ fn restart(replica: &Rc<Replica>, end: impl AsyncFnOnce(&Replica) + 'static) {
     });
 }
 
-/// Ids of a kind; never nil.
+/// Returns an id of a kind, which is never nil.
 fn id(kind: char, number: u64) -> Uuid {
     Uuid::from_u64_pair(u64::from(kind), number)
 }

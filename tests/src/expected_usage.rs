@@ -1,7 +1,8 @@
-//! What replicas were told, beside what all periods together hold: the validate of the tests of outages.
+//! The usage that trackers accepted, for comparison with the sum of all periods.
 //!
-//! Each activity has a workspace and a user of its own, so that one that is lost or counted twice, be it within a period
-//! or in two, shows in the uniques as in the requests. Sketches are exact for as many ids as a test has.
+//! Each activity has its own workspace and user. So a lost activity, or one that is counted twice, changes the unique
+//! counts and the request counts, even if the two counts are in different periods. The tests have few enough ids that
+//! sketches are exact.
 
 use std::time::Duration;
 
@@ -12,20 +13,24 @@ use uuid::Uuid;
 
 use crate::plugin;
 
-/// A safety net: a test that waits for so long for something has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit for a wait. A test that reaches it fails.
+const WAIT_LIMIT: Duration = Duration::from_secs(60);
 
-/// Workspaces, users, allowed, denied.
+/// Unique workspaces, unique users, allowed requests and denied requests.
 pub type Totals = [u64; 4];
 
-/// The activity that trackers accepted.
+/// The totals of the activity that trackers accepted.
 #[derive(Debug, Default)]
-pub struct Accounts {
+pub struct ExpectedUsage {
     accepted: Totals,
 }
 
-impl Accounts {
-    /// Tracks one activity; the tracker must take it at once, whatever its database does.
+impl ExpectedUsage {
+    /// Tracks one activity.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the tracker does not accept it immediately. The state of the database must not matter.
     pub fn track(&mut self, tracker: &Tracker) {
         let number = self.accepted[0] + 1;
         let (allowed, denied) = (number % 7, number % 3);
@@ -36,20 +41,21 @@ impl Accounts {
         }
     }
 
-    /// Tracks activities in each tracker in turn.
+    /// Tracks `each` activities in every tracker, in turn.
     pub fn track_many(&mut self, trackers: &[Tracker], each: usize) {
         for _ in 0..each {
             trackers.iter().for_each(|tracker| self.track(tracker));
         }
     }
 
-    /// Tracks and collects until every tracker's last flush has failed with this message. A tracker gets its next
-    /// activity when the one before is flushed: what is flushed uses up what room a full disk has left in its files, and
-    /// no more than that is tracked, however slow the machine.
+    /// Tracks and collects until the flushes of all trackers fail with this message.
+    ///
+    /// A tracker receives its next activity after it has flushed the previous one. The flushes fill the space that a
+    /// full disk still has inside its files. So the number of activities does not depend on the speed of the machine.
     ///
     /// # Errors
     ///
-    /// When flushes do not come to fail.
+    /// Returns an error if the flushes do not fail within the time limit.
     pub async fn track_until_flushes_fail(
         &mut self,
         trackers: &[Tracker],
@@ -72,20 +78,19 @@ impl Accounts {
         .await
     }
 
-    /// Collects whenever there is something to, until the periods hold what was accepted; what fails meanwhile is tried
-    /// again.
+    /// Collects until the periods contain all accepted activity, and retries after failures.
     ///
     /// # Errors
     ///
-    /// When they ever hold more than was accepted, or not all of it in the end.
+    /// Returns an error if the periods contain more than the accepted activity, or less at the time limit.
     pub async fn settle(&self, database: &Database) -> Result<()> {
-        let settled = timeout(PATIENCE, async {
+        let settled = timeout(WAIT_LIMIT, async {
             loop {
                 match collected_if_used(database).await {
                     Ok(totals) if totals == self.accepted => return Ok(()),
                     Ok(totals) => {
                         let too_much = totals.iter().zip(self.accepted).any(|(total, accepted)| *total > accepted);
-                        ensure!(!too_much, "counted twice: {totals:?} of {:?}", self.accepted);
+                        ensure!(!too_much, "counted twice: the periods have {totals:?} of {:?}", self.accepted);
                     }
                     Err(error) if error.is_retryable() => {}
                     Err(error) => return Err(error.into()),
@@ -94,31 +99,33 @@ impl Accounts {
         });
         match settled.await {
             Ok(settled) => settled,
-            Err(_) => bail!("lost: {:?} of {:?}", collected(database).await, self.accepted),
+            Err(_) => bail!("lost: the periods have {:?} of {:?}", collected(database).await, self.accepted),
         }
     }
 
-    /// Checks that the periods hold exactly what was accepted, once the open one is closed.
+    /// Closes the open period, and checks the sum of all periods.
     ///
     /// # Errors
     ///
-    /// When they do not.
+    /// Returns an error if the sum differs from the accepted activity.
     pub async fn check(&self, database: &Database) -> Result<()> {
         let totals = collected(database).await?;
-        ensure!(totals == self.accepted, "{totals:?} of {:?}", self.accepted);
+        ensure!(totals == self.accepted, "the periods have {totals:?} of {:?}", self.accepted);
         Ok(())
     }
 }
 
-/// Closes the open period if a replica has used it, and sums all that are closed. A loop that closed unused ones, too,
-/// would fill a small disk with them before a slow machine's first flush.
+/// Closes the open period if it has a row, and returns the sum of all closed periods.
+///
+/// A loop that also closed empty periods would fill a small disk before the first flush of a slow machine.
 async fn collected_if_used(database: &Database) -> Result<Totals, boundary_usage::Error> {
     let status = database.status().await?;
     if status.rows.is_empty() { Ok(totals(&status)) } else { collected(database).await }
 }
 
-/// Closes the open period, and sums all that are closed. The sum is the database's, and not that of the summaries that
-/// were answered: an answer can be lost.
+/// Closes the open period, and returns the sum of all closed periods.
+///
+/// The sum comes from the database instead of the returned summaries, because a reply can be lost.
 async fn collected(database: &Database) -> Result<Totals, boundary_usage::Error> {
     database.collect(CollectOptions::default()).await?;
     Ok(totals(&database.status().await?))
@@ -135,37 +142,39 @@ fn totals(status: &DatabaseStatus) -> Totals {
     totals
 }
 
-/// A tracker that flushes when it is told to.
+/// Starts a tracker that flushes only on request.
 ///
 /// # Errors
 ///
-/// Whatever the library answers.
-pub async fn tracker_by_hand(replica: u128, database: &Database) -> Result<Tracker, boundary_usage::Error> {
+/// Returns the library's error if the tracker cannot start.
+pub async fn manual_tracker(replica: u128, database: &Database) -> Result<Tracker, boundary_usage::Error> {
     let options = Options { clock: Clock::manual().0, ..Options::default() };
     plugin().start(Uuid::from_u128(replica), database.clone(), options).await
 }
 
-/// A tracker that flushes by itself, and often.
+/// Starts a tracker that flushes every 20 ms.
 ///
 /// # Errors
 ///
-/// Whatever the library answers.
-pub async fn tracker_by_itself(replica: u128, database: &Database) -> Result<Tracker, boundary_usage::Error> {
+/// Returns the library's error if the tracker cannot start.
+pub async fn automatic_tracker(replica: u128, database: &Database) -> Result<Tracker, boundary_usage::Error> {
     let options = Options { flush_interval: Duration::from_millis(20), ..Options::default() };
     plugin().start(Uuid::from_u128(replica), database.clone(), options).await
 }
 
-/// Waits until something holds.
+/// Waits until a condition is true.
+///
+/// The description completes the sentence "still waiting until …".
 ///
 /// # Errors
 ///
-/// When it cannot be looked up, or does not come to hold.
-pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-    let waited = timeout(PATIENCE, async {
-        while !holds().await? {
+/// Returns an error if the condition fails, or if it is still false at the time limit.
+pub async fn until(description: &str, mut is_true: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
+    let waited = timeout(WAIT_LIMIT, async {
+        while !is_true().await? {
             tokio::task::yield_now().await;
         }
         Ok(())
     });
-    waited.await.unwrap_or_else(|_| bail!("waited in vain until {what}"))
+    waited.await.unwrap_or_else(|_| bail!("after {WAIT_LIMIT:?}, still waiting until {description}"))
 }
