@@ -70,7 +70,7 @@ pub enum Plan {
     Write(Box<Update>),
 }
 
-/// How the transaction of a flush ended.
+/// The end of a flush's transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The database has applied the plan.

@@ -40,7 +40,7 @@ impl Recording {
 
     /// Takes the record and leaves an empty one; returns `None` if it is empty.
     ///
-    /// The caller compacts the sets later, because that takes longer than this step may.
+    /// The caller compacts the sets later, because a compaction would make this step too long.
     pub(crate) fn take(&mut self) -> Option<Self> {
         (!self.is_empty()).then(|| core::mem::take(self))
     }

@@ -1,7 +1,8 @@
 //! The tracker's state. It records activity, passes it to a flush, and keeps it if the flush fails.
 //!
 //! The tracker keeps nothing of a flush that succeeded. Its memory is two sketches, plus one snapshot while a flush
-//! runs or after it failed. The number of ids and the length of an outage do not matter (R6).
+//! runs or after it failed. Its size depends neither on the number of ids nor on the length of an
+//! outage (R6).
 
 use crate::flush::{Flush, Outcome, Unflushed};
 use crate::recording::{Activity, Recording};
@@ -116,7 +117,7 @@ mod tests {
         *update
     }
 
-    /// Returns the uniques of an update for a replica without a row.
+    /// Returns the uniques of the first update of a period.
     fn delta(update: &Update) -> &Uniques {
         let UniquesUpdate::Delta(delta) = &update.uniques else { panic!("{update:?}") };
         delta
@@ -206,7 +207,7 @@ mod tests {
         (1..=3).for_each(|id| tracker.record(activity(id, 1, 0)));
         let first = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
         let stored = StoredUsage { last_flush: 1, uniques: Some(stored(delta(&first))) };
-        // The delta is first a recording, then a snapshot, then both.
+        // The three flushes carry a recording, a snapshot, and both.
         tracker.record(activity(1, 1, 0));
         let recorded = flush(&mut tracker, &stored, Outcome::RolledBack);
         let compacted = flush(&mut tracker, &stored, Outcome::RolledBack);

@@ -33,7 +33,7 @@ const THETA_MAX: u64 = i64::MAX as u64;
 /// period.
 const THETA_MIN: u64 = THETA_MAX >> 26;
 
-/// The squared limit of unevenness, in standard deviations. Random hashes exceed six of them once in 10^31 sketches.
+/// The limit of unevenness: the square of six standard deviations. Random hashes exceed it in one of 10^31 sketches.
 const UNEVENNESS_MAX: f64 = 36.0;
 
 /// A growing set of ids.
@@ -113,7 +113,7 @@ impl CompactThetaSketch {
     /// Returns whether the union with `other` equals this sketch.
     pub(crate) fn holds_all(&self, other: &Self) -> bool {
         let below = other.hashes_below(self.theta);
-        // A branch on hashes would be unpredictable, so this loop has none. Both sides are in order.
+        // The processor would often mispredict a branch per hash, so this loop has none. Both sides are in order.
         let mut held = 0;
         for_each(self.hashes.iter(), |hash| held += usize::from(below.get(held) == Some(hash)));
         self.theta <= other.theta && held == below.len()
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn at_most_sixty_of_a_hundred_hashes_may_be_the_smallest() {
-        // Six standard deviations of a hundred hashes are sixty ranks.
+        // The limit is six standard deviations, which is sixty ranks for a hundred hashes.
         for (least, expected) in [(60, true), (61, false)] {
             let hashes = (0..100).map(|rank| if rank < least { rank + 1 } else { THETA_MAX / 100 * rank });
             let sketch = CompactThetaSketch { hashes: hashes.collect(), theta: THETA_MAX };

@@ -28,7 +28,7 @@ struct Theta {
     bound: u64,
     /// The right shift that reduces every hash below the bound to 32 bits.
     shift: u32,
-    /// The home slots per unit of a shifted hash, multiplied by 2^32.
+    /// The number of home slots divided by the range of shifted hashes, multiplied by 2^32.
     scale: u64,
 }
 
@@ -111,7 +111,7 @@ impl Table {
         self.homes = homes;
         self.len = hashes.len();
         self.theta = Theta::new(bound, homes);
-        // A few overflow slots follow the last home. If they do not suffice, which is unlikely, the table grows.
+        // A few overflow slots follow the last home slot. If they do not suffice, which is unlikely, the table grows.
         self.slots = vec![0; homes + homes / 128 + 16];
         let mut free = 0;
         for hash in hashes {
@@ -126,7 +126,7 @@ impl Table {
 
     /// Returns all hashes in ascending order.
     fn hashes(&self) -> Vec<u64> {
-        // A branch on slots would be unpredictable. This loop copies every slot and overwrites the free ones.
+        // The processor would often mispredict a branch per slot. This loop copies all slots, and overwrites free ones.
         let mut hashes = vec![0; self.len + 1];
         let mut len = 0;
         for_each(self.slots.iter(), |hash| {

@@ -11,7 +11,7 @@ const SUFFIXES: [&str; 2] = ["_PROXY", "_proxy"];
 
 /// Executes this program again, in the same process, without the empty variables.
 ///
-/// Returns if no variable is empty.
+/// Returns only if no variable is empty, or if the program cannot be executed again.
 ///
 /// The libraries for TLS, PostgreSQL and proxies read variables, and treat empty ones differently. A running process
 /// cannot remove a variable safely.
@@ -26,7 +26,7 @@ pub(crate) fn drop_empty_variables() {
     empty.iter().for_each(|(name, _)| {
         command.env_remove(name);
     });
-    // `exec` returns only if it fails. Then each library treats empty variables in its own way.
+    // `exec` returns only if it fails. The program then continues with the empty variables.
     let _ = command.args(arguments).exec();
 }
 

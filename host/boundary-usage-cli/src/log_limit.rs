@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 /// Time between two lines of one kind.
 ///
-/// Long enough that clients cannot fill a disk, short enough to notice.
+/// It is so long that clients cannot fill a disk, and so short that an operator sees the line.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// The limit of one kind of log line, which is written at most once per interval.
@@ -33,12 +33,12 @@ impl LogLimit {
         permitted
     }
 
-    /// Takes the number of unlogged events, if there are any and the interval is over.
+    /// Takes the number of unlogged events. Returns `None` if there are none, or before the end of the interval.
     pub(crate) fn repeated(&self) -> Option<u64> {
         self.take(State::is_due)
     }
 
-    /// Takes the number of unlogged events, if there are any.
+    /// Takes the number of unlogged events. Returns `None` if there are none.
     pub(crate) fn rest(&self) -> Option<u64> {
         self.take(|_| true)
     }

@@ -87,9 +87,9 @@ pub(crate) fn contains_certificate(text: &[u8]) -> bool {
 /// Remedies for TLS errors, which depend on the kind of server.
 #[derive(Clone, Copy, Debug)]
 pub struct Remedies {
-    /// How to trust the server's authority.
+    /// The remedy for an untrusted authority.
     pub authority: &'static str,
-    /// How to proceed if the server does not speak TLS.
+    /// The remedy for a server without TLS.
     pub plain: &'static str,
 }
 

@@ -87,9 +87,9 @@ impl ManualClock {
         self.0.now.send_modify(|now| *now = now.saturating_add(duration));
     }
 
-    /// Waits until `count` sleeps run.
+    /// Waits until at least `count` tasks sleep on this clock.
     ///
-    /// After that, the next [`advance`](Self::advance) affects them.
+    /// The next [`advance`](Self::advance) then affects all of them.
     pub async fn sleepers(&self, count: usize) {
         let mut sleepers = self.0.sleepers.subscribe();
         sleepers.wait_for(|sleeping| *sleeping >= count).await.expect("the sender lives in self");

@@ -37,7 +37,7 @@ pub enum Error {
     /// The operation is not allowed or makes no sense. Nothing was applied. Do not try again.
     #[error("refused: {message}")]
     Refused {
-        /// What was refused, and why.
+        /// The refused operation, and the reason.
         message: String,
     },
     /// The component cannot be loaded, crashed, or violated its contract.

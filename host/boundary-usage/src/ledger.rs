@@ -70,7 +70,7 @@ pub(crate) enum FlushEnd {
 impl FlushEnd {
     /// Returns whether the component's result is consistent with this end.
     ///
-    /// `due` is whether there was anything to flush.
+    /// `due` is true if there was activity or a flush in doubt.
     pub(crate) fn agrees_with(self, flushed: &Result<Flushed, Error>, due: bool) -> bool {
         match (self, flushed) {
             (Self::NotBegun, Ok(Flushed::Idle)) => !due,
@@ -90,8 +90,9 @@ enum Stage {
     Begun,
     /// The stored usage was read.
     Read {
-        /// The number of an earlier flush that turned out to be applied, if there is nothing to write. A flush that
-        /// ends here succeeds then, and is rolled back otherwise.
+        /// The number of an earlier flush that was applied, if there is nothing to write.
+        ///
+        /// If it is `Some`, a flush that ends at this stage succeeds. Otherwise it is rolled back.
         confirmed: Option<u64>,
     },
     /// The commit was sent. The outcome of a flush that ends here is unknown.
@@ -152,7 +153,7 @@ impl Ledger {
 
     /// Records that the component begins a transaction. Returns whether it may.
     ///
-    /// There must be something to flush, and the component must not have read in the same flush before.
+    /// It may if there is activity or a flush in doubt, and if it has not read in the same flush yet.
     pub(crate) fn flush_begins(&mut self) -> bool {
         if let Some(open) = &self.flush {
             return matches!(open.stage, Stage::Begun);

@@ -11,7 +11,7 @@ import type { Ledger } from "./ledger.ts";
 import type { StoredUsage, Update } from "./usage.ts";
 import { differenceOf, validateStored } from "./validation.ts";
 
-/** An open transaction, and what it has done. */
+/** An open transaction, and the state of its calls. */
 interface OpenTransaction {
   readonly transaction: Transaction;
   readonly locks: Set<string>;

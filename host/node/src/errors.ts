@@ -3,7 +3,7 @@
  */
 
 /**
- * What the caller can do about an error.
+ * The kind of an error, which determines what the caller can do.
  *
  * - `unavailable`: the database is unreachable or gave up waiting. Nothing was applied. Try again later.
  * - `conflict`: a lock timed out, or a newer flush was already applied. Nothing was applied. Try again.

@@ -1,9 +1,9 @@
 /**
  * The host's own record of a replica's unflushed activity.
  *
- * It outlives the instances of the component, and follows the same rules as the component (`guest/src/flush.rs`). An
- * instance that replaces a failed one starts from it, and the host compares each update of the component with it. Its
- * memory is bounded: it holds at most three recordings.
+ * It outlives the instances of the component, and follows the same rules as the component (`guest/src/flush.rs`). A new
+ * instance starts from the ledger after the failure of another one. The host compares each update of the component with
+ * the ledger. Its memory is bounded, because it holds at most three recordings.
  */
 
 import { BoundaryUsageError } from "./errors.ts";
@@ -15,7 +15,7 @@ import type { Activity, Sketch, StoredUsage, Update } from "./usage.ts";
 export interface Unflushed {
   /** The activity that the next flush carries. */
   delta?: Snapshot;
-  /** The flush that the next one resolves. */
+  /** The flush whose commit had no reply. The next flush determines whether it was applied. */
   inDoubt?: { flush: bigint; snapshot: Snapshot };
 }
 

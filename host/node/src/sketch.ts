@@ -37,7 +37,7 @@ export class CompactThetaSketch {
   /** The empty set. */
   static readonly EMPTY = new CompactThetaSketch(new BigUint64Array(), THETA_MAX);
 
-  /** Returns the set of these ids. `key` is the key of their hashes. */
+  /** Returns the set of these ids, hashed with `key`. */
   static of(ids: Iterable<bigint>, key: Uint8Array): CompactThetaSketch {
     const hashes = BigUint64Array.from(ids, hasherOf(key));
     return new CompactThetaSketch(distinct(hashes, THETA_MAX), THETA_MAX);

@@ -99,7 +99,8 @@ export class Tracker {
    * Accepts no more activity, flushes once more, and stops.
    *
    * A failed flush is repeated until `shutdownTimeout`, unless a repetition cannot help. Then this throws the last
-   * error, or `timed-out`. The activity since the last successful flush is lost, or its outcome is unknown.
+   * error, or `timed-out`. The activity since the last successful flush is lost, unless a commit without a reply was
+   * applied.
    */
   async shutdown(): Promise<Flushed> {
     this.#assertRunning();
@@ -209,7 +210,7 @@ export class Tracker {
   }
 
   async #startInstance(failed: Instance | undefined): Promise<Instance> {
-    // When the failed instance's flush has ended, the ledger has its activity again.
+    // The ledger gets the activity of the failed instance's flush back when that flush has ended.
     await failed?.waitForFlush();
     const instance = await Instance.start(this.#replica, this.#database, this.#key, this.#ledger);
     this.#instance = instance;

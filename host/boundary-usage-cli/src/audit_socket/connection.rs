@@ -3,9 +3,9 @@
 //! A client cannot harm other clients. A malformed frame ends only its own connection. A full intake makes only this
 //! connection wait, and the client's writes block.
 //!
-//! A connection that the server ends loses nothing. First its reading side is shut down: each further write of the
-//! client fails, and the client sends that batch again over its next connection. Then the server reads everything that
-//! was written before. Therefore a frame is counted if the client's write succeeded, and an incomplete frame is not.
+//! A connection that the server ends loses nothing. First the server shuts down the reading side. From then on, each
+//! write of the client fails, and the client sends that batch again over its next connection. Then the server reads all
+//! earlier writes. Therefore it counts a frame if the client's write succeeded. It does not count an incomplete frame.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
@@ -41,7 +41,7 @@ const FULL_PAUSE: Duration = Duration::from_millis(5);
 /// The tokens that end all connections.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stop {
-    /// Requests that each connection reads everything that was written, and ends.
+    /// Requests that each connection reads all earlier writes, and ends.
     pub(super) drain: CancellationToken,
     /// Requests that connections no longer wait for the tracker.
     pub(super) give_up: CancellationToken,

@@ -83,14 +83,14 @@ impl SocketFile {
 
     /// Closes the socket, and passes each client in the accept queue to `serve`.
     ///
-    /// The file stays. Waits while no descriptor is free. Clients can still connect to a passed socket. They wait for
-    /// the next process.
+    /// The file stays. Waits while no descriptor is free. If a supervisor passed the socket, clients can still connect,
+    /// and wait for the next process.
     ///
     /// # Errors
     ///
     /// Returns an error if the listener fails otherwise. The clients in the accept queue are then lost.
     pub async fn close(self, mut serve: impl FnMut(UnixStream)) -> Result<()> {
-        // The runtime may not have noticed the newest clients yet, so accept without it.
+        // The runtime may not know the newest clients yet, so this accepts clients without the runtime.
         let listener: StdUnixListener =
             self.listener.into_std().context("cannot take the listener from the runtime")?;
         if !self.is_passed {

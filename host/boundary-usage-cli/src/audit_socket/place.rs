@@ -33,7 +33,7 @@ const BACKLOG: u32 = 1_024;
 const LOCK_ATTEMPTS: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
-/// Excludes other tasks of this process while one creates a socket.
+/// Lets only one task of this process create a socket at a time.
 ///
 /// All sockets may lose their files simultaneously, and waiting for the directory's lock is not fair.
 static SETUP: Mutex<()> = Mutex::const_new(());

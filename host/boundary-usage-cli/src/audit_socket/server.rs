@@ -67,7 +67,7 @@ impl Default for DrainLimits {
 
 /// Sockets to which clients can connect, but which are not served yet.
 ///
-/// What clients send waits in the system's bounded buffers.
+/// The system's bounded buffers hold the data that clients send.
 pub struct BoundSockets(Vec<(Socket, SocketFile)>);
 
 impl BoundSockets {

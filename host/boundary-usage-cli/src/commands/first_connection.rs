@@ -17,7 +17,7 @@ use crate::audit_socket::Socket;
 use crate::http::View;
 use crate::output;
 
-/// Completes only with an error: the database that was down is unusable.
+/// A future that completes only if the database is unusable, with the error.
 pub(super) type Arrival = Pin<Box<dyn Future<Output = Error> + Send>>;
 
 /// A connection attempt.

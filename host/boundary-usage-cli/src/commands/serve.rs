@@ -111,7 +111,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = parse_period)]
     collect_interval: Duration,
 
-    /// Never collect. Another replica or `boundary-usage collect` must.
+    /// Never collect. Another replica or `boundary-usage collect` must collect instead.
     #[arg(long, conflicts_with = "collect_interval")]
     no_collect: bool,
 

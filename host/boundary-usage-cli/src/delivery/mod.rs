@@ -31,7 +31,7 @@ const POLL: Duration = Duration::from_secs(2);
 
 /// The part of a lease beyond the attempt's time limit.
 ///
-/// It allows for a slow database.
+/// The database may be slow to record the result of an attempt.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
 /// Time limit for a running attempt when the process stops.

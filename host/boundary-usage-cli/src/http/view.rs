@@ -1,7 +1,7 @@
 //! The current status of this replica and of the database.
 //!
 //! Each request reads the replica's status, which is cheap. The database is read at most once a second and within a
-//! time limit, so that a page that is open in many browsers does not become its load.
+//! time limit, so that many open pages do not overload it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -248,8 +248,8 @@ impl View {
 impl LocalStatus {
     /// Returns the reason why the replica is not ready, or `None` if it is ready.
     ///
-    /// A database that becomes unreachable later is no reason. The replica continues to track, and all replicas would
-    /// be taken out of service simultaneously.
+    /// A database that becomes unreachable after the start is not a reason. The replica continues to track, and a load
+    /// balancer would remove all replicas simultaneously.
     pub(super) fn not_ready(&self) -> Option<String> {
         match (self.state, &self.tracker) {
             (State::Stopping, _) => Some("the process is stopping".into()),

@@ -1,4 +1,4 @@
--- Looks for the schema of the tables, and for the schema of new ones.
+-- Finds the schema that contains the tables, and the schema for new tables.
 --
 -- Parameters: none.
 -- Returns one row. on_path and elsewhere list the schemas that have the tables, on the search path and outside it.

@@ -39,8 +39,10 @@ pub(crate) struct HostState {
     pub(crate) limits: StoreLimits,
     pub(crate) table: ResourceTable,
     pub(crate) context: Arc<ReplicaContext>,
-    /// What the instance restores. It is read from the ledger before the instance starts, because the ledger then also
-    /// records everything that the instance receives.
+    /// The unflushed activity that the instance restores.
+    ///
+    /// The host reads it before the instance starts. Afterwards the ledger also contains activity that the instance
+    /// receives.
     pub(crate) unflushed: Option<types::Unflushed>,
     /// The tick at which the component last began to compute.
     pub(crate) entered: Arc<AtomicU64>,
@@ -57,7 +59,7 @@ impl HostState {
     }
 }
 
-/// What all instances of one tracker share.
+/// The state that all instances of one tracker share.
 pub(crate) struct ReplicaContext {
     pub(crate) replica: Uuid,
     pub(crate) database: Database,

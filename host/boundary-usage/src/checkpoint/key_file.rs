@@ -83,7 +83,7 @@ impl KeyFile {
         stored.await.unwrap_or_else(|error| Err(self.unusable("write", io::Error::other(error))))
     }
 
-    /// Replaces the file atomically. After a crash, the old file or the new one is complete.
+    /// Replaces the file atomically. A crash leaves either the complete old file or the complete new file.
     fn write(&self, key: HashingKey) -> io::Result<()> {
         let directory = self.path.parent().unwrap_or(Path::new("."));
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;

@@ -122,7 +122,7 @@ fn open(directory: &Path, replica: Uuid, fingerprint: Fingerprint) -> Result<(St
     let files = StateFiles::open(directory, replica, fingerprint)?;
     name_after_its_database(&files)?;
     for path in files.others().map_err(|error| unusable(directory, error))? {
-        // An unreadable file matters only to a start on its own database.
+        // An unreadable checkpoint of another database does not matter here.
         let Ok(Some(other)) = file::read(&path) else { continue };
         if !other.is_empty() {
             let (allowed, denied) = other.requests();
@@ -198,7 +198,7 @@ fn unreadable(path: &Path, error: std::io::Error) -> Error {
 
 /// Returns the replica's last flush.
 ///
-/// It is read under the replica's lock, so a commit that a crashed process sent has ended.
+/// The replica's lock excludes running commits, including those of a crashed process, so the result is final.
 async fn last_flush(database: &Database, replica: Uuid) -> Result<u64, Error> {
     let mut transaction = database.backend().begin(Purpose::Flush).await?;
     let read = async {

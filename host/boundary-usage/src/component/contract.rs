@@ -1,4 +1,4 @@
-//! The contract check: what a component must import and export.
+//! The check of a component's imports and exports against the contract.
 
 use serde::Serialize;
 use wasmtime::Engine;

@@ -12,9 +12,10 @@ use crate::error::Error;
 /// The time between checks of a component's computing time.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The address space limit, in bytes, below which the runtime reserves none for instances.
+/// The address space limit, in bytes, below which the runtime makes no reservations.
 ///
-/// By default it reserves 4 GiB per instance, so compiled code needs no bounds checks. This uses no physical memory.
+/// By default it reserves 4 GiB of address space per instance, so compiled code needs no bounds checks. A reservation
+/// uses no physical memory.
 const RESERVATIONS_BYTES: u64 = 64 << 30;
 
 /// The reservation for the growth of a memory if address space is limited, in bytes.

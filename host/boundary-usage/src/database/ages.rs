@@ -14,7 +14,7 @@ pub struct Ages {
     pub open_period: TimeDelta,
     /// Time since the end of the oldest period whose summary is undelivered.
     ///
-    /// `None` if there is none.
+    /// `None` if all summaries are delivered.
     pub oldest_undelivered: Option<TimeDelta>,
 }
 

@@ -14,7 +14,7 @@ use super::Database;
 use crate::error::Error;
 use crate::summary::Summary;
 
-/// Maximum wait for the next attempt after a failure, and maximum lease.
+/// Maximum wait after a failed attempt, and maximum length of a lease.
 ///
 /// Longer durations are reduced to this one.
 pub const DELIVERY_WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -64,7 +64,7 @@ pub struct DeliveryStatus {
     pub last_error: Option<String>,
 }
 
-/// The state of the deliveries of all undelivered summaries together.
+/// The combined delivery state of all undelivered summaries.
 pub(super) struct Destination {
     /// See [`Delivery::failures`].
     pub(super) failures: u64,

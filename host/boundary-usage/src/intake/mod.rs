@@ -104,7 +104,7 @@ impl Intake {
             let counted = Counted { counter: &self.forwarded, activities };
             let forwarded = forward(buffer).await;
             drop(counted);
-            // Buffers move from shard to shard. Without this, one burst would leave a large buffer at each.
+            // Buffers move from shard to shard. Otherwise one burst would leave a large buffer at each shard.
             if buffer.len() < buffer.capacity() / 4 {
                 buffer.shrink_to(2 * buffer.len());
             }

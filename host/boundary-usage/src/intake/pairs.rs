@@ -39,7 +39,7 @@ impl Pairs {
         false
     }
 
-    /// Appends an activity and caches its pair in place of the oldest one of the set.
+    /// Appends an activity. Its pair replaces the oldest pair of its set in the cache.
     pub(super) fn push(&mut self, activity: Activity) {
         if self.places.is_empty() {
             self.places = vec![[u32::MAX; WAYS]; SETS].into();

@@ -36,7 +36,7 @@ struct State {
 /// The condition under which a push wakes the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wakeup {
-    /// The shard was not empty and has reserved nothing more.
+    /// The shard was not empty and has not reserved more capacity.
     Never,
     /// The shard was empty, so the worker may be asleep.
     IfAsleep,

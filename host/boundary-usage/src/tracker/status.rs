@@ -67,7 +67,7 @@ pub(super) struct Counters {
     pub(super) idle_flushes: u64,
     pub(super) failed_flushes: u64,
     pub(super) flush_durations: FlushDurations,
-    /// How many of the accepted activities are in the database.
+    /// The number of accepted activities that are in the database.
     pub(super) written_activities: u64,
     pub(super) last_success: Option<DateTime<Utc>>,
     pub(super) restarts: u64,

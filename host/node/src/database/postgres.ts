@@ -20,10 +20,10 @@ import { parsePostgresUrl, type Target } from "./postgres_url.ts";
 /** The largest number of open connections. Each tracker uses one during its flush. */
 const CONNECTIONS_MAX = 10;
 
-/** How long to wait for a connection, in milliseconds. */
+/** The time limit of a connection attempt, in milliseconds. */
 const CONNECT_LIMIT = 5_000;
 
-/** How long to wait for a reply, in milliseconds. The server's limits are shorter; this is for a silent server. */
+/** The time limit of a reply, in milliseconds. It exceeds the server's own limits, and detects a silent server. */
 const REPLY_LIMIT = 15_000;
 
 /** A PostgreSQL database. */
@@ -44,7 +44,7 @@ export class Postgres implements Database {
     const driver = await import("pg").catch((cause: unknown) => {
       throw new BoundaryUsageError("configuration", "PostgreSQL needs the package pg; run `npm install pg`", { cause });
     });
-    // The driver tries one kind of encryption. With some modes, libpq tries a second one.
+    // Some modes allow a second kind of encryption if the first one fails. The driver supports only one per pool.
     for (const [attempt, tls] of target.tls.entries()) {
       const pool = new driver.default.Pool(configurationOf(target, tls));
       // The pool discards an idle connection that breaks.

@@ -38,7 +38,7 @@ export function classify(action: string, error: unknown): BoundaryUsageError {
 
 const UNTRUSTED = "; set sslrootcert to the file of the authority that issued the certificate";
 
-/** What to do about a failed connection attempt, by the code of its error. */
+/** The remedies for failed connection attempts, by the code of the error. */
 const HINTS: Record<string, string> = {
   "28000": "; see pg_hba.conf of the server",
   "28P01": "; correct the password in the URL, in PGPASSWORD or in the password file",

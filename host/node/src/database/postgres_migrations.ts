@@ -13,7 +13,7 @@ import { type AppliedMigration, type Migration, missingMigrations, randomKey, re
 import { replyOf } from "./postgres_errors.ts";
 import { beginOn, quoteIdentifier, SQL } from "./postgres_sql.ts";
 
-/** How long a migration waits for a reply, in milliseconds. The server ends a statement after 300 s. */
+/** The time limit of a migration's reply, in milliseconds. The server ends a statement after 300 s. */
 const MIGRATION_REPLY_LIMIT = 310_000;
 
 /** The row of `find_schema.sql`. */

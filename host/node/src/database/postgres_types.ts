@@ -1,5 +1,5 @@
 /**
- * How the driver converts values of PostgreSQL.
+ * The conversions of PostgreSQL's values.
  *
  * The application may have changed the driver's own converters, so this package brings the few that it needs.
  */

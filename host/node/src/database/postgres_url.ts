@@ -14,7 +14,7 @@ import type { ConnectionOptions } from "node:tls";
 import { BoundaryUsageError } from "../errors.ts";
 import { encryptionOf, invalidUrl, type Settings } from "./postgres_tls.ts";
 
-/** Where and how to connect. */
+/** The parameters of a connection. */
 export interface Target {
   /** A name, an address, or the directory of a socket. */
   host: string;
@@ -32,7 +32,7 @@ export interface Target {
   address: string;
 }
 
-/** The parameters of a URL. Each has the environment variable that replaces a missing value. */
+/** The parameters of a URL. The environment variable of a parameter supplies a missing value. */
 const PARAMETERS: Record<string, string> = {
   application_name: "PGAPPNAME",
   channel_binding: "PGCHANNELBINDING",
@@ -53,7 +53,7 @@ const PARAMETERS: Record<string, string> = {
   user: "PGUSER",
 };
 
-/** Other names of parameters that the Rust host accepts, too. */
+/** Aliases of parameters, which the Rust host accepts too. */
 const ALIASES: Record<string, string> = {
   "ssl-cert": "sslcert",
   "ssl-key": "sslkey",
@@ -96,7 +96,7 @@ const UNSUPPORTED: Record<string, [variable: string | undefined, alternative: st
   tcp_user_timeout: [undefined, "every reply has a time limit; leave it out"],
 };
 
-/** Where the socket of a server may be, if the URL names no host. */
+/** The possible directories of the server's socket, if the URL names no host. */
 const SOCKET_DIRECTORIES = ["/run/postgresql", "/var/run/postgresql", "/tmp"];
 
 /** Parses a PostgreSQL URL, and completes it with the environment and the defaults. */

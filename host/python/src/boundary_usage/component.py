@@ -53,8 +53,8 @@ EPOCH_SECONDS = 1.0
 EPOCHS_MAX = 60
 """The number of epochs that the component may compute between two calls.
 
-It needs milliseconds. But the time includes the conversion of arguments in Python, which waits for the interpreter lock
-many times if other threads are busy.
+The component computes for milliseconds only. But the time includes the conversion of arguments in Python, which waits
+for the interpreter lock many times if other threads are busy.
 """
 
 BATCH = 256
@@ -126,7 +126,7 @@ class Instance:
     def track(self, pairs: Pairs) -> None:
         """Forwards activity to the component.
 
-        After a `ComponentError`, part of it may be recorded.
+        After a `ComponentError`, the component may have recorded a part of the activity.
         """
         activities = [
             _record(workspace=_uuid(workspace), owner=_uuid(owner), allowed=allowed, denied=denied)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 REQUESTS_MAX = 2**63 - 1
-"""The largest count that a database stores. Sums saturate at it."""
+"""The largest count that a database stores, at which sums saturate."""
 
 
 Pairs = dict[tuple[UUID, UUID], tuple[int, int]]

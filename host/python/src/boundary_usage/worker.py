@@ -41,13 +41,13 @@ class Worker:
         self._drain_requested = False
         self._flush_requests: list[Future[Flushed]] = []
         self._stopped: str | None = None
-        """Why no further request is accepted."""
+        """The reason why no further request is accepted."""
         self._deadline: float | None = None
         """The end of the shutdown's time limit."""
         threading.Thread(target=self._run, name="boundary-usage", daemon=True).start()
 
     def request_flush(self, deadline: float | None = None) -> Future[Flushed]:
-        """Requests a flush. With a deadline, it is the last one."""
+        """Requests a flush. A flush with a deadline is the last one."""
         flushed: Future[Flushed] = Future()
         with self._requested:
             if self._stopped is not None:

@@ -76,7 +76,7 @@ Examples:
   boundary-usage replay --skip-invalid -v old.jsonl
   tail -n +4711 stopped.jsonl | boundary-usage replay -";
 
-/// A flush interval that never ends, because a replay flushes by itself.
+/// A flush interval that is never reached, because the replay requests its flushes.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The pauses before retries of the last flush, in milliseconds.

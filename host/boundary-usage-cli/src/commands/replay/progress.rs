@@ -1,7 +1,7 @@
 //! The progress of a replay: what was tracked, and what is in the database.
 //!
-//! The thread that reads and the task that waits for signals share it. A thread that waits for input cannot be
-//! interrupted, so the task closes the progress instead. The thread tracks nothing after that.
+//! The thread that reads and the task that waits for signals share the progress. The task cannot interrupt a thread
+//! that waits for input. It sets `closed` instead, and the thread then tracks nothing more.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -39,7 +39,7 @@ pub(super) struct State {
     pub(super) replayed: Replayed,
     /// The first line that was neither tracked nor skipped.
     pub(super) next: Position,
-    /// What the last successful flush wrote.
+    /// The activities that the last successful flush covered.
     pub(super) written: Mark,
     /// The number of the last successful flush of this replay.
     pub(super) last_flush: Option<u64>,

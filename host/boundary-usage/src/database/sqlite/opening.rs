@@ -212,7 +212,7 @@ mod tests {
 
     use super::*;
 
-    /// How often a file is read that changes during these many reads.
+    /// Returns the number of reads of a file that changes during the first `changes` reads.
     async fn reads(migration_mode: MigrationMode, has_log: bool, changes: usize) -> usize {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("usage.db");

@@ -76,7 +76,7 @@ struct Settings(Vec<Setting>);
 struct Setting {
     name: &'static str,
     value: String,
-    /// The environment variable of the setting. `None` if it is in the URL.
+    /// The environment variable of the setting. `None` if the URL contains the setting.
     variable: Option<&'static str>,
 }
 

@@ -16,7 +16,7 @@ class Transaction(Protocol):
     """An open transaction. After an error it can only be rolled back."""
 
     def acquire_cutover(self) -> None:
-        """Waits until no collection runs. None can start until the transaction ends."""
+        """Waits until no collection runs. No collection can start until the transaction ends."""
 
     def acquire_replica(self, replica: UUID) -> None:
         """Waits until no other flush of this replica runs."""

@@ -38,7 +38,7 @@ _log = logging.getLogger("boundary_usage")
 TRANSACTION_SECONDS = 30.0
 """The longest duration of a transaction.
 
-The limits of the server are shorter. This one is for a server that does not reply.
+It exceeds the server's own limits, and detects a server that does not reply.
 """
 
 LOOKUP_SECONDS, MIGRATION_SECONDS = 10.0, 400.0

@@ -14,7 +14,7 @@ from . import schema
 from .statements import read_statements
 
 SQL = {name: text.encode() for name, text in read_statements("postgres").items()}
-"""The statements by their names, as the driver takes them."""
+"""The statements by their names, as bytes, because the types of the driver accept only literal texts otherwise."""
 
 Connection = psycopg.Connection[Any]
 

@@ -123,7 +123,7 @@ class Sqlite:
             connection.execute("PRAGMA synchronous = FULL")
             file = OpenFile(connection, self._path, before)
             self._migrate(connection)
-            # The component hashed its ids with the first key. With another key, known ids would count twice.
+            # The component uses the key of the first connection. With another key, known ids would count twice.
             if self._key is not None and self._read_key(file) != self._key:
                 what = f"`{self._path}` was replaced by a database with another hashing key"
                 raise RefusedError(f"{what}; put the right file back, or restart this process to use the new one")
@@ -157,7 +157,7 @@ class Sqlite:
                 connection.execute(statement)
             arguments = (migration.version, migration.name, migration.checksum)
             connection.execute(SQL["record_migration"], arguments)
-        # A file that was deleted is created again with its key.
+        # A new file gets the key of the deleted file, if this process knows it.
         connection.execute(SQL["insert_hashing_key"], (self._key or schema.random_key(),))
         connection.execute("COMMIT")
 

@@ -28,7 +28,7 @@ _REFUSED = {
 }
 """Parameters of libpq that no host supports.
 
-Each has its variable and the alternative.
+Each has its environment variable and the alternative.
 """
 
 _ONLY = {
@@ -37,7 +37,7 @@ _ONLY = {
 }
 """Parameters of libpq with a restricted value.
 
-Each has its variable, the supported values, and the reason.
+Each has its environment variable, the supported values, and the reason for the restriction.
 """
 
 
