@@ -44,7 +44,7 @@ pub struct Configuration {
     pub listen: Option<SocketAddr>,
     /// Owners whose ids and workspaces are not counted.
     pub ignored_owners: Vec<Uuid>,
-    /// Host names under which HTTP is served, besides addresses and `localhost`.
+    /// The host names that HTTP requests may have, besides addresses and `localhost`.
     pub allow_hosts: Vec<String>,
     /// The sockets to serve.
     pub sockets: Vec<Socket>,

@@ -45,13 +45,13 @@ pub fn prepare(sockets: usize) -> Result<()> {
     Ok(())
 }
 
-/// Returns how many clients all audit sockets together may serve simultaneously.
+/// Returns the number of clients that all audit sockets together may serve simultaneously.
 pub(crate) fn audit_clients(sockets: usize) -> usize {
     let free = limit().saturating_sub(sockets + BASE);
     (free - free / 4).clamp(8, AUDIT_CLIENTS)
 }
 
-/// Returns how many HTTP clients may be served simultaneously.
+/// Returns the number of HTTP clients that may be served simultaneously.
 pub(crate) fn http_clients() -> usize {
     (limit().saturating_sub(BASE) / 4).clamp(8, HTTP_CLIENTS)
 }

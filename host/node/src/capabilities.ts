@@ -65,7 +65,7 @@ export class Capabilities {
   /**
    * Waits for a running database call, rolls back an open transaction, and refuses others until the next flush.
    *
-   * Returns how the component has violated its contract, if it has.
+   * Returns the component's violation of its contract, if any.
    */
   async endFlush(): Promise<string | undefined> {
     this.#isFlushing = false;

@@ -22,7 +22,7 @@ export function validateStored({ lastFlush, uniques }: StoredUsage): StoredUsage
   return uniques === undefined ? { lastFlush } : { lastFlush, uniques };
 }
 
-/** Returns how an update differs from the ledger's own, or `undefined` if both are equal. */
+/** Returns the difference between an update and the ledger's own, or `undefined` if both are equal. */
 export function differenceOf(update: Update, expected: Update): string | undefined {
   const difference = (name: string, actual: unknown, own: unknown) => {
     return `its ${name} is ${actual}, and the host's ledger has ${own}`;

@@ -159,9 +159,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads what was written before the client's writes began to fail.
+    /// Reads the data that the client wrote before its writes began to fail.
     ///
-    /// The system's buffer bounds it.
+    /// The size of the system's buffer bounds the amount of data.
     fn read_rest(&mut self) -> io::Result<bool> {
         self.end()?;
         let mut bytes = [0; READ_BYTES];

@@ -52,7 +52,7 @@ pub(super) fn of(status: &Status) -> Vec<Fault> {
     faults
 }
 
-/// Returns what the sockets did not count.
+/// Returns a fault for each kind of traffic that the sockets did not count.
 fn of_sockets(sockets: &SocketTotals) -> Vec<Fault> {
     let dropped = sockets.dropped_channel_full.saturating_add(sockets.dropped_batch_full);
     let counts = [

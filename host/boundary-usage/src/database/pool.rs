@@ -169,7 +169,7 @@ mod tests {
         Pool::new(SqliteConnectOptions::new().in_memory(true), Duration::from_secs(5))
     }
 
-    /// Leaves an idle connection with this metadata.
+    /// Adds an idle connection with this metadata to the pool.
     async fn leave_idle(pool: &TestPool, metadata: u32) {
         let mut pooled = pool.acquire().await.unwrap();
         pooled.metadata = metadata;

@@ -10,7 +10,7 @@ use crate::activity::Activity;
 /// The number of cache sets. With the activities of a thousand pairs, the table fits into a core's private cache.
 const SETS: usize = 2_048;
 
-/// The number of pairs per set. With two ways, a thousand pairs in turn would evict thirty.
+/// The number of pairs per set. With only two, the cache would evict about thirty of a thousand active pairs.
 const WAYS: usize = 4;
 
 /// The number of high bits of a hash that select the set.

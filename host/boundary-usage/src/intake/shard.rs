@@ -82,7 +82,9 @@ impl Shard {
         }
     }
 
-    /// Swaps the waiting activities with an empty buffer. Returns how many accepted activities they represent.
+    /// Swaps the waiting activities with an empty buffer.
+    ///
+    /// Returns the number of accepted activities that they represent.
     pub(super) fn swap(&self, buffer: &mut Vec<Activity>, capacity: &Capacity) -> u64 {
         let mut state = self.lock();
         capacity.release(std::mem::take(&mut state.reserved));

@@ -10,7 +10,7 @@ import type { StoredUsage, Update } from "../usage.ts";
 
 /** An open transaction. After an error it can only be rolled back. Replica ids are UUIDs. */
 export interface Transaction {
-  /** Waits until no collection runs. None can start until the transaction ends. */
+  /** Waits until no collection runs. No collection can start until the transaction ends. */
   acquireCutover(): Promise<void>;
   /** Waits until no other flush of this replica runs. */
   acquireReplica(replica: string): Promise<void>;

@@ -215,7 +215,7 @@ function operatingSystemUser(): string {
   try {
     return userInfo().username;
   } catch {
-    // In a container, the number of the user may have no name.
+    // In a container, the process's user id may have no name.
     throw invalidUrl("it names no user, and the operating system has no name for the user of this process; add USER@");
   }
 }

@@ -185,7 +185,7 @@ class PostgresTransaction:
         self._limit = watchdog.after(TRANSACTION_SECONDS, partial(_disconnect, connection))
 
     def acquire_cutover(self) -> None:
-        """Waits until no collection runs. None can start until the transaction ends."""
+        """Waits until no collection runs. No collection can start until the transaction ends."""
         self._acquire(
             "a collection has held the cutover lock for more than 5 s; if this persists, find the session in pg_locks "
             "(locktype advisory, objid 9)",
