@@ -49,7 +49,7 @@ mod migrations;
 mod outages_postgres;
 /// Outages of SQLite files (D2, D3, D6).
 mod outages_sqlite;
-/// What errors of PostgreSQL mean: whether to try again, and whether a commit was applied (D3).
+/// The kinds of PostgreSQL's errors: whether to try again, and whether a commit was applied (D3).
 mod postgres_errors;
 /// The prose: banned words, line lengths and sentence lengths.
 mod prose;

@@ -41,7 +41,7 @@ fn the_packed_library_contains_the_component_and_all_inputs_of_its_build() -> Re
     cargo.args(["--exclude", "boundary-usage-tests", "--exclude", "boundary-usage-misbehaving"]);
     run(cargo.arg("--allow-dirty").current_dir(project.path()).env("CARGO_TARGET_DIR", project.path().join("target")))?;
 
-    // Another directory, because the build would prefer sources of the guest beside it.
+    // The packages need another directory, because beside the guest's sources the build would use those.
     let elsewhere = tempfile::tempdir()?;
     let packed = elsewhere.path();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -1,4 +1,4 @@
-//! What errors of PostgreSQL mean for the caller: whether to try again, and whether a commit was applied.
+//! The kinds of PostgreSQL's errors: whether to try again, and whether a commit was applied.
 
 use anyhow::Result;
 use boundary_usage::{Error, Lock, LockMode, Purpose};

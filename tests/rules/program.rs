@@ -71,7 +71,7 @@ impl Workplace {
 
     /// Returns a command that runs the program through another command, for example `env`.
     ///
-    /// Without arguments, the program is left out.
+    /// If there are no arguments, only the other command runs.
     pub(crate) fn command_through<S: AsRef<OsStr>>(
         &self,
         outer: &[&str],

@@ -1,4 +1,4 @@
-//! The command `replay`: D1 from end to end, bad lines, standard input, signals, unusable recordings.
+//! The command `replay`: whole recordings (D1), invalid lines, stdin, signals and unusable recordings.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};

@@ -7,7 +7,7 @@ use boundary_usage_tests::simulation::{Campaign, Fault, Length, Mutation, replay
 /// These seeds take a few seconds on two cores. `make simulate` runs more.
 const SEEDS: u64 = 2_000;
 
-/// Enough seeds to notice every broken protection.
+/// The number of seeds that suffices to detect every mutation.
 const SEEDS_FOR_A_MUTATION: u64 = 150;
 
 #[test]

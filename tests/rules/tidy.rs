@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 const FILE_LINES: usize = 400;
 const FUNCTION_LINES: usize = 70;
 
-/// Names that say nothing of what is inside.
+/// File names that do not describe the content.
 const EMPTY_NAMES: [&str; 7] = ["common", "helper", "helpers", "manager", "misc", "util", "utils"];
 
-/// What only the database's modules say.
+/// The texts that only the database modules may contain.
 const SQL: [&str; 6] =
     ["SELECT ", "INSERT INTO ", "DELETE FROM ", "UPDATE boundary_", "BEGIN IMMEDIATE", "pg_advisory"];
 
-/// The first names of absolute paths that every machine has, and two that none has.
+/// The allowed first names of absolute paths. Every machine has them, except two that no machine has.
 const PLACES: [&str; 9] = ["dev", "etc", "nonexistent", "nowhere", "proc", "run", "tmp", "usr", "var"];
 
 /// A file of the project.
 pub(crate) struct Text {
-    /// Its path from the root of the project.
+    /// The path from the root of the project.
     pub(crate) path: String,
     pub(crate) text: String,
 }
@@ -27,24 +27,25 @@ impl Text {
         self.path.ends_with(".rs")
     }
 
-    /// Whether people wrote it as code, in whichever language.
+    /// Returns whether the file is code in one of the project's languages.
     pub(crate) fn is_code(&self) -> bool {
         self.is_rust() || self.path.ends_with(".py") || self.path.ends_with(".ts")
     }
 
-    /// Whether a folder of that name holds it, however deep.
+    /// Returns whether the file is in a folder of this name at any depth.
     fn is_in(&self, folder: &str) -> bool {
         self.path.split('/').any(|part| part == folder)
     }
 
-    /// Its lines without comments, up to its unit tests.
+    /// Returns the lines before the unit tests, without comments.
     fn code(&self) -> impl Iterator<Item = &str> {
         let code = self.text.split("#[cfg(test)]\nmod tests").next().unwrap();
         code.lines().filter(|line| !["//", "#", "/*", "*"].iter().any(|mark| line.trim_start().starts_with(mark)))
     }
 
-    /// Returns the names of its functions with their numbers of lines. rustfmt
-    /// aligns the last brace with the first word.
+    /// Returns the names of its functions with their numbers of lines.
+    ///
+    /// rustfmt aligns the last brace with the first word.
     pub(crate) fn functions<'a>(&'a self) -> Vec<(&'a str, usize)> {
         let lines: Vec<&str> = self.text.lines().collect();
         let function = |(start, line): (usize, &&'a str)| {
@@ -93,7 +94,7 @@ fn code() -> impl Iterator<Item = Text> {
     texts().into_iter().filter(Text::is_code)
 }
 
-/// Fails with all faults at once.
+/// Fails if there are faults, and lists all of them.
 #[track_caller]
 pub(crate) fn assert_none(faults: impl Iterator<Item = String>) {
     let faults: Vec<_> = faults.collect();
@@ -101,9 +102,9 @@ pub(crate) fn assert_none(faults: impl Iterator<Item = String>) {
 }
 
 #[test]
-fn a_file_says_what_it_is_for_and_is_one_idea() {
+fn files_have_a_summary_a_good_name_and_at_most_400_lines() {
     let has_doc = |file: &Text| ["//! ", "\"\"\"", "/**"].iter().any(|start| file.text.starts_with(start));
-    assert_none(code().filter(|file| !has_doc(file)).map(|file| format!("{} has no doc", file.path)));
+    assert_none(code().filter(|file| !has_doc(file)).map(|file| format!("{} has no summary", file.path)));
     let long = code().map(|file| (file.text.lines().count(), file.path)).filter(|(lines, _)| *lines > FILE_LINES);
     assert_none(long.map(|(lines, path)| format!("{path} has {lines} lines")));
     let stem = |file: &Text| Path::new(&file.path).file_stem().unwrap().to_str().unwrap().to_owned();
@@ -111,7 +112,7 @@ fn a_file_says_what_it_is_for_and_is_one_idea() {
 }
 
 #[test]
-fn a_function_fits_on_a_screen() {
+fn functions_have_at_most_70_lines() {
     let mut seen = 0;
     for file in rust() {
         let functions = file.functions();
@@ -119,7 +120,7 @@ fn a_function_fits_on_a_screen() {
         let long = functions.into_iter().filter(|(_, lines)| *lines > FUNCTION_LINES);
         assert_none(long.map(|(name, lines)| format!("{}: {name} has {lines} lines", file.path)));
     }
-    assert!(seen > 500, "only {seen} functions were seen");
+    assert!(seen > 500, "only {seen} functions were found");
 }
 
 #[test]
@@ -127,7 +128,7 @@ fn sql_and_the_component_runtime_stay_in_their_modules() {
     let sources = || code().filter(|file| file.is_in("src") && !file.is_in("tests"));
     let contains = |file: &Text, words: &[&str]| file.code().any(|line| words.iter().any(|word| line.contains(word)));
     let sql = sources().filter(|file| !file.is_in("database") && contains(file, &SQL));
-    assert_none(sql.map(|file| format!("{} speaks SQL", file.path)));
+    assert_none(sql.map(|file| format!("{} contains SQL", file.path)));
     let may_use_it = |file: &Text| {
         let names = ["component", "capabilities"];
         names.iter().any(|name| file.is_in(name))
@@ -138,25 +139,27 @@ fn sql_and_the_component_runtime_stay_in_their_modules() {
 }
 
 #[test]
-fn only_places_are_named_that_readers_have() {
+fn absolute_paths_exist_on_every_machine() {
     let text = |file: &Text| !file.path.ends_with(".lock") && !file.path.ends_with("LICENSE");
     for file in texts().into_iter().filter(text) {
         let starts = file.text.match_indices([' ', '"', '`', '(']).map(|(at, _)| &file.text[at + 1..]);
         let paths = starts.filter_map(|rest| rest.strip_prefix('/')?.split_once('/')).map(|(first, _)| first);
         let named = |first: &&str| first.len() > 1 && first.bytes().all(|byte| byte.is_ascii_lowercase());
         let elsewhere = paths.filter(named).filter(|first| !PLACES.contains(first));
-        assert_none(elsewhere.map(|first| format!("{} names a path in /{first}", file.path)));
+        assert_none(
+            elsewhere.map(|first| format!("{} names a path in /{first}, which other machines may not have", file.path)),
+        );
     }
 }
 
 #[test]
-fn links_between_documents_lead_somewhere() {
+fn links_between_documents_lead_to_files() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     for file in texts().into_iter().filter(|file| file.path.ends_with(".md")) {
         let folder = root.join(&file.path);
         let links = file.text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
         let files = links.filter(|link| !link.contains("://")).map(|link| link.split('#').next().unwrap());
         let broken = files.filter(|link| !link.is_empty() && !folder.parent().unwrap().join(link).exists());
-        assert_none(broken.map(|link| format!("{} links to {link}", file.path)));
+        assert_none(broken.map(|link| format!("{} links to {link}, which does not exist", file.path)));
     }
 }

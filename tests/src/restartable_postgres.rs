@@ -215,7 +215,7 @@ impl Shell {
 
 /// Returns the command of the outer script.
 ///
-/// PostgreSQL does not run as root, but a mount needs root. The command gives each its user, with or without root.
+/// PostgreSQL does not run as root, but a mount needs root. So the two scripts may run as different users.
 fn watchdog(mounts: bool) -> Command {
     let (before, inside, owner): (&[_], &[_], _) = match (is_root(), mounts) {
         (true, false) => {

@@ -1,7 +1,7 @@
 //! The cues: activities that make the component misbehave once.
 
 crate::enumeration! {
-    /// What the component does once, in `track`, in its next flush, or in the next flush that writes.
+    /// An action that the component takes once, in `track`, its next flush, or the next flush that writes.
     ///
     /// The cue is an activity of a certain workspace. The component records it like any other activity, because a host
     /// must also count what a component accepted before it crashed.

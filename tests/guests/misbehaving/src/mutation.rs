@@ -30,7 +30,7 @@ crate::enumeration! {
         FlushNotLocked,
         /// A flush does not acquire the replica's lock, so it does not wait for a commit that is still running.
         LateCommitNotAwaited,
-        /// A collection sums the rows of the time before it had the lock, and deletes the current ones.
+        /// A collection sums the rows that existed before it acquired the lock, and deletes the current ones.
         RowsReadBeforeTheLock,
         /// A collection deletes a row that it does not sum.
         DeletesMoreThanItSums,

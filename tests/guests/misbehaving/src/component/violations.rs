@@ -1,4 +1,4 @@
-//! What the component does on cue outside the steps of an ordinary flush.
+//! The actions of the component on cue that are not a step of an ordinary flush.
 
 use alloc::vec;
 use alloc::vec::Vec;
