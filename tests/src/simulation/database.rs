@@ -1,7 +1,7 @@
 //! The simulation's server: a database in memory whose connections fail, and whose clock and tables jump.
 //!
-//! The server keeps the locks of a transaction until the transaction ends on the server. That can be long after its client
-//! lost the connection.
+//! The server keeps the locks of a transaction until the transaction ends on the server. That can be long after its
+//! client lost the connection.
 
 use std::collections::VecDeque;
 use std::fmt;
