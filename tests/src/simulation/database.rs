@@ -38,27 +38,27 @@ pub(super) struct Server {
     crashes: AtomicU64,
     /// The seconds by which the clock was set.
     clock_offset: AtomicI64,
-    /// The states before the last commits, latest last.
+    /// The states before the last commits, oldest first.
     past: Mutex<VecDeque<Past>>,
     /// The end of the current outage.
     outage: Mutex<Option<Instant>>,
-    /// The end of the time in which another database's file replaces ours.
+    /// The end of the time during which another database replaces the file.
     replaced: Mutex<Option<Instant>>,
 }
 
-/// The state to which a crash can return the server.
+/// The state that the server restores if it loses commits.
 struct Past {
     tables: Tables,
     model: model::Past,
 }
 
-/// What a commit applies, as the validation model learns it.
+/// A write of a commit, for the trace and the model.
 pub(super) enum Applied {
     Flush(Uuid, Update),
     Period(Summary),
 }
 
-/// The owner of a connection.
+/// The client of a connection.
 #[derive(Clone, Copy)]
 pub(super) enum Client {
     Replica {
@@ -166,7 +166,7 @@ impl Server {
         }
     }
 
-    /// Reports to the trace and to the model what a commit applies.
+    /// Records the writes of a commit in the trace and the model.
     pub(super) fn report(&self, client: Client, applied: &Applied) {
         match applied {
             Applied::Flush(replica, update) => {

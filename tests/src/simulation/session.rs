@@ -1,4 +1,4 @@
-//! A transaction from both ends: the client's handle, which fails, and the server's session, which can outlive it.
+//! A transaction: the client's handle, which can fail, and the server's session, which can outlive it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +17,14 @@ use super::schedule::Fault;
 
 /// A transaction on the server.
 pub(super) struct Session {
-    /// The number of crashes before the begin. A session of an earlier start is gone.
+    /// The number of crashes before the beginning. A later crash ends the session.
     pub(super) crashes: u64,
     pub(super) transaction: Box<dyn Transaction>,
-    /// What the commit applies.
+    /// The writes that the commit applies, for the trace and the model.
     pub(super) applied: Option<Applied>,
-    /// The rows at the begin, for [`Mutation::RowsReadBeforeTheLock`].
+    /// The rows at the beginning, for [`Mutation::RowsReadBeforeTheLock`].
     rows_at_begin: Vec<DeletedRow>,
-    /// A statement has failed, so the transaction can only be rolled back.
+    /// Whether a statement has failed, so that the transaction can only be rolled back.
     failed: bool,
 }
 
