@@ -1,8 +1,9 @@
 //! The kinds of PostgreSQL's errors: whether to try again, and whether a commit was applied.
 
 use anyhow::Result;
-use boundary_usage::{Error, Lock, LockMode, Purpose};
+use boundary_usage::{Database, Error, Lock, LockMode, Purpose};
 use boundary_usage_tests::databases::TestDatabase;
+use boundary_usage_tests::postgres_proxy::{Cut, PostgresProxy};
 use boundary_usage_tests::usage::{flush, id, update};
 
 fn kind(error: &Error) -> &'static str {
@@ -127,5 +128,19 @@ async fn a_rolled_back_transaction_returns_its_connection() -> Result<()> {
         database.backend().begin(purpose).await?.rollback().await;
         assert_eq!(test.number(session).await?, first);
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_connection_that_ends_is_an_error_and_not_replaced() -> Result<()> {
+    let test = TestDatabase::postgres().await?;
+    let proxy = PostgresProxy::in_front_of(&test.url).await?;
+    let database = Database::connect(&proxy.url).await?;
+    // With the idle connection in use, the next transaction needs a new one.
+    let first = database.backend().begin(Purpose::Flush).await?;
+    proxy.cut(Cut::Request(1));
+    let second = database.backend().begin(Purpose::Flush).await.map(drop).expect_err("its connection was cut");
+    assert_eq!((kind(&second), proxy.pending()), ("unavailable", 0), "{second}");
+    first.rollback().await;
     Ok(())
 }

@@ -149,6 +149,15 @@ mod tests {
         assert!(message(1).contains("different release"), "{}", message(1));
     }
 
+    /// A database records these checksums, so that another digest would refuse every existing one.
+    #[test]
+    fn the_checksum_of_a_migration_is_the_sha_384_of_its_script() {
+        let checksum: String = known()[0].checksum().iter().map(|byte| format!("{byte:02x}")).collect();
+        let (first, second) =
+            ("a87be5ea59a50f1537b8361d62582b67f0f8665b89a1afa8", "f5f5ccc3ec84e9b8c62649fb92c16783942166f392ecc20e");
+        assert_eq!(checksum, format!("{first}{second}"));
+    }
+
     #[test]
     fn each_new_database_gets_a_different_key() {
         let key = random_key();

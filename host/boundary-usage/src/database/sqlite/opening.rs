@@ -244,6 +244,7 @@ mod tests {
         assert_eq!(reads(MigrationMode::Apply, false, 3).await, 1);
         assert_eq!(reads(MigrationMode::Refuse, true, 3).await, 1);
     }
+
     fn opener(directory: &TempDir, create: bool) -> Opener {
         Opener::new(SqliteUrl { path: directory.path().join("usage.db"), create }, MigrationMode::Apply)
     }
