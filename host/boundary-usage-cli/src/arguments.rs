@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use chrono::{Datelike, NaiveDate};
 use clap::ArgAction;
 use uuid::Uuid;
 
@@ -87,6 +88,17 @@ fn parse_duration(text: &str, longest: Duration, range: &str) -> Result<Duration
         Ok(_) => Err(format!("must be {range}")),
         Err(error) => Err(format!("{error}; write it like 60s, 30m or 1h 30m, {range}")),
     }
+}
+
+/// Parses a date.
+///
+/// # Errors
+///
+/// Returns an error if the text is not a date of the years 1 to 9999.
+pub fn parse_date(text: &str) -> Result<NaiveDate, String> {
+    let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok();
+    let date = date.filter(|date| (1..=9_999).contains(&date.year()));
+    date.ok_or_else(|| "not a date; write it like 2026-01-31".to_owned())
 }
 
 /// Parses the id of a workspace, user or replica.

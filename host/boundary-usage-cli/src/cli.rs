@@ -6,7 +6,9 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::arguments::Global;
-use crate::commands::{collect, completions, component, demo, man, replay, serve, status};
+use crate::commands::{collect, completions, component, demo, init, man, replay, report, serve, status};
+use crate::failure::UsageError;
+use crate::output::Format;
 
 /// Counts the workspaces, users and requests of an egress boundary.
 ///
@@ -29,6 +31,7 @@ Examples:
   boundary-usage serve --socket audit.sock --workspace UUID --owner UUID
   boundary-usage replay monday.jsonl
   boundary-usage collect --format json
+  boundary-usage report --by week
 
 Exit codes: 0 done, 1 failed, 2 usage error; 128 plus the signal's number if a signal stopped `replay`.";
 
@@ -40,6 +43,8 @@ pub enum Command {
     Replay(replay::Arguments),
     Collect(collect::Arguments),
     Status(status::Arguments),
+    Report(report::Arguments),
+    Init(init::Arguments),
     Component(component::Arguments),
     Demo(demo::Arguments),
     Completions(completions::Arguments),
@@ -54,11 +59,16 @@ impl Cli {
     /// Returns the error of a command that failed.
     pub async fn run(self) -> Result<ExitCode> {
         let Self { global, command } = self;
+        if global.format == Format::Csv && !matches!(command, Command::Report(_)) {
+            return Err(UsageError("--format csv is for `report` only".into()).into());
+        }
         match command {
             Command::Serve(arguments) => return serve::run(&global, *arguments).await,
             Command::Replay(arguments) => return replay::run(&global, arguments).await,
             Command::Collect(arguments) => collect::run(&global, arguments).await?,
             Command::Status(arguments) => status::run(&global, arguments).await?,
+            Command::Report(arguments) => report::run(&global, arguments).await?,
+            Command::Init(arguments) => init::run(&global, arguments).await?,
             Command::Component(arguments) => component::run(&global, &arguments)?,
             Command::Completions(arguments) => completions::run(&arguments)?,
             Command::Man(arguments) => man::run(&global, &arguments, Self::command())?,

@@ -22,6 +22,8 @@ pub enum Format {
     Human,
     /// One JSON object on one line, for programs.
     Json,
+    /// CSV for spreadsheets, of `report` only.
+    Csv,
 }
 
 impl Format {
@@ -56,7 +58,8 @@ impl Format {
 
     fn render(self, result: &impl Serialize, human: impl FnOnce() -> String) -> Result<String> {
         let text = match self {
-            Self::Human => printable::lines(&human()),
+            // The commands with CSV write it themselves, and the others refuse it.
+            Self::Human | Self::Csv => printable::lines(&human()),
             Self::Json => printable::json(&serde_json::to_string(result).context("cannot write the result as JSON")?),
         };
         Ok(text + "\n")

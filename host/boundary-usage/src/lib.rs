@@ -61,6 +61,7 @@
 //! | `capabilities` | implements transactions and locks for the component, and checks each call |
 //! | `database` | stores usage in SQLite or PostgreSQL |
 //! | `collection` | closes a period and returns its summary |
+//! | `history` | adds periods to days, and reports actives and retention |
 //! | `checkpoint` | keeps unflushed activity on disk |
 //! | `ledger` | runs the tracker's rules natively, to check and to replace the component |
 
@@ -77,6 +78,7 @@ mod collection;
 mod component;
 mod database;
 mod error;
+mod history;
 mod intake;
 mod ledger;
 mod options;
@@ -94,10 +96,14 @@ pub use collection::{CollectOptions, Collection};
 pub use component::{CompileCache, Contract, Plugin};
 pub use database::{
     Ages, Backend, DELIVERY_WAIT_MAX, Database, DatabaseStatus, Delivery, DeliveryClaim, DeliveryStatus, HashingKey,
-    Lock, LockMode, PeriodStatus, Purpose, ReplicaStatus, RowStatus, Transaction,
+    KeyFingerprint, Lock, LockMode, PeriodStatus, Purpose, ReplicaStatus, RowStatus, Transaction,
 };
 pub use error::{Error, TrackError};
+pub use history::{
+    CohortActivity, CohortCounts, CohortRow, History, Report, ReportOptions, ReportRange, ReportRow, Retention,
+    WindowActivity, WindowCounts, WindowLength,
+};
 pub use options::Options;
-pub use records::{DeletedRow, Flushed, OpenPeriod, Sketch, StoredUsage, Uniques, UniquesUpdate, Update};
+pub use records::{Day, DeletedRow, Flushed, OpenPeriod, Sketch, StoredUsage, Uniques, UniquesUpdate, Update};
 pub use summary::Summary;
 pub use tracker::{FlushDurations, Tracker, TrackerStatus};

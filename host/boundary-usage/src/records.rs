@@ -1,6 +1,6 @@
 //! Plain data that several modules share: stored usage, the update of a flush, and a flush's result.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use uuid::Uuid;
 
 /// A serialized set of ids.
@@ -61,6 +61,25 @@ pub struct OpenPeriod {
     pub start: DateTime<Utc>,
     /// The current time of the database.
     pub now: DateTime<Utc>,
+    /// Whether a replica has flushed in the period.
+    pub has_usage: bool,
+}
+
+/// A UTC day of the history: the periods that started in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Day {
+    /// The date.
+    pub date: NaiveDate,
+    /// The number of periods with usage.
+    pub periods: u64,
+    /// Whether a period ended clearly after midnight, so the day may contain activity of the next one.
+    pub spans_midnight: bool,
+    /// Allowed requests.
+    pub allowed: u64,
+    /// Denied requests.
+    pub denied: u64,
+    /// The unique workspaces and users.
+    pub uniques: Uniques,
 }
 
 /// A replica's row that a collection deleted.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use boundary_usage_tracker::CompactThetaSketch;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -48,6 +48,27 @@ pub struct Summary {
     pub stale_allowed_requests: u64,
     /// Denied requests of the stale rows.
     pub stale_denied_requests: u64,
+}
+
+impl Summary {
+    /// Returns the cutover that closed the period.
+    pub fn end(&self) -> DateTime<Utc> {
+        let length = TimeDelta::try_milliseconds(self.period_duration_ms.try_into().unwrap_or(i64::MAX));
+        let end = length.and_then(|length| self.period_start.checked_add_signed(length));
+        end.unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
+}
+
+/// A closed period: its summary, and the sets that the summary counts.
+pub(crate) struct ClosedPeriod {
+    pub(crate) summary: Summary,
+    pub(crate) uniques: UniqueSets,
+}
+
+/// The unique workspaces and users as sets.
+pub(crate) struct UniqueSets {
+    pub(crate) workspaces: CompactThetaSketch,
+    pub(crate) users: CompactThetaSketch,
 }
 
 /// Sums rows into a summary. Its memory does not depend on the number of rows.
@@ -105,10 +126,12 @@ impl SummaryBuilder {
         Ok(())
     }
 
-    /// Returns the summary, without the id of its period.
-    pub(crate) fn finish(self) -> Summary {
-        let (unique_workspaces, unique_users) = (self.workspaces.count(), self.users.count());
-        Summary { unique_workspaces, unique_users, ..self.summary }
+    /// Returns the summary, without the id of its period, and its sets.
+    pub(crate) fn finish(self) -> ClosedPeriod {
+        let Self { workspaces, users, summary, .. } = self;
+        let (unique_workspaces, unique_users) = (workspaces.count(), users.count());
+        let summary = Summary { unique_workspaces, unique_users, ..summary };
+        ClosedPeriod { summary, uniques: UniqueSets { workspaces, users } }
     }
 }
 
@@ -139,7 +162,6 @@ fn sketch(replica: Uuid, name: &str, set: &Sketch) -> Result<CompactThetaSketch,
 #[cfg(test)]
 mod tests {
     use boundary_usage_tracker::{HashingKey, ThetaSketch};
-    use chrono::TimeDelta;
 
     use super::*;
 
@@ -160,12 +182,12 @@ mod tests {
     }
 
     fn builder(max_staleness: Option<Duration>) -> SummaryBuilder {
-        SummaryBuilder::new(OpenPeriod { start: minute(0), now: minute(30) }, max_staleness)
+        SummaryBuilder::new(OpenPeriod { start: minute(0), now: minute(30), has_usage: true }, max_staleness)
     }
 
     #[test]
     fn a_period_without_rows_sums_to_zeros() {
-        let summary = builder(None).finish();
+        let summary = builder(None).finish().summary;
         assert_eq!((summary.unique_workspaces, summary.unique_users, summary.replicas), (0, 0, 0));
         assert_eq!((summary.period_start, summary.period_duration_ms), (minute(0), 30 * 60 * 1000));
     }
@@ -175,7 +197,7 @@ mod tests {
         let mut builder = builder(None);
         builder.add(&row(1, 0..100, 5, minute(29))).unwrap();
         builder.add(&row(2, 50..150, 7, minute(30))).unwrap();
-        let summary = builder.finish();
+        let summary = builder.finish().summary;
         assert_eq!((summary.unique_workspaces, summary.unique_users), (150, 75));
         assert_eq!((summary.replica_workspaces_sum, summary.replica_users_sum), (200, 100));
         assert_eq!((summary.allowed_requests, summary.denied_requests, summary.replicas), (12, 2, 2));
@@ -186,7 +208,7 @@ mod tests {
         let mut builder = builder(None);
         builder.add(&row(1, 0..1, COUNT_MAX, minute(30))).unwrap();
         builder.add(&row(2, 0..1, COUNT_MAX, minute(30))).unwrap();
-        assert_eq!(builder.finish().allowed_requests, COUNT_MAX);
+        assert_eq!(builder.finish().summary.allowed_requests, COUNT_MAX);
     }
 
     #[test]
@@ -194,17 +216,17 @@ mod tests {
         let mut builder = builder(Some(Duration::from_secs(600)));
         builder.add(&row(1, 0..10, 5, minute(19))).unwrap();
         builder.add(&row(2, 0..3, 7, minute(20))).unwrap();
-        let summary = builder.finish();
+        let summary = builder.finish().summary;
         assert_eq!((summary.stale_rows, summary.stale_allowed_requests, summary.stale_denied_requests), (1, 5, 1));
         assert_eq!((summary.replicas, summary.unique_workspaces, summary.allowed_requests), (1, 3, 7));
     }
 
     #[test]
     fn a_clock_that_was_set_back_gives_a_zero_duration_and_no_stale_rows() {
-        let period = OpenPeriod { start: minute(30), now: minute(0) };
+        let period = OpenPeriod { start: minute(30), now: minute(0), has_usage: true };
         let mut builder = SummaryBuilder::new(period, Some(Duration::ZERO));
         builder.add(&row(1, 0..1, 1, minute(30))).unwrap();
-        let summary = builder.finish();
+        let summary = builder.finish().summary;
         assert_eq!((summary.period_duration_ms, summary.stale_rows, summary.replicas), (0, 0, 1));
     }
 
@@ -215,7 +237,7 @@ mod tests {
         let mut builder = builder(None);
         let message = builder.add(&damaged).unwrap_err().to_string();
         assert!(message.contains(&Uuid::from_u128(7).to_string()) && message.contains("users"), "{message}");
-        let summary = builder.finish();
+        let summary = builder.finish().summary;
         assert_eq!((summary.replicas, summary.unique_workspaces), (0, 0), "a damaged row adds nothing");
     }
 }

@@ -25,6 +25,10 @@ pub struct Arguments {
     #[arg(long, value_name = "DURATION", value_parser = parse_period)]
     max_staleness: Option<Duration>,
 
+    /// Leave the history as it is, so `report` does not see this period.
+    #[arg(long, conflicts_with = "acknowledge")]
+    no_history: bool,
+
     /// Id of a closed period. Records that its summary was delivered, and closes nothing.
     #[arg(long, value_name = "ID", conflicts_with = "max_staleness")]
     acknowledge: Option<i64>,
@@ -49,7 +53,9 @@ pub(crate) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
     match arguments.acknowledge {
         Some(period) => acknowledge(global, &database, period).await?,
         None => {
-            let summary = close_period(&database, arguments.max_staleness).await?;
+            let Arguments { max_staleness, no_history: without_history, .. } = arguments;
+            let options = CollectOptions { max_staleness, interval: None, without_history };
+            let summary = close_period(&database, options).await?;
             global.format.print_change(&summary, || human(&summary), || closed(&summary))?;
         }
     }
@@ -58,8 +64,7 @@ pub(crate) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
 }
 
 /// Closes the period, regardless of its age.
-pub(super) async fn close_period(database: &Database, max_staleness: Option<Duration>) -> Result<Summary> {
-    let options = CollectOptions { max_staleness, min_age: None };
+pub(super) async fn close_period(database: &Database, options: CollectOptions) -> Result<Summary> {
     let collected = database.collect(options).await;
     let context = match &collected {
         Err(Error::CommitUnknown { .. }) => {
@@ -70,7 +75,7 @@ pub(super) async fn close_period(database: &Database, max_staleness: Option<Dura
     };
     match collected.context(context)? {
         Collection::Closed(summary) => Ok(summary),
-        Collection::NotDue { age } => unreachable!("no minimum age was set, but the period of age {age:?} is not due"),
+        Collection::NotDue { age, .. } => unreachable!("no interval was set, but the period of age {age:?} is not due"),
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use boundary_usage::{Database, Options, Plugin, Summary};
+use boundary_usage::{CollectOptions, Database, Options, Plugin, Summary};
 use clap::Args;
 use futures_util::future::try_join_all;
 use serde::Serialize;
@@ -105,7 +105,7 @@ async fn play(directory: &Path, narrator: Narrator) -> Result<Outcome> {
     for replica in replicas {
         replica.stop().await?;
     }
-    let summary = close_period(&database, None).await?;
+    let summary = close_period(&database, CollectOptions::default()).await?;
     database.close().await;
     Ok(Outcome::new(sent, summary))
 }
@@ -231,7 +231,7 @@ impl Narrator {
 
     fn print(self, text: &str) -> Result<()> {
         match self.format {
-            Format::Human => self.format.print(&(), || text.to_owned()),
+            Format::Human | Format::Csv => self.format.print(&(), || text.to_owned()),
             Format::Json => Ok(()),
         }
     }

@@ -5,8 +5,10 @@ pub mod completions;
 pub mod component;
 pub mod demo;
 mod first_connection;
+pub mod init;
 pub mod man;
 pub mod replay;
+pub mod report;
 pub mod serve;
 pub mod status;
 

@@ -107,13 +107,20 @@ pub struct Arguments {
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_flush_interval)]
     flush_interval: Duration,
 
-    /// Age at which a period is collected, by one of the replicas. At most 366days.
+    /// Time between collections, counted from midnight UTC, and at midnight. One of the replicas collects.
+    ///
+    /// So each period lies within one UTC day, which the history needs. At most 366days, but longer than a day has no
+    /// effect.
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = parse_period)]
     collect_interval: Duration,
 
     /// Never collect. Another replica or `boundary-usage collect` must collect instead.
     #[arg(long, conflicts_with = "collect_interval")]
     no_collect: bool,
+
+    /// Keep no history: add no period to its day, so `report` does not see it. Set it for all replicas of a database.
+    #[arg(long, conflicts_with = "no_collect")]
+    no_history: bool,
 
     #[command(flatten)]
     delivery: DeliveryArguments,
@@ -312,7 +319,10 @@ impl Running {
             }
             _ => error,
         })?;
-        let collector = (!arguments.no_collect).then(|| collect_every(database.clone(), arguments.collect_interval));
+        let collector = (!arguments.no_collect).then(|| {
+            let options = CollectOptions { without_history: arguments.no_history, ..CollectOptions::default() };
+            collect_every(database.clone(), arguments.collect_interval, options)
+        });
         let shown = Replica {
             tracker: service.tracker().clone(),
             sockets: service.socket_reports(),
@@ -346,9 +356,9 @@ impl Running {
     }
 }
 
-fn collect_every(database: Database, interval: Duration) -> AbortOnDropHandle<()> {
+fn collect_every(database: Database, interval: Duration, options: CollectOptions) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(async move {
-        database.collect_every(interval, CollectOptions::default(), Clock::system()).await;
+        database.collect_every(interval, options, Clock::system()).await;
     }))
 }
 

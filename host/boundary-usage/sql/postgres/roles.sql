@@ -8,8 +8,8 @@
 --     CREATE ROLE proxy LOGIN PASSWORD '...' IN ROLE boundary_usage_replica;
 --
 -- boundary_usage_replica is for proxies. It can flush. It can neither collect nor read closed periods.
--- boundary_usage_collector is for telemetry. It can collect, read the status, deliver and acknowledge. It can neither
--- add usage nor read the key of the id hashes.
+-- boundary_usage_collector is for telemetry. It can collect, read the status, report, deliver and acknowledge. It can
+-- neither add usage nor read the key of the id hashes.
 -- Neither role may create, alter or drop anything. Up to PostgreSQL 14 every role may create tables in the schema
 -- public. This script then fails, and the error names the right to revoke.
 
@@ -41,7 +41,8 @@ $$;
 
 -- Revokes all rights first, so the grants below are complete.
 REVOKE ALL ON boundary_usage_migrations, boundary_usage_deployment, boundary_usage_stats, boundary_usage_replicas,
-    boundary_usage_periods, boundary_usage_deliveries FROM boundary_usage_replica, boundary_usage_collector;
+    boundary_usage_periods, boundary_usage_deliveries, boundary_usage_days
+    FROM boundary_usage_replica, boundary_usage_collector;
 
 -- Every connection checks the version of the tables.
 GRANT SELECT ON boundary_usage_migrations TO boundary_usage_replica, boundary_usage_collector;
@@ -56,11 +57,18 @@ GRANT UPDATE (
 GRANT UPDATE (last_flush, flushed_at) ON boundary_usage_replicas TO boundary_usage_replica;
 
 -- A collection, the status and an acknowledgement. They cannot change or delete a summary.
-GRANT SELECT (created_at) ON boundary_usage_deployment TO boundary_usage_collector;
+GRANT SELECT (created_at, key_fingerprint) ON boundary_usage_deployment TO boundary_usage_collector;
 GRANT SELECT, DELETE ON boundary_usage_stats TO boundary_usage_collector;
 GRANT SELECT ON boundary_usage_replicas TO boundary_usage_collector;
 GRANT SELECT, INSERT ON boundary_usage_periods TO boundary_usage_collector;
 GRANT UPDATE (delivered_at) ON boundary_usage_periods TO boundary_usage_collector;
+
+-- The history: a collection adds to a day, and a report reads all days. They cannot delete a day.
+GRANT SELECT, INSERT ON boundary_usage_days TO boundary_usage_collector;
+GRANT UPDATE (
+    periods, spans_midnight, allowed_requests, denied_requests, unique_workspaces, unique_users, workspaces_sketch,
+    users_sketch
+) ON boundary_usage_days TO boundary_usage_collector;
 
 -- A delivery. It cannot change the idempotency key, by which a receiver detects a repeated delivery.
 GRANT SELECT, INSERT ON boundary_usage_deliveries TO boundary_usage_collector;

@@ -4,8 +4,11 @@
 //! all rows, inserts the summary of exactly these rows, and commits (C1, D7). The summary then waits in the table of
 //! periods for the acknowledgement of its delivery.
 //!
+//! It also adds the period to its day of the history (H1), unless the history is switched off.
+//!
 //! The collection is native code, because the sandbox of a proxy must not be able to delete other replicas' rows.
 
+mod cutover;
 mod schedule;
 
 use std::time::Duration;
@@ -17,8 +20,9 @@ use tracing::field::Empty;
 
 use crate::database::{Database, Lock, LockMode, Purpose, Transaction};
 use crate::error::{Error, chain};
+use crate::history;
 use crate::records::{DeletedRow, OpenPeriod};
-use crate::summary::{Summary, SummaryBuilder};
+use crate::summary::{ClosedPeriod, Summary, SummaryBuilder};
 
 /// Options of a collection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,10 +31,15 @@ pub struct CollectOptions {
     ///
     /// Older rows are deleted but excluded from the sum. The summary reports their number.
     pub max_staleness: Option<Duration>,
-    /// Minimum age of the period. Default: none.
+    /// Time between cutovers, counted from midnight UTC. Default: none, the period is closed regardless of its age.
     ///
-    /// A younger period stays open. So only the first of several collectors closes it.
-    pub min_age: Option<Duration>,
+    /// The period stays open unless a multiple of the interval, or midnight, has passed since its start (H2). So only
+    /// the first of several collectors closes it.
+    pub interval: Option<Duration>,
+    /// Leave the history as it is. Default: the period is added to its day.
+    ///
+    /// Every collector of a database should have the same value. Otherwise days contain a part of their periods.
+    pub without_history: bool,
 }
 
 /// The result of a collection.
@@ -38,10 +47,12 @@ pub struct CollectOptions {
 pub enum Collection {
     /// The period was closed. Its summary awaits delivery.
     Closed(Summary),
-    /// The period is younger than requested. Another collector has probably closed the previous one.
+    /// No cutover has passed since the period's start. Another collector has probably closed the previous one.
     NotDue {
         /// The age of the open period.
         age: Duration,
+        /// The time until the next cutover.
+        due_in: Duration,
     },
 }
 
@@ -54,7 +65,7 @@ impl Database {
     ///
     /// - [`Error::Unavailable`] if the database is unavailable.
     /// - [`Error::Conflict`] if flushes or another collection hold the lock for too long.
-    /// - [`Error::Refused`] if a stored sketch is damaged, or if the role may not collect.
+    /// - [`Error::Refused`] if a stored sketch of a row or of the day is damaged, or if the role may not collect.
     /// - [`Error::CommitUnknown`] if the commit has no reply. If the period is closed, the [`status`](Self::status)
     ///   shows its summary as undelivered.
     pub async fn collect(&self, options: CollectOptions) -> Result<Collection, Error> {
@@ -80,36 +91,36 @@ impl Database {
         transaction.acquire(Lock::Cutover, LockMode::Exclusive).await?;
         // Another collector may have closed the period during the wait for the lock.
         let mut period = transaction.open_period().await?;
-        let age = (period.now - period.start).to_std();
-        match age {
-            Ok(age) if options.min_age.is_some_and(|min_age| age < min_age) => {
-                transaction.rollback().await;
-                return Ok(Collection::NotDue { age });
-            }
-            Ok(_) => {}
-            // A negative age would never reach `min_age`. The period starts and ends now, so the next one starts now.
-            Err(_) => {
-                let (start, now) = (period.start, period.now);
-                tracing::warn!(%start, %now, "closing a period that starts in the future, because the clock was ahead");
-                period.start = now;
-            }
+        if period.start > period.now {
+            // Its next cutover would be too far away. The period starts and ends now, so the next one starts now.
+            let (start, now) = (period.start, period.now);
+            tracing::warn!(%start, %now, "closing a period that starts in the future, because the clock was ahead");
+            period.start = now;
+        } else if let Some(due_in) = options.interval.and_then(|interval| cutover::due_in(period, interval)) {
+            transaction.rollback().await;
+            let age = (period.now - period.start).to_std().unwrap_or_default();
+            return Ok(Collection::NotDue { age, due_in });
         }
-        let mut summary = delete_and_sum(&mut *transaction, period, options.max_staleness).await?;
+        let ClosedPeriod { mut summary, uniques } =
+            delete_and_sum(&mut *transaction, period, options.max_staleness).await?;
         summary.period_id = transaction.insert_period(&summary).await?;
+        if !options.without_history && summary.replicas > 0 {
+            history::add(&mut *transaction, &summary, uniques, period.now).await?;
+        }
         transaction.commit().await?;
         Ok(Collection::Closed(summary))
     }
 
-    /// Collects whenever the period is `interval` old, until the future is dropped.
+    /// Collects at each cutover, until the future is dropped.
     ///
-    /// Failures are logged as warnings, and the loop continues. Any number of collectors may run: the first one closes
-    /// a period that is due (C3), and the others see that the next one is not due. `options.min_age` is raised to the
-    /// interval.
+    /// The cutovers are the multiples of `interval` counted from midnight UTC, and midnight (H2), by the clock of the
+    /// database. Failures are logged as warnings, and the loop continues. Any number of collectors may run: the first
+    /// one closes a period that is due (C3), and the others see that the next one is not due. `options.interval` has no
+    /// effect.
     pub async fn collect_every(&self, interval: Duration, options: CollectOptions, clock: crate::Clock) {
         let mut schedule = schedule::Schedule::new(interval);
-        let min_age = Some(options.min_age.unwrap_or_default().max(interval));
         loop {
-            let outcome = self.collect(CollectOptions { min_age, ..options }).await;
+            let outcome = self.collect(CollectOptions { interval: Some(interval), ..options }).await;
             log(&outcome);
             clock.sleep(schedule.wait_after(&outcome, rand::random())).await;
         }
@@ -128,7 +139,7 @@ async fn delete_and_sum(
     transaction: &mut dyn Transaction,
     period: OpenPeriod,
     max_staleness: Option<Duration>,
-) -> Result<Summary, Error> {
+) -> Result<ClosedPeriod, Error> {
     let mut summary = SummaryBuilder::new(period, max_staleness);
     let mut rows = transaction.delete_rows();
     let mut batch = next_batch(&mut rows).await?;
@@ -185,7 +196,7 @@ fn log(outcome: &Result<Collection, Error>) {
             unique_users = summary.unique_users,
             "collected"
         ),
-        Ok(Collection::NotDue { age }) => tracing::debug!(?age, "the period is not due yet"),
+        Ok(Collection::NotDue { age, .. }) => tracing::debug!(?age, "the period is not due yet"),
         Err(error) => {
             let cause = std::error::Error::source(error);
             tracing::warn!(%error, cause, "the collection failed; it is tried again");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Collection;
+use super::{Collection, cutover};
 use crate::error::Error;
 
 /// The wait after the first failure. It doubles after each further one.
@@ -29,8 +29,8 @@ impl Schedule {
     /// simultaneously.
     pub(super) fn wait_after(&mut self, outcome: &Result<Collection, Error>, random: u32) -> Duration {
         let wait = match outcome {
-            Ok(Collection::Closed(_)) => self.interval,
-            Ok(Collection::NotDue { age }) => self.interval.saturating_sub(*age),
+            Ok(Collection::Closed(summary)) => cutover::after(summary.end(), self.interval),
+            Ok(Collection::NotDue { due_in, .. }) => *due_in,
             Err(_) => self.retry,
         };
         self.retry = if outcome.is_err() { (self.retry * 2).min(RETRY_MAX) } else { RETRY_MIN };
@@ -49,6 +49,7 @@ fn jitter(wait: Duration, random: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::summary::Summary;
 
     const INTERVAL: Duration = Duration::from_secs(1800);
 
@@ -59,10 +60,14 @@ mod tests {
     #[test]
     fn the_wait_is_the_rest_of_the_period_and_some_jitter() {
         let mut schedule = Schedule::new(INTERVAL);
-        let age = Duration::from_secs(1700);
-        for random in [0, 1 << 31, u32::MAX] {
-            let wait = schedule.wait_after(&Ok(Collection::NotDue { age }), random);
-            assert!(wait > Duration::from_secs(100) && wait <= Duration::from_secs(101), "{wait:?}");
+        let not_due = Collection::NotDue { age: Duration::from_secs(1_700), due_in: Duration::from_secs(100) };
+        // The period ended 100 seconds before a cutover.
+        let closed = Collection::Closed(Summary { period_duration_ms: 1_700_000, ..Summary::default() });
+        for outcome in [not_due, closed] {
+            for random in [0, 1 << 31, u32::MAX] {
+                let wait = schedule.wait_after(&Ok(outcome.clone()), random);
+                assert!(wait > Duration::from_secs(100) && wait <= Duration::from_secs(101), "{wait:?}");
+            }
         }
     }
 
@@ -78,13 +83,14 @@ mod tests {
         let mut schedule = Schedule::new(INTERVAL);
         let waits: Vec<_> = (0..9).map(|_| schedule.wait_after(&failed(), 0).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-        schedule.wait_after(&Ok(Collection::NotDue { age: INTERVAL }), 0);
+        schedule.wait_after(&Ok(Collection::NotDue { age: INTERVAL, due_in: INTERVAL }), 0);
         assert_eq!(schedule.wait_after(&failed(), 0).as_secs(), 1);
     }
 
     #[test]
     fn there_is_always_a_wait_between_attempts() {
         let mut schedule = Schedule::new(INTERVAL);
-        assert!(schedule.wait_after(&Ok(Collection::NotDue { age: INTERVAL }), 0) > Duration::ZERO);
+        let not_due = Collection::NotDue { age: INTERVAL, due_in: Duration::ZERO };
+        assert!(schedule.wait_after(&Ok(not_due), 0) > Duration::ZERO);
     }
 }

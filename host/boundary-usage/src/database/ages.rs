@@ -22,7 +22,7 @@ impl Ages {
     /// Computes the ages from a status.
     pub(super) fn of(status: &DatabaseStatus, now: DateTime<Utc>) -> Self {
         let undelivered = status.periods.iter().filter(|period| period.delivered_at.is_none());
-        let oldest = undelivered.map(|period| super::rows::period_end(&period.summary)).min();
+        let oldest = undelivered.map(|period| period.summary.end()).min();
         Self { open_period: now - status.period_start, oldest_undelivered: oldest.map(|end| now - end) }
     }
 }

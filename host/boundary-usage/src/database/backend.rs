@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::Utc;
+use chrono::{NaiveDate, Utc};
 use futures_util::stream::BoxStream;
 use uuid::Uuid;
 
-use super::{Ages, DatabaseStatus, Delivery, DeliveryClaim, HashingKey};
+use super::{Ages, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, KeyFingerprint};
 use crate::error::Error;
-use crate::records::{DeletedRow, OpenPeriod, StoredUsage, Update};
+use crate::records::{Day, DeletedRow, OpenPeriod, StoredUsage, Update};
 use crate::summary::Summary;
 
 /// A kind of database.
@@ -22,6 +22,11 @@ use crate::summary::Summary;
 pub trait Backend: Send + Sync + 'static {
     /// Reads the key of the hashes of ids. It is created once, with the schema.
     async fn hashing_key(&self) -> Result<HashingKey, Error>;
+
+    /// Reads what identifies the hashing key without revealing it.
+    async fn key_fingerprint(&self) -> Result<KeyFingerprint, Error> {
+        Ok(KeyFingerprint::of(self.hashing_key().await?))
+    }
 
     /// Begins a transaction.
     async fn begin(&self, purpose: Purpose) -> Result<Box<dyn Transaction>, Error>;
@@ -79,6 +84,19 @@ pub trait Transaction: Send {
     /// Inserts a period's summary as undelivered, and returns the period's id.
     async fn insert_period(&mut self, summary: &Summary) -> Result<i64, Error>;
 
+    /// Reads a day of the history. `None` if it has no activity.
+    async fn read_day(&mut self, date: NaiveDate) -> Result<Option<Day>, Error>;
+
+    /// Inserts or replaces a day of the history.
+    async fn write_day(&mut self, day: &Day) -> Result<(), Error>;
+
+    /// Reads all days of the history, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Conflict`] if the database changed during a read without locks. The next read may succeed.
+    fn days(&mut self) -> BoxStream<'_, Result<Day, Error>>;
+
     /// Commits the transaction.
     ///
     /// # Errors
@@ -98,6 +116,8 @@ pub enum Purpose {
     Flush,
     /// A collection. It waits for running flushes and reads all rows.
     Collection,
+    /// A report. It only reads, and it reads one state of the database.
+    Report,
 }
 
 /// A lock of a transaction.

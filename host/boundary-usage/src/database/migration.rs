@@ -97,9 +97,12 @@ impl From<Error> for Failure {
     }
 }
 
-/// Returns a key for a new database.
-pub(super) fn random_key() -> Vec<u8> {
-    rand::random::<[u8; 16]>().to_vec()
+/// Returns the key for a new database: the given one, or a random one.
+pub(super) fn new_key(given: Option<HashingKey>) -> Vec<u8> {
+    match given {
+        Some(HashingKey(high, low)) => [high.to_be_bytes(), low.to_be_bytes()].concat(),
+        None => rand::random::<[u8; 16]>().to_vec(),
+    }
 }
 
 /// Reads a stored key.
@@ -110,11 +113,14 @@ pub(super) fn random_key() -> Vec<u8> {
 pub(super) fn hashing_key(stored: Option<&[u8]>) -> Result<HashingKey, Error> {
     match stored.map(<[u8]>::as_chunks::<8>) {
         Some(([high, low], [])) => Ok(HashingKey(u64::from_be_bytes(*high), u64::from_be_bytes(*low))),
-        _ => {
-            let what = "the table boundary_usage_deployment contains no hashing key of 16 bytes";
-            Err(Error::Refused { message: format!("{what}; restore its row from a backup") })
-        }
+        _ => Err(no_key()),
     }
+}
+
+/// Returns the error of a database that has lost its hashing key.
+pub(super) fn no_key() -> Error {
+    let what = "the table boundary_usage_deployment contains no hashing key of 16 bytes";
+    Error::Refused { message: format!("{what}; restore its row from a backup") }
 }
 
 #[cfg(test)]
@@ -160,9 +166,14 @@ mod tests {
 
     #[test]
     fn each_new_database_gets_a_different_key() {
-        let key = random_key();
+        let key = new_key(None);
         assert!(hashing_key(Some(&key)).is_ok());
-        assert_ne!(random_key(), key);
+        assert_ne!(new_key(None), key);
+    }
+
+    #[test]
+    fn a_given_key_is_stored_as_it_is() {
+        assert_eq!(hashing_key(Some(&new_key(Some(HashingKey(1, 2))))).unwrap(), HashingKey(1, 2));
     }
 
     #[test]

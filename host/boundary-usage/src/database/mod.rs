@@ -8,6 +8,7 @@ mod backend;
 mod database_status;
 mod delivery;
 mod driver_errors;
+mod fingerprint;
 mod migration;
 mod pool;
 mod postgres;
@@ -24,6 +25,7 @@ pub use self::ages::Ages;
 pub use self::backend::{Backend, Lock, LockMode, Purpose, Transaction};
 pub use self::database_status::{DatabaseStatus, PeriodStatus, ReplicaStatus, RowStatus};
 pub use self::delivery::{DELIVERY_WAIT_MAX, Delivery, DeliveryClaim, DeliveryStatus};
+pub use self::fingerprint::KeyFingerprint;
 
 use crate::error::Error;
 
@@ -54,7 +56,27 @@ impl Database {
     /// - [`Error::Unavailable`] if the database cannot be reached. A later call may succeed.
     /// - [`Error::Refused`] if the login fails, the server is not trusted, or the schema cannot be used.
     pub async fn connect(url: &str) -> Result<Self, Error> {
-        Self::connect_with(url, migration::MigrationMode::Apply).await
+        Self::connect_with(url, migration::MigrationMode::Apply, None).await
+    }
+
+    /// Creates the schema with a given hashing key, and connects.
+    ///
+    /// Databases with the same key can be merged in a report. An existing schema must have the same key.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Refused`] if the database has another hashing key.
+    /// - Those of [`Database::connect`].
+    pub async fn create(url: &str, key: HashingKey) -> Result<Self, Error> {
+        let database = Self::connect_with(url, migration::MigrationMode::Apply, Some(key)).await?;
+        let stored = database.backend.hashing_key().await?;
+        if stored != key {
+            let (stored, given) = (KeyFingerprint::of(stored), KeyFingerprint::of(key));
+            let what = format!("the database has the hashing key with fingerprint {stored}, and not {given}");
+            let hint = "use the key of the database, or create another database";
+            return Err(Error::Refused { message: format!("{what}; {hint}") });
+        }
+        Ok(database)
     }
 
     /// Connects to a database to read it, and changes nothing.
@@ -64,13 +86,18 @@ impl Database {
     /// - [`Error::Refused`] if the schema is missing or out of date.
     /// - Those of [`Database::connect`].
     pub async fn open(url: &str) -> Result<Self, Error> {
-        Self::connect_with(url, migration::MigrationMode::Refuse).await
+        Self::connect_with(url, migration::MigrationMode::Refuse, None).await
     }
 
-    async fn connect_with(url: &str, migration_mode: migration::MigrationMode) -> Result<Self, Error> {
+    /// Connects. A new schema gets `new_key`, or a random key.
+    async fn connect_with(
+        url: &str,
+        migration_mode: migration::MigrationMode,
+        new_key: Option<HashingKey>,
+    ) -> Result<Self, Error> {
         let backend: Arc<dyn Backend> = match url::Scheme::of(url)? {
-            url::Scheme::Sqlite => Arc::new(sqlite::Sqlite::connect(url, migration_mode).await?),
-            url::Scheme::Postgres => Arc::new(postgres::Postgres::connect(url, migration_mode).await?),
+            url::Scheme::Sqlite => Arc::new(sqlite::Sqlite::connect(url, migration_mode, new_key).await?),
+            url::Scheme::Postgres => Arc::new(postgres::Postgres::connect(url, migration_mode, new_key).await?),
         };
         Ok(Self::with_backend(backend))
     }
@@ -84,6 +111,18 @@ impl Database {
         match url::Scheme::of(url)? {
             url::Scheme::Sqlite => url::sqlite(url).map(drop),
             url::Scheme::Postgres => url::postgres(url).map(drop),
+        }
+    }
+
+    /// Returns what a URL names, without its password: the file, or the server and the database.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Configuration`] if the URL is invalid.
+    pub fn name(url: &str) -> Result<String, Error> {
+        match url::Scheme::of(url)? {
+            url::Scheme::Sqlite => url::sqlite(url).map(|url| url.path.display().to_string()),
+            url::Scheme::Postgres => url::postgres(url).map(|url| format!("{} at {}", url.database, url.address)),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, SecondsFormat, TimeDelta, Utc};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
@@ -10,9 +10,9 @@ use uuid::Uuid;
 
 use super::delivery::Destination;
 use super::migration::AppliedMigration;
-use super::{Ages, DatabaseStatus, Delivery, DeliveryStatus, PeriodStatus, ReplicaStatus, RowStatus};
+use super::{Ages, DatabaseStatus, Delivery, DeliveryStatus, KeyFingerprint, PeriodStatus, ReplicaStatus, RowStatus};
 use crate::error::Error;
-use crate::records::{DeletedRow, OpenPeriod, Sketch, StoredUsage, Uniques, UniquesUpdate, Update};
+use crate::records::{Day, DeletedRow, OpenPeriod, Sketch, StoredUsage, Uniques, UniquesUpdate, Update};
 use crate::summary::{Summary, SummaryBuilder};
 
 type Decoded<T> = Result<T, sqlx::Error>;
@@ -24,6 +24,7 @@ pub(super) trait Cells {
     fn time(&self, column: &'static str) -> Decoded<Option<DateTime<Utc>>>;
     fn text(&self, column: &'static str) -> Decoded<Option<String>>;
     fn id(&self, column: &'static str) -> Decoded<Uuid>;
+    fn date(&self, column: &'static str) -> Decoded<NaiveDate>;
     fn flag(&self, column: &'static str) -> Decoded<bool>;
 
     fn replica(&self) -> Decoded<Uuid> {
@@ -58,6 +59,9 @@ macro_rules! cells {
                 self.try_get(column)
             }
             fn text(&self, column: &'static str) -> Decoded<Option<String>> {
+                self.try_get(column)
+            }
+            fn date(&self, column: &'static str) -> Decoded<NaiveDate> {
                 self.try_get(column)
             }
             fn flag(&self, column: &'static str) -> Decoded<bool> {
@@ -95,19 +99,38 @@ pub(super) fn deleted(row: &impl Cells) -> Decoded<DeletedRow> {
 }
 
 fn uniques(row: &impl Cells) -> Decoded<Uniques> {
+    unique_sets(row, "unique_workspaces_count", "unique_users_count")
+}
+
+fn unique_sets(row: &impl Cells, workspaces: &'static str, users: &'static str) -> Decoded<Uniques> {
     let set = |count, sketch| {
         let bytes = row.bytes(sketch)?.ok_or_else(|| missing(sketch))?;
         Ok::<_, sqlx::Error>(Sketch { count: row.count(count)?, bytes })
     };
-    Ok(Uniques {
-        workspaces: set("unique_workspaces_count", "workspaces_sketch")?,
-        users: set("unique_users_count", "users_sketch")?,
-    })
+    Ok(Uniques { workspaces: set(workspaces, "workspaces_sketch")?, users: set(users, "users_sketch")? })
 }
 
 /// Reads the result of `read_open_period.sql`.
 pub(super) fn open_period(row: &impl Cells) -> Decoded<OpenPeriod> {
-    Ok(OpenPeriod { start: row.timestamp("period_start")?, now: row.timestamp("now")? })
+    let (start, now) = (row.timestamp("period_start")?, row.timestamp("now")?);
+    Ok(OpenPeriod { start, now, has_usage: row.flag("has_usage")? })
+}
+
+/// Reads a day of the history.
+pub(super) fn day(row: &impl Cells) -> Decoded<Day> {
+    Ok(Day {
+        date: row.date("day")?,
+        periods: row.count("periods")?,
+        spans_midnight: row.flag("spans_midnight")?,
+        allowed: row.count("allowed_requests")?,
+        denied: row.count("denied_requests")?,
+        uniques: unique_sets(row, "unique_workspaces", "unique_users")?,
+    })
+}
+
+/// Returns the numbers of a day, in the order of the parameters of `write_day.sql`, after the mark of midnight.
+pub(super) fn day_numbers(day: &Day) -> [i64; 4] {
+    [day.allowed, day.denied, day.uniques.workspaces.count, day.uniques.users.count].map(bigint)
 }
 
 /// The rows of the open period. They are summed one by one, because all their sketches together can be large.
@@ -137,7 +160,7 @@ impl OpenRows {
         periods: Vec<PeriodStatus>,
     ) -> DatabaseStatus {
         let Self { period_start, so_far, damaged } = self;
-        DatabaseStatus { period_start, so_far: so_far.finish(), damaged, rows, replicas, periods }
+        DatabaseStatus { period_start, so_far: so_far.finish().summary, damaged, rows, replicas, periods }
     }
 }
 
@@ -222,12 +245,6 @@ pub(super) fn summary_numbers(summary: &Summary) -> [i64; 11] {
     .map(bigint)
 }
 
-/// Returns the time of the cutover that closed a period.
-pub(super) fn period_end(summary: &Summary) -> DateTime<Utc> {
-    let length = TimeDelta::try_milliseconds(bigint(summary.period_duration_ms)).unwrap_or(TimeDelta::MAX);
-    summary.period_start.checked_add_signed(length).unwrap_or(DateTime::<Utc>::MAX_UTC)
-}
-
 /// Converts a count to the databases' integer type. It saturates.
 pub(super) fn bigint(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
@@ -264,6 +281,11 @@ pub(super) fn ages(row: &impl Cells) -> Decoded<Ages> {
 /// Reads the hashing key.
 pub(super) fn key(row: &impl Cells) -> Decoded<Vec<u8>> {
     row.bytes("hashing_key")?.ok_or_else(|| missing("hashing_key"))
+}
+
+/// Reads the fingerprint of the hashing key.
+pub(super) fn fingerprint(row: &PgRow) -> Decoded<KeyFingerprint> {
+    row.text("key_fingerprint")?.map(KeyFingerprint::computed).ok_or_else(|| missing("key_fingerprint"))
 }
 
 /// Returns the flush number and the request counts of an update, in the order of the statements' parameters.

@@ -26,7 +26,9 @@ use self::transaction::{Limits, PostgresTransaction, query};
 use super::driver_errors::refused;
 use super::migration::MigrationMode;
 use super::pool::{Pool, PooledConnection, timed_out};
-use super::{Ages, Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Transaction, rows};
+use super::{
+    Ages, Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, KeyFingerprint, Purpose, Transaction, rows,
+};
 use crate::database::rows::OpenRows;
 use crate::database::url::{self, PostgresUrl};
 use crate::error::Error;
@@ -44,12 +46,16 @@ type PooledPostgres = PooledConnection<PgConnection, ()>;
 
 impl Postgres {
     /// Connects, and migrates or checks the schema.
-    pub(super) async fn connect(url: &str, migration_mode: MigrationMode) -> Result<Self, Error> {
+    pub(super) async fn connect(
+        url: &str,
+        migration_mode: MigrationMode,
+        new_key: Option<HashingKey>,
+    ) -> Result<Self, Error> {
         let PostgresUrl { options, connect_limit, address, .. } = url::postgres(url)?;
         // sqlx would log a flush that waits for a lock as a slow statement.
         let pool = Pool::new(options.disable_statement_logging(), connect_limit);
         let mut pooled = pool.acquire().await.map_err(|error| not_connected(&address, error))?;
-        let schema = schema::migrate(&mut pooled.connection, migration_mode, &address).await?;
+        let schema = schema::migrate(&mut pooled.connection, migration_mode, new_key, &address).await?;
         pooled.release();
         Ok(Self { pool, schema, address })
     }
@@ -98,10 +104,19 @@ impl Backend for Postgres {
         super::migration::hashing_key(key.as_deref())
     }
 
+    async fn key_fingerprint(&self) -> Result<KeyFingerprint, Error> {
+        let mut transaction = self.open(&transaction::READ).await?;
+        let row = transaction.fetch("reading the key's fingerprint", query(sql::READ_FINGERPRINT)).await?;
+        let fingerprint = errors::decoded(row.as_ref().map(rows::fingerprint).transpose())?;
+        Box::new(transaction).rollback().await;
+        fingerprint.ok_or_else(super::migration::no_key)
+    }
+
     async fn begin(&self, purpose: Purpose) -> Result<Box<dyn Transaction>, Error> {
         let limits = match purpose {
             Purpose::Flush => &transaction::FLUSH,
             Purpose::Collection => &transaction::COLLECTION,
+            Purpose::Report => &transaction::READ,
         };
         Ok(Box::new(self.open(limits).await?))
     }

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::transaction::query;
 use super::{errors, sql};
+use crate::database::HashingKey;
 use crate::database::migration::{self, AppliedMigration, Failure, Migration, MigrationMode};
 use crate::database::pool::timed_out;
 use crate::database::rows;
@@ -22,10 +23,11 @@ const READ_LIMIT: Duration = Duration::from_secs(10);
 /// The time limit of the migrations. It is longer than the server's own limits.
 const MIGRATE_LIMIT: Duration = Duration::from_secs(400);
 
-const SCRIPTS: [(&str, &str); 3] = [
+const SCRIPTS: [(&str, &str); 4] = [
     ("usage", include_str!("../../../sql/postgres/migrations/0001_usage.sql")),
     ("periods", include_str!("../../../sql/postgres/migrations/0002_periods.sql")),
     ("deliveries", include_str!("../../../sql/postgres/migrations/0003_deliveries.sql")),
+    ("days", include_str!("../../../sql/postgres/migrations/0004_days.sql")),
 ];
 
 /// The result of `find_schema.sql`.
@@ -41,6 +43,7 @@ struct Found {
 pub(super) async fn migrate(
     connection: &mut PgConnection,
     migration_mode: MigrationMode,
+    new_key: Option<HashingKey>,
     address: &str,
 ) -> Result<String, Error> {
     let known = migration::migrations(SCRIPTS);
@@ -56,7 +59,7 @@ pub(super) async fn migrate(
     if migration_mode == MigrationMode::Refuse {
         return Err(migration::refused(&missing));
     }
-    let migrated = timeout(MIGRATE_LIMIT, apply(connection, &schema, &known)).await;
+    let migrated = timeout(MIGRATE_LIMIT, apply(connection, &schema, &known, new_key)).await;
     match migrated.unwrap_or_else(|_| Err(timed_out(MIGRATE_LIMIT).into())) {
         Ok(()) => Ok(schema),
         Err(Failure::Refused(error)) => Err(error),
@@ -132,7 +135,12 @@ fn quoted(namespace: &str) -> String {
 }
 
 /// Applies the missing migrations. The exclusive cutover lock excludes other migrations and all flushes.
-async fn apply(connection: &mut PgConnection, schema: &str, known: &[Migration]) -> Result<(), Failure> {
+async fn apply(
+    connection: &mut PgConnection,
+    schema: &str,
+    known: &[Migration],
+    new_key: Option<HashingKey>,
+) -> Result<(), Failure> {
     let mut transaction = connection.begin_with(sql::begin_on(schema, sql::BEGIN_MIGRATION)).await?;
     transaction.execute(sql::ACQUIRE_EXCLUSIVE_CUTOVER_LOCK).await?;
     transaction.execute(sql::CREATE_MIGRATIONS_TABLE).await?;
@@ -142,7 +150,7 @@ async fn apply(connection: &mut PgConnection, schema: &str, known: &[Migration])
         let record = query(sql::RECORD_MIGRATION).bind(migration.version).bind(migration.name);
         record.bind(migration.checksum()).execute(&mut *transaction).await?;
     }
-    query(sql::INSERT_HASHING_KEY).bind(migration::random_key()).execute(&mut *transaction).await?;
+    query(sql::INSERT_HASHING_KEY).bind(migration::new_key(new_key)).execute(&mut *transaction).await?;
     Ok(transaction.commit().await?)
 }
 

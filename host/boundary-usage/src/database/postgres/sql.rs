@@ -29,7 +29,10 @@ statements! {
     INSERT_USAGE = "insert_usage.sql",
     READ_AGES = "read_ages.sql",
     READ_BACKOFF = "read_backoff.sql",
+    READ_DAY = "read_day.sql",
+    READ_DAYS = "read_days.sql",
     READ_DELIVERY = "read_delivery.sql",
+    READ_FINGERPRINT = "read_fingerprint.sql",
     READ_HASHING_KEY = "read_hashing_key.sql",
     READ_MIGRATIONS = "read_migrations.sql",
     READ_OPEN_PERIOD = "read_open_period.sql",
@@ -42,6 +45,7 @@ statements! {
     SET_TRANSACTION = "set_transaction.sql",
     UPDATE_REQUESTS = "update_requests.sql",
     UPDATE_USAGE = "update_usage.sql",
+    WRITE_DAY = "write_day.sql",
 }
 
 /// Returns the statements that begin a transaction on the tables of a schema. `schema` is its quoted name.

@@ -4,6 +4,7 @@ use std::mem;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::NaiveDate;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
@@ -16,7 +17,7 @@ use crate::database::driver_errors::poisoned;
 use crate::database::pool::timed_out;
 use crate::database::{Lock, LockMode, Transaction, rows};
 use crate::error::Error;
-use crate::records::{DeletedRow, OpenPeriod, StoredUsage, Uniques, UniquesUpdate, Update};
+use crate::records::{Day, DeletedRow, OpenPeriod, StoredUsage, Uniques, UniquesUpdate, Update};
 use crate::summary::Summary;
 
 /// The first statement of a transaction and its time limits.
@@ -87,6 +88,34 @@ impl PostgresTransaction {
         Ok(rows)
     }
 
+    /// Runs a statement and returns its rows as a stream.
+    fn stream<T: Send + 'static>(
+        &mut self,
+        action: &'static str,
+        sql: &'static str,
+        read: impl Fn(&PgRow) -> Result<T, sqlx::Error> + Send + 'static,
+    ) -> BoxStream<'_, Result<T, Error>> {
+        if let Err(error) = self.start() {
+            return stream::once(async { Err(error) }).boxed();
+        }
+        let Self { pooled, limits, poisoned } = self;
+        let limit = limits.reply;
+        let rows = query(sql).fetch(&mut pooled.connection);
+        // The statement is complete only if its stream has ended. A dropped stream leaves the transaction poisoned.
+        let read = stream::unfold(Some((rows, poisoned, read)), move |state| async move {
+            let (mut rows, poisoned, read) = state?;
+            match timeout(limit, rows.next()).await.unwrap_or_else(|_| Some(Err(timed_out(limit)))) {
+                Some(Ok(row)) => Some((errors::decoded(read(&row)), Some((rows, poisoned, read)))),
+                Some(Err(error)) => Some((Err(errors::classify(action, error)), None)),
+                None => {
+                    *poisoned = false;
+                    None
+                }
+            }
+        });
+        read.boxed()
+    }
+
     fn start(&mut self) -> Result<(), Error> {
         if mem::replace(&mut self.poisoned, true) { Err(poisoned()) } else { Ok(()) }
     }
@@ -149,31 +178,30 @@ impl Transaction for PostgresTransaction {
     }
 
     fn delete_rows(&mut self) -> BoxStream<'_, Result<DeletedRow, Error>> {
-        if let Err(error) = self.start() {
-            return stream::once(async { Err(error) }).boxed();
-        }
-        let Self { pooled, limits, poisoned } = self;
-        let rows = query(sql::DELETE_ROWS).fetch(&mut pooled.connection);
-        // The statement is complete only if its stream has ended. A dropped stream leaves the transaction poisoned.
-        let deleted = stream::unfold(Some((rows, poisoned)), async |state| {
-            let (mut rows, poisoned) = state?;
-            match timeout(limits.reply, rows.next()).await.unwrap_or_else(|_| Some(Err(timed_out(limits.reply)))) {
-                Some(Ok(row)) => Some((errors::decoded(rows::deleted(&row)), Some((rows, poisoned)))),
-                Some(Err(error)) => Some((Err(errors::classify("deleting the period's rows", error)), None)),
-                None => {
-                    *poisoned = false;
-                    None
-                }
-            }
-        });
-        deleted.boxed()
+        self.stream("deleting the period's rows", sql::DELETE_ROWS, rows::deleted)
     }
 
     async fn insert_period(&mut self, summary: &Summary) -> Result<i64, Error> {
-        let statement = query(sql::INSERT_PERIOD).bind(summary.period_start).bind(rows::period_end(summary));
+        let statement = query(sql::INSERT_PERIOD).bind(summary.period_start).bind(summary.end());
         let statement = rows::summary_numbers(summary).into_iter().fold(statement, Query::bind);
         let row = self.fetch("writing the period's summary", statement).await?;
         errors::decoded(rows::period_id(&row.expect("an insert returns its row")))
+    }
+
+    async fn read_day(&mut self, date: NaiveDate) -> Result<Option<Day>, Error> {
+        let row = self.fetch("reading a day", query(sql::READ_DAY).bind(date)).await?;
+        errors::decoded(row.as_ref().map(rows::day).transpose())
+    }
+
+    async fn write_day(&mut self, day: &Day) -> Result<(), Error> {
+        let statement = query(sql::WRITE_DAY).bind(day.date).bind(rows::bigint(day.periods)).bind(day.spans_midnight);
+        let statement = rows::day_numbers(day).into_iter().fold(statement, Query::bind);
+        let Uniques { workspaces, users } = day.uniques.clone();
+        self.fetch("writing a day", statement.bind(workspaces.bytes).bind(users.bytes)).await.map(drop)
+    }
+
+    fn days(&mut self) -> BoxStream<'_, Result<Day, Error>> {
+        self.stream("reading the history", sql::READ_DAYS, rows::day)
     }
 
     async fn commit(mut self: Box<Self>) -> Result<(), Error> {

@@ -55,6 +55,12 @@ pub(super) fn classify_commit(path: &Path, error: sqlx::Error) -> Error {
     }
 }
 
+/// Returns the error of a file that was read without locks while another process changed it.
+pub(super) fn changed(path: &Path) -> Error {
+    let what = format!("`{}` changed while it was read", path.display());
+    Error::Conflict { message: format!("{what}; read it again") }
+}
+
 /// Returns whether another process has locked the file.
 pub(super) fn is_busy(error: &sqlx::Error) -> bool {
     matches!(code(error), Some(BUSY | LOCKED))

@@ -36,7 +36,7 @@ pub(super) struct OpenFiles {
 }
 
 /// The state of a file without a writer. Any writer changes it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Quiet {
     file: FileId,
     length: u64,

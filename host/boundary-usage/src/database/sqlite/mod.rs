@@ -33,8 +33,12 @@ pub(super) struct Sqlite {
 
 impl Sqlite {
     /// Opens or creates the file and migrates the schema, or opens the file read-only.
-    pub(super) async fn connect(url: &str, migration_mode: MigrationMode) -> Result<Self, Error> {
-        let opener = Opener::new(url::sqlite(url)?, migration_mode);
+    pub(super) async fn connect(
+        url: &str,
+        migration_mode: MigrationMode,
+        new_key: Option<HashingKey>,
+    ) -> Result<Self, Error> {
+        let opener = Opener::new(url::sqlite(url)?, migration_mode, new_key);
         opener.connection().await?.release();
         Ok(Self { opener })
     }
@@ -72,8 +76,12 @@ impl Backend for Sqlite {
         let begin = match purpose {
             Purpose::Flush => sql::BEGIN_FLUSH,
             Purpose::Collection => sql::BEGIN_COLLECTION,
+            Purpose::Report => sql::BEGIN_READ,
         };
-        Ok(Box::new(self.open(begin).await?))
+        let quiet = self.opener.files.quiet().filter(|_| self.opener.reads_only());
+        let mut transaction = self.open(begin).await?;
+        transaction.quiet = quiet;
+        Ok(Box::new(transaction))
     }
 
     async fn status(&self) -> Result<DatabaseStatus, Error> {
@@ -124,7 +132,7 @@ mod tests {
     async fn a_transaction_returns_its_connection_when_it_ends() {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", directory.path().join("usage.db").display());
-        let sqlite = Sqlite::connect(&url, MigrationMode::Apply).await.unwrap();
+        let sqlite = Sqlite::connect(&url, MigrationMode::Apply, None).await.unwrap();
         for is_committed in [true, false] {
             let transaction = sqlite.begin(Purpose::Flush).await.unwrap();
             if is_committed {

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::files::{Files, OpenFiles};
 use super::{errors, schema};
-use crate::database::migration::MigrationMode;
+use crate::database::HashingKey;
+use crate::database::migration::{self, MigrationMode};
 use crate::database::pool::{Pool, PooledConnection};
 use crate::database::url::SqliteUrl;
 use crate::error::Error;
@@ -42,10 +43,12 @@ pub(super) struct Opener {
     create: bool,
     /// The key of the hashes of ids. A file with another key is another database.
     key: OnceLock<Vec<u8>>,
+    /// The key for a new database. `None` for a random key.
+    new_key: Option<HashingKey>,
 }
 
 impl Opener {
-    pub(super) fn new(url: SqliteUrl, migration_mode: MigrationMode) -> Self {
+    pub(super) fn new(url: SqliteUrl, migration_mode: MigrationMode, new_key: Option<HashingKey>) -> Self {
         let files = Arc::new(Files::new(url.path));
         let create = url.create && migration_mode == MigrationMode::Apply;
         let options = SqliteConnectOptions::new().filename(files.path());
@@ -64,6 +67,7 @@ impl Opener {
             migration_mode,
             create,
             key: OnceLock::new(),
+            new_key,
         }
     }
 
@@ -122,7 +126,7 @@ impl Opener {
     /// Migrates the schema of a newly opened file, and checks that it is the same database as before.
     async fn check(&self, mut pooled: PooledSqlite) -> Result<PooledSqlite, Error> {
         let shown = self.files.shown();
-        let key = self.key.get().map(Vec::as_slice);
+        let key = self.key.get().cloned().unwrap_or_else(|| migration::new_key(self.new_key));
         let stored = schema::migrate(&mut pooled.connection, shown, self.migration_mode, key).await?;
         if let Some(stored) = stored
             && self.key.get_or_init(|| stored.clone()) != &stored
@@ -220,7 +224,7 @@ mod tests {
         if has_log {
             fs::write(directory.path().join("usage.db-wal"), "").unwrap();
         }
-        let opener = Opener::new(SqliteUrl { path: path.clone(), create: true }, migration_mode);
+        let opener = Opener::new(SqliteUrl { path: path.clone(), create: true }, migration_mode, None);
         let reads = Cell::new(0);
         let read = async || {
             reads.set(reads.get() + 1);
@@ -246,7 +250,7 @@ mod tests {
     }
 
     fn opener(directory: &TempDir, create: bool) -> Opener {
-        Opener::new(SqliteUrl { path: directory.path().join("usage.db"), create }, MigrationMode::Apply)
+        Opener::new(SqliteUrl { path: directory.path().join("usage.db"), create }, MigrationMode::Apply, None)
     }
 
     #[tokio::test]

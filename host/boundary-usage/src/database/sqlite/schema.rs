@@ -9,20 +9,21 @@ use crate::database::migration::{self, AppliedMigration, Failure, Migration, Mig
 use crate::database::rows;
 use crate::error::Error;
 
-const SCRIPTS: [(&str, &str); 3] = [
+const SCRIPTS: [(&str, &str); 4] = [
     ("usage", include_str!("../../../sql/sqlite/migrations/0001_usage.sql")),
     ("periods", include_str!("../../../sql/sqlite/migrations/0002_periods.sql")),
     ("deliveries", include_str!("../../../sql/sqlite/migrations/0003_deliveries.sql")),
+    ("days", include_str!("../../../sql/sqlite/migrations/0004_days.sql")),
 ];
 
 /// Applies missing migrations if the mode allows it, and returns the database's hashing key.
 ///
-/// A new database gets `key`, or a random key.
+/// A new database gets `key`.
 pub(super) async fn migrate(
     connection: &mut SqliteConnection,
     path: &Path,
     migration_mode: MigrationMode,
-    key: Option<&[u8]>,
+    key: Vec<u8>,
 ) -> Result<Option<Vec<u8>>, Error> {
     let known = migration::migrations(SCRIPTS);
     let applied = read_applied(connection).await;
@@ -32,7 +33,6 @@ pub(super) async fn migrate(
         if migration_mode == MigrationMode::Refuse {
             return Err(migration::refused(&missing));
         }
-        let key = key.map_or_else(migration::random_key, <[u8]>::to_vec);
         apply(connection, &known, key).await.map_err(|failure| match failure {
             Failure::Driver(error) => errors::classify("migrating the schema", path, error),
             Failure::Refused(error) => error,

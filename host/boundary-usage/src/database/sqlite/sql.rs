@@ -22,6 +22,8 @@ statements! {
     INSERT_USAGE = "insert_usage.sql",
     READ_AGES = "read_ages.sql",
     READ_BACKOFF = "read_backoff.sql",
+    READ_DAY = "read_day.sql",
+    READ_DAYS = "read_days.sql",
     READ_DELIVERY = "read_delivery.sql",
     READ_HASHING_KEY = "read_hashing_key.sql",
     READ_MIGRATIONS = "read_migrations.sql",
@@ -35,4 +37,5 @@ statements! {
     RECORD_MIGRATION = "record_migration.sql",
     UPDATE_REQUESTS = "update_requests.sql",
     UPDATE_USAGE = "update_usage.sql",
+    WRITE_DAY = "write_day.sql",
 }

@@ -5,19 +5,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use chrono::NaiveDate;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use sqlx::Executor;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use uuid::Uuid;
 
-use super::files::Files;
+use super::files::{Files, Quiet};
 use super::opening::PooledSqlite;
 use super::{errors, sql};
 use crate::database::driver_errors::poisoned;
 use crate::database::{Lock, LockMode, Transaction, rows};
 use crate::error::Error;
-use crate::records::{DeletedRow, OpenPeriod, StoredUsage, Uniques, UniquesUpdate, Update};
+use crate::records::{Day, DeletedRow, OpenPeriod, StoredUsage, Uniques, UniquesUpdate, Update};
 use crate::summary::Summary;
 
 /// An open transaction and its connection.
@@ -26,13 +27,15 @@ pub(super) struct SqliteTransaction {
     files: Arc<Files>,
     /// Whether a statement failed or was abandoned. The connection can only be closed then.
     poisoned: bool,
+    /// The state of a file that is read without locks.
+    pub(super) quiet: Option<Quiet>,
 }
 
 type Statement<'q> = Query<'q, sqlx::Sqlite, SqliteArguments>;
 
 impl SqliteTransaction {
     pub(super) fn new(pooled: PooledSqlite, files: Arc<Files>) -> Self {
-        Self { pooled, files, poisoned: false }
+        Self { pooled, files, poisoned: false, quiet: None }
     }
 
     fn path(&self) -> &Path {
@@ -153,11 +156,44 @@ impl Transaction for SqliteTransaction {
     }
 
     async fn insert_period(&mut self, summary: &Summary) -> Result<i64, Error> {
-        let (start, end) = (rows::rfc3339(summary.period_start), rows::rfc3339(rows::period_end(summary)));
+        let (start, end) = (rows::rfc3339(summary.period_start), rows::rfc3339(summary.end()));
         let statement = sqlx::query(sql::INSERT_PERIOD).bind(start).bind(end);
         let statement = rows::summary_numbers(summary).into_iter().fold(statement, Query::bind);
         let row = self.fetch("writing the period's summary", statement).await?;
         self.decoded(rows::period_id(&row.expect("an insert returns its row")))
+    }
+
+    async fn read_day(&mut self, date: NaiveDate) -> Result<Option<Day>, Error> {
+        let row = self.fetch("reading a day", sqlx::query(sql::READ_DAY).bind(date)).await?;
+        self.decoded(row.as_ref().map(rows::day).transpose())
+    }
+
+    async fn write_day(&mut self, day: &Day) -> Result<(), Error> {
+        let statement = sqlx::query(sql::WRITE_DAY).bind(day.date);
+        let statement = statement.bind(rows::bigint(day.periods)).bind(day.spans_midnight);
+        let statement = rows::day_numbers(day).into_iter().fold(statement, Query::bind);
+        let statement = statement.bind(&day.uniques.workspaces.bytes[..]).bind(&day.uniques.users.bytes[..]);
+        self.fetch("writing a day", statement).await.map(drop)
+    }
+
+    fn days(&mut self) -> BoxStream<'_, Result<Day, Error>> {
+        if let Err(error) = self.start() {
+            return stream::once(async { Err(error) }).boxed();
+        }
+        let Self { pooled, files, poisoned, quiet } = self;
+        let (files, path) = (&**files, files.shown());
+        let rows = sqlx::query(sql::READ_DAYS).fetch(&mut pooled.connection);
+        let days = rows.map(move |row| {
+            let row = row.map_err(|error| errors::classify("reading the history", path, error))?;
+            rows::day(&row).map_err(|error| errors::classify("reading a day", path, error))
+        });
+        // Only a transaction whose stream has ended can be used again.
+        let end = stream::once(async move {
+            *poisoned = false;
+            let is_disturbed = quiet.is_some() && files.quiet() != *quiet;
+            is_disturbed.then(|| Err(errors::changed(path)))
+        });
+        days.map(Some).chain(end).filter_map(std::future::ready).boxed()
     }
 
     async fn commit(mut self: Box<Self>) -> Result<(), Error> {

@@ -32,6 +32,8 @@ pub(in crate::database) struct PostgresUrl {
     pub(in crate::database) connect_limit: Duration,
     /// The server's host and port, or its socket file, for messages.
     pub(in crate::database) address: String,
+    /// The name of the database.
+    pub(in crate::database) database: String,
     /// The address, database, role and session options, which determine the tables.
     pub(in crate::database) target: String,
 }
@@ -65,9 +67,9 @@ fn read(url: &str, environment: impl Fn(&str) -> Option<OsString>) -> Result<Pos
         false => format!("{target}:{port}"),
     };
     let (user, connect_limit) = (settings.user()?, settings.connect_limit()?);
-    let database = settings.get("dbname").unwrap_or(&user);
-    let target = [&address, database, &user, settings.get("options").unwrap_or_default()].join("\0");
-    Ok(PostgresUrl { options, connect_limit, address, target })
+    let database = settings.get("dbname").unwrap_or(&user).to_owned();
+    let target = [&address, &database, &user, settings.get("options").unwrap_or_default()].join("\0");
+    Ok(PostgresUrl { options, connect_limit, address, database, target })
 }
 
 /// The settings of the URL and, for missing ones, of the environment.

@@ -1,0 +1,70 @@
+//! The active, new, returning, resurrected and lost ids of each window (H4).
+
+use chrono::NaiveDate;
+
+use super::id_set::{Count, IdSet};
+use super::sliding::SlidingUnion;
+use super::walk::Visitor;
+use super::window::{Window, WindowLength};
+
+/// The numbers of one window for one kind of id.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Row {
+    pub(super) active: Count,
+    pub(super) new: Count,
+    pub(super) returning: Count,
+    pub(super) resurrected: Count,
+    pub(super) lost: Count,
+    /// The ids of the 7 and 30 days that end with this day. `None` unless the windows are days.
+    pub(super) rolling: Option<[Count; 2]>,
+}
+
+/// Computes the rows of a report for one kind of id.
+pub(super) struct Actives {
+    first: Window,
+    /// The ids of all windows before the current one.
+    before: IdSet,
+    previous: IdSet,
+    rolling: Option<[SlidingUnion; 2]>,
+    rows: Vec<Row>,
+}
+
+impl Actives {
+    /// Creates the computation. It returns the rows from the window `first` on.
+    pub(super) fn new(length: WindowLength, first: Window) -> Self {
+        let rolling = (length == WindowLength::Day).then(|| [7, 30].map(SlidingUnion::new));
+        Self { first, before: IdSet::empty(), previous: IdSet::empty(), rolling, rows: Vec::new() }
+    }
+
+    /// Returns one row for each window.
+    pub(super) fn into_rows(self) -> Vec<Row> {
+        self.rows
+    }
+
+    fn row(&self, active: &IdSet) -> Row {
+        let not_previous = active.without(&self.previous);
+        let new = active.without(&self.before);
+        Row {
+            active: active.count(),
+            new: new.count(),
+            returning: active.without(&not_previous).count(),
+            // New ids were not in the previous window either.
+            resurrected: not_previous.without(&new).count(),
+            lost: self.previous.without(active).count(),
+            rolling: self.rolling.as_ref().map(|unions| unions.each_ref().map(|union| union.union().count())),
+        }
+    }
+}
+
+impl Visitor for Actives {
+    fn day(&mut self, _: NaiveDate, _: &IdSet) {}
+
+    fn window(&mut self, window: Window, active: &IdSet) {
+        self.rolling.iter_mut().flatten().for_each(|union| union.push(active));
+        if window >= self.first {
+            self.rows.push(self.row(active));
+        }
+        self.before = self.before.union(active);
+        self.previous = active.clone();
+    }
+}

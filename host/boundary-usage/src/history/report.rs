@@ -1,0 +1,103 @@
+//! A report: the numbers of each window (H4), with the form of its JSON.
+
+use chrono::NaiveDate;
+use serde::Serialize;
+
+use super::actives::Row;
+use super::id_set::Count;
+use super::window::WindowLength;
+
+/// The usage of each window of a range. Windows without activity are included.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// The length of the windows.
+    pub by: WindowLength,
+    /// The windows, oldest first.
+    pub rows: Vec<ReportRow>,
+}
+
+/// The usage of one window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReportRow {
+    /// The first date.
+    pub start: NaiveDate,
+    /// The date after the last one.
+    pub end: NaiveDate,
+    /// Whether the window is over and all its periods are closed.
+    ///
+    /// Replicas may still have activity of the window that they have not flushed.
+    pub complete: bool,
+    /// Whether a period ended clearly after the midnight that ends its day.
+    ///
+    /// The day then contains activity of the next day.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub spans_midnight: bool,
+    /// Allowed requests.
+    pub allowed_requests: u64,
+    /// Denied requests.
+    pub denied_requests: u64,
+    /// The users.
+    pub users: WindowActivity,
+    /// The workspaces.
+    pub workspaces: WindowActivity,
+}
+
+/// The activity of users or workspaces in a window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WindowActivity {
+    /// The numbers: exact, or estimates.
+    #[serde(flatten)]
+    pub counts: WindowCounts,
+    /// Whether all numbers are exact. They are if all sketches behind them have at most 16,384 ids.
+    pub exact: bool,
+    /// The lower bounds of the 95 % confidence intervals. `None` if the numbers are exact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub low: Option<WindowCounts>,
+    /// The upper bounds of the 95 % confidence intervals. `None` if the numbers are exact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub high: Option<WindowCounts>,
+}
+
+/// Numbers of users or of workspaces in a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct WindowCounts {
+    /// Active in the window.
+    pub active: u64,
+    /// Active for the first time.
+    pub new: u64,
+    /// Active in this window and in the previous one.
+    pub returning: u64,
+    /// Active in this window and in an earlier one, but not in the previous one.
+    pub resurrected: u64,
+    /// Active in the previous window and not in this one.
+    pub lost: u64,
+    /// Active in the 7 days that end with this day. `None` unless the windows are days.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active_7_days: Option<u64>,
+    /// Active in the 30 days that end with this day. `None` unless the windows are days.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active_30_days: Option<u64>,
+}
+
+impl From<&Row> for WindowActivity {
+    fn from(row: &Row) -> Self {
+        let counts = |value: fn(Count) -> u64| WindowCounts {
+            active: value(row.active),
+            new: value(row.new),
+            returning: value(row.returning),
+            resurrected: value(row.resurrected),
+            lost: value(row.lost),
+            active_7_days: row.rolling.map(|[week, _]| value(week)),
+            active_30_days: row.rolling.map(|[_, month]| value(month)),
+        };
+        let all = [row.active, row.new, row.returning, row.resurrected, row.lost];
+        let exact = all.iter().chain(row.rolling.iter().flatten()).all(|count| count.is_exact);
+        let bounds = |value| (!exact).then(|| counts(value));
+        Self {
+            counts: counts(|count| count.estimate),
+            exact,
+            low: bounds(|count| count.low),
+            high: bounds(|count| count.high),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The retention of cohorts (H5), with the form of its JSON.
+
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
+use serde::Serialize;
+
+use super::cohorts::{AFTER_DAYS, Cohort};
+use super::id_set::Count;
+use super::window::WindowLength;
+
+/// The cohorts of a range, and how many of their ids stayed active.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Retention {
+    /// The length of the windows.
+    pub by: WindowLength,
+    /// One cohort for each window, oldest first.
+    pub cohorts: Vec<CohortRow>,
+}
+
+/// The ids that were active for the first time in one window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CohortRow {
+    /// The first date of the window.
+    pub start: NaiveDate,
+    /// The users.
+    pub users: CohortActivity,
+    /// The workspaces.
+    pub workspaces: CohortActivity,
+}
+
+/// The activity of a cohort of users or of workspaces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CohortActivity {
+    /// The numbers: exact, or estimates.
+    #[serde(flatten)]
+    pub counts: CohortCounts,
+    /// Whether all numbers are exact. They are if all sketches behind them have at most 16,384 ids.
+    pub exact: bool,
+    /// The lower bounds of the 95 % confidence intervals. `None` if the numbers are exact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub low: Option<CohortCounts>,
+    /// The upper bounds of the 95 % confidence intervals. `None` if the numbers are exact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub high: Option<CohortCounts>,
+}
+
+/// Numbers of a cohort.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CohortCounts {
+    /// The ids of the cohort.
+    pub size: u64,
+    /// How many of them were active in each window, from the cohort's own until the end of the range.
+    pub active: Vec<u64>,
+    /// For 7, 30 and 90 days: how many of them were active at least as many days after their first day.
+    ///
+    /// `None` if that time has not come for all of them.
+    pub active_after_days: BTreeMap<u64, Option<u64>>,
+}
+
+impl CohortActivity {
+    pub(super) fn new(cohort: &Cohort, today: NaiveDate) -> Self {
+        let come = || AFTER_DAYS.iter().zip(&cohort.active_after).filter(|(days, _)| cohort.has_come(**days, today));
+        let counts = |value: fn(Count) -> u64| CohortCounts {
+            size: value(cohort.active[0]),
+            active: cohort.active.iter().copied().map(value).collect(),
+            active_after_days: {
+                let mut after: BTreeMap<_, _> = AFTER_DAYS.iter().map(|days| (*days, None)).collect();
+                after.extend(come().map(|(days, count)| (*days, Some(value(*count)))));
+                after
+            },
+        };
+        let exact = cohort.active.iter().chain(come().map(|(_, count)| count)).all(|count| count.is_exact);
+        let bounds = |value| (!exact).then(|| counts(value));
+        Self {
+            counts: counts(|count| count.estimate),
+            exact,
+            low: bounds(|count| count.low),
+            high: bounds(|count| count.high),
+        }
+    }
+}
