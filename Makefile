@@ -49,7 +49,7 @@ simulate: setup-component ## Simulate replicas and faults: SEEDS=2000 or STEPS=1
 	  $(if $(SEED),--seed $(SEED),$(if $(STEPS),--steps $(STEPS),--seeds $(or $(SEEDS),2000))) \
 	  $(if $(FIRST),--first $(FIRST)) $(if $(MUTATION),--mutation $(MUTATION))
 
-bench: setup ## Measure speed and memory; ONLY=throughput, operations, memory, starts, databases or picture
+bench: setup ## Measure speed and memory; ONLY=throughput, operations, memory, starts, databases, history or picture
 	$(CARGO) bench --workspace --bench usage -- $(ONLY)
 
 # Incremental compilation splits a crate into many more units. Less is inlined, and the counts more than double.

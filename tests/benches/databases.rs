@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use boundary_usage::{
-    Backend, Clock, Collection, Database, Lock, LockMode, Options, Purpose, Tracker, Uniques, UniquesUpdate, Update,
+    Backend, Clock, CollectOptions, Collection, Database, Lock, LockMode, Options, Purpose, Tracker, Uniques, UniquesUpdate, Update,
 };
 use boundary_usage_tests::expected_usage::manual_tracker;
 use boundary_usage_tests::plugin;
@@ -197,7 +197,11 @@ pub(crate) struct LargeCollection {
 }
 
 /// Collects this number of rows, each with two sketches of 16,384 ids.
-pub(crate) async fn collect_full_rows(server: &RestartablePostgres, rows: u64) -> Result<LargeCollection> {
+pub(crate) async fn collect_full_rows(
+    server: &RestartablePostgres,
+    rows: u64,
+    without_history: bool,
+) -> Result<LargeCollection> {
     let database = Database::connect(&server.url()).await?;
     database.collect(Default::default()).await?;
     let mut connection = PgConnection::connect(&server.url()).await?;
@@ -213,7 +217,8 @@ pub(crate) async fn collect_full_rows(server: &RestartablePostgres, rows: u64) -
     let before = resident_bytes();
     std::fs::write("/proc/self/clear_refs", "5").context("cannot start to measure the peak of memory")?;
     let start = Instant::now();
-    let Collection::Closed(summary) = database.collect(Default::default()).await? else {
+    let options = CollectOptions { without_history, ..CollectOptions::default() };
+    let Collection::Closed(summary) = database.collect(options).await? else {
         anyhow::bail!("the period was not closed")
     };
     let seconds = start.elapsed().as_secs_f64();

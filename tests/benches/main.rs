@@ -10,6 +10,7 @@
 
 mod bare;
 mod databases;
+mod history;
 mod inputs;
 mod operations;
 mod ours;
@@ -47,6 +48,9 @@ const MANY_IDS: u64 = 10_000_000;
 /// The number of rows in the large collection.
 const COLLECTED_ROWS: u64 = 10_000;
 
+/// The number of large collections, with the history and without.
+const COLLECTIONS: u64 = 3;
+
 fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let arguments: Vec<String> = std::env::args().collect();
@@ -57,12 +61,13 @@ fn main() -> Result<()> {
     }
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench");
     std::fs::create_dir_all(&directory)?;
-    let sections: [(&str, Section); 5] = [
+    let sections: [(&str, Section); 6] = [
         ("throughput", throughput),
         ("operations", operations::measure),
         ("memory", memory),
         ("starts", starts),
         ("databases", databases),
+        ("history", history),
     ];
     let selected: Vec<&String> = arguments.iter().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     if selected == ["picture"] {
@@ -164,11 +169,28 @@ fn databases(runtime: &Runtime, _: &Path, report: &mut Report) -> Result<()> {
         report.figure("shared_over_exclusive_lock_200_replicas", "×", shared / exclusive);
         report.figure("flushes_per_second_200_replicas_shared_lock", "1/s", shared);
         report.figure("flushes_per_second_200_replicas_exclusive_lock", "1/s", exclusive);
-        let collection = databases::collect_full_rows(&server, COLLECTED_ROWS).await?;
-        report.figure("collect_10000_full_sketches_s", "s", collection.seconds);
-        report.figure("collect_10000_full_sketches_growth_bytes", "bytes", collection.growth_bytes as f64);
+        let mut times = [Vec::new(), Vec::new()];
+        let mut growth_bytes = 0;
+        // They take turns, so a busy neighbour on the machine affects both.
+        for round in 0..2 * COLLECTIONS {
+            let without_history = round % 2 == 1;
+            let collection = databases::collect_full_rows(&server, COLLECTED_ROWS, without_history).await?;
+            times[usize::from(without_history)].push(collection.seconds);
+            growth_bytes = growth_bytes.max(collection.growth_bytes);
+        }
+        let [with_history, without] = times.map(median);
+        report.figure("collect_10000_full_sketches_s", "s", with_history);
+        report.figure("collect_with_history_over_without", "×", with_history / without);
+        report.figure("collect_10000_full_sketches_growth_bytes", "bytes", growth_bytes as f64);
         anyhow::Ok(())
     })
+}
+
+fn history(runtime: &Runtime, directory: &Path, report: &mut Report) -> Result<()> {
+    let costs = runtime.block_on(history::three_years(directory))?;
+    report.figure("report_3_years_full_s", "s", costs.seconds);
+    report.figure("report_3_years_full_growth_bytes", "bytes", costs.growth_bytes as f64);
+    Ok(())
 }
 
 /// Returns the size of the program from `make release`, or null if there is none.

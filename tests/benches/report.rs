@@ -46,7 +46,7 @@ impl Goal {
     }
 }
 
-const GOALS: [(&str, Goal); 14] = [
+const GOALS: [(&str, Goal); 17] = [
     ("whole_path_2_threads_over_native", Goal::AtMost(0.5)),
     ("whole_path_2_threads_over_go", Goal::AtMost(0.5)),
     ("whole_path_2_threads_over_1", Goal::AtMost(1.0)),
@@ -57,6 +57,9 @@ const GOALS: [(&str, Goal); 14] = [
     ("round_trips_postgres", Goal::AtMost(6.0)),
     ("shared_over_exclusive_lock_200_replicas", Goal::AtLeast(1.5)),
     ("collect_10000_full_sketches_s", Goal::AtMost(10.0)),
+    ("collect_with_history_over_without", Goal::AtMost(1.1)),
+    ("report_3_years_full_s", Goal::AtMost(2.0)),
+    ("report_3_years_full_growth_bytes", Goal::AtMost((64 << 20) as f64)),
     ("start_to_first_track_ms", Goal::AtMost(20.0)),
     ("instantiate_us", Goal::AtMost(100.0)),
     ("idle_tracker_bytes", Goal::AtMost((1 << 20) as f64)),

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::secrets::Log;
 
-const HALF_AN_HOUR: Duration = Duration::from_secs(1800);
+const A_DAY: Duration = Duration::from_secs(86_400);
 
 async fn collect(database: &Database) -> Result<Summary> {
     collect_with(database, CollectOptions::default()).await
@@ -38,7 +38,7 @@ fn numbers(summary: &Summary) -> [u64; 4] {
 
 /// Makes the open period, which is the first one, slightly older than half an hour.
 async fn make_due(test: &TestDatabase) -> Result<()> {
-    test.set_back("boundary_usage_deployment", "created_at", 1860).await
+    test.set_back("boundary_usage_deployment", "created_at", 90_000).await
 }
 
 /// Damages the stored workspaces sketch of a replica.
@@ -144,7 +144,7 @@ on_each_database! {
     async fn c3_of_several_collectors_one_closes_the_period(test) {
         let database = test.connect().await?;
         make_due(&test).await?;
-        let options = CollectOptions { min_age: Some(HALF_AN_HOUR), ..Default::default() };
+        let options = CollectOptions { interval: Some(A_DAY), ..Default::default() };
         let mut collectors = JoinSet::new();
         for _ in 0..5 {
             // Each collector has its own pool, like another process.
@@ -166,7 +166,7 @@ on_each_database! {
         let mut collectors = Vec::new();
         for _ in 0..2 {
             let (database, clock) = (test.connect().await?, clock.clone());
-            let collect = async move { database.collect_every(HALF_AN_HOUR, Default::default(), clock).await };
+            let collect = async move { database.collect_every(A_DAY, Default::default(), clock).await };
             collectors.push(tokio::spawn(collect));
         }
         hands.sleepers(2).await;
@@ -175,9 +175,9 @@ on_each_database! {
         let (aborted, survivor) = (collectors.remove(0), collectors.remove(0));
         aborted.abort();
         assert!(aborted.await.is_err_and(|error| error.is_cancelled()));
-        test.set_back("boundary_usage_periods", "period_start", 1860).await?;
-        test.set_back("boundary_usage_periods", "period_end", 1860).await?;
-        hands.advance(2 * HALF_AN_HOUR);
+        test.set_back("boundary_usage_periods", "period_start", 90_000).await?;
+        test.set_back("boundary_usage_periods", "period_end", 90_000).await?;
+        hands.advance(2 * A_DAY);
         while database.status().await?.periods.len() < 2 {}
         survivor.abort();
         Ok(())
@@ -275,7 +275,7 @@ on_each_database! {
         let (first, second) = (collect(&database).await?, collect(&database).await?);
         let end = |summary: &Summary| summary.period_start + TimeDelta::milliseconds(summary.period_duration_ms as i64);
         assert_eq!(first.period_start, created);
-        assert!(first.period_duration_ms >= 1_860_000);
+        assert!(first.period_duration_ms >= 90_000_000);
         assert_eq!(second.period_start, end(&first));
         assert_eq!(database.status().await?.period_start, end(&second));
         Ok(())
@@ -289,7 +289,7 @@ fn without_time() -> Database {
 
 #[tokio::test]
 async fn c3_a_period_that_is_exactly_old_enough_is_closed() -> Result<()> {
-    let options = CollectOptions { min_age: Some(Duration::ZERO), ..Default::default() };
+    let options = CollectOptions { interval: Some(Duration::ZERO), ..Default::default() };
     let outcome = without_time().collect(options).await?;
     assert!(matches!(outcome, Collection::Closed(_)), "{outcome:?}");
     Ok(())
@@ -300,7 +300,7 @@ async fn every_attempt_to_collect_is_logged_with_its_outcome() {
     let (log, _guard) = Log::start();
     let (database, faults) = Faults::in_front_of(&without_time());
     faults.inject(Fault::Begin);
-    for (interval, running_time) in [(HALF_AN_HOUR, Duration::from_secs(2)), (Duration::ZERO, Duration::from_millis(5))]
+    for (interval, running_time) in [(A_DAY, Duration::from_secs(2)), (Duration::ZERO, Duration::from_millis(5))]
     {
         let collecting = database.collect_every(interval, Default::default(), Clock::system());
         assert!(tokio::time::timeout(running_time, collecting).await.is_err());

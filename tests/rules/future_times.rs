@@ -16,10 +16,10 @@ const YEAR: u32 = 365 * 86_400;
 
 /// Collects like `serve`, which collects only a period that is due.
 async fn collect_if_due(database: &Database) -> Result<Summary> {
-    let options = CollectOptions { min_age: Some(Duration::from_secs(1_800)), ..CollectOptions::default() };
+    let options = CollectOptions { interval: Some(Duration::from_secs(1_800)), ..CollectOptions::default() };
     match database.collect(options).await? {
         Collection::Closed(summary) => Ok(summary),
-        Collection::NotDue { age } => anyhow::bail!("not due: {age:?}"),
+        Collection::NotDue { age, .. } => anyhow::bail!("not due: {age:?}"),
     }
 }
 

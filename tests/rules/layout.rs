@@ -7,16 +7,17 @@ use crate::tidy::{Text, assert_none, rust, texts};
 const LIBRARY: &str = "host/boundary-usage/src/";
 
 /// The modules of the library that each of its modules may use. Modules that use no other one are absent.
-const USES: [(&str, &[&str]); 14] = [
+const USES: [(&str, &[&str]); 15] = [
     ("activity", &["error"]),
     // Generated code. It names two types of the capabilities, which implement its traits.
     ("bindings", &["capabilities"]),
     ("capabilities", &["bindings", "checkpoint", "database", "error", "ledger", "records"]),
     ("certificates", &["error"]),
     ("checkpoint", &["database", "error", "ledger", "options"]),
-    ("collection", &["database", "error", "records", "summary"]),
+    ("collection", &["database", "error", "history", "records", "summary"]),
     ("component", &["activity", "bindings", "capabilities", "error", "options", "records"]),
     ("database", &["certificates", "error", "records", "summary"]),
+    ("history", &["database", "error", "records", "summary"]),
     ("intake", &["activity", "error", "threads"]),
     ("ledger", &["error", "records"]),
     ("options", &["clock", "error"]),

@@ -10,7 +10,7 @@ use crate::cli::COMMANDS;
 use crate::program::{Ended, PROGRAM, Workplace};
 
 /// Sentences that must be in the help and in the manual.
-const SENTENCES: [(&str, &[&str]); 8] = [
+const SENTENCES: [(&str, &[&str]); 10] = [
     (
         "serve",
         &[
@@ -32,6 +32,8 @@ const SENTENCES: [(&str, &[&str]); 8] = [
     ),
     ("collect", &["The summary stays in the database, undelivered, until", "does not create it"]),
     ("status", &["every undelivered summary", "and change nothing"]),
+    ("report", &["So active = new + returning + resurrected", "estimates with 95 % bounds", "changes nothing"]),
+    ("init", &["`report` can merge databases that have the same key", "keep the file as secret as the database"]),
     ("component", &["Any host with a component runtime can load it"]),
     ("demo", &["Everything happens in a temporary directory"]),
     ("completions", &["It calls the program at each completion"]),

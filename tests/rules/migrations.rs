@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use boundary_usage::{CollectOptions, Database, DeliveryClaim, Error};
+use boundary_usage::{CollectOptions, Database, DeliveryClaim, Error, ReportOptions};
 use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::on_each_database;
 use boundary_usage_tests::usage::{flush, id, update};
@@ -23,7 +23,7 @@ on_each_database! {
         }
         let keys: Vec<_> = connects.join_all().await.into_iter().collect::<Result<_, _>>()?;
         assert!(keys.iter().all(|key| *key == keys[0]));
-        assert_eq!(test.number("SELECT count(*) FROM boundary_usage_migrations").await?, 3);
+        assert_eq!(test.number("SELECT count(*) FROM boundary_usage_migrations").await?, 4);
         Ok(())
     }
 
@@ -56,7 +56,7 @@ on_each_database! {
             let output = child.wait_with_output()?;
             ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         }
-        assert_eq!(test.number("SELECT count(*) FROM boundary_usage_migrations").await?, 3);
+        assert_eq!(test.number("SELECT count(*) FROM boundary_usage_migrations").await?, 4);
         assert_eq!(test.number("SELECT count(*) FROM boundary_usage_deployment").await?, 1);
         Ok(())
     }
@@ -78,10 +78,14 @@ on_each_database! {
         database.close().await;
         // Versions are only added and never changed, so this is the schema of version 2.
         test.execute("DROP TABLE boundary_usage_deliveries").await?;
-        test.execute("DELETE FROM boundary_usage_migrations WHERE version = 3").await?;
+        test.execute("DROP TABLE boundary_usage_days").await?;
+        if test.is_postgres {
+            test.execute("ALTER TABLE boundary_usage_deployment DROP COLUMN key_fingerprint").await?;
+        }
+        test.execute("DELETE FROM boundary_usage_migrations WHERE version > 2").await?;
 
         let Err(error) = Database::open(&test.url).await.map(drop) else { bail!("opened an outdated schema") };
-        ensure!(error.to_string().contains("lacks the versions [3] of its schema"), "{error}");
+        ensure!(error.to_string().contains("lacks the versions [3, 4] of its schema"), "{error}");
         let database = test.connect().await?;
         assert!(database.backend().hashing_key().await? == key);
         let status = database.status().await?;
@@ -91,6 +95,11 @@ on_each_database! {
         };
         assert_eq!(delivery.summary, status.periods[0].summary);
         assert_eq!(delivery.summary.allowed_requests, 5);
+        // The history begins with the first collection of this release.
+        database.collect(CollectOptions::default()).await?;
+        let report = database.report(ReportOptions::default()).await?;
+        let allowed: u64 = report.rows.iter().map(|row| row.allowed_requests).sum();
+        assert_eq!((allowed, report.rows.last().unwrap().users.counts.active), (7, 4));
         Ok(())
     }
 

@@ -31,7 +31,7 @@ async fn d10_spans_contain_the_replica_the_flush_number_and_the_outcome() -> Res
             assert_eq!(tracker.flush().await.is_err(), fault.is_some());
         }
         database.collect(CollectOptions::default()).await?;
-        database.collect(CollectOptions { min_age: Some(Duration::from_secs(1_800)), ..Default::default() }).await?;
+        database.collect(CollectOptions { interval: Some(Duration::from_secs(1_800)), ..Default::default() }).await?;
         // The driver's thread may close a span after its reply. The next collection fails before it reaches that
         // thread, so its span could close earlier.
         until(|| spans("collection").len() == 2).await;
