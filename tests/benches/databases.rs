@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use boundary_usage::{
-    Backend, Clock, CollectOptions, Collection, Database, Lock, LockMode, Options, Purpose, Tracker, Uniques, UniquesUpdate, Update,
+    Backend, Clock, CollectOptions, Collection, Database, Lock, LockMode, Options, Purpose, Tracker, Uniques,
+    UniquesUpdate, Update,
 };
 use boundary_usage_tests::expected_usage::manual_tracker;
 use boundary_usage_tests::plugin;

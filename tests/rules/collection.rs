@@ -300,8 +300,7 @@ async fn every_attempt_to_collect_is_logged_with_its_outcome() {
     let (log, _guard) = Log::start();
     let (database, faults) = Faults::in_front_of(&without_time());
     faults.inject(Fault::Begin);
-    for (interval, running_time) in [(A_DAY, Duration::from_secs(2)), (Duration::ZERO, Duration::from_millis(5))]
-    {
+    for (interval, running_time) in [(A_DAY, Duration::from_secs(2)), (Duration::ZERO, Duration::from_millis(5))] {
         let collecting = database.collect_every(interval, Default::default(), Clock::system());
         assert!(tokio::time::timeout(running_time, collecting).await.is_err());
     }

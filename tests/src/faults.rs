@@ -215,6 +215,18 @@ impl Transaction for FaultyTransaction {
         self.inner.insert_period(summary).await
     }
 
+    async fn read_day(&mut self, date: NaiveDate) -> Result<Option<Day>, Error> {
+        self.inner.read_day(date).await
+    }
+
+    async fn write_day(&mut self, day: &Day) -> Result<(), Error> {
+        self.inner.write_day(day).await
+    }
+
+    fn days(&mut self) -> BoxStream<'_, Result<Day, Error>> {
+        self.inner.days()
+    }
+
     async fn commit(self: Box<Self>) -> Result<(), Error> {
         let Self { inner, faults } = *self;
         if faults.strikes(Fault::Commit) {

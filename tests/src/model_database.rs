@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boundary_usage::{
-    Backend, DatabaseStatus, DeletedRow, Delivery, DeliveryClaim, Error, HashingKey, Lock, LockMode, OpenPeriod,
+    Backend, DatabaseStatus, Day, DeletedRow, Delivery, DeliveryClaim, Error, HashingKey, Lock, LockMode, OpenPeriod,
     Purpose, StoredUsage, Summary, Transaction, UniquesUpdate, Update,
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock, watch};
 use tokio::task::coop::consume_budget;
@@ -44,6 +44,8 @@ pub struct Tables {
     pub last_flushes: BTreeMap<Uuid, u64>,
     /// The closed periods, oldest first.
     pub periods: Vec<Summary>,
+    /// The days of the history.
+    pub days: BTreeMap<NaiveDate, Day>,
     /// The start of the first period.
     pub created: DateTime<Utc>,
     /// The database's clock, which only a test moves.
@@ -53,8 +55,8 @@ pub struct Tables {
 impl Tables {
     /// Returns the bounds of the open period.
     pub fn open_period(&self) -> OpenPeriod {
-        let end = |last: &Summary| last.period_start + TimeDelta::milliseconds(last.period_duration_ms.cast_signed());
-        OpenPeriod { start: self.periods.last().map_or(self.created, end), now: self.now }
+        let start = self.periods.last().map_or(self.created, Summary::end);
+        OpenPeriod { start, now: self.now, has_usage: !self.rows.is_empty() }
     }
 
     /// Returns the id of the next closed period.
@@ -67,6 +69,7 @@ impl Tables {
             Write::Upsert(replica, update) => self.upsert(replica, update),
             Write::DeleteRows(replicas) => self.rows.retain(|replica, _| !replicas.contains(replica)),
             Write::InsertPeriod(summary) => self.periods.push(summary),
+            Write::Day(day) => drop(self.days.insert(day.date, day)),
         }
     }
 
@@ -168,6 +171,7 @@ enum Write {
     Upsert(Uuid, Update),
     DeleteRows(Vec<Uuid>),
     InsertPeriod(Summary),
+    Day(Day),
 }
 
 #[async_trait]
@@ -225,6 +229,20 @@ impl Transaction for ModelTransaction {
         let period_id = self.database.tables().next_period_id();
         self.writes.push(Write::InsertPeriod(Summary { period_id, ..summary.clone() }));
         Ok(period_id)
+    }
+
+    async fn read_day(&mut self, date: NaiveDate) -> Result<Option<Day>, Error> {
+        Ok(self.database.tables().days.get(&date).cloned())
+    }
+
+    async fn write_day(&mut self, day: &Day) -> Result<(), Error> {
+        self.writes.push(Write::Day(day.clone()));
+        Ok(())
+    }
+
+    fn days(&mut self) -> BoxStream<'_, Result<Day, Error>> {
+        let days: Vec<_> = self.database.tables().days.values().cloned().map(Ok).collect();
+        Box::pin(stream::iter(days))
     }
 
     async fn commit(self: Box<Self>) -> Result<(), Error> {

@@ -1,12 +1,14 @@
 //! A transaction: the client's handle, which can fail, and the server's session, which can outlive it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use boundary_usage::{
-    Backend, DeletedRow, Error, Lock, LockMode, OpenPeriod, Purpose, StoredUsage, Summary, Transaction, Update,
+    Backend, Day, DeletedRow, Error, Lock, LockMode, OpenPeriod, Purpose, StoredUsage, Summary, Transaction, Update,
 };
+use chrono::NaiveDate;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -24,15 +26,21 @@ pub(super) struct Session {
     pub(super) applied: Option<Applied>,
     /// The rows at the beginning, for [`Mutation::RowsReadBeforeTheLock`].
     rows_at_begin: Vec<DeletedRow>,
+    /// The days at the beginning, for [`Mutation::DayReadBeforeTheLock`].
+    days_at_begin: BTreeMap<NaiveDate, Day>,
     /// Whether a statement has failed, so that the transaction can only be rolled back.
     failed: bool,
 }
 
 impl Session {
     pub(super) async fn begin(server: &Server, purpose: Purpose) -> Result<Self, Error> {
-        let rows_at_begin = server.database.tables().rows.values().cloned().collect();
+        let (rows_at_begin, days_at_begin) = {
+            let tables = server.database.tables();
+            (tables.rows.values().cloned().collect(), tables.days.clone())
+        };
         let transaction = server.database.begin(purpose).await?;
-        Ok(Self { crashes: server.crashes(), transaction, applied: None, rows_at_begin, failed: false })
+        let crashes = server.crashes();
+        Ok(Self { crashes, transaction, applied: None, rows_at_begin, days_at_begin, failed: false })
     }
 }
 
@@ -114,7 +122,7 @@ impl SessionTransaction {
     fn lock_limit(&self) -> Duration {
         match self.purpose {
             Purpose::Flush => Duration::from_secs(5),
-            Purpose::Collection => Duration::from_secs(30),
+            Purpose::Collection | Purpose::Report => Duration::from_secs(30),
         }
     }
 
@@ -218,6 +226,32 @@ impl Transaction for SessionTransaction {
             session.applied = Some(Applied::Period(summary));
         }
         Ok(period_id)
+    }
+
+    async fn read_day(&mut self, date: NaiveDate) -> Result<Option<Day>, Error> {
+        let server = self.server.clone();
+        let session = self.statement("read day", Fault::PeriodFails).await?;
+        match server.run.is(Mutation::DayReadBeforeTheLock) {
+            true => Ok(session.days_at_begin.get(&date).cloned()),
+            false => session.transaction.read_day(date).await,
+        }
+    }
+
+    async fn write_day(&mut self, day: &Day) -> Result<(), Error> {
+        let server = self.server.clone();
+        let session = self.statement("write day", Fault::PeriodFails).await?;
+        if server.run.is(Mutation::DayOutsideTheTransaction) {
+            server.database.tables().days.insert(day.date, day.clone());
+            return Ok(());
+        }
+        if server.run.is(Mutation::DayNotWritten) {
+            return Ok(());
+        }
+        session.transaction.write_day(day).await
+    }
+
+    fn days(&mut self) -> BoxStream<'_, Result<Day, Error>> {
+        Box::pin(stream::once(async { Err(failed("reading the history")) }))
     }
 
     async fn commit(mut self: Box<Self>) -> Result<(), Error> {

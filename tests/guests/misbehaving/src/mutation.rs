@@ -38,6 +38,12 @@ crate::enumeration! {
         DeletedOutsideTheTransaction,
         /// A collection writes the summary before its commit.
         SummaryOutsideTheTransaction,
+        /// A collection writes the day before its commit.
+        DayOutsideTheTransaction,
+        /// A collection adds its period to the day as it was before the lock.
+        DayReadBeforeTheLock,
+        /// A collection does not write the day.
+        DayNotWritten,
         /// A commit whose reply was lost returns a failure.
         LostReplyCalledFailure,
         /// A commit that failed returns a success.
