@@ -3,7 +3,7 @@
 CARGO ?= cargo
 SECONDS ?= 60
 
-.PHONY: help setup setup-component setup-curl setup-postgres setup-chromium setup-shells setup-groff \
+.PHONY: help setup setup-component setup-curl setup-postgres setup-chromium setup-shells setup-groff setup-faketime \
   setup-deploy-tools setup-valgrind demo test \
   test-intake test-python test-node test-pingora page-pictures fuzz simulate bench instructions mutants mutants-guest \
   mutants-library lint audit release package
@@ -81,7 +81,8 @@ release: setup-component ## Build target/release/boundary-usage
 package: setup-component ## Pack the published crates with the component inside, and build them from there
 	@scripts/package
 
-setup: setup-component setup-curl setup-postgres setup-chromium setup-shells setup-groff setup-deploy-tools
+setup: setup-component setup-curl setup-postgres setup-chromium setup-shells setup-groff setup-faketime
+setup: setup-deploy-tools
 setup: ## Install what build and tests need and the machine lacks
 
 setup-component:
@@ -100,6 +101,9 @@ setup-shells:
 	@scripts/setup-tool bash bash
 	@scripts/setup-tool zsh zsh
 	@scripts/setup-tool fish fish
+
+setup-faketime:
+	@scripts/setup-tool faketime faketime
 
 setup-groff:
 	@scripts/setup-tool groff groff-base

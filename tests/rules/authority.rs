@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 const ROLES: &str = include_str!("../../host/boundary-usage/sql/postgres/roles.sql");
 
 /// Creates a database with the roles and the usage of one replica.
-async fn database_with_roles() -> Result<TestDatabase> {
+pub(crate) async fn database_with_roles() -> Result<TestDatabase> {
     let test = TestDatabase::postgres().await?;
     let database = test.connect().await?;
     flush(database.backend().as_ref(), id(1), &update(1, 0..3, 5, 2)).await?;
@@ -22,7 +22,7 @@ async fn database_with_roles() -> Result<TestDatabase> {
 /// Creates a login with one of the roles, and returns its URL.
 ///
 /// Logins belong to the whole server, so each database has its own.
-async fn login(test: &TestDatabase, role: &str) -> Result<String> {
+pub(crate) async fn login(test: &TestDatabase, role: &str) -> Result<String> {
     let database = test.url.rsplit('/').next().context("the URL ends with the database")?;
     let login = format!("{role}_of_{database}");
     test.execute(&format!("CREATE ROLE {login} LOGIN IN ROLE {role}")).await?;
@@ -30,7 +30,7 @@ async fn login(test: &TestDatabase, role: &str) -> Result<String> {
 }
 
 /// Runs statements, each of which must fail because a privilege is missing.
-async fn assert_denied(url: &str, statements: &[&str]) -> Result<()> {
+pub(crate) async fn assert_denied(url: &str, statements: &[&str]) -> Result<()> {
     let mut connection = PgConnection::connect(url).await?;
     for statement in statements {
         let Err(error) = connection.execute(AssertSqlSafe(statement.to_string())).await else {

@@ -27,7 +27,7 @@ async fn collect(database: &Database) -> Result<Summary> {
 async fn collect_with(database: &Database, options: CollectOptions) -> Result<Summary> {
     match database.collect(options).await? {
         Collection::Closed(summary) => Ok(summary),
-        Collection::NotDue { age } => bail!("not due after {age:?}"),
+        Collection::NotDue { age, .. } => bail!("not due after {age:?}"),
     }
 }
 

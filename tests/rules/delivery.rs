@@ -61,7 +61,7 @@ pub(crate) fn periods(workplace: &Workplace) -> Vec<Value> {
 pub(crate) async fn close(database: &Database) -> Result<Summary> {
     match database.collect(CollectOptions::default()).await? {
         Collection::Closed(summary) => Ok(summary),
-        Collection::NotDue { age } => bail!("not due: {age:?}"),
+        Collection::NotDue { age, .. } => bail!("not due: {age:?}"),
     }
 }
 

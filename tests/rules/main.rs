@@ -72,6 +72,8 @@ mod delivery;
 mod delivery_back_off;
 /// Stored times in the future, after the clock was ahead.
 mod future_times;
+/// Days and reports (H1 to H3, H7, H8).
+mod history;
 
 // Proxies that embed the library.
 
@@ -100,6 +102,8 @@ mod output;
 mod program;
 /// The command `replay` (D1).
 mod replay;
+/// The commands `report` and `init` (H2, H4, H5, H7).
+mod report_command;
 /// Untrusted text in output and logs.
 mod untrusted_text;
 

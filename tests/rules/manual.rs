@@ -199,7 +199,7 @@ fn bash_completes_commands_flags_values_and_files() {
     let script = Ended::from(workplace.command(["completions", "bash"]).output().unwrap()).stdout;
     let script = workplace.write("completions", &script);
     let complete = |line: &str| complete("bash", BASH, &script, &path, line);
-    assert_eq!(complete("boundary-usage|rep"), ["replay"]);
+    assert_eq!(complete("boundary-usage|repl"), ["replay"]);
     assert_eq!(complete("boundary-usage|serve|--deliver-t"), ["--deliver-timeout", "--deliver-token-file"]);
     assert_has(&complete("boundary-usage|status|--format|"), &["human", "json"]);
     assert_has(&complete("boundary-usage|completions|"), &["bash", "elvish", "fish", "powershell", "zsh"]);
@@ -215,7 +215,7 @@ fn fish_completes_commands_flags_values_and_files() {
     let script = workplace.run(["completions", "fish"]).stdout;
     let script = workplace.write("completions", &script);
     let complete = |line: &str| complete("fish", FISH, &script, &path, line);
-    assert_eq!(complete("boundary-usage|rep"), ["replay"]);
+    assert_eq!(complete("boundary-usage|repl"), ["replay"]);
     assert_has(&complete("boundary-usage|serve|--deliver-t"), &["--deliver-token-file", "--deliver-timeout"]);
     assert_has(&complete("boundary-usage|completions|"), &["bash", "elvish", "fish", "powershell", "zsh"]);
     assert_has(&complete("boundary-usage|replay|rec"), &["record one.jsonl", "record.jsonl", "records/"]);

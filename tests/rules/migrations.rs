@@ -31,7 +31,7 @@ on_each_database! {
         let file = test.url.strip_prefix("sqlite:");
         file.map(std::fs::File::create).transpose()?;
         let Err(error) = Database::open(&test.url).await.map(drop) else { bail!("opened without a schema") };
-        ensure!(error.to_string().contains("lacks the versions [1, 2, 3] of its schema"), "{error}");
+        ensure!(error.to_string().contains("lacks the versions [1, 2, 3, 4] of its schema"), "{error}");
         match file {
             Some(file) => assert_eq!(std::fs::metadata(file)?.len(), 0),
             None => {

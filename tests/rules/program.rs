@@ -162,6 +162,12 @@ impl Ended {
         serde_json::from_str(&self.stdout).unwrap()
     }
 
+    /// Checks that the command succeeded.
+    #[track_caller]
+    pub(crate) fn assert_succeeded(&self) {
+        assert_eq!(self.code, 0, "{}", self.stderr);
+    }
+
     /// Checks that the command failed with this code and reason, and printed no result.
     #[track_caller]
     pub(crate) fn assert_failed(&self, code: i32, reason: &str) {

@@ -151,7 +151,12 @@ impl Server {
         if let Some(applied) = &session.applied {
             self.report(client, applied);
         }
+        let is_collection = matches!(session.applied, Some(Applied::Period(_)));
         session.transaction.commit().await.expect("a commit of the model does not fail");
+        if is_collection {
+            let days = self.database.tables().days.clone();
+            self.run.model().check_days(&days);
+        }
     }
 
     /// Keeps the state before a commit if a crash of this run can lose commits.

@@ -27,6 +27,7 @@
 
 mod campaign;
 mod database;
+mod days;
 mod model;
 mod process;
 mod run;

@@ -12,14 +12,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use boundary_usage::{Activity, HashingKey, Sketch, Summary, Uniques, UniquesUpdate, Update};
+use boundary_usage::{Activity, Day, HashingKey, Sketch, Summary, Uniques, UniquesUpdate, Update};
 use boundary_usage_tracker as tracker;
+use chrono::NaiveDate;
 use uuid::Uuid;
+
+use super::days::Days;
 
 pub(super) struct Model {
     key: HashingKey,
     replicas: BTreeMap<Uuid, Sequence>,
     open: Period,
+    days: Days,
     violations: Vec<String>,
 }
 
@@ -62,6 +66,7 @@ impl Accepted {
 /// The state that the model restores when the server forgets commits.
 pub(super) struct Past {
     open: Period,
+    days: Days,
     replicas: BTreeMap<Uuid, PastSequence>,
 }
 
@@ -75,15 +80,15 @@ struct PastSequence {
 
 /// The usage in a period.
 #[derive(Clone, Default)]
-struct Period {
-    ids: Ids,
-    allowed: u64,
-    denied: u64,
-    replicas: BTreeSet<Uuid>,
+pub(super) struct Period {
+    pub(super) ids: Ids,
+    pub(super) allowed: u64,
+    pub(super) denied: u64,
+    pub(super) replicas: BTreeSet<Uuid>,
 }
 
 #[derive(Clone, Default, PartialEq)]
-struct Ids {
+pub(super) struct Ids {
     workspaces: BTreeSet<Uuid>,
     users: BTreeSet<Uuid>,
 }
@@ -94,7 +99,7 @@ impl Ids {
         self.users.insert(activity.owner);
     }
 
-    fn extend(&mut self, other: &Self) {
+    pub(super) fn extend(&mut self, other: &Self) {
         self.workspaces.extend(&other.workspaces);
         self.users.extend(&other.users);
     }
@@ -110,7 +115,7 @@ impl Ids {
     }
 
     /// Returns whether the sketches contain exactly these ids.
-    fn are(&self, key: HashingKey, uniques: &Uniques) -> bool {
+    pub(super) fn are(&self, key: HashingKey, uniques: &Uniques) -> bool {
         sketch(key, &self.workspaces) == uniques.workspaces && sketch(key, &self.users) == uniques.users
     }
 }
@@ -123,7 +128,8 @@ fn sketch(key: HashingKey, ids: &BTreeSet<Uuid>) -> Sketch {
 
 impl Model {
     pub(super) fn new(key: HashingKey) -> Self {
-        Self { key, replicas: BTreeMap::new(), open: Period::default(), violations: Vec::new() }
+        let (replicas, open, days) = Default::default();
+        Self { key, replicas, open, days, violations: Vec::new() }
     }
 
     /// Returns the violations of the promise.
@@ -213,12 +219,13 @@ impl Model {
             ids: sequence.ids.clone(),
         };
         let replicas = self.replicas.iter().map(|(replica, sequence)| (*replica, past(sequence)));
-        Past { open: self.open.clone(), replicas: replicas.collect() }
+        Past { open: self.open.clone(), days: self.days.clone(), replicas: replicas.collect() }
     }
 
     /// Restores a state, because the server has forgotten all later commits.
     pub(super) fn forgotten(&mut self, past: Past) {
         self.open = past.open;
+        self.days = past.days;
         for (replica, sequence) in &mut self.replicas {
             sequence.forget(past.replicas.get(replica).unwrap_or(&PastSequence::default()));
         }
@@ -227,6 +234,7 @@ impl Model {
     /// Checks the summary of a collection, and begins the next period.
     pub(super) fn collected(&mut self, summary: &Summary) {
         let period = std::mem::take(&mut self.open);
+        self.days.add(summary.period_start.date_naive(), &period);
         self.replicas.values_mut().for_each(|sequence| sequence.ids = Ids::default());
         let expected = (
             period.ids.workspaces.len() as u64,
@@ -246,6 +254,11 @@ impl Model {
             let id = summary.period_id;
             self.violated(format!("period {id} has (W, U, A, D, rows) {found:?} instead of {expected:?}"));
         }
+    }
+
+    /// Checks the days of the history.
+    pub(super) fn check_days(&mut self, found: &BTreeMap<NaiveDate, Day>) {
+        self.violations.extend(self.days.violations(self.key, found));
     }
 
     /// Checks the periods at the end of a run, when all activity was flushed and collected.

@@ -202,18 +202,18 @@ impl World {
     /// Starts a collection, which may be killed before its end.
     fn collect(&self) {
         let (run, database) = (self.run.clone(), self.server.connect(Client::Collector));
-        let min_age = run.schedule().pick(&[None, None, None, Some(Duration::from_secs(60))]);
+        let interval = run.schedule().pick(&[None, None, None, Some(Duration::from_secs(60))]);
         let is_killed = run.strikes(Fault::CollectorKilled, Client::Collector);
         let time_limit = if is_killed { run.schedule().milliseconds(200) } else { Duration::from_secs(3_600) };
         let server = self.server.clone();
         spawn_local(async move {
             let before = server.open_period();
-            let collect = database.collect(CollectOptions { min_age, max_staleness: None });
+            let collect = database.collect(CollectOptions { interval, ..CollectOptions::default() });
             match timeout(time_limit, collect).await {
                 Ok(Ok(Collection::Closed(summary))) => run.note("c", format_args!("closed {}", summary.period_id)),
                 Ok(Ok(Collection::NotDue { .. })) => {
                     run.note("c", "not due");
-                    let OpenPeriod { start, now } = server.open_period();
+                    let OpenPeriod { start, now, .. } = server.open_period();
                     // The check is valid only if the clock was not set during the collection.
                     if start > now && before.start == start && before.start > before.now {
                         run.model().violated(format!("a period that starts at {start} is not due at {now}"));
@@ -246,6 +246,7 @@ impl World {
             self.run.model().violated(format!("there are {rows} rows after the last collection"));
         }
         self.run.model().ended(&tables.periods);
+        self.run.model().check_days(&tables.days);
     }
 
     async fn flush_to_success(&self, replica: &Replica) {

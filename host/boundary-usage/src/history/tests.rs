@@ -38,7 +38,7 @@ fn assert_exact(count: Count, expected: &Ids) {
 }
 
 #[test]
-fn set_operations_are_exact_up_to_16_384_ids() {
+fn h6_set_operations_are_exact_up_to_16_384_ids() {
     let mut random = StdRng::seed_from_u64(1);
     for _ in 0..200 {
         let sizes = [random.random_range(0..8_000), random.random_range(0..8_000)];
@@ -52,7 +52,7 @@ fn set_operations_are_exact_up_to_16_384_ids() {
 }
 
 #[test]
-fn estimates_are_within_their_95_percent_bounds_in_94_of_100_cases() {
+fn h6_estimates_are_within_their_95_percent_bounds_in_94_of_100_cases() {
     let mut random = StdRng::seed_from_u64(2);
     let mut within = [0; 3];
     const CASES: u64 = 1_000;

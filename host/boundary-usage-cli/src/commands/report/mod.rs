@@ -4,21 +4,25 @@ mod bars;
 mod csv;
 mod human;
 
-use anyhow::{Context, Result};
+use std::num::NonZeroU32;
+
+use anyhow::{Context, Result, bail};
 use boundary_usage::{Database, History, ReportOptions, ReportRange, WindowLength};
 use chrono::NaiveDate;
 use clap::{Args, ValueEnum};
 
 use super::CANNOT_USE;
 use crate::arguments::{Global, parse_date};
+use crate::failure::UsageError;
 use crate::output::{Format, print_bytes};
 
 /// Report the active users and workspaces of days, weeks or months, and their retention.
 ///
-/// For each window and for users and workspaces: `active`; `new` are active for the first time; `returning` were active
-/// in the previous window, too; `resurrected` were active earlier, but not in the previous window; `lost` were active in
-/// the previous window and are not in this one. So active = new + returning + resurrected. By day, `7 days` and
-/// `30 days` are those active in the days that end with this one. Windows are in UTC, and weeks start on Monday.
+/// Each window has these numbers for users and for workspaces: `active`; `new` are active for the first time;
+/// `returning` were active in the previous window, too; `resurrected` were active earlier, but not in the previous
+/// window; `lost` were active in the previous window, but not in this one. So active = new + returning + resurrected.
+/// By day, `7 days` and `30 days` are those active in the days that end with this one. Windows are in UTC, and weeks
+/// start on Monday.
 ///
 /// The numbers come from closed periods. They are exact as long as no set behind them has more than 16,384 ids. Beyond,
 /// they are estimates with 95 % bounds, which JSON shows. This command changes nothing, and works with the role
@@ -39,8 +43,8 @@ pub struct Arguments {
     to: Option<NaiveDate>,
 
     /// Number of windows, including the current one. [default: all windows since the first day with activity]
-    #[arg(long, value_name = "N", conflicts_with_all = ["from", "to"], value_parser = clap::value_parser!(u32).range(1..))]
-    last: Option<u32>,
+    #[arg(long, value_name = "N", conflicts_with_all = ["from", "to"])]
+    last: Option<NonZeroU32>,
 
     /// Show cohorts instead: how many of the ids that were new in a window are active later.
     ///
@@ -60,9 +64,9 @@ const EXAMPLES: &str = "\
 Examples:
   boundary-usage report
   boundary-usage report --by week --last 12 --format csv
-  boundary-usage report --by month --from 2026-01-01 --to 2027-01-01 --format json
+  boundary-usage report --by month --from 2026-01-01 --to 2027-01-01
   boundary-usage report --by week --retention
-  boundary-usage report --from-database sqlite:eu.db --from-database sqlite:us.db";
+  boundary-usage report --from-database URL --from-database URL";
 
 #[derive(Clone, Copy, Default, ValueEnum)]
 enum By {
@@ -76,23 +80,28 @@ enum By {
 }
 
 impl Arguments {
-    fn options(&self) -> ReportOptions {
+    fn options(&self) -> Result<ReportOptions> {
+        if let (Some(from), Some(to)) = (self.from, self.to)
+            && from >= to
+        {
+            bail!(UsageError(format!("the range from {from} to {to} has no day; --to is the date after the last one")));
+        }
         let by = match self.by {
             By::Day => WindowLength::Day,
             By::Week => WindowLength::Week,
             By::Month => WindowLength::Month,
         };
         let range = match (self.last, self.from, self.to) {
-            (Some(count), _, _) => ReportRange::Last(count),
+            (Some(count), _, _) => ReportRange::Last(count.get()),
             (None, None, None) => ReportRange::All,
             (None, from, to) => ReportRange::Dates { from, to },
         };
-        ReportOptions { by, range }
+        Ok(ReportOptions { by, range })
     }
 }
 
 pub(crate) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
-    let options = arguments.options();
+    let options = arguments.options()?;
     let urls = match &arguments.from_databases[..] {
         [] => std::slice::from_ref(&global.database),
         several => several,
