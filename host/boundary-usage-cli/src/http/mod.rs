@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! tracker, sockets ──▶ view ──▶ /metrics, /healthz, /readyz
-//! database ───────────▶    └──▶ /status.json, / (the page)
+//! database ───────────▶    └──▶ /status.json, / (the page), /days, /weeks, /months
 //! ```
 //!
 //! | module | duty |
@@ -13,15 +13,19 @@
 //! | `hosts` | the host names that a request may use |
 //! | `view` | the current status, and whether the replica is ready |
 //! | `metrics` | the status as Prometheus metrics |
-//! | `page` | the status as a page; `faults`, `plot` and `format` are its parts |
+//! | `history_reading` | readings of the history, which are reused |
+//! | `page`, `history_page` | the status and the history as pages; `faults`, `navigation`, `plot` and `format` are parts |
 //!
 //! Responses contain neither secrets nor the ids of workspaces and users, because every client that reaches the address
 //! can read them.
 
 mod faults;
 mod format;
+mod history_page;
+mod history_reading;
 mod hosts;
 mod metrics;
+mod navigation;
 mod page;
 mod plot;
 mod tcp_listener;

@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use super::faults::{self, Fault};
 use super::format::{self, Digits};
-use super::plot::{self, Chart, charts};
+use super::navigation::{View as Link, views};
+use super::plot::{Chart, charts};
 use super::view::{SocketTotals, State, Status};
 
 /// The number of past periods shown: a day of half hours.
@@ -44,6 +45,7 @@ struct Page {
     at: String,
     state: &'static str,
     state_tone: &'static str,
+    views: Vec<Link>,
     faults: Vec<Fault>,
     /// Whether the database has been read.
     has_reading: bool,
@@ -51,8 +53,6 @@ struct Page {
     age: String,
     numbers: Vec<Number>,
     charts: Vec<Chart>,
-    first: String,
-    last: String,
     periods: Vec<Period>,
     undelivered: Vec<Undelivered>,
     undelivered_count: Digits,
@@ -141,14 +141,13 @@ impl Page {
             at: format::timestamp(local.at),
             state,
             state_tone,
+            views: views(None),
             faults: faults::of(status),
             has_reading: false,
             since: String::new(),
             age: String::new(),
             numbers: Vec::new(),
             charts: Vec::new(),
-            first: String::new(),
-            last: String::new(),
             periods: Vec::new(),
             undelivered: Vec::new(),
             undelivered_count: Digits::default(),
@@ -173,9 +172,7 @@ impl Page {
         self.age = format::duration(period_length(&database.so_far));
         self.numbers = numbers(&database.so_far);
         let past: Vec<_> = database.periods.iter().map(|period| &period.summary).take(PERIODS).collect();
-        if let (Some(newest), Some(oldest)) = (past.first(), past.last()) {
-            self.first = format::short_timestamp(oldest.period_start);
-            self.last = format::short_timestamp(plot::end(newest));
+        if !past.is_empty() {
             self.charts = charts(&past).into();
         }
         self.periods = past.into_iter().map(Period::of).collect();
@@ -222,7 +219,7 @@ fn numbers(so_far: &Summary) -> Vec<Number> {
 }
 
 fn period_length(summary: &Summary) -> TimeDelta {
-    plot::end(summary) - summary.period_start
+    summary.end() - summary.period_start
 }
 
 impl Period {

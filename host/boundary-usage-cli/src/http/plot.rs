@@ -2,11 +2,10 @@
 //!
 //! The template draws it as SVG.
 //!
-//! The browser stretches a plot to the available width. Each period is 10 units wide, and y runs from 0 at the top to
+//! The browser stretches a plot to the available width. Each period or window is 10 units wide, and y runs from 0 at the top to
 //! 100 at the bottom. Text and circles would be distorted, so the scale and the legend are HTML.
 
 use boundary_usage::Summary;
-use chrono::{DateTime, TimeDelta, Utc};
 
 use super::format::{self, Digits};
 
@@ -18,20 +17,32 @@ const SLOTS_MIN: usize = 16;
 /// The minimum height of a bar, so that a number other than 0 is visible.
 const HEIGHT_MIN: f64 = 0.8;
 
-/// A plot of the past periods.
+/// A plot of periods or windows.
 #[derive(Debug)]
 pub(super) struct Chart {
     pub(super) title: &'static str,
     /// The meaning of its two colours.
-    pub(super) keys: [&'static str; 2],
+    pub(super) keys: [Key; 2],
     /// The number at the top of the scale, and the number at its middle.
     pub(super) top: Digits,
     pub(super) middle: Digits,
     pub(super) width: usize,
     pub(super) slots: Vec<Slot>,
+    /// The texts below both ends.
+    pub(super) first: String,
+    pub(super) last: String,
 }
 
-/// The bars of one period.
+/// The meaning of a colour.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Key {
+    /// The name in the legend.
+    pub(super) name: &'static str,
+    /// The class of the colour.
+    pub(super) tone: &'static str,
+}
+
+/// The bars of one period or window.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) title: String,
@@ -48,69 +59,83 @@ pub(super) struct Bar {
     pub(super) height: f64,
 }
 
-/// Plots the requests and unique counts of periods, sorted from new to old.
-pub(super) fn charts(periods: &[&Summary]) -> [Chart; 2] {
-    let requests = |summary: &Summary| [summary.allowed_requests, summary.denied_requests];
-    let uniques = |summary: &Summary| [summary.unique_workspaces, summary.unique_users];
-    [
-        chart("Requests", ["allowed", "denied"], periods, requests, Arrangement::Stacked),
-        chart("Uniques", ["workspaces", "users"], periods, uniques, Arrangement::SideBySide),
-    ]
+/// The two numbers of one period or window.
+pub(super) struct Point {
+    /// The time, for the title.
+    pub(super) time: String,
+    pub(super) numbers: [u64; 2],
 }
 
+/// How the two bars of a slot are arranged.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Arrangement {
+pub(super) enum Arrangement {
     Stacked,
     SideBySide,
 }
 
-fn chart(
+/// Plots the requests and unique counts of periods, sorted from new to old.
+pub(super) fn charts(periods: &[&Summary]) -> [Chart; 2] {
+    let points = |numbers: fn(&Summary) -> [u64; 2]| {
+        let point = |summary: &&Summary| {
+            let (from, to) = (format::short_timestamp(summary.period_start), format::short_timestamp(summary.end()));
+            Point { time: format!("{from} to {to}"), numbers: numbers(summary) }
+        };
+        periods.iter().map(point).collect::<Vec<_>>()
+    };
+    let requests = points(|summary| [summary.allowed_requests, summary.denied_requests]);
+    let uniques = points(|summary| [summary.unique_workspaces, summary.unique_users]);
+    let keys = |names: [&'static str; 2]| names.map(|name| Key { name, tone: name });
+    let ends = [periods.last().map(|oldest| oldest.period_start), periods.first().map(|newest| newest.end())];
+    let ends = ends.map(|end| end.map(format::short_timestamp).unwrap_or_default());
+    [
+        chart("Requests", keys(["allowed", "denied"]), &requests, Arrangement::Stacked, ends.clone()),
+        chart("Uniques", keys(["workspaces", "users"]), &uniques, Arrangement::SideBySide, ends),
+    ]
+}
+
+/// Plots points, sorted from new to old. `ends` are the texts below both ends.
+pub(super) fn chart(
     title: &'static str,
-    keys: [&'static str; 2],
-    periods: &[&Summary],
-    numbers: impl Fn(&Summary) -> [u64; 2],
+    keys: [Key; 2],
+    points: &[Point],
     arrangement: Arrangement,
+    ends: [String; 2],
 ) -> Chart {
     let reach = |[first, second]: [u64; 2]| match arrangement {
         Arrangement::Stacked => first.saturating_add(second),
         Arrangement::SideBySide => first.max(second),
     };
-    let top = round_up(periods.iter().map(|summary| reach(numbers(summary))).max().unwrap_or_default());
-    let slots = periods.len().max(SLOTS_MIN);
+    let top = round_up(points.iter().map(|point| reach(point.numbers)).max().unwrap_or_default());
+    let slots = points.len().max(SLOTS_MIN);
     let height = |number: u64| if number == 0 { 0.0 } else { (number as f64 / top as f64 * 100.0).max(HEIGHT_MIN) };
-    let slot = |(place, summary): (usize, &&Summary)| {
-        let [first, second] = numbers(summary);
-        // The newest period comes first and is at the right end.
+    let tones = keys.map(|key| key.tone);
+    let slot = |(place, point): (usize, &Point)| {
+        let [first, second] = point.numbers;
+        // The newest point comes first and is at the right end.
         let x = (slots - 1 - place) * 10;
         let bars = match arrangement {
             Arrangement::Stacked => {
                 let under = height(first);
-                [bar(keys[0], x + 1, 8, 0.0, under), bar(keys[1], x + 1, 8, under, height(second))]
+                [bar(tones[0], x + 1, 8, 0.0, under), bar(tones[1], x + 1, 8, under, height(second))]
             }
             Arrangement::SideBySide => {
-                [bar(keys[0], x + 1, 4, 0.0, height(first)), bar(keys[1], x + 5, 4, 0.0, height(second))]
+                [bar(tones[0], x + 1, 4, 0.0, height(first)), bar(tones[1], x + 5, 4, 0.0, height(second))]
             }
         };
-        let (from, to) = (format::short_timestamp(summary.period_start), format::short_timestamp(end(summary)));
         let (first, second) = (format::count(first), format::count(second));
-        Slot { title: format!("{from} to {to}: {first} {}, {second} {}", keys[0], keys[1]), x, bars }
+        let [first_name, second_name] = keys.map(|key| key.name);
+        Slot { title: format!("{}: {first} {first_name}, {second} {second_name}", point.time), x, bars }
     };
-    let places = periods.iter().enumerate().map(slot).collect();
+    let places = points.iter().enumerate().map(slot).collect();
     let (top, middle) = (Digits(top), Digits(top / 2));
-    Chart { title, keys, top, middle, width: slots * 10, slots: places }
+    let [first, last] = ends;
+    Chart { title, keys, top, middle, width: slots * 10, slots: places, first, last }
 }
 
 /// Returns a bar of the given height, which begins at the height `bottom`.
 fn bar(tone: &'static str, x: usize, width: usize, bottom: f64, height: f64) -> Bar {
     let rounded = |number: f64| (number * 100.0).round() / 100.0;
     Bar { tone, x, width, y: rounded((100.0 - bottom - height).max(0.0)), height: rounded(height) }
-}
-
-/// Returns the time when a period was closed.
-pub(super) fn end(summary: &Summary) -> DateTime<Utc> {
-    let length = i64::try_from(summary.period_duration_ms).unwrap_or(i64::MAX);
-    let length = TimeDelta::try_milliseconds(length).unwrap_or(TimeDelta::MAX);
-    summary.period_start.checked_add_signed(length).unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
 /// Rounds up to 2, 4, 6, 8 or 10 times a power of ten.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use chrono::Utc;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS};
@@ -23,8 +24,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
 use super::hosts::{AllowedHosts, HostError};
+use super::page::Rendered;
 use super::view::View;
-use super::{metrics, page};
+use super::{history_page, metrics, navigation, page};
 use crate::descriptors;
 use crate::log_limit::LogLimit;
 use crate::output;
@@ -133,13 +135,7 @@ async fn respond_to<B>(request: &Request<B>, hosts: &AllowedHosts, view: &View) 
         return response;
     }
     match request.uri().path() {
-        "/" => {
-            let page = page::render(&view.status().await);
-            let mut response = respond(StatusCode::OK, "text/html; charset=utf-8", page.html);
-            let policy = page.policy.parse().expect("a valid header value");
-            response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
-            response
-        }
+        "/" => html(page::render(&view.status().await)),
         "/metrics" => respond(StatusCode::OK, prometheus::TEXT_FORMAT, metrics::text(&view.local(), view.ages().await)),
         "/healthz" => plain(StatusCode::OK, "ok\n"),
         "/readyz" => match view.local().not_ready() {
@@ -150,8 +146,25 @@ async fn respond_to<B>(request: &Request<B>, hosts: &AllowedHosts, view: &View) 
             let status = serde_json::to_vec(&view.status().await).expect("a status can be serialized as JSON");
             respond(StatusCode::OK, "application/json", status)
         }
-        _ => plain(StatusCode::NOT_FOUND, "not found; the paths are /, /metrics, /healthz, /readyz and /status.json\n"),
+        path => match navigation::length_of(path) {
+            Some(length) => {
+                let history = view.history(length).await;
+                let history = history.as_deref().map(|(report, retention)| (report, retention));
+                html(history_page::render(length, Utc::now(), history.map_err(String::as_str)))
+            }
+            None => plain(StatusCode::NOT_FOUND, NOT_FOUND),
+        },
     }
+}
+
+const NOT_FOUND: &str =
+    "not found; the paths are /, /days, /weeks, /months, /metrics, /healthz, /readyz and /status.json\n";
+
+fn html(page: Rendered) -> FullResponse {
+    let mut response = respond(StatusCode::OK, "text/html; charset=utf-8", page.html);
+    let policy = page.policy.parse().expect("a valid header value");
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+    response
 }
 
 fn plain(status: StatusCode, text: &str) -> FullResponse {

@@ -6,11 +6,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use boundary_usage::{Ages, Database, DatabaseStatus, Tracker, TrackerStatus};
+use boundary_usage::{Ages, Database, DatabaseStatus, Tracker, TrackerStatus, WindowLength};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::history_reading::{HistoryReadings, Reading};
 use crate::audit_socket::{SocketReport, SocketReports};
 use crate::connecting::Connecting;
 
@@ -43,6 +44,7 @@ pub struct View {
     /// Locked while reading, so that simultaneous requests share one reading.
     reading: tokio::sync::Mutex<Option<(Instant, DatabaseReading)>>,
     ages: tokio::sync::Mutex<Option<(Instant, Ages)>>,
+    history: HistoryReadings,
 }
 
 #[derive(Clone)]
@@ -134,6 +136,7 @@ impl View {
             phase: Mutex::new(Phase::Starting),
             reading: tokio::sync::Mutex::default(),
             ages: tokio::sync::Mutex::default(),
+            history: HistoryReadings::default(),
         })
     }
 
@@ -211,6 +214,14 @@ impl View {
             let now = |age: TimeDelta| age.checked_add(&since).unwrap_or(TimeDelta::MAX);
             Ages { open_period: now(open_period), oldest_undelivered: oldest_undelivered.map(now) }
         })
+    }
+
+    /// Returns the history in windows of this length, or the reason why it cannot be read.
+    pub(super) async fn history(&self, length: WindowLength) -> Result<Reading, String> {
+        match self.database() {
+            Some(database) => self.history.read(&database, length).await,
+            None => Err(self.connecting.failure().unwrap_or_else(|| "the database has not been reached yet".into())),
+        }
     }
 
     fn database(&self) -> Option<Database> {
