@@ -132,6 +132,8 @@ mod start_without_database;
 
 // Monitoring.
 
+/// The pages of the history in a real browser.
+mod history_page;
 /// Metrics, status and health over HTTP (D10).
 mod http;
 /// `Host` headers that HTTP accepts.

@@ -97,7 +97,7 @@ async fn fill(test: &TestDatabase) -> Result<()> {
 }
 
 /// Returns the number with commas, in the format of the page.
-fn with_commas(number: &Value) -> String {
+pub(crate) fn with_commas(number: &Value) -> String {
     let digits = number.to_string().into_bytes();
     let groups: Vec<_> = digits.rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap()).collect();
     groups.join(",")
@@ -235,7 +235,7 @@ async fn text_from_the_database_is_escaped_on_the_page() -> Result<()> {
 }
 
 /// Returns the texts with a contrast below 4.5 to 1 (WCAG 2.2, level AA).
-const FAINT: &str = "(() => {
+pub(crate) const FAINT: &str = "(() => {
     const linear = (value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
     const channel = (value) => linear(value / 255);
     const numbers = (colour) => colour.match(/[0-9.]+/g).map(Number);

@@ -40,10 +40,12 @@ impl HistoryReadings {
             return Ok(reading.clone());
         }
         let options = ReportOptions { by: length, range: ReportRange::Last(count) };
-        let read = async { Ok((database.report(options).await?, database.retention(options).await?)) };
+        let read = async {
+            Ok::<_, boundary_usage::Error>((database.report(options).await?, database.retention(options).await?))
+        };
         match tokio::time::timeout(READ_LIMIT, read).await {
             Ok(Ok(reading)) => Ok(last.insert((Instant::now(), Arc::new(reading))).1.clone()),
-            Ok(Err(error)) => Err(format!("{:#}", anyhow::Error::from::<boundary_usage::Error>(error))),
+            Ok(Err(error)) => Err(format!("{:#}", anyhow::Error::from(error))),
             Err(_) => Err(format!("the database did not reply within {READ_LIMIT:?}")),
         }
     }
