@@ -81,6 +81,27 @@ impl CompactThetaSketch {
         self.hashes.is_empty() && self.theta == THETA_MAX
     }
 
+    /// Creates a sketch of hashes, which a set operation has computed.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a hash is not below theta. The hashes must be in ascending order.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn from_hashes(hashes: Vec<u64>, theta: u64) -> Self {
+        assert!(hashes.last().is_none_or(|last| *last < theta), "a hash is not below theta");
+        Self { hashes, theta }
+    }
+
+    /// Returns the retained hashes, in ascending order.
+    pub fn hashes(&self) -> &[u64] {
+        &self.hashes
+    }
+
+    /// Returns theta: all retained hashes are smaller. It is the largest possible theta if the sketch is exact.
+    pub fn theta(&self) -> u64 {
+        self.theta
+    }
+
     /// Returns the number of ids: exact up to 16,384, an estimate beyond.
     pub fn count(&self) -> u64 {
         let kept = self.hashes.len() as f64;
@@ -144,7 +165,13 @@ impl CompactThetaSketch {
         Self { hashes, theta }
     }
 
-    fn hashes_below(&self, theta: u64) -> &[u64] {
+    /// Returns whether the sketch retains the hashes of all its ids.
+    pub fn is_exact(&self) -> bool {
+        self.theta == THETA_MAX
+    }
+
+    /// Returns the retained hashes below a theta.
+    pub fn hashes_below(&self, theta: u64) -> &[u64] {
         &self.hashes[..self.hashes.partition_point(|hash| *hash < theta)]
     }
 }

@@ -2,7 +2,7 @@
 
 use chrono::NaiveDate;
 
-use super::id_set::{Count, IdSet};
+use super::id_set::{Compared, Count, IdSet};
 use super::sliding::SlidingUnion;
 use super::walk::Visitor;
 use super::window::{Window, WindowLength};
@@ -42,15 +42,15 @@ impl Actives {
     }
 
     fn row(&self, active: &IdSet) -> Row {
-        let not_previous = active.without(&self.previous);
+        let Compared { only_first: not_previous, both: returning, only_second: lost } = active.compare(&self.previous);
         let new = active.without(&self.before);
         Row {
             active: active.count(),
             new: new.count(),
-            returning: active.without(&not_previous).count(),
+            returning: returning.count(),
             // New ids were not in the previous window either.
             resurrected: not_previous.without(&new).count(),
-            lost: self.previous.without(active).count(),
+            lost: lost.count(),
             rolling: self.rolling.as_ref().map(|unions| unions.each_ref().map(|union| union.union().count())),
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use boundary_usage_tracker::{HashingKey, ThetaSketch};
 use chrono::{Days, NaiveDate};
+use datasketches::theta::{CompactThetaSketch as LibrarySketch, ThetaANotB, ThetaIntersection, ThetaUnionBuilder};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -48,6 +49,31 @@ fn h6_set_operations_are_exact_up_to_16_384_ids() {
         assert_exact(a.union(&b).count(), &one.union(&other).copied().collect());
         assert_exact(a.intersection(&b).count(), &one.intersection(&other).copied().collect());
         assert_exact(a.without(&b).count(), &one.difference(&other).copied().collect());
+    }
+}
+
+#[test]
+fn set_operations_are_byte_by_byte_those_of_the_library() {
+    let mut random = StdRng::seed_from_u64(4);
+    for _ in 0..300 {
+        let sizes = [1, 100, 20_000, 60_000].map(|most| random.random_range(0..most));
+        let [first, second] = [0; 2].map(|_| sizes[random.random_range(0..sizes.len())]);
+        let population = random.random_range(1..100_000);
+        let (a, b) = (draw(&mut random, first, population), draw(&mut random, second, population));
+        let (a, b) = (set(&a), set(&b));
+        let [first, second] = [&a, &b].map(|set| LibrarySketch::deserialize(&set.to_bytes()).unwrap());
+        let difference = |a, b| ThetaANotB::default().compute(a, b, true).unwrap();
+        let mut intersection = ThetaIntersection::default();
+        let mut union = ThetaUnionBuilder::default().lg_k(14).build().unwrap();
+        for set in [&first, &second] {
+            intersection.update(set).unwrap();
+            union.update(set).unwrap();
+        }
+        let compared = a.compare(&b);
+        assert_eq!(compared.only_first.to_bytes(), difference(&first, &second).serialize());
+        assert_eq!(compared.only_second.to_bytes(), difference(&second, &first).serialize());
+        assert_eq!(compared.both.to_bytes(), intersection.to_sketch(true).unwrap().serialize());
+        assert_eq!(a.union(&b).to_bytes(), union.to_sketch(true).serialize());
     }
 }
 
