@@ -118,7 +118,7 @@ async fn status_changes_nothing_and_has_its_documented_fields() -> anyhow::Resul
     assert_eq!(std::fs::read(workplace.path("boundary-usage.db"))?, before);
     assert_eq!(workplace.files(), ["boundary-usage.db"]);
 
-    assert_eq!(names(&status), ["damaged", "period_start", "periods", "replicas", "rows", "so_far"]);
+    assert_eq!(names(&status), ["damaged", "key_fingerprint", "period_start", "periods", "replicas", "rows", "so_far"]);
     let row = pick(&status["rows"][0], ["replica", "unique_workspaces", "unique_users", "allowed_requests"]);
     assert_eq!(row, [json!(id(1)), json!(3), json!(3), json!(5)]);
     assert_eq!(pick(&status["replicas"][0], ["replica", "last_flush"]), [json!(id(1)), json!(1)]);

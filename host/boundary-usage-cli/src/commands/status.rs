@@ -50,6 +50,9 @@ fn human(status: &DatabaseStatus) -> String {
     text += &periods("undelivered periods", &undelivered);
     text += &undelivered.iter().filter_map(|period| delivery(period)).collect::<String>();
     text += &periods("delivered periods", &delivered);
+    if let Some(fingerprint) = &status.key_fingerprint {
+        text += &format!("\n\nfingerprint of the hashing key: {fingerprint}");
+    }
     text
 }
 

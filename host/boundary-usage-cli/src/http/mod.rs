@@ -14,7 +14,8 @@
 //! | `view` | the current status, and whether the replica is ready |
 //! | `metrics` | the status as Prometheus metrics |
 //! | `history_reading` | readings of the history, which are reused |
-//! | `page`, `history_page` | the status and the history as pages; `faults`, `navigation`, `plot` and `format` are parts |
+//! | `page`, `history_page` | the status and the history as pages |
+//! | `faults`, `navigation`, `plot`, `format` | parts of the pages |
 //!
 //! Responses contain neither secrets nor the ids of workspaces and users, because every client that reaches the address
 //! can read them.

@@ -2,8 +2,8 @@
 //!
 //! The template draws it as SVG.
 //!
-//! The browser stretches a plot to the available width. Each period or window is 10 units wide, and y runs from 0 at the top to
-//! 100 at the bottom. Text and circles would be distorted, so the scale and the legend are HTML.
+//! The browser stretches a plot to the available width. Each period or window is 10 units wide, and y runs from 0 at
+//! the top to 100 at the bottom. Text and circles would be distorted, so the scale and the legend are HTML.
 
 use boundary_usage::Summary;
 

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::DeliveryStatus;
+use super::{DeliveryStatus, KeyFingerprint};
 use crate::summary::Summary;
 
 /// The open period, the replicas and the closed periods of a database.
@@ -18,6 +18,8 @@ pub struct DatabaseStatus {
     ///
     /// A collection would refuse them, and `so_far` excludes them.
     pub damaged: Vec<String>,
+    /// The fingerprint of the hashing key. `None` if the database has lost its key.
+    pub key_fingerprint: Option<KeyFingerprint>,
     /// The rows of the open period.
     pub rows: Vec<RowStatus>,
     /// All replicas that have ever flushed.

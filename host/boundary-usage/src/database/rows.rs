@@ -158,9 +158,11 @@ impl OpenRows {
         rows: Vec<RowStatus>,
         replicas: Vec<ReplicaStatus>,
         periods: Vec<PeriodStatus>,
+        key_fingerprint: Option<KeyFingerprint>,
     ) -> DatabaseStatus {
         let Self { period_start, so_far, damaged } = self;
-        DatabaseStatus { period_start, so_far: so_far.finish().summary, damaged, rows, replicas, periods }
+        let so_far = so_far.finish().summary;
+        DatabaseStatus { period_start, so_far, damaged, key_fingerprint, rows, replicas, periods }
     }
 }
 

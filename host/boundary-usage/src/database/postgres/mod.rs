@@ -128,8 +128,10 @@ impl Backend for Postgres {
         let rows = transaction.fetch_all("reading the rows", sql::READ_ROWS, |row| open_rows.add(row)).await?;
         let replicas = transaction.fetch_all("reading the replicas", sql::READ_REPLICAS, rows::replica_status).await?;
         let periods = transaction.fetch_all("reading the periods", sql::READ_PERIODS, rows::period_status).await?;
+        let key = transaction.fetch("reading the key's fingerprint", query(sql::READ_FINGERPRINT)).await?;
+        let key = errors::decoded(key.as_ref().map(rows::fingerprint).transpose())?;
         Box::new(transaction).rollback().await;
-        Ok(open_rows.status(rows, replicas, periods))
+        Ok(open_rows.status(rows, replicas, periods, key))
     }
 
     async fn ages(&self) -> Result<Ages, Error> {

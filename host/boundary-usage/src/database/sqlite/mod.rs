@@ -22,7 +22,9 @@ use uuid::Uuid;
 use self::opening::Opener;
 use self::transaction::SqliteTransaction;
 use super::migration::MigrationMode;
-use super::{Ages, Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Transaction, rows, url};
+use super::{
+    Ages, Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, KeyFingerprint, Purpose, Transaction, rows, url,
+};
 use crate::database::rows::OpenRows;
 use crate::error::Error;
 
@@ -57,8 +59,11 @@ impl Sqlite {
         let rows = transaction.fetch_all("reading the rows", sql::READ_ROWS, |row| open_rows.add(row)).await?;
         let replicas = transaction.fetch_all("reading the replicas", sql::READ_REPLICAS, rows::replica_status).await?;
         let periods = transaction.fetch_all("reading the periods", sql::READ_PERIODS, rows::period_status).await?;
+        let key = transaction.fetch("reading the hashing key", sqlx::query(sql::READ_HASHING_KEY)).await?;
+        let key = transaction.decoded(key.as_ref().map(rows::key).transpose())?;
         Box::new(transaction).rollback().await;
-        Ok(open_rows.status(rows, replicas, periods))
+        let key = super::migration::hashing_key(key.as_deref()).ok();
+        Ok(open_rows.status(rows, replicas, periods, key.map(KeyFingerprint::of)))
     }
 }
 
