@@ -17,7 +17,7 @@ const BAR_MIN: usize = 4;
 const GAP: usize = 2;
 
 /// The windows of a cohort that fit a line.
-const COHORT_WINDOWS: usize = 8;
+const COHORT_WINDOWS: usize = 6;
 
 /// Columns of text. The first is aligned to the left, the others to the right.
 struct Columns {
@@ -229,7 +229,7 @@ mod tests {
         let cohort = CohortRow { start: "2026-01-05".parse().unwrap(), users: activity.clone(), workspaces: activity };
         let text = retention(&Retention { by: WindowLength::Week, cohorts: vec![cohort] });
         assert!(widest(&text) <= COLUMNS, "{text}");
-        assert!(text.contains("█ 100%") && text.contains("only 8 later windows"), "{text}");
+        assert!(text.contains("█ 100%") && text.contains("only 6 later windows"), "{text}");
     }
 
     #[test]
