@@ -140,13 +140,15 @@ impl<V: Visitor + Send + 'static> Consumer<V> {
     }
 }
 
+type DayStream<'a> = BoxStream<'a, Result<Day, Error>>;
+
 /// The days of several databases in one order.
 struct Merged<'a> {
-    databases: Vec<Pin<Box<Peekable<BoxStream<'a, Result<Day, Error>>>>>>,
+    databases: Vec<Pin<Box<Peekable<DayStream<'a>>>>>,
 }
 
 impl<'a> Merged<'a> {
-    fn new(databases: impl Iterator<Item = BoxStream<'a, Result<Day, Error>>>) -> Self {
+    fn new(databases: impl Iterator<Item = DayStream<'a>>) -> Self {
         Self { databases: databases.map(|days| Box::pin(days.peekable())).collect() }
     }
 
