@@ -31,6 +31,9 @@ fn date(index: u64) -> NaiveDate {
 
 type Ids = BTreeSet<u64>;
 
+/// Returns the ids of one kind.
+type IdsOf = fn(&Activity) -> &Ids;
+
 /// The activity of one day.
 #[derive(Clone, Default)]
 struct Activity {
@@ -98,12 +101,12 @@ fn windows(by: &str) -> Vec<Window> {
 }
 
 /// Returns the ids of the days from `start` until before `end`.
-fn between(days: &[Activity], start: NaiveDate, end: NaiveDate, of: fn(&Activity) -> &Ids) -> Ids {
+fn between(days: &[Activity], start: NaiveDate, end: NaiveDate, of: IdsOf) -> Ids {
     let inside = |index: &usize| (start..end).contains(&date(*index as u64));
     (0..days.len()).filter(inside).flat_map(|index| of(&days[index]).iter().copied()).collect()
 }
 
-fn expected_activity(days: &[Activity], by: &str, window: &Window, previous: &Ids, of: fn(&Activity) -> &Ids) -> Value {
+fn expected_activity(days: &[Activity], by: &str, window: &Window, previous: &Ids, of: IdsOf) -> Value {
     let Window { start, end } = *window;
     let active = between(days, start, end, of);
     let new = &active - &between(days, NaiveDate::MIN, start, of);
@@ -121,7 +124,7 @@ fn expected_activity(days: &[Activity], by: &str, window: &Window, previous: &Id
     expected
 }
 
-fn expected_cohort(days: &[Activity], window: &Window, later: &[Window], of: fn(&Activity) -> &Ids) -> Value {
+fn expected_cohort(days: &[Activity], window: &Window, later: &[Window], of: IdsOf) -> Value {
     let Window { start, end } = *window;
     let new = &between(days, start, end, of) - &between(days, NaiveDate::MIN, start, of);
     let active = later.iter().map(|later| (&new & &between(days, later.start, later.end, of)).len());
@@ -143,7 +146,7 @@ fn expected_cohort(days: &[Activity], window: &Window, later: &[Window], of: fn(
 fn h4_and_h5_forty_days_of_three_replicas_are_reported_as_plain_sets_count_them() {
     let workplace = Workplace::new();
     let days = recorded_days(&workplace);
-    let kinds: [(&str, fn(&Activity) -> &Ids); 2] =
+    let kinds: [(&str, IdsOf); 2] =
         [("users", |activity| &activity.users), ("workspaces", |activity| &activity.workspaces)];
     let now = format!("{} 12:00:00", date(DAYS));
     for by in ["day", "week", "month"] {
