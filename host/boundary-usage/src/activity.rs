@@ -25,10 +25,12 @@ impl Activity {
 
     /// Returns an error for a nil id, which a caller must not pass.
     pub(crate) fn check(&self) -> Result<(), TrackError> {
-        match (self.workspace.is_nil(), self.owner.is_nil()) {
-            (false, false) => Ok(()),
-            (true, _) => Err(TrackError::NilId { field: "workspace" }),
-            (_, true) => Err(TrackError::NilId { field: "owner" }),
+        if self.workspace.is_nil() {
+            return Err(TrackError::NilId { field: "workspace" });
         }
+        if self.owner.is_nil() {
+            return Err(TrackError::NilId { field: "owner" });
+        }
+        Ok(())
     }
 }

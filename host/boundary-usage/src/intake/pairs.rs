@@ -5,6 +5,8 @@
 //! clearing. A pair that the cache has evicted waits twice, which costs a little time. So do ids that an attacker chose
 //! to collide.
 
+use uuid::Uuid;
+
 use crate::activity::Activity;
 
 /// The number of cache sets. With the activities of a thousand pairs, the table fits into a core's private cache.
@@ -28,15 +30,28 @@ impl Pairs {
     /// Adds the counts to a waiting activity of the same pair, and returns whether the cache found one.
     pub(super) fn merge(&mut self, activity: &Activity) -> bool {
         let Some(set) = self.places.get(set_of(activity)) else { return false };
-        for position in set {
-            let Some(same) = self.waiting.get_mut(*position as usize) else { continue };
-            if same.workspace == activity.workspace && same.owner == activity.owner {
-                same.allowed = same.allowed.saturating_add(activity.allowed);
-                same.denied = same.denied.saturating_add(activity.denied);
-                return true;
-            }
-        }
-        false
+        let (workspace, owner) = (bits(activity.workspace), bits(activity.owner));
+        let waiting = &self.waiting;
+        let is_same = |position: &u32| {
+            let same = waiting.get(*position as usize);
+            same.is_some_and(|same| bits(same.workspace) == workspace && bits(same.owner) == owner)
+        };
+        let [first, second, third, fourth] = set;
+        let position = if is_same(first) {
+            first
+        } else if is_same(second) {
+            second
+        } else if is_same(third) {
+            third
+        } else if is_same(fourth) {
+            fourth
+        } else {
+            return false;
+        };
+        let same = &mut self.waiting[*position as usize];
+        same.allowed = same.allowed.saturating_add(activity.allowed);
+        same.denied = same.denied.saturating_add(activity.denied);
+        true
     }
 
     /// Appends an activity. Its pair replaces the oldest pair of its set in the cache.
@@ -62,6 +77,11 @@ impl Pairs {
     }
 }
 
+/// Returns an id as one number, which is compared in fewer instructions than its bytes.
+fn bits(id: Uuid) -> u128 {
+    u128::from_ne_bytes(id.into_bytes())
+}
+
 /// Returns the set of a pair, by two folded 128-bit multiplications. Sequential ids spread as well as random ones.
 ///
 /// The constants are digits of π.
@@ -79,8 +99,6 @@ fn set_of(activity: &Activity) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
 
     fn activity(workspace: u128, owner: u128) -> Activity {
