@@ -3,6 +3,9 @@
 CARGO ?= cargo
 SECONDS ?= 60
 
+# Features of the program that the demo does not build, because they would make its build longer.
+OPTIONAL_FEATURES := boundary-usage-tests/opentelemetry,boundary-usage-tests/parquet
+
 .PHONY: help setup setup-component setup-curl setup-postgres setup-chromium setup-shells setup-groff setup-faketime \
   setup-deploy-tools setup-valgrind demo test \
   test-intake test-python test-node test-pingora page-pictures fuzz simulate bench instructions mutants mutants-guest \
@@ -16,7 +19,7 @@ demo: setup-component ## Run two replicas with real clients and print the period
 
 test: setup ## Run all tests, on SQLite and on a PostgreSQL server that they start
 	$(CARGO) test --workspace
-	$(CARGO) test --workspace --features boundary-usage-tests/opentelemetry --test rules -- opentelemetry::
+	$(CARGO) test --workspace --features $(OPTIONAL_FEATURES) --test rules -- opentelemetry:: export_parquet::
 	$(MAKE) test-intake test-python test-node
 
 test-intake: ## Explore the interleavings of the intake's threads with a model checker
@@ -61,7 +64,7 @@ instructions: setup-component setup-valgrind ## Count instructions per activity;
 
 lint: setup-component ## Check formatting, clippy and documentation
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --features boundary-usage-tests/opentelemetry -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features $(OPTIONAL_FEATURES) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
 mutants: mutants-guest mutants-library ## Run all mutation tests; takes hours
@@ -75,8 +78,8 @@ mutants-library: setup ## Run mutation tests of the library; ARGS='--file PATH' 
 audit: ## Check the dependencies: licences, bans, sources and advisories
 	@scripts/audit-dependencies
 
-release: setup-component ## Build target/release/boundary-usage
-	$(CARGO) build --release --package boundary-usage-cli --bin boundary-usage
+release: setup-component ## Build target/release/boundary-usage, with Parquet
+	$(CARGO) build --release --package boundary-usage-cli --features parquet --bin boundary-usage
 
 package: setup-component ## Pack the published crates with the component inside, and build them from there
 	@scripts/package

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::program::{Ended, Workplace, id, numbers, pick};
 
-pub(crate) const COMMANDS: [&str; 10] =
-    ["serve", "replay", "collect", "status", "report", "init", "component", "demo", "completions", "man"];
+pub(crate) const COMMANDS: [&str; 11] =
+    ["serve", "replay", "collect", "status", "report", "export", "init", "component", "demo", "completions", "man"];
 
 /// Creates a workplace whose default database has the usage of one replica.
 ///
@@ -50,8 +50,13 @@ fn a_usage_error_exits_with_2_and_states_the_reason() {
     for (arguments, reason) in [
         ("", "Usage:"),
         ("frobnicate", "frobnicate"),
-        ("status --format xml", "possible values: human, json, csv"),
-        ("status --format csv", "for `report` only"),
+        ("status --format xml", "possible values: human, json, csv, parquet"),
+        ("status --format csv", "for `report` and `export` only"),
+        ("report --format parquet", "for `export` only"),
+        ("export", "choose --format csv, json or parquet"),
+        ("export --format csv --what weeks", "possible values: days, periods"),
+        ("export --format csv --what periods --sketches", "periods have no sketches"),
+        ("export --format csv --from 2026-01-02 --to 2026-01-02", "no day"),
         ("report --last 0", "--last"),
         ("report --from 2026-01-32", "write it like 2026-01-31"),
         ("report --from 2026-01-02 --to 2026-01-02", "no day"),

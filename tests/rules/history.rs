@@ -14,7 +14,13 @@ use chrono::NaiveDate;
 use crate::authority::{database_with_roles, login};
 
 /// Closes the period as if it had started at `start`, after a flush of these ids.
-async fn close_at(test: &TestDatabase, database: &Database, start: &str, number: u64, ids: u128) -> Result<Summary> {
+pub(crate) async fn close_at(
+    test: &TestDatabase,
+    database: &Database,
+    start: &str,
+    number: u64,
+    ids: u128,
+) -> Result<Summary> {
     test.execute(&format!("UPDATE boundary_usage_deployment SET created_at = '{start}'")).await?;
     test.execute(&format!("UPDATE boundary_usage_periods SET period_end = '{start}', period_start = '{start}'"))
         .await?;
@@ -25,7 +31,7 @@ async fn close_at(test: &TestDatabase, database: &Database, start: &str, number:
     }
 }
 
-fn day(start: &str) -> String {
+pub(crate) fn day(start: &str) -> String {
     // SQLite stores times with microseconds.
     format!("{start}.000000Z")
 }

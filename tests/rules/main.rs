@@ -92,6 +92,10 @@ mod cli;
 mod collect_command;
 /// Environment variables and durations.
 mod environment;
+/// The command `export`, as CSV and JSON.
+mod export_command;
+/// The command `export`, as Parquet.
+mod export_parquet;
 /// The layout: modules, file names and the table of rules.
 mod layout;
 /// Help, manual and shell completions.

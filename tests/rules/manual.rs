@@ -10,7 +10,7 @@ use crate::cli::COMMANDS;
 use crate::program::{Ended, PROGRAM, Workplace};
 
 /// Sentences that must be in the help and in the manual.
-const SENTENCES: [(&str, &[&str]); 10] = [
+const SENTENCES: [(&str, &[&str]); 11] = [
     (
         "serve",
         &[
@@ -33,6 +33,13 @@ const SENTENCES: [(&str, &[&str]); 10] = [
     ("collect", &["The summary stays in the database, undelivered, until", "does not create it"]),
     ("status", &["every undelivered summary", "and change nothing"]),
     ("report", &["So active = new + returning + resurrected", "estimates with 95 % bounds", "changes nothing"]),
+    (
+        "export",
+        &[
+            "Sketches of databases with the same hashing key can be merged",
+            "If the export fails, the file stays as it was.",
+        ],
+    ),
     ("init", &["`report` can merge databases that have the same key", "keep the file as secret as the database"]),
     ("component", &["Any host with a component runtime can load it"]),
     ("demo", &["Everything happens in a temporary directory"]),

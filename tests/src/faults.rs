@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use boundary_usage::{
     Backend, Database, DatabaseStatus, Day, DeletedRow, Delivery, DeliveryClaim, Error, HashingKey, Lock, LockMode,
-    OpenPeriod, Purpose, StoredUsage, Summary, Transaction, Update,
+    OpenPeriod, PeriodStatus, Purpose, StoredUsage, Summary, Transaction, Update,
 };
 use chrono::NaiveDate;
 use futures_util::future::BoxFuture;
@@ -226,6 +226,10 @@ impl Transaction for FaultyTransaction {
 
     fn days(&mut self) -> BoxStream<'_, Result<Day, Error>> {
         self.inner.days()
+    }
+
+    fn periods(&mut self) -> BoxStream<'_, Result<PeriodStatus, Error>> {
+        self.inner.periods()
     }
 
     async fn commit(self: Box<Self>) -> Result<(), Error> {

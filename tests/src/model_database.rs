@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use boundary_usage::{
     Backend, DatabaseStatus, Day, DeletedRow, Delivery, DeliveryClaim, Error, HashingKey, Lock, LockMode, OpenPeriod,
-    Purpose, StoredUsage, Summary, Transaction, UniquesUpdate, Update,
+    PeriodStatus, Purpose, StoredUsage, Summary, Transaction, UniquesUpdate, Update,
 };
 use chrono::{DateTime, NaiveDate, Utc};
 use futures_util::stream::{self, BoxStream};
@@ -243,6 +243,12 @@ impl Transaction for ModelTransaction {
     fn days(&mut self) -> BoxStream<'_, Result<Day, Error>> {
         let days: Vec<_> = self.database.tables().days.values().cloned().map(Ok).collect();
         Box::pin(stream::iter(days))
+    }
+
+    fn periods(&mut self) -> BoxStream<'_, Result<PeriodStatus, Error>> {
+        let periods = self.database.tables().periods.clone().into_iter();
+        let undelivered = |summary| Ok(PeriodStatus { summary, delivered_at: None, delivery: None });
+        Box::pin(stream::iter(periods.map(undelivered)))
     }
 
     async fn commit(self: Box<Self>) -> Result<(), Error> {

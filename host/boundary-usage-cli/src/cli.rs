@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::arguments::Global;
-use crate::commands::{collect, completions, component, demo, init, man, replay, report, serve, status};
+use crate::commands::{collect, completions, component, demo, export, init, man, replay, report, serve, status};
 use crate::failure::UsageError;
 use crate::output::Format;
 
@@ -32,6 +32,7 @@ Examples:
   boundary-usage replay monday.jsonl
   boundary-usage collect --format json
   boundary-usage report --by week
+  boundary-usage export --format csv --output days.csv
 
 Exit codes: 0 done, 1 failed, 2 usage error; 128 plus the signal's number if a signal stopped `replay`.";
 
@@ -44,6 +45,7 @@ pub enum Command {
     Collect(collect::Arguments),
     Status(status::Arguments),
     Report(report::Arguments),
+    Export(export::Arguments),
     Init(init::Arguments),
     Component(component::Arguments),
     Demo(demo::Arguments),
@@ -59,15 +61,14 @@ impl Cli {
     /// Returns the error of a command that failed.
     pub async fn run(self) -> Result<ExitCode> {
         let Self { global, command } = self;
-        if global.format == Format::Csv && !matches!(command, Command::Report(_)) {
-            return Err(UsageError("--format csv is for `report` only".into()).into());
-        }
+        check(global.format, &command)?;
         match command {
             Command::Serve(arguments) => return serve::run(&global, *arguments).await,
             Command::Replay(arguments) => return replay::run(&global, arguments).await,
             Command::Collect(arguments) => collect::run(&global, arguments).await?,
             Command::Status(arguments) => status::run(&global, arguments).await?,
             Command::Report(arguments) => report::run(&global, arguments).await?,
+            Command::Export(arguments) => return export::run(&global, arguments).await,
             Command::Init(arguments) => init::run(&global, arguments).await?,
             Command::Component(arguments) => component::run(&global, &arguments)?,
             Command::Completions(arguments) => completions::run(&arguments)?,
@@ -75,6 +76,16 @@ impl Cli {
             Command::Demo(arguments) => return demo::run(&global, arguments).await,
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Refuses the formats that a command does not have.
+fn check(format: Format, command: &Command) -> Result<(), UsageError> {
+    match (format, command) {
+        (Format::Csv, Command::Report(_)) | (Format::Csv | Format::Parquet, Command::Export(_)) => Ok(()),
+        (Format::Csv, _) => Err(UsageError("--format csv is for `report` and `export` only".into())),
+        (Format::Parquet, _) => Err(UsageError("--format parquet is for `export` only".into())),
+        (Format::Human | Format::Json, _) => Ok(()),
     }
 }
 

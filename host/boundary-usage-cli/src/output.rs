@@ -22,8 +22,10 @@ pub enum Format {
     Human,
     /// One JSON object on one line, for programs.
     Json,
-    /// CSV for spreadsheets, of `report` only.
+    /// CSV for spreadsheets, of `report` and `export`.
     Csv,
+    /// Apache Parquet for analytics engines, of `export` only.
+    Parquet,
 }
 
 impl Format {
@@ -58,8 +60,8 @@ impl Format {
 
     fn render(self, result: &impl Serialize, human: impl FnOnce() -> String) -> Result<String> {
         let text = match self {
-            // The commands with CSV write it themselves, and the others refuse it.
-            Self::Human | Self::Csv => printable::lines(&human()),
+            // The commands with these formats write them themselves, and the others refuse them.
+            Self::Human | Self::Csv | Self::Parquet => printable::lines(&human()),
             Self::Json => printable::json(&serde_json::to_string(result).context("cannot write the result as JSON")?),
         };
         Ok(text + "\n")

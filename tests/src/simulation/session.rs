@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boundary_usage::{
-    Backend, Day, DeletedRow, Error, Lock, LockMode, OpenPeriod, Purpose, StoredUsage, Summary, Transaction, Update,
+    Backend, Day, DeletedRow, Error, Lock, LockMode, OpenPeriod, PeriodStatus, Purpose, StoredUsage, Summary,
+    Transaction, Update,
 };
 use chrono::NaiveDate;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
@@ -252,6 +253,10 @@ impl Transaction for SessionTransaction {
 
     fn days(&mut self) -> BoxStream<'_, Result<Day, Error>> {
         Box::pin(stream::once(async { Err(failed("reading the history")) }))
+    }
+
+    fn periods(&mut self) -> BoxStream<'_, Result<PeriodStatus, Error>> {
+        Box::pin(stream::once(async { Err(failed("reading the periods")) }))
     }
 
     async fn commit(mut self: Box<Self>) -> Result<(), Error> {

@@ -231,7 +231,7 @@ impl Narrator {
 
     fn print(self, text: &str) -> Result<()> {
         match self.format {
-            Format::Human | Format::Csv => self.format.print(&(), || text.to_owned()),
+            Format::Human | Format::Csv | Format::Parquet => self.format.print(&(), || text.to_owned()),
             Format::Json => Ok(()),
         }
     }

@@ -4,6 +4,7 @@ pub mod collect;
 pub mod completions;
 pub mod component;
 pub mod demo;
+pub mod export;
 mod first_connection;
 pub mod init;
 pub mod man;

@@ -7,7 +7,7 @@ use chrono::{NaiveDate, Utc};
 use futures_util::stream::BoxStream;
 use uuid::Uuid;
 
-use super::{Ages, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, KeyFingerprint};
+use super::{Ages, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, KeyFingerprint, PeriodStatus};
 use crate::error::Error;
 use crate::records::{Day, DeletedRow, OpenPeriod, StoredUsage, Update};
 use crate::summary::Summary;
@@ -97,6 +97,13 @@ pub trait Transaction: Send {
     /// - [`Error::Conflict`] if the database changed during a read without locks. The next read may succeed.
     fn days(&mut self) -> BoxStream<'_, Result<Day, Error>>;
 
+    /// Reads all closed periods, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Conflict`] if the database changed during a read without locks. The next read may succeed.
+    fn periods(&mut self) -> BoxStream<'_, Result<PeriodStatus, Error>>;
+
     /// Commits the transaction.
     ///
     /// # Errors
@@ -116,7 +123,7 @@ pub enum Purpose {
     Flush,
     /// A collection. It waits for running flushes and reads all rows.
     Collection,
-    /// A report. It only reads, and it reads one state of the database.
+    /// A report or an export. It only reads, and it reads one state of the database.
     Report,
 }
 

@@ -13,6 +13,7 @@ mod cohorts;
 mod day;
 mod id_set;
 mod range;
+mod reader;
 mod reading;
 mod report;
 mod retention;
@@ -24,6 +25,7 @@ mod window;
 
 pub(crate) use self::day::add;
 pub use self::range::ReportRange;
+pub use self::reader::HistoryReader;
 pub use self::report::{Report, ReportRow, WindowActivity, WindowCounts};
 pub use self::retention::{CohortActivity, CohortCounts, CohortRow, Retention};
 pub use self::window::WindowLength;

@@ -28,6 +28,7 @@ statements! {
     INSERT_PERIOD = "insert_period.sql",
     INSERT_USAGE = "insert_usage.sql",
     READ_AGES = "read_ages.sql",
+    READ_ALL_PERIODS = "read_all_periods.sql",
     READ_BACKOFF = "read_backoff.sql",
     READ_DAY = "read_day.sql",
     READ_DAYS = "read_days.sql",

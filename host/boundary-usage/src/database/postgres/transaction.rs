@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::{PooledPostgres, errors, literals, sql};
 use crate::database::driver_errors::poisoned;
 use crate::database::pool::timed_out;
-use crate::database::{Lock, LockMode, Transaction, rows};
+use crate::database::{Lock, LockMode, PeriodStatus, Transaction, rows};
 use crate::error::Error;
 use crate::records::{Day, DeletedRow, OpenPeriod, StoredUsage, Uniques, UniquesUpdate, Update};
 use crate::summary::Summary;
@@ -202,6 +202,10 @@ impl Transaction for PostgresTransaction {
 
     fn days(&mut self) -> BoxStream<'_, Result<Day, Error>> {
         self.stream("reading the history", sql::READ_DAYS, rows::day)
+    }
+
+    fn periods(&mut self) -> BoxStream<'_, Result<PeriodStatus, Error>> {
+        self.stream("reading the periods", sql::READ_ALL_PERIODS, rows::period_status)
     }
 
     async fn commit(mut self: Box<Self>) -> Result<(), Error> {

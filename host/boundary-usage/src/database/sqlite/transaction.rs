@@ -16,7 +16,7 @@ use super::files::{Files, Quiet};
 use super::opening::PooledSqlite;
 use super::{errors, sql};
 use crate::database::driver_errors::poisoned;
-use crate::database::{Lock, LockMode, Transaction, rows};
+use crate::database::{Lock, LockMode, PeriodStatus, Transaction, rows};
 use crate::error::Error;
 use crate::records::{Day, DeletedRow, OpenPeriod, StoredUsage, Uniques, UniquesUpdate, Update};
 use crate::summary::Summary;
@@ -85,6 +85,31 @@ impl SqliteTransaction {
         let rows = rows.and_then(read).try_collect().await?;
         self.poisoned = false;
         Ok(rows)
+    }
+
+    /// Runs a statement and returns its rows as a stream.
+    fn stream<T: Send + 'static>(
+        &mut self,
+        action: &'static str,
+        sql: &'static str,
+        read: impl Fn(&SqliteRow) -> Result<T, sqlx::Error> + Send + 'static,
+    ) -> BoxStream<'_, Result<T, Error>> {
+        if let Err(error) = self.start() {
+            return stream::once(async { Err(error) }).boxed();
+        }
+        let Self { pooled, files, poisoned, quiet } = self;
+        let (files, path) = (&**files, files.shown());
+        let rows = sqlx::query(sql).fetch(&mut pooled.connection).map(move |row| {
+            let row = row.map_err(|error| errors::classify(action, path, error))?;
+            read(&row).map_err(|error| errors::classify("reading a row", path, error))
+        });
+        // Only a transaction whose stream has ended can be used again.
+        let end = stream::once(async move {
+            *poisoned = false;
+            let is_disturbed = quiet.is_some() && files.quiet() != *quiet;
+            is_disturbed.then(|| Err(errors::changed(path)))
+        });
+        rows.map(Some).chain(end).filter_map(std::future::ready).boxed()
     }
 
     /// Converts the error of a cell that cannot be read.
@@ -177,23 +202,11 @@ impl Transaction for SqliteTransaction {
     }
 
     fn days(&mut self) -> BoxStream<'_, Result<Day, Error>> {
-        if let Err(error) = self.start() {
-            return stream::once(async { Err(error) }).boxed();
-        }
-        let Self { pooled, files, poisoned, quiet } = self;
-        let (files, path) = (&**files, files.shown());
-        let rows = sqlx::query(sql::READ_DAYS).fetch(&mut pooled.connection);
-        let days = rows.map(move |row| {
-            let row = row.map_err(|error| errors::classify("reading the history", path, error))?;
-            rows::day(&row).map_err(|error| errors::classify("reading a day", path, error))
-        });
-        // Only a transaction whose stream has ended can be used again.
-        let end = stream::once(async move {
-            *poisoned = false;
-            let is_disturbed = quiet.is_some() && files.quiet() != *quiet;
-            is_disturbed.then(|| Err(errors::changed(path)))
-        });
-        days.map(Some).chain(end).filter_map(std::future::ready).boxed()
+        self.stream("reading the history", sql::READ_DAYS, rows::day)
+    }
+
+    fn periods(&mut self) -> BoxStream<'_, Result<PeriodStatus, Error>> {
+        self.stream("reading the periods", sql::READ_ALL_PERIODS, rows::period_status)
     }
 
     async fn commit(mut self: Box<Self>) -> Result<(), Error> {
