@@ -2,6 +2,8 @@
 //!
 //! Errors name the invalid part of the URL.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail, ensure};
 use boundary_usage::Database;
 use boundary_usage_tests::databases::TestDatabase;
@@ -9,14 +11,19 @@ use boundary_usage_tests::postgres_server::PostgresServer;
 use boundary_usage_tests::restartable_postgres::RestartablePostgres;
 use boundary_usage_tests::usage::{flush, id, update};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 use crate::program::{Ended, Workplace};
 
+/// Far more than any time limit of a connection in these tests.
+const LIMIT: Duration = Duration::from_secs(60);
+
 /// Returns the whole error text of a failed connection.
 async fn refusal(url: &str) -> Result<String> {
-    match Database::connect(url).await.map(drop) {
-        Ok(()) => bail!("{url}: the connection succeeded"),
-        Err(error) => Ok(format!("{:#}", anyhow::Error::from(error))),
+    match timeout(LIMIT, Database::connect(url)).await.map(|connected| connected.map(drop)) {
+        Ok(Ok(())) => bail!("{url}: the connection succeeded"),
+        Ok(Err(error)) => Ok(format!("{:#}", anyhow::Error::from(error))),
+        Err(_) => bail!("{url}: the connection did not fail within {LIMIT:?}"),
     }
 }
 
@@ -216,10 +223,7 @@ async fn a_server_that_is_silent_after_the_login_fails_within_the_time_limit() -
         stream.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").await?;
         std::future::pending::<std::io::Result<()>>().await
     });
-    let refused = tokio::time::timeout(std::time::Duration::from_secs(60), async {
-        refusal(&format!("postgres://u@{address}/d?sslmode=disable")).await
-    });
-    let text = refused.await??;
+    let text = refusal(&format!("postgres://u@{address}/d?sslmode=disable")).await?;
     ensure!(text.contains(&address.to_string()) && text.contains("within 10 s"), "{text}");
     silent.abort();
     Ok(())

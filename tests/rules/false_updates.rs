@@ -66,6 +66,7 @@ async fn a_component_with_a_false_update_is_replaced_and_nothing_is_written() {
         (Cue::OmitDeniedRequest, "denied"),
         (Cue::SkipToLastFlushNumber, "flush"),
         (Cue::OmitUsers, "users"),
+        (Cue::WriteUsersAsWorkspaces, "workspaces is 1 instead of 3"),
     ];
     for (cue, reason) in updates {
         let model = ModelDatabase::default();
@@ -90,6 +91,8 @@ async fn r5_a_false_update_of_an_existing_row_is_refused() {
         (Cue::AddAllowedRequest, "allowed"),
         (Cue::SkipToLastFlushNumber, "flush"),
         (Cue::OmitUsers, "users"),
+        // The number is right, and the ids are wrong.
+        (Cue::WriteUsersAsWorkspaces, "the sketch of workspaces differs"),
     ] {
         let model = ModelDatabase::default();
         let tracker = start(&model).await;

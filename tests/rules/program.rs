@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// The path of the program.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_program-under-test");
+
+/// Far more than `serve` takes for a line of its log, and for its end. A test that waits longer has failed.
+const LIMIT: Duration = Duration::from_secs(90);
 
 /// A working directory for the program, with the default SQLite database.
 pub(crate) struct Workplace {
@@ -201,7 +205,7 @@ impl Serving {
     #[track_caller]
     pub(crate) fn wait_for_log(&mut self, text: &str) {
         loop {
-            let Ok(line) = self.lines.recv() else { panic!("the log ended without {text:?}: {}", self.log) };
+            let Ok(line) = self.lines.recv_timeout(LIMIT) else { panic!("the log lacks {text:?}: {}", self.log) };
             self.log += &(line.clone() + "\n");
             if line.contains(text) {
                 return;
@@ -225,6 +229,11 @@ impl Serving {
 
     /// Waits until the process has ended.
     pub(crate) fn wait(mut self) -> Ended {
+        let deadline = Instant::now() + LIMIT;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "the program does not end: {}", self.log);
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let mut ended = Ended { code: 0, stdout: String::new(), stderr: std::mem::take(&mut self.log) };
         self.child.stdout.take().unwrap().read_to_string(&mut ended.stdout).unwrap();
         self.lines.iter().for_each(|line| ended.stderr += &(line + "\n"));

@@ -8,6 +8,8 @@ use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::faults::{Fault, Faults};
 use boundary_usage_tests::model_database::ModelDatabase;
 use boundary_usage_tests::{Cue, misbehaving_plugin, plugin, until, workspace_of};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 const REPLICA: Uuid = Uuid::from_u128(0xaa);
@@ -90,15 +92,22 @@ async fn d5_a_shutdown_ends_at_its_limit_with_the_last_error() {
     assert!(tracker.status().failed_flushes > 1, "the shutdown did not retry");
 }
 
+/// Far more than any call takes that does not block forever.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Calls a function that may block. A blocking task of the runtime would also block the end of a failed test.
+async fn on_a_thread<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, result) = oneshot::channel();
+    std::thread::spawn(move || sender.send(call()));
+    timeout(LIMIT, result).await.expect("track blocks forever").expect("track does not panic")
+}
+
 /// Checks that a tracker without a worker refuses everything, and that no caller waits forever.
 async fn assert_refuses_everything(tracker: &Tracker) {
-    until(|| tracker.try_track(Uuid::from_u128(1), Uuid::from_u128(9), 1, 0) == Err(TrackError::Stopped)).await;
-    let waits = tokio::task::spawn_blocking({
-        let tracker = tracker.clone();
-        move || track(&tracker, 2)
-    });
-    let waited = tokio::time::timeout(Duration::from_secs(10), waits).await.expect("track blocks forever");
-    assert_eq!(waited.unwrap(), Err(TrackError::Stopped));
+    let refused = until(|| tracker.try_track(Uuid::from_u128(1), Uuid::from_u128(9), 1, 0) == Err(TrackError::Stopped));
+    timeout(LIMIT, refused).await.expect("the tracker accepts activity that it never flushes");
+    let waiting = tracker.clone();
+    assert_eq!(on_a_thread(move || track(&waiting, 2)).await, Err(TrackError::Stopped));
     let flushed = tracker.flush().await;
     assert!(matches!(flushed, Err(Error::Stopped)), "{flushed:?}");
     assert!(tracker.shutdown().await.is_err());
@@ -114,12 +123,9 @@ async fn a_tracker_whose_thread_panics_accepts_nothing_and_all_calls_fail() {
     tracker.track(workspace_of(Cue::ReadWithoutLock), Uuid::from_u128(9), 1, 0).unwrap();
     tracker.flush().await.unwrap_err();
     // More activities than the intake holds: without a guard they would be accepted and then block.
-    let blocked = tokio::task::spawn_blocking({
-        let tracker = tracker.clone();
-        move || (1..100).find_map(|number| track(&tracker, number).err())
-    });
-    let blocked = tokio::time::timeout(Duration::from_secs(10), blocked).await.expect("track blocks forever");
-    assert_eq!(blocked.unwrap(), Some(TrackError::Stopped));
+    let filling = tracker.clone();
+    let refusal = on_a_thread(move || (1..100).find_map(|number| track(&filling, number).err())).await;
+    assert_eq!(refusal, Some(TrackError::Stopped));
     assert_refuses_everything(&tracker).await;
 }
 

@@ -162,6 +162,9 @@ fn falsified(mut update: Update) -> Update {
         UniquesUpdate::Delta(uniques) | UniquesUpdate::Cumulative(uniques) if is_cued(Cue::OmitUsers) => {
             uniques.users = CompactThetaSketch::empty();
         }
+        UniquesUpdate::Delta(uniques) | UniquesUpdate::Cumulative(uniques) if is_cued(Cue::WriteUsersAsWorkspaces) => {
+            uniques.workspaces = uniques.users.clone();
+        }
         _ => {}
     }
     update

@@ -73,6 +73,8 @@ crate::enumeration! {
         OmitDeniedRequest,
         /// Writes no users.
         OmitUsers,
+        /// Writes the users as workspaces.
+        WriteUsersAsWorkspaces,
         /// Upserts a second time in the same transaction.
         UpsertTwice,
         /// Traps after its commit.
