@@ -8,8 +8,8 @@ OPTIONAL_FEATURES := boundary-usage-tests/opentelemetry,boundary-usage-tests/par
 
 .PHONY: help setup setup-component setup-curl setup-postgres setup-chromium setup-shells setup-groff setup-faketime \
   setup-deploy-tools setup-valgrind demo test \
-  test-intake test-python test-node test-pingora page-pictures fuzz simulate bench instructions mutants mutants-guest \
-  mutants-library lint audit release package
+  test-intake test-python test-node test-pingora test-spark page-pictures fuzz simulate bench instructions mutants \
+  mutants-guest mutants-library lint audit release package
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -36,6 +36,10 @@ test-node: setup ## Build the Node.js package and run its tests, together with R
 test-pingora: setup-component ## Run the tests of the Pingora crate; builds Pingora, which takes minutes
 	@scripts/setup-tool cmake cmake # builds zlib-ng, a dependency of Pingora
 	CARGO_TARGET_DIR=$(or $(CARGO_TARGET_DIR),target) $(CARGO) test --manifest-path host/boundary-usage-pingora/Cargo.toml
+
+test-spark: setup-component setup-faketime ## Compare Apache Spark's numbers with those of reports; downloads 400 MB
+	$(CARGO) build --workspace --features $(OPTIONAL_FEATURES) --bins
+	@scripts/test-spark
 
 page-pictures: setup ## Take pictures of the status page: target/page/, and docs/page.png for the README
 	@mkdir -p target/page
