@@ -5,8 +5,8 @@
 //! back. No round trip is necessary.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use sqlx::Connection;
@@ -19,15 +19,27 @@ const CONNECTIONS_MAX: usize = 8;
 /// The longest wait for a free connection, and for a connection to close.
 const WAIT_LIMIT: Duration = Duration::from_secs(5);
 
-/// The longest idle time of a connection. Firewalls silently drop connections that are idle for longer.
-const IDLE_MAX: Duration = Duration::from_secs(5 * 60);
+/// The reaction of a pool to idle connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IdleMode {
+    /// Keep them open.
+    Keep,
+    /// Close each one after this time, or at most twice this time.
+    ///
+    /// A pooler may have fewer connections to the server than there are clients. In session mode, an idle client keeps
+    /// one of them, and the others would wait forever. Firewalls also drop connections that are idle for minutes.
+    CloseAfter(Duration),
+}
 
 /// The connections of one database. Each has metadata of type `M` for as long as it is open.
 pub(super) struct Pool<C: Connection, M> {
     options: C::Options,
     /// The time limit of a new connection.
     connect_limit: Duration,
+    idle_mode: IdleMode,
     idle: Mutex<Vec<Idle<C, M>>>,
+    /// Whether a task closes idle connections. It changes only while `idle` is locked.
+    is_closing_idle: AtomicBool,
     permits: Arc<Semaphore>,
     /// Connections of an earlier generation are closed when they are released.
     generation: AtomicU64,
@@ -39,11 +51,18 @@ struct Idle<C, M> {
     since: Instant,
 }
 
-impl<C: Connection, M: Default> Pool<C, M> {
+impl<C: Connection + 'static, M: Default + Send + 'static> Pool<C, M> {
     /// Creates a pool without connections.
-    pub(super) fn new(options: C::Options, connect_limit: Duration) -> Arc<Self> {
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        Arc::new(Self { options, connect_limit, idle: Mutex::default(), permits, generation: AtomicU64::new(0) })
+    pub(super) fn new(options: C::Options, connect_limit: Duration, idle_mode: IdleMode) -> Arc<Self> {
+        Arc::new(Self {
+            options,
+            connect_limit,
+            idle_mode,
+            idle: Mutex::default(),
+            is_closing_idle: AtomicBool::new(false),
+            permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            generation: AtomicU64::new(0),
+        })
     }
 
     /// Returns an idle connection, or else a new one.
@@ -98,23 +117,50 @@ impl<C: Connection, M: Default> Pool<C, M> {
             self.generation.fetch_add(1, Ordering::AcqRel);
             std::mem::take(&mut *idle)
         };
-        for Idle { connection, .. } in idle {
-            // If this fails, the server closes the connection when it notices.
-            let _ = timeout(WAIT_LIMIT, connection.close()).await;
-        }
+        close_all(idle).await;
     }
 
     fn pop(&self) -> Option<Idle<C, M>> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|idle| idle.since.elapsed() < IDLE_MAX);
-        idle.pop()
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    fn push(&self, connection: C, metadata: M, generation: u64) {
+    fn push(self: &Arc<Self>, connection: C, metadata: M, generation: u64) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.permits.is_closed() && self.generation.load(Ordering::Acquire) == generation {
-            idle.push(Idle { connection, metadata, since: Instant::now() });
+        if self.permits.is_closed() || self.generation.load(Ordering::Acquire) != generation {
+            return;
         }
+        idle.push(Idle { connection, metadata, since: Instant::now() });
+        if let IdleMode::CloseAfter(limit) = self.idle_mode
+            && !self.is_closing_idle.swap(true, Ordering::Relaxed)
+        {
+            tokio::spawn(close_idle(Arc::downgrade(self), limit));
+        }
+    }
+}
+
+/// Closes connections that are idle for longer than the limit, until none is idle.
+async fn close_idle<C: Connection, M>(pool: Weak<Pool<C, M>>, limit: Duration) {
+    loop {
+        tokio::time::sleep(limit).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let (expired, is_done) = {
+            let mut idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let expired: Vec<_> = idle.extract_if(.., |idle| idle.since.elapsed() >= limit).collect();
+            let is_done = idle.is_empty();
+            pool.is_closing_idle.store(!is_done, Ordering::Relaxed);
+            (expired, is_done)
+        };
+        close_all(expired).await;
+        if is_done {
+            return;
+        }
+    }
+}
+
+async fn close_all<C: Connection, M>(idle: Vec<Idle<C, M>>) {
+    for Idle { connection, .. } in idle {
+        // If this fails, the server closes the connection when it notices.
+        let _ = timeout(WAIT_LIMIT, connection.close()).await;
     }
 }
 
@@ -133,7 +179,7 @@ pub(super) struct PooledConnection<C: Connection, M> {
     _permit: OwnedSemaphorePermit,
 }
 
-impl<C: Connection, M: Default> PooledConnection<C, M> {
+impl<C: Connection + 'static, M: Default + Send + 'static> PooledConnection<C, M> {
     /// Returns the connection to the pool. It must be outside any transaction and await no reply.
     pub(super) fn release(self) {
         let Self { connection, metadata, pool, generation, is_reusable, .. } = self;
@@ -166,7 +212,11 @@ mod tests {
     type TestPool = Arc<Pool<SqliteConnection, u32>>;
 
     fn pool() -> TestPool {
-        Pool::new(SqliteConnectOptions::new().in_memory(true), Duration::from_secs(5))
+        pool_with(IdleMode::Keep)
+    }
+
+    fn pool_with(idle_mode: IdleMode) -> TestPool {
+        Pool::new(SqliteConnectOptions::new().in_memory(true), Duration::from_secs(5), idle_mode)
     }
 
     /// Adds an idle connection with this metadata to the pool.
@@ -204,13 +254,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_is_reused_until_it_was_idle_for_five_minutes() {
-        let pool = pool();
-        for (seconds, is_reused) in [(0, true), (299, true), (300, false), (600, false)] {
-            leave_idle(&pool, 7).await;
-            pool.idle.lock().unwrap()[0].since -= Duration::from_secs(seconds);
-            assert_eq!(pool.acquire_idle().is_some(), is_reused, "{seconds} s");
+    async fn idle_connections_are_closed_after_their_limit() {
+        let limit = Duration::from_millis(50);
+        let pool = pool_with(IdleMode::CloseAfter(limit));
+        // The second round needs a second task, because the first one has ended.
+        for _ in 0..2 {
+            let (first, second) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+            first.release();
+            assert_eq!(idle(&pool), 1);
+            tokio::time::sleep(limit / 2).await;
+            second.release();
+            let are_closed = async {
+                while idle(&pool) > 0 || pool.is_closing_idle.load(Ordering::Relaxed) {
+                    tokio::time::sleep(limit / 10).await;
+                }
+            };
+            timeout(Duration::from_secs(60), are_closed).await.expect("idle connections stay open");
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_reused_within_its_limit() {
+        let pool = pool_with(IdleMode::CloseAfter(Duration::from_secs(60)));
+        leave_idle(&pool, 7).await;
+        assert!(pool.acquire().await.unwrap().reused);
     }
 
     #[tokio::test]
@@ -231,7 +298,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let options = SqliteConnectOptions::new().filename(directory.path().join("usage.db")).create_if_missing(true);
         let options = options.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal);
-        let pool: TestPool = Pool::new(options, Duration::from_secs(5));
+        let pool: TestPool = Pool::new(options, Duration::from_secs(5), IdleMode::Keep);
         let mut pooled = pool.acquire().await.unwrap();
         sqlx::query("CREATE TABLE usage (id)").execute(&mut pooled.connection).await.unwrap();
         let log = directory.path().join("usage.db-wal");

@@ -25,13 +25,19 @@ use uuid::Uuid;
 use self::transaction::{Limits, PostgresTransaction, query};
 use super::driver_errors::refused;
 use super::migration::MigrationMode;
-use super::pool::{Pool, PooledConnection, timed_out};
+use super::pool::{IdleMode, Pool, PooledConnection, timed_out};
 use super::{
     Ages, Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, KeyFingerprint, Purpose, Transaction, rows,
 };
 use crate::database::rows::OpenRows;
 use crate::database::url::{self, PostgresUrl};
 use crate::error::Error;
+
+/// The time after which an idle connection is closed.
+///
+/// Most flushes need a new connection, once a minute. The time is short because, behind a pooler in session mode, other
+/// replicas wait for the connection. A transaction waits for its begin up to [`BEGIN_LIMIT`].
+const IDLE_LIMIT: Duration = Duration::from_secs(1);
 
 /// A PostgreSQL database.
 pub(super) struct Postgres {
@@ -53,7 +59,7 @@ impl Postgres {
     ) -> Result<Self, Error> {
         let PostgresUrl { options, connect_limit, address, .. } = url::postgres(url)?;
         // sqlx would log a flush that waits for a lock as a slow statement.
-        let pool = Pool::new(options.disable_statement_logging(), connect_limit);
+        let pool = Pool::new(options.disable_statement_logging(), connect_limit, IdleMode::CloseAfter(IDLE_LIMIT));
         let mut pooled = pool.acquire().await.map_err(|error| not_connected(&address, error))?;
         let schema = schema::migrate(&mut pooled.connection, migration_mode, new_key, &address).await?;
         pooled.release();

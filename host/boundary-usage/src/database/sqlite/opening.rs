@@ -11,7 +11,7 @@ use super::files::{Files, OpenFiles};
 use super::{errors, schema};
 use crate::database::HashingKey;
 use crate::database::migration::{self, MigrationMode};
-use crate::database::pool::{Pool, PooledConnection};
+use crate::database::pool::{IdleMode, Pool, PooledConnection};
 use crate::database::url::SqliteUrl;
 use crate::error::Error;
 
@@ -61,8 +61,8 @@ impl Opener {
             MigrationMode::Refuse => options.read_only(true),
         };
         Self {
-            quiet_pool: Pool::new(options.clone().immutable(true), OPEN_LIMIT),
-            pool: Pool::new(options, OPEN_LIMIT),
+            quiet_pool: Pool::new(options.clone().immutable(true), OPEN_LIMIT, IdleMode::Keep),
+            pool: Pool::new(options, OPEN_LIMIT, IdleMode::Keep),
             files,
             migration_mode,
             create,

@@ -32,8 +32,7 @@ const fn parameter(name: &'static str, variable: &'static str, rule: Rule) -> Pa
     Parameter { name, variable, rule }
 }
 
-const KEEPALIVE: &str =
-    "every reply has a time limit here, and idle connections are replaced after 5 minutes; leave it out";
+const KEEPALIVE: &str = "every reply has a time limit here, and idle connections are closed after 1 s; leave it out";
 const REVOKED: &str = "revocation lists are not supported; leave it out if you do not need them";
 const GSS: &str = "GSSAPI is not supported; sslmode=verify-full encrypts the connection and verifies the server";
 const VERIFIED: &str = "it is not supported; leave it out, and use sslmode=verify-full to verify the server";
