@@ -6,8 +6,8 @@ SECONDS ?= 60
 # Features of the program that the demo does not build, because they would make its build longer.
 OPTIONAL_FEATURES := boundary-usage-tests/opentelemetry,boundary-usage-tests/parquet
 
-.PHONY: help setup setup-component setup-curl setup-postgres setup-chromium setup-shells setup-groff setup-faketime \
-  setup-deploy-tools setup-valgrind demo test \
+.PHONY: help setup setup-component setup-curl setup-postgres setup-pgbouncer setup-chromium setup-shells setup-groff \
+  setup-faketime setup-deploy-tools setup-valgrind demo test \
   test-intake test-python test-node test-pingora test-spark page-pictures fuzz simulate bench instructions mutants \
   mutants-guest mutants-library lint audit release package
 
@@ -88,8 +88,8 @@ release: setup-component ## Build target/release/boundary-usage, with Parquet
 package: setup-component ## Pack the published crates with the component inside, and build them from there
 	@scripts/package
 
-setup: setup-component setup-curl setup-postgres setup-chromium setup-shells setup-groff setup-faketime
-setup: setup-deploy-tools
+setup: setup-component setup-curl setup-postgres setup-pgbouncer setup-chromium setup-shells setup-groff
+setup: setup-faketime setup-deploy-tools
 setup: ## Install what build and tests need and the machine lacks
 
 setup-component:
@@ -100,6 +100,9 @@ setup-curl:
 
 setup-postgres:
 	@scripts/setup-postgres
+
+setup-pgbouncer:
+	@PATH="$$PATH:/usr/sbin" scripts/setup-tool pgbouncer pgbouncer
 
 setup-chromium:
 	@scripts/setup-tool chromium chromium fonts-dejavu-core

@@ -10,7 +10,7 @@ use boundary_usage::{
 use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::faults::{Fault, Faults};
 use boundary_usage_tests::model_database::ModelDatabase;
-use boundary_usage_tests::on_each_database;
+use boundary_usage_tests::on_each_database_and_pooler;
 use boundary_usage_tests::usage::{begin_flush, flush, id, set, update};
 use chrono::TimeDelta;
 use tokio::task::JoinSet;
@@ -50,7 +50,7 @@ async fn damage(test: &TestDatabase, replica: Uuid) -> Result<()> {
     .await
 }
 
-on_each_database! {
+on_each_database_and_pooler! {
     async fn c1_a_collection_sums_exactly_the_rows_it_deletes(test) {
         let database = test.connect().await?;
         for (replica, ids) in [(1, 0..10), (2, 10..30), (3, 30..60)] {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use boundary_usage::{Backend, Error, Lock, LockMode, Purpose, Sketch, Uniques, UniquesUpdate, Update};
 use boundary_usage_tests::databases::TestDatabase;
-use boundary_usage_tests::on_each_database;
+use boundary_usage_tests::on_each_database_and_pooler;
 use boundary_usage_tests::postgres_proxy::{RoundTrips, round_trips_of_flushes};
 use boundary_usage_tests::usage::{begin_flush, flush, id, later_update, set, uniques, update};
 use tokio::task::JoinSet;
@@ -22,7 +22,7 @@ async fn assert_conflict(backend: &dyn Backend, update: &Update) {
     assert!(matches!(flushed, Err(Error::Conflict { .. })), "{flushed:?}");
 }
 
-on_each_database! {
+on_each_database_and_pooler! {
     async fn r5_a_new_row_gets_the_delta_and_an_existing_row_the_cumulative_uniques(test) {
         let database = test.connect().await?;
         let backend = database.backend().as_ref();

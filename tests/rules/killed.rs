@@ -8,7 +8,7 @@ use boundary_usage::Checkpoint;
 use boundary_usage_cli::audit_socket::AuditClient;
 use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::expected_usage;
-use boundary_usage_tests::{on_each_database, until};
+use boundary_usage_tests::{on_each_database_and_pooler, until};
 
 use crate::program::{Ended, Serving, Workplace, one_socket};
 
@@ -59,7 +59,7 @@ impl Home {
 
 const ALLOWED: &str = "SELECT CAST(coalesce(sum(allowed_requests), 0) AS bigint) FROM boundary_usage_stats";
 
-on_each_database! {
+on_each_database_and_pooler! {
     async fn a_process_killed_after_a_checkpoint_loses_nothing(database) {
         let home = Home::new(&database);
         let server = home.serve("1h");

@@ -49,6 +49,8 @@ mod migrations;
 mod outages_postgres;
 /// Outages of SQLite files (D2, D3, D6).
 mod outages_sqlite;
+/// PostgreSQL behind PgBouncer, with fewer connections than replicas (D3).
+mod poolers;
 /// The kinds of PostgreSQL's errors: whether to try again, and whether a commit was applied (D3).
 mod postgres_errors;
 /// The prose: banned words, line lengths and sentence lengths.

@@ -7,6 +7,7 @@ use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, Executor};
 use tempfile::TempDir;
 
+use crate::pgbouncer::{PgBouncer, PoolMode};
 use crate::postgres_server::PostgresServer;
 
 /// Runs the body of a test on both kinds of database.
@@ -35,14 +36,59 @@ macro_rules! on_each_database {
     )*};
 }
 
+/// The connections to the server behind a pooler: PgBouncer's own default.
+const POOL_SIZE: usize = 20;
+
+/// Runs the body of a test like [`on_each_database`], and also on PostgreSQL behind PgBouncer.
+///
+/// The tests for the two pool modes are named `…::pgbouncer_transaction` and `…::pgbouncer_session`.
+#[macro_export]
+macro_rules! on_each_database_and_pooler {
+    ($($(#[$attribute:meta])* async fn $name:ident($database:ident) $body:block)*) => {$(
+        $(#[$attribute])*
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+            use $crate::databases::TestDatabase as Test;
+            use $crate::pgbouncer::PoolMode;
+
+            async fn promise($database: Test) -> anyhow::Result<()> $body
+
+            #[tokio::test]
+            async fn sqlite() -> anyhow::Result<()> {
+                promise(Test::sqlite()?).await
+            }
+
+            #[tokio::test]
+            async fn postgres() -> anyhow::Result<()> {
+                promise(Test::postgres().await?).await
+            }
+
+            #[tokio::test]
+            async fn pgbouncer_transaction() -> anyhow::Result<()> {
+                promise(Test::through_pgbouncer(PoolMode::Transaction).await?).await
+            }
+
+            #[tokio::test]
+            async fn pgbouncer_session() -> anyhow::Result<()> {
+                promise(Test::through_pgbouncer(PoolMode::Session).await?).await
+            }
+        }
+    )*};
+}
+
 /// An empty database, which tests can also read and change without the library.
 pub struct TestDatabase {
     /// The URL for the library.
     pub url: String,
     /// Whether it is PostgreSQL.
     pub is_postgres: bool,
+    /// The URL for the test's own statements, which bypass a pooler.
+    direct_url: String,
     /// The directory of the SQLite file, which is removed on drop.
     _directory: Option<TempDir>,
+    /// The pooler, which is killed on drop.
+    _pooler: Option<PgBouncer>,
 }
 
 impl TestDatabase {
@@ -54,7 +100,8 @@ impl TestDatabase {
     pub fn sqlite() -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let url = format!("sqlite:{}", directory.path().join("usage.db").display());
-        Ok(Self { url, is_postgres: false, _directory: Some(directory) })
+        let direct_url = url.clone();
+        Ok(Self { url, is_postgres: false, direct_url, _directory: Some(directory), _pooler: None })
     }
 
     /// Creates a database on this process's PostgreSQL server.
@@ -64,7 +111,19 @@ impl TestDatabase {
     /// Returns an error if PostgreSQL is not installed or does not start.
     pub async fn postgres() -> Result<Self> {
         let url = PostgresServer::running()?.new_database().await?;
-        Ok(Self { url, is_postgres: true, _directory: None })
+        let direct_url = url.clone();
+        Ok(Self { url, is_postgres: true, direct_url, _directory: None, _pooler: None })
+    }
+
+    /// Creates a database of this process's PostgreSQL server, behind a PgBouncer of the test's own.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if PostgreSQL or PgBouncer is not installed.
+    pub async fn through_pgbouncer(mode: PoolMode) -> Result<Self> {
+        let test = Self::postgres().await?;
+        let pooler = PgBouncer::start(mode, POOL_SIZE)?;
+        Ok(Self { url: pooler.url_of(&test.direct_url)?, _pooler: Some(pooler), ..test })
     }
 
     /// Connects with the library.
@@ -89,11 +148,11 @@ impl TestDatabase {
     pub async fn execute(&self, sql: &str) -> Result<()> {
         let sql = AssertSqlSafe(sql.to_owned());
         if self.is_postgres {
-            let pool = PgPool::connect(&self.url).await?;
+            let pool = PgPool::connect(&self.direct_url).await?;
             pool.execute(sql).await?;
             pool.close().await;
         } else {
-            let pool = SqlitePool::connect(&self.url).await?;
+            let pool = SqlitePool::connect(&self.direct_url).await?;
             pool.execute(sql).await?;
             pool.close().await;
         }
@@ -108,10 +167,10 @@ impl TestDatabase {
     pub async fn number(&self, sql: &str) -> Result<i64> {
         let sql = AssertSqlSafe(sql.to_owned());
         let number = if self.is_postgres {
-            let pool = PgPool::connect(&self.url).await?;
+            let pool = PgPool::connect(&self.direct_url).await?;
             sqlx::query_scalar::<_, i64>(sql).fetch_one(&pool).await
         } else {
-            let pool = SqlitePool::connect(&self.url).await?;
+            let pool = SqlitePool::connect(&self.direct_url).await?;
             sqlx::query_scalar::<_, i64>(sql).fetch_one(&pool).await
         };
         number.context("cannot read a number")

@@ -10,6 +10,7 @@ pub mod faults;
 pub mod fuzzing;
 pub mod loopback;
 pub mod model_database;
+pub mod pgbouncer;
 pub mod postgres_proxy;
 pub mod postgres_server;
 pub mod receiver;

@@ -168,7 +168,7 @@ fn free_port() -> Result<u16> {
 /// Returns a shell for the server.
 ///
 /// PostgreSQL does not run as root. If the tests run as root, the shell runs as the user of PostgreSQL's package.
-fn unprivileged_shell() -> Command {
+pub(crate) fn unprivileged_shell() -> Command {
     if !is_root() {
         return Command::new("sh");
     }
