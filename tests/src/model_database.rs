@@ -130,6 +130,8 @@ impl Backend for ModelDatabase {
     }
 
     async fn begin(&self, _: Purpose) -> Result<Box<dyn Transaction>, Error> {
+        // As in `read`.
+        consume_budget().await;
         Ok(Box::new(ModelTransaction { database: self.clone(), guards: Vec::new(), writes: Vec::new() }))
     }
 

@@ -4,10 +4,12 @@
 //! | --- | --- |
 //! | `transactions.rs`, `locks.rs` | the host functions of `transactions.wit` and `locks.wit` |
 //! | `open_transaction.rs` | a database transaction between its begin and its commit |
+//! | `database_work.rs` | runs a call of the database, and finishes it as a task if the component crashes |
 //! | `validation.rs` | compares what a component writes and returns with the host's ledger |
 //! | `conversions.rs` | converts between the contract's types and those of this library |
 
 mod conversions;
+mod database_work;
 mod locks;
 mod open_transaction;
 mod transactions;

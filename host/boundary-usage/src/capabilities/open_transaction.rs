@@ -1,8 +1,7 @@
 //! A database transaction between its begin and its commit.
 //!
-//! Each call runs as a task on the database's runtime. If the component crashes during a call, or the time for the
-//! flush is over, the task finishes the call and the transaction then rolls back. No database future is dropped
-//! halfway.
+//! If the component crashes during a call, or the time for the flush is over, a task finishes the call and the
+//! transaction then rolls back. See [`super::database_work`].
 
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
+use super::database_work::DatabaseWork;
 use crate::database::{self, Database, Lock, LockMode, Purpose};
 use crate::error::Error;
 use crate::records::{StoredUsage, Update};
@@ -106,17 +106,16 @@ impl Drop for OpenTransaction {
     }
 }
 
-/// Runs database work as a task, which continues to its end if the caller stops waiting.
+/// Waits for database work, which continues to its end if the time limit passes.
 async fn run<T: Send + 'static>(
     runtime: &Handle,
     deadline: Instant,
     action: &'static str,
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
-    match timeout_at(deadline, runtime.spawn(work)).await {
+    match timeout_at(deadline, DatabaseWork::new(runtime.clone(), work)).await {
         Ok(Ok(result)) => result,
-        Ok(Err(end)) if end.is_panic() => Err(unavailable(action, "the database driver panicked")),
-        Ok(Err(_)) => Err(unavailable(action, "the runtime of the database has ended")),
+        Ok(Err(_)) => Err(unavailable(action, "the database driver panicked, or its Tokio runtime has ended")),
         Err(_) => Err(timed_out(action)),
     }
 }

@@ -16,8 +16,9 @@ use crate::summary::Summary;
 ///
 /// It is implemented for SQLite and PostgreSQL, and by tests that inject faults.
 ///
-/// The calls of a flush run as tasks on the Tokio runtime of the [`Database`](super::Database), so they must not block.
-/// Their futures are never dropped before their end.
+/// The calls of a flush run on the tracker's thread, in the context of the Tokio runtime of the
+/// [`Database`](super::Database), so they must not block. If the tracker stops waiting, a task of that runtime finishes
+/// the call. Their futures are never dropped before their end.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     /// Reads the key of the hashes of ids. It is created once, with the schema.
