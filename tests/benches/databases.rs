@@ -197,10 +197,11 @@ pub(crate) struct LargeCollection {
     pub(crate) growth_bytes: u64,
 }
 
-/// Collects this number of rows, each with two sketches of 16,384 ids.
-pub(crate) async fn collect_full_rows(
+/// Collects this number of rows, each with two sketches of this number of ids.
+pub(crate) async fn collect_rows(
     server: &RestartablePostgres,
     rows: u64,
+    ids: u128,
     without_history: bool,
 ) -> Result<LargeCollection> {
     let database = Database::connect(&server.url()).await?;
@@ -208,10 +209,10 @@ pub(crate) async fn collect_full_rows(
     let mut connection = PgConnection::connect(&server.url()).await?;
     // Few different sketches keep the union small, so it must compare every hash of every row.
     for number in 0..8 {
-        let sketch = set(number * 1_000..number * 1_000 + 16_384).bytes;
+        let sketch = set(number * ids / 16..number * ids / 16 + ids).bytes;
         let insert = "INSERT INTO boundary_usage_stats (replica_id, unique_workspaces_count, unique_users_count,
             allowed_requests, workspaces_sketch, users_sketch)
-            SELECT gen_random_uuid(), 16384, 16384, 1, $1, $1 FROM generate_series(1, $2)";
+            SELECT gen_random_uuid(), 1, 1, 1, $1, $1 FROM generate_series(1, $2)";
         let each = i64::try_from(rows / 8)?;
         connection.execute(sqlx::query(insert).bind(sketch).bind(each)).await?;
     }

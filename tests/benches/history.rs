@@ -26,6 +26,8 @@ pub(crate) struct ReportCosts {
     pub(crate) seconds: f64,
     /// The growth of the process's memory during the report.
     pub(crate) growth_bytes: u64,
+    /// The size of the database.
+    pub(crate) database_bytes: u64,
 }
 
 /// Reports three years by day.
@@ -46,7 +48,8 @@ pub(crate) async fn three_years(directory: &Path) -> Result<ReportCosts> {
         ensure!(report.rows.len() as u64 == DAYS, "the report has {} rows", report.rows.len());
         database.close().await;
     }
-    Ok(ReportCosts { seconds: median(times), growth_bytes })
+    let database_bytes = std::fs::metadata(files.path().join("usage.db"))?.len();
+    Ok(ReportCosts { seconds: median(times), growth_bytes, database_bytes })
 }
 
 async fn write_days(url: &str) -> Result<()> {

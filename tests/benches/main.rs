@@ -48,6 +48,9 @@ const MANY_IDS: u64 = 10_000_000;
 /// The number of rows in the large collection.
 const COLLECTED_ROWS: u64 = 10_000;
 
+/// The ids of a full sketch.
+const FULL: u128 = 16_384;
+
 /// The number of large collections, with the history and without.
 const COLLECTIONS: u64 = 3;
 
@@ -174,9 +177,13 @@ fn databases(runtime: &Runtime, _: &Path, report: &mut Report) -> Result<()> {
         // They take turns, so a busy neighbour on the machine affects both.
         for round in 0..2 * COLLECTIONS {
             let without_history = round % 2 == 1;
-            let collection = databases::collect_full_rows(&server, COLLECTED_ROWS, without_history).await?;
+            let collection = databases::collect_rows(&server, COLLECTED_ROWS, FULL, without_history).await?;
             times[usize::from(without_history)].push(collection.seconds);
             growth_bytes = growth_bytes.max(collection.growth_bytes);
+        }
+        for (rows, ids) in [(1_000, 100), (10_000, 100), (1_000, FULL)] {
+            let seconds = databases::collect_rows(&server, rows, ids, false).await?.seconds;
+            report.figure(&format!("collect_{rows}_rows_of_{ids}_ids_s"), "s", seconds);
         }
         let [with_history, without] = times.map(median);
         report.figure("collect_10000_full_sketches_s", "s", with_history);
@@ -190,6 +197,7 @@ fn history(runtime: &Runtime, directory: &Path, report: &mut Report) -> Result<(
     let costs = runtime.block_on(history::three_years(directory))?;
     report.figure("report_3_years_full_s", "s", costs.seconds);
     report.figure("report_3_years_full_growth_bytes", "bytes", costs.growth_bytes as f64);
+    report.figure("history_year_full_bytes", "bytes", costs.database_bytes as f64 / 3.0);
     Ok(())
 }
 
