@@ -250,6 +250,14 @@ fn h7_an_id_of_several_databases_with_one_key_counts_once() {
 }
 
 #[test]
+fn a_database_that_is_given_twice_is_refused_because_its_requests_would_count_twice() {
+    let workplace = Workplace::new();
+    init(&workplace, "sqlite:eu.db", KEY, 0o600).assert_succeeded();
+    let twice = ["report", "--from-database", "sqlite:eu.db", "--from-database", "sqlite:./eu.db"];
+    workplace.run(twice).assert_failed(2, "is given twice");
+}
+
+#[test]
 fn h7_a_database_with_another_key_is_refused_by_name_and_fingerprint() {
     let workplace = Workplace::new();
     let first = init(&workplace, "sqlite:eu.db", KEY, 0o600).json();

@@ -5,6 +5,7 @@ mod csv;
 mod human;
 
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use boundary_usage::{Database, History, ReportOptions, ReportRange, WindowLength};
@@ -106,16 +107,22 @@ pub(crate) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
         [] => std::slice::from_ref(&global.database),
         several => several,
     };
-    let (mut databases, mut names) = (Vec::new(), Vec::new());
+    let (mut databases, mut names, mut places) = (Vec::new(), Vec::new(), Vec::new());
     for url in urls {
-        let opened = Database::open(url).await;
         let name = Database::name(url).unwrap_or_default();
+        // Several paths can lead to one file.
+        let place = std::fs::canonicalize(&name).unwrap_or_else(|_| PathBuf::from(&name));
+        if places.contains(&place) {
+            bail!(UsageError(format!("the database {name} is given twice, and its requests would count twice")));
+        }
+        let opened = Database::open(url).await;
         let context = || match arguments.from_databases.is_empty() {
             true => CANNOT_USE.to_owned(),
             false => format!("cannot use the database {name} of --from-database"),
         };
         databases.push(opened.with_context(context)?);
         names.push(name);
+        places.push(place);
     }
     let printed = print(global.format, &databases, &names, options, arguments.retention).await;
     for database in databases {
