@@ -216,6 +216,9 @@ pub(crate) async fn collect_rows(
         let each = i64::try_from(rows / 8)?;
         connection.execute(sqlx::query(insert).bind(sketch).bind(each)).await?;
     }
+    // Otherwise the deleted rows of earlier collections would fill the disk.
+    connection.execute("VACUUM boundary_usage_stats").await?;
+    connection.execute("CHECKPOINT").await?;
     let before = resident_bytes();
     std::fs::write("/proc/self/clear_refs", "5").context("cannot start to measure the peak of memory")?;
     let start = Instant::now();
@@ -235,6 +238,6 @@ pub(crate) async fn collect_rows(
 /// Its cache is a quarter of the machine's memory, as the manual of PostgreSQL recommends.
 pub(crate) async fn postgres() -> Result<RestartablePostgres> {
     let cache = machine_bytes() / 4 / (1 << 20);
-    let settings = format!("-c max_connections=250 -c shared_buffers={cache}MB -c max_wal_size=16GB");
+    let settings = format!("-c max_connections=250 -c shared_buffers={cache}MB -c max_wal_size=4GB");
     RestartablePostgres::start(&settings).await
 }

@@ -64,12 +64,13 @@ fn main() -> Result<()> {
     }
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench");
     std::fs::create_dir_all(&directory)?;
-    let sections: [(&str, Section); 6] = [
+    let sections: [(&str, Section); 7] = [
         ("throughput", throughput),
         ("operations", operations::measure),
         ("memory", memory),
         ("starts", starts),
         ("databases", databases),
+        ("collections", collections),
         ("history", history),
     ];
     let selected: Vec<&String> = arguments.iter().skip(1).filter(|argument| !argument.starts_with('-')).collect();
@@ -172,6 +173,13 @@ fn databases(runtime: &Runtime, _: &Path, report: &mut Report) -> Result<()> {
         report.figure("shared_over_exclusive_lock_200_replicas", "×", shared / exclusive);
         report.figure("flushes_per_second_200_replicas_shared_lock", "1/s", shared);
         report.figure("flushes_per_second_200_replicas_exclusive_lock", "1/s", exclusive);
+        anyhow::Ok(())
+    })
+}
+
+fn collections(runtime: &Runtime, _: &Path, report: &mut Report) -> Result<()> {
+    runtime.block_on(async {
+        let server = databases::postgres().await?;
         let mut times = [Vec::new(), Vec::new()];
         let mut growth_bytes = 0;
         // They take turns, so a busy neighbour on the machine affects both.
