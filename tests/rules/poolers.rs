@@ -40,7 +40,8 @@ async fn connect(url: &str) -> Result<Vec<Database>> {
 
 async fn flush_simultaneously(trackers: &[Tracker]) -> Result<()> {
     let mut flushes = JoinSet::new();
-    for tracker in trackers.iter().cloned() {
+    for tracker in trackers {
+        let tracker = tracker.clone();
         flushes.spawn(async move { tracker.flush().await });
     }
     for flushed in flushes.join_all().await {
