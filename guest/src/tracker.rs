@@ -1,8 +1,7 @@
 //! The tracker's state. It records activity, passes it to a flush, and keeps it if the flush fails.
 //!
 //! The tracker keeps nothing of a flush that succeeded. Its memory is two sketches, plus one snapshot while a flush
-//! runs or after it failed. Its size depends neither on the number of ids nor on the length of an
-//! outage (R6).
+//! runs or after it failed. Its size depends neither on the number of ids nor on the length of an outage (R6).
 
 use crate::flush::{Flush, Outcome, Unflushed};
 use crate::recording::{Activity, Recording};

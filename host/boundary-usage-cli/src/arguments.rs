@@ -8,6 +8,7 @@ use chrono::{Datelike, NaiveDate};
 use clap::ArgAction;
 use uuid::Uuid;
 
+use crate::failure::UsageError;
 use crate::output::Format;
 use crate::printable::{self, printable};
 
@@ -99,6 +100,20 @@ pub fn parse_date(text: &str) -> Result<NaiveDate, String> {
     let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok();
     let date = date.filter(|date| (1..=9_999).contains(&date.year()));
     date.ok_or_else(|| "not a date; write it like 2026-01-31".to_owned())
+}
+
+/// Checks a range of dates, of which `to` is exclusive.
+///
+/// # Errors
+///
+/// Returns a [`UsageError`] if the range has no day.
+pub fn check_range(from: Option<NaiveDate>, to: Option<NaiveDate>) -> Result<(), UsageError> {
+    match (from, to) {
+        (Some(from), Some(to)) if from >= to => {
+            Err(UsageError(format!("the range from {from} to {to} has no day; --to is the date after the last one")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Parses the id of a workspace, user or replica.

@@ -100,8 +100,8 @@ pub use database::{
 };
 pub use error::{Error, TrackError};
 pub use history::{
-    CohortActivity, CohortCounts, CohortRow, History, HistoryReader, Report, ReportOptions, ReportRange, ReportRow,
-    Retention, WindowActivity, WindowCounts, WindowLength,
+    CohortActivity, CohortCounts, CohortRow, Estimated, History, HistoryReader, Report, ReportOptions, ReportRange,
+    ReportRow, Retention, WindowActivity, WindowCounts, WindowLength,
 };
 pub use options::Options;
 pub use records::{Day, DeletedRow, Flushed, OpenPeriod, Sketch, StoredUsage, Uniques, UniquesUpdate, Update};

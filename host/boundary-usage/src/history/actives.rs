@@ -1,14 +1,17 @@
 //! The active, new, returning, resurrected and lost ids of each window (H4).
 
-use chrono::NaiveDate;
+use chrono::{NaiveDate, TimeDelta};
 
 use super::id_set::{Compared, Count, IdSet};
 use super::sliding::SlidingUnion;
 use super::walk::Visitor;
 use super::window::{Window, WindowLength};
 
+/// The lengths of the rolling windows of a report by day, in days.
+const ROLLING_DAYS: [usize; 2] = [7, 30];
+
 /// The numbers of one window for one kind of id.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) active: Count,
     pub(super) new: Count,
@@ -32,7 +35,7 @@ pub(super) struct Actives {
 impl Actives {
     /// Creates the computation. It returns the rows from the window `first` on.
     pub(super) fn new(length: WindowLength, first: Window) -> Self {
-        let rolling = (length == WindowLength::Day).then(|| [7, 30].map(SlidingUnion::new));
+        let rolling = (length == WindowLength::Day).then(|| ROLLING_DAYS.map(SlidingUnion::new));
         Self { first, before: IdSet::empty(), previous: IdSet::empty(), rolling, rows: Vec::new() }
     }
 
@@ -60,7 +63,10 @@ impl Visitor for Actives {
     fn day(&mut self, _: NaiveDate, _: &IdSet) {}
 
     fn window(&mut self, window: Window, active: &IdSet) {
-        self.rolling.iter_mut().flatten().for_each(|union| union.push(active));
+        // Earlier days are in the union of no row.
+        if self.first.start - window.start < TimeDelta::days(ROLLING_DAYS[1] as i64) {
+            self.rolling.iter_mut().flatten().for_each(|union| union.push(active));
+        }
         if window >= self.first {
             self.rows.push(self.row(active));
         }

@@ -49,7 +49,12 @@ impl IdSet {
 
     /// Returns the ids of both sets.
     pub(super) fn union(&self, other: &Self) -> Self {
-        Self(self.0.union(&other.0))
+        // Many days have no activity, and each window of a day starts empty.
+        match (self.is_empty(), other.is_empty()) {
+            (true, _) => other.clone(),
+            (_, true) => self.clone(),
+            (false, false) => Self(self.0.union(&other.0)),
+        }
     }
 
     /// Returns the ids that are not in the other set.

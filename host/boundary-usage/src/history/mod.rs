@@ -11,6 +11,7 @@
 mod actives;
 mod cohorts;
 mod day;
+mod estimated;
 mod id_set;
 mod range;
 mod reader;
@@ -24,6 +25,7 @@ mod walk;
 mod window;
 
 pub(crate) use self::day::add;
+pub use self::estimated::Estimated;
 pub use self::range::ReportRange;
 pub use self::reader::HistoryReader;
 pub use self::report::{Report, ReportRow, WindowActivity, WindowCounts};
@@ -158,8 +160,8 @@ impl<'a> History<'a> {
         let cohorts = read.windows.iter().zip(users).zip(workspaces);
         let cohorts = cohorts.map(|((window, users), workspaces)| CohortRow {
             start: window.start,
-            users: CohortActivity::new(&users, today),
-            workspaces: CohortActivity::new(&workspaces, today),
+            users: CohortActivity::of(&users, today),
+            workspaces: CohortActivity::of(&workspaces, today),
         });
         Ok(Retention { by: options.by, cohorts: cohorts.collect() })
     }

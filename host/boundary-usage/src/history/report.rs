@@ -4,7 +4,7 @@ use chrono::NaiveDate;
 use serde::Serialize;
 
 use super::actives::Row;
-use super::id_set::Count;
+use super::estimated::Estimated;
 use super::window::WindowLength;
 
 /// The usage of each window of a range. Windows without activity are included.
@@ -43,20 +43,7 @@ pub struct ReportRow {
 }
 
 /// The activity of users or workspaces in a window.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct WindowActivity {
-    /// The numbers: exact, or estimates.
-    #[serde(flatten)]
-    pub counts: WindowCounts,
-    /// Whether all numbers are exact. They are if all sketches behind them have at most 16,384 ids.
-    pub exact: bool,
-    /// The lower bounds of the 95 % confidence intervals. `None` if the numbers are exact.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub low: Option<WindowCounts>,
-    /// The upper bounds of the 95 % confidence intervals. `None` if the numbers are exact.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub high: Option<WindowCounts>,
-}
+pub type WindowActivity = Estimated<WindowCounts>;
 
 /// Numbers of users or of workspaces in a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -81,7 +68,8 @@ pub struct WindowCounts {
 
 impl From<&Row> for WindowActivity {
     fn from(row: &Row) -> Self {
-        let counts = |value: fn(Count) -> u64| WindowCounts {
+        let all = [row.active, row.new, row.returning, row.resurrected, row.lost];
+        Self::new(all.into_iter().chain(row.rolling.into_iter().flatten()), |value| WindowCounts {
             active: value(row.active),
             new: value(row.new),
             returning: value(row.returning),
@@ -89,15 +77,6 @@ impl From<&Row> for WindowActivity {
             lost: value(row.lost),
             active_7_days: row.rolling.map(|[week, _]| value(week)),
             active_30_days: row.rolling.map(|[_, month]| value(month)),
-        };
-        let all = [row.active, row.new, row.returning, row.resurrected, row.lost];
-        let exact = all.iter().chain(row.rolling.iter().flatten()).all(|count| count.is_exact);
-        let bounds = |value| (!exact).then(|| counts(value));
-        Self {
-            counts: counts(|count| count.estimate),
-            exact,
-            low: bounds(|count| count.low),
-            high: bounds(|count| count.high),
-        }
+        })
     }
 }

@@ -6,7 +6,7 @@ use chrono::NaiveDate;
 use serde::Serialize;
 
 use super::cohorts::{AFTER_DAYS, Cohort};
-use super::id_set::Count;
+use super::estimated::Estimated;
 use super::window::WindowLength;
 
 /// The cohorts of a range, and how many of their ids stayed active.
@@ -30,20 +30,7 @@ pub struct CohortRow {
 }
 
 /// The activity of a cohort of users or of workspaces.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct CohortActivity {
-    /// The numbers: exact, or estimates.
-    #[serde(flatten)]
-    pub counts: CohortCounts,
-    /// Whether all numbers are exact. They are if all sketches behind them have at most 16,384 ids.
-    pub exact: bool,
-    /// The lower bounds of the 95 % confidence intervals. `None` if the numbers are exact.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub low: Option<CohortCounts>,
-    /// The upper bounds of the 95 % confidence intervals. `None` if the numbers are exact.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub high: Option<CohortCounts>,
-}
+pub type CohortActivity = Estimated<CohortCounts>;
 
 /// Numbers of a cohort.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -59,24 +46,17 @@ pub struct CohortCounts {
 }
 
 impl CohortActivity {
-    pub(super) fn new(cohort: &Cohort, today: NaiveDate) -> Self {
+    pub(super) fn of(cohort: &Cohort, today: NaiveDate) -> Self {
         let come = || AFTER_DAYS.iter().zip(&cohort.active_after).filter(|(days, _)| cohort.has_come(**days, today));
-        let counts = |value: fn(Count) -> u64| CohortCounts {
-            size: value(cohort.active[0]),
-            active: cohort.active.iter().copied().map(value).collect(),
-            active_after_days: {
-                let mut after: BTreeMap<_, _> = AFTER_DAYS.iter().map(|days| (*days, None)).collect();
-                after.extend(come().map(|(days, count)| (*days, Some(value(*count)))));
-                after
-            },
-        };
-        let exact = cohort.active.iter().chain(come().map(|(_, count)| count)).all(|count| count.is_exact);
-        let bounds = |value| (!exact).then(|| counts(value));
-        Self {
-            counts: counts(|count| count.estimate),
-            exact,
-            low: bounds(|count| count.low),
-            high: bounds(|count| count.high),
-        }
+        let all = cohort.active.iter().chain(come().map(|(_, count)| count));
+        Self::new(all.copied(), |value| {
+            let mut active_after_days: BTreeMap<_, _> = AFTER_DAYS.iter().map(|days| (*days, None)).collect();
+            active_after_days.extend(come().map(|(days, count)| (*days, Some(value(*count)))));
+            CohortCounts {
+                size: value(cohort.active[0]),
+                active: cohort.active.iter().copied().map(value).collect(),
+                active_after_days,
+            }
+        })
     }
 }

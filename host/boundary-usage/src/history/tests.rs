@@ -177,6 +177,9 @@ fn h4_every_number_of_a_report_is_that_of_plain_sets() {
         let windows = history.windows(length);
         let rows = history.walk(windows, Actives::new(length, windows.first)).into_rows();
         assert_eq!(rows.len(), windows.iter().count());
+        let later = windows.iter().nth(rows.len() / 2).unwrap();
+        let later_rows = history.walk(windows, Actives::new(length, later)).into_rows();
+        assert_eq!(later_rows, rows[rows.len() / 2..], "the rows of a shorter range are the same");
         let mut previous = Ids::new();
         for (window, row) in windows.iter().zip(rows) {
             let (active, before) = (history.in_window(window), history.before(window.start));

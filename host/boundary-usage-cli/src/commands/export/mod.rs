@@ -23,7 +23,7 @@ use self::destination::Destination;
 use self::json_rows::JsonRows;
 use self::table::{Column, Row, Table};
 use super::open;
-use crate::arguments::{Global, parse_date};
+use crate::arguments::{Global, check_range, parse_date};
 use crate::failure::UsageError;
 use crate::output::Format;
 use crate::printable;
@@ -95,21 +95,17 @@ impl Arguments {
     }
 
     fn check(&self, format: Format) -> Result<(), UsageError> {
-        let wrong = match (self.from, self.to) {
-            (Some(from), Some(to)) if from >= to => {
-                format!("the range from {from} to {to} has no day; --to is the date after the last one")
-            }
-            _ if self.sketches && matches!(self.what, What::Periods) => {
-                "periods have no sketches; use --sketches with --what days".to_owned()
-            }
-            _ => match format {
-                Format::Human => "`export` has no format for people; choose --format csv, json or parquet".to_owned(),
-                Format::Parquet if !cfg!(feature = "parquet") => "this program was built without Parquet; build it \
+        check_range(self.from, self.to)?;
+        if self.sketches && matches!(self.what, What::Periods) {
+            return Err(UsageError("periods have no sketches; use --sketches with --what days".to_owned()));
+        }
+        let wrong = match format {
+            Format::Human => "`export` has no format for people; choose --format csv, json or parquet".to_owned(),
+            Format::Parquet if !cfg!(feature = "parquet") => "this program was built without Parquet; build it \
                     with `make release`, or with the feature `parquet` of the crate boundary-usage-cli"
-                    .to_owned(),
-                Format::Parquet if self.file().is_none() => "--format parquet needs --output FILE".to_owned(),
-                Format::Csv | Format::Json | Format::Parquet => return Ok(()),
-            },
+                .to_owned(),
+            Format::Parquet if self.file().is_none() => "--format parquet needs --output FILE".to_owned(),
+            Format::Csv | Format::Json | Format::Parquet => return Ok(()),
         };
         Err(UsageError(wrong))
     }

@@ -13,7 +13,7 @@ use chrono::NaiveDate;
 use clap::{Args, ValueEnum};
 
 use super::CANNOT_USE;
-use crate::arguments::{Global, parse_date};
+use crate::arguments::{Global, check_range, parse_date};
 use crate::failure::UsageError;
 use crate::output::{Format, print_bytes};
 
@@ -82,11 +82,7 @@ enum By {
 
 impl Arguments {
     fn options(&self) -> Result<ReportOptions> {
-        if let (Some(from), Some(to)) = (self.from, self.to)
-            && from >= to
-        {
-            bail!(UsageError(format!("the range from {from} to {to} has no day; --to is the date after the last one")));
-        }
+        check_range(self.from, self.to)?;
         let by = match self.by {
             By::Day => WindowLength::Day,
             By::Week => WindowLength::Week,
