@@ -8,9 +8,9 @@
 //!                                                        └────▶ Unknown     in doubt; the next flush resolves it
 //! ```
 //!
-//! A replica numbers its flushes, and the database keeps the number of the last applied one. One comparison resolves a
-//! flush in doubt (D3). The flush makes it under the replica's lock, because the lock proves that the lost transaction
-//! has ended.
+//! A replica numbers its flushes, and the database keeps the number of the last applied one. The next flush compares
+//! that number with the number of a flush in doubt, and so learns whether the database applied it (D3). The comparison
+//! is made under the replica's lock, because the lock proves that the lost transaction has ended.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -28,7 +28,7 @@ pub struct StoredUsage {
     pub uniques: Option<StoredUniques>,
 }
 
-/// Both sets in serialized form, unverified.
+/// The sets of workspaces and users in serialized form, not validated yet.
 #[derive(Clone, Debug)]
 pub struct StoredUniques {
     /// The workspaces that were active.
@@ -95,7 +95,7 @@ pub struct InDoubt {
 pub struct Unflushed {
     /// The activity that the next flush carries.
     pub delta: Option<Snapshot>,
-    /// The flush that the next one resolves.
+    /// The flush in doubt, whose outcome the next flush determines.
     pub in_doubt: Option<InDoubt>,
 }
 
@@ -130,7 +130,7 @@ impl Flush {
 
     /// Compacts the delta.
     ///
-    /// `plan` does so too; an earlier call uses a time when the flush waits anyway.
+    /// `plan` also compacts. A call before the transaction keeps that work out of the transaction.
     pub fn compact(&mut self) {
         let recorded = self.recorded.take().map(Recording::compact);
         self.delta = Snapshot::merge_options(self.delta.take(), recorded);
@@ -161,7 +161,7 @@ impl Flush {
         Ok(Plan::Write(Box::new(Update { flush, uniques, allowed: delta.allowed, denied: delta.denied })))
     }
 
-    /// Resolves a doubt and numbers the flush.
+    /// Resolves the flush in doubt, if there is one, and numbers this flush.
     ///
     /// Returns the number of the flush in doubt if that flush was applied and there is nothing else to write.
     fn last_flush_read(&mut self, last_flush: u64) -> Option<u64> {

@@ -2,12 +2,12 @@
 //!
 //! This crate is the middle of the flow *proxy → intake → **component** → transaction → database*. The rules are plain
 //! Rust without bindings and without I/O, and their tests run natively. The module `component` is compiled for
-//! WebAssembly only. A feature with the name of the world exports the rules as `tracker`, or as `tracker-blocking` for
-//! hosts without `async func`.
+//! WebAssembly only. The feature `tracker` exports the rules as the world `tracker`. The feature `tracker-blocking`
+//! exports them as the world `tracker-blocking`, for hosts without `async func`.
 //!
 //! | file | duty |
 //! | --- | --- |
-//! | `tracker.rs` | starts and ends flushes (R2, R3), puts failed ones back (D2), bounds memory (R6) |
+//! | `tracker.rs` | starts and ends flushes (R2, R3), keeps the activity of failed ones (D2), bounds memory (R6) |
 //! | `recording.rs` | counts what `track` receives (R1) |
 //! | `snapshot.rs` | holds what one flush carries, with request counts that saturate |
 //! | `flush.rs` | decides what to write (R5, D1) and whether a lost commit was applied (D3) |
@@ -16,7 +16,7 @@
 //! | `component/` | adapts the two worlds, lets tests replace steps (`hooks.rs`), and replaces the standard library |
 
 #![deny(unsafe_code)]
-// The component has no standard library. Hosts and tests link this crate like any other.
+// The component is built without the standard library. Hosts and tests link this crate with it.
 #![cfg_attr(target_family = "wasm", no_std)]
 
 extern crate alloc;

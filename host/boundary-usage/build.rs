@@ -1,7 +1,7 @@
 //! Provides the tracker component of each world for the library to embed.
 //!
-//! In the repository, it builds the components from the guest's sources. A package has no such sources and contains the
-//! components.
+//! In the repository, it builds the components from the guest's sources. A published package contains the built
+//! components instead of those sources.
 
 #[path = "build/component.rs"]
 mod component;

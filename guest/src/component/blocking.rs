@@ -8,7 +8,7 @@ use core::task::{Context, Poll, Waker};
 
 use super::Component;
 
-/// Generated code only. It implements the ABI with raw pointers into linear memory.
+/// Contains generated code only, which implements the ABI with raw pointers into linear memory.
 #[allow(unsafe_code, missing_docs, unreachable_pub, clippy::all)]
 pub mod bindings {
     wit_bindgen::generate!({ path: "../wit", world: "tracker-blocking" });

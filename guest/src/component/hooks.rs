@@ -4,9 +4,9 @@ use crate::{Outcome, Unflushed, Update};
 
 use super::world::{self, Transaction, types};
 
-/// The calls of a component to its host, and its conclusion from the result of a flush.
+/// The component's calls to its host, and its interpretation of a flush's result.
 ///
-/// The released component replaces none of the defaults.
+/// The released component uses all the default implementations.
 // The callers are generic and run on one thread, so no future needs to be `Send`.
 #[allow(async_fn_in_trait)]
 pub trait Hooks {

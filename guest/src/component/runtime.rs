@@ -1,7 +1,7 @@
 //! The allocator, the panic handler and the static state, which a standard library would provide.
 //!
-//! The component has no standard library. A component without files has no standard error stream, so a panic message
-//! would reach no reader, and the code for it would be a quarter of the component.
+//! The component has no standard library. It also has no standard error stream, so a panic message would reach no
+//! reader. The code for such messages would make up a quarter of the component's size.
 
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
@@ -12,7 +12,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     core::arch::wasm32::unreachable()
 }
 
-/// A static value of a program that has one thread.
+/// Makes a value usable as a `static` in a single-threaded program.
 pub struct OneThread<T>(pub T);
 
 #[cfg(target_feature = "atomics")]

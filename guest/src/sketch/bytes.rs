@@ -21,7 +21,8 @@ use super::{CompactThetaSketch, RETAINED_MAX, THETA_MAX, for_each};
 /// It has three words of preamble and one word per retained hash.
 pub const SKETCH_BYTES_MAX: usize = 8 * (3 + RETAINED_MAX);
 
-/// The only supported version. Version 4 packs bits, and its decoder would be a third of the component.
+/// The only supported version. Version 4 packs bits, and a decoder for it would make up a third of the component's
+/// size.
 const SERIAL_VERSION: u8 = 3;
 
 /// The family id of Theta sketches.
@@ -38,7 +39,7 @@ const EMPTY_SKETCH: [u8; 8] = [1, SERIAL_VERSION, FAMILY, 0, 0, READ_ONLY | EMPT
 
 /// The reason why a serialized sketch is refused.
 ///
-/// The texts hold no numbers, because number formatting would be a thirtieth of the component.
+/// The error texts contain no numbers, because code for number formatting would add about 3 % to the component's size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SketchError {
     /// The sketch is longer than [`SKETCH_BYTES_MAX`].
@@ -47,7 +48,7 @@ pub enum SketchError {
     /// The sketch does not have the compact form of serial version 3.
     #[error("the sketch is not a compact Theta sketch of serial version 3")]
     Form,
-    /// The sketch has another seed.
+    /// The sketch was built with another seed.
     #[error("the sketch does not have the default seed")]
     Seed,
     /// The sketch is truncated, or has bytes after its end.

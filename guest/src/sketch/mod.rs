@@ -4,11 +4,12 @@
 //! smallest hash that it dropped. The count is exact up to 16,384 ids. Beyond that it is an estimate with a relative
 //! standard error of 1/√16,384 = 0.78 %. Memory is bounded, and a union loses no accuracy.
 //!
-//! An id enters as its keyed hash. In the exact range a sketch holds a hash of every id. Without a key, a reader with a
-//! list of ids could test which of them are in the sketch.
+//! An id is stored as a keyed hash. Up to 16,384 ids, a sketch contains the hash of every id. If the hashes had no key,
+//! a reader with a list of ids could test which of them are in the sketch.
 //!
-//! These sketches replace the `datasketches` crate in the component. The crate's error texts, sorting and other forms
-//! would be a third of the component, while ordered sketches merge in one pass. The tests compare both byte by byte.
+//! These sketches replace the `datasketches` crate in the component. The crate's error texts, sorting and other sketch
+//! forms would make up a third of the component's size. The sketches here keep their hashes in order, so they merge in
+//! one pass without sorting. The tests compare their bytes with those of the crate.
 //!
 //! [Theta sketch]: https://datasketches.apache.org/docs/Theta/ThetaSketches.html
 
@@ -23,17 +24,18 @@ pub use bytes::{SKETCH_BYTES_MAX, SketchError};
 pub use hash::HashingKey;
 use table::Table;
 
-/// The maximum number of retained hashes, 2 to the power of `lg_k`. Up to as many ids, the count is exact.
+/// The maximum number of retained hashes, 2 to the power of `lg_k`. Up to this number of ids, the count is exact.
 const RETAINED_MAX: usize = 1 << 14;
 
 /// The theta of an exact sketch. All hashes are smaller.
 const THETA_MAX: u64 = i64::MAX as u64;
 
-/// The smallest theta that real ids can lead to. It corresponds to about 2^40 ids, more than a replica sees in a
+/// The smallest theta that real ids can produce. It corresponds to about 2^40 ids, more than a replica sees in a
 /// period.
 const THETA_MIN: u64 = THETA_MAX >> 26;
 
-/// The limit of unevenness: the square of six standard deviations. Random hashes exceed it in one of 10^31 sketches.
+/// The limit for the unevenness of hashes, as the square of six standard deviations. About one in 10^31 sketches of
+/// random hashes exceeds it.
 const UNEVENNESS_MAX: f64 = 36.0;
 
 /// A growing set of ids.
@@ -81,11 +83,11 @@ impl CompactThetaSketch {
         self.hashes.is_empty() && self.theta == THETA_MAX
     }
 
-    /// Creates a sketch of hashes, which a set operation has computed.
+    /// Creates a sketch from the hashes that a set operation has computed.
     ///
     /// # Panics
     ///
-    /// Panics if a hash is not below theta. The hashes must be in ascending order.
+    /// Panics if a hash is not below theta. The caller passes the hashes in ascending order.
     #[cfg(not(target_family = "wasm"))]
     pub fn from_hashes(hashes: Vec<u64>, theta: u64) -> Self {
         assert!(hashes.last().is_none_or(|last| *last < theta), "a hash is not below theta");
@@ -97,7 +99,9 @@ impl CompactThetaSketch {
         &self.hashes
     }
 
-    /// Returns theta: all retained hashes are smaller. It is the largest possible theta if the sketch is exact.
+    /// Returns theta. All retained hashes are smaller than theta.
+    ///
+    /// An exact sketch has the largest possible theta.
     pub fn theta(&self) -> u64 {
         self.theta
     }
@@ -108,12 +112,12 @@ impl CompactThetaSketch {
         (kept / (self.theta as f64 / THETA_MAX as f64) + 0.5) as u64
     }
 
-    /// Returns whether real ids can have led to this sketch.
+    /// Returns whether real ids can have produced this sketch.
     ///
     /// A forged sketch would falsify every union that contains it.
     ///
-    /// An estimating sketch retains exactly 16,384 hashes. Hashes of ids are evenly distributed below theta.
-    /// The Kolmogorov-Smirnov test measures how far they deviate.
+    /// A sketch whose count is an estimate retains exactly 16,384 hashes. Hashes of real ids are evenly distributed
+    /// below theta. The Kolmogorov-Smirnov test measures how far the sketch's hashes deviate from that.
     pub fn is_plausible(&self) -> bool {
         let kept = self.hashes.len();
         if self.theta < THETA_MIN || (self.theta < THETA_MAX && kept != RETAINED_MAX) {
@@ -134,7 +138,8 @@ impl CompactThetaSketch {
     /// Returns whether the union with `other` equals this sketch.
     pub(crate) fn holds_all(&self, other: &Self) -> bool {
         let below = other.hashes_below(self.theta);
-        // The processor would often mispredict a branch per hash, so this loop has none. Both sides are in order.
+        // The processor would often mispredict a branch per hash, so this loop has no branch. It relies on the
+        // ascending order of both sides.
         let mut held = 0;
         for_each(self.hashes.iter(), |hash| held += usize::from(below.get(held) == Some(hash)));
         self.theta <= other.theta && held == below.len()

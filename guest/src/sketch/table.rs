@@ -35,8 +35,8 @@ struct Theta {
 /// The minimum number of home slots of a table that is not empty.
 const HOMES_MIN: usize = 1 << 6;
 
-/// The maximum number of home slots. The table is full at three quarters of it, 1.5 times what a sketch retains, so
-/// that it seldom has to drop hashes.
+/// The maximum number of home slots. A table of this size is full when it has three quarters as many hashes. That is
+/// 1.5 times as many as a sketch retains, so the table seldom has to drop hashes.
 const HOMES_MAX: usize = 2 * RETAINED_MAX;
 
 impl Theta {
@@ -98,7 +98,7 @@ impl Table {
         unreachable!("the last slot is free");
     }
 
-    /// Doubles the home slots, or lowers the bound if there are [`HOMES_MAX`].
+    /// Doubles the home slots, or lowers the bound if the table already has [`HOMES_MAX`].
     fn make_room(&mut self) {
         let mut bound = self.theta.bound;
         let mut hashes = self.hashes();
@@ -126,7 +126,8 @@ impl Table {
 
     /// Returns all hashes in ascending order.
     fn hashes(&self) -> Vec<u64> {
-        // The processor would often mispredict a branch per slot. This loop copies all slots, and overwrites free ones.
+        // The processor would often mispredict a branch per slot. This loop therefore copies every slot, and the next
+        // hash overwrites the copy of a free slot.
         let mut hashes = vec![0; self.len + 1];
         let mut len = 0;
         for_each(self.slots.iter(), |hash| {

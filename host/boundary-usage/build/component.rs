@@ -1,7 +1,7 @@
 //! Builds a component: a nested cargo call compiles its package to a core module, which is then encoded.
 //!
 //! The target is `wasm32-unknown-unknown`, so the module imports only what its world names and needs no WASI. If rustup
-//! lacks that target, Debian's compiler builds the core library from source. `make setup` installs either.
+//! lacks that target, Debian's compiler builds the core library from source. `make setup` installs one of the two.
 
 use std::env;
 use std::fs::File;
@@ -32,7 +32,8 @@ pub(crate) fn build(root: &str, component: &Component) -> Result<()> {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
     let out = PathBuf::from(variable("OUT_DIR")?);
-    // <target>/<profile>/build/<package>/out: one build of the component serves every profile of the host.
+    // OUT_DIR is <target>/<profile>/build/<package>/out. The component is built in <target>, so all profiles of the
+    // host share one build.
     let target = out.ancestors().nth(4).context("OUT_DIR is not inside a target directory")?.join("component");
     // Build scripts of two packages build components in the same place, so a lock serialises them.
     std::fs::create_dir_all(&target).context("cannot make the target directory of components")?;
@@ -50,7 +51,7 @@ fn build_module(workspace: &Path, target: &Path, component: &Component) -> Resul
     let mut cargo = Command::new(variable("CARGO")?);
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy();
-        // Flags, wrappers (including clippy's) and targets of the outer call are for the host only.
+        // The outer cargo's flags, wrappers (including clippy's) and target apply to the host only.
         if name.starts_with("CARGO_CFG_")
             || name.starts_with("CARGO_FEATURE_")
             || name.ends_with("RUSTFLAGS")
@@ -60,7 +61,8 @@ fn build_module(workspace: &Path, target: &Path, component: &Component) -> Resul
             cargo.env_remove(&*name);
         }
     }
-    // The package itself is a Rust library. A second crate type would prevent optimisation across crates.
+    // The manifest declares a Rust library only, because a second crate type would prevent optimisation across crates.
+    // This command therefore selects the type `cdylib`.
     cargo.current_dir(workspace).args(["rustc", "--crate-type", "cdylib"]);
     cargo.args(["--package", component.package, "--features", component.features, "--profile", "component"]);
     cargo.args(["--target", TARGET, "--target-dir"]).arg(target);

@@ -18,7 +18,7 @@ pub struct Activity {
 }
 
 impl Activity {
-    /// Returns an activity whose ids do not count. The component records no nil id.
+    /// Returns an activity with nil ids, which the component does not record.
     pub(crate) fn without_ids(allowed: u64, denied: u64) -> Self {
         Self { workspace: Uuid::nil(), owner: Uuid::nil(), allowed, denied }
     }

@@ -1,4 +1,4 @@
-//! Generated code only: the contract in `wit/` as Rust types, functions and traits.
+//! The contract in `wit/` as Rust types, functions and traits. All code here is generated.
 
 #![allow(missing_docs, unreachable_pub, clippy::all)]
 

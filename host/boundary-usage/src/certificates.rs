@@ -1,8 +1,8 @@
 //! Trusted certificate authorities, and readable descriptions of TLS errors.
 //!
 //! Connections to PostgreSQL and deliveries of summaries trust the machine's authorities, or those that the variables
-//! SSL_CERT_FILE and SSL_CERT_DIR name. Without a check, an unusable variable would appear long after the start as a
-//! server that is not trusted. [`check_variables`] reports it at the start.
+//! SSL_CERT_FILE and SSL_CERT_DIR name. Without a check at the start, an unusable variable would show only later, as an
+//! error about an untrusted server. [`check_variables`] is that check.
 
 use std::borrow::Cow;
 use std::env;

@@ -211,7 +211,7 @@ async fn forward(mut request: Request<Incoming>) -> Result<Response<Body>> {
     let uri = std::mem::take(request.uri_mut());
     let upstream = connect(&uri, 80).await?;
     let host = uri.authority().context("the URL names no host")?.as_str();
-    // The authority without the user information that a URL may contain.
+    // Removes the user information that the authority of a URL may contain.
     let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
     strip_hop_by_hop(request.headers_mut());
     request.headers_mut().insert(header::HOST, HeaderValue::from_str(host)?);

@@ -1,7 +1,7 @@
 -- Begins the transaction that looks for the schema of the tables, with its time limits.
 --
--- It keeps the search path of the session, because the search path determines the schema. Every other transaction
--- sets its own.
+-- This transaction keeps the search path of the session, because that path determines the schema. Every other
+-- transaction sets its own search path.
 --
 -- Parameters: none. The host sends all statements in one round trip.
 -- Returns nothing.

@@ -1,7 +1,7 @@
 -- Claims the next delivery that is due: the one with the fewest attempts, and of these the oldest.
 --
--- A delivery whose times come from a clock that was ahead is due; see read_backoff.sql. A period that another
--- transaction acknowledges at this moment is skipped. The transaction must hold the delivery lock.
+-- A delivery is also due if a clock that was ahead has stored its times; see read_backoff.sql. A period that another
+-- transaction is acknowledging is skipped. The transaction must hold the delivery lock.
 --
 -- Parameters: $1 idempotency key of a first attempt, $2 new lease (uuid), $3 length of the lease in seconds (double
 -- precision).

@@ -1,9 +1,8 @@
 -- Finds the schema that contains the tables, and the schema for new tables.
 --
--- Parameters: none.
--- Returns one row. on_path and elsewhere list the schemas that have the tables, on the search path and outside it.
--- first is the first schema of the search path that can hold tables, or null. is_chosen is whether the role, the
--- database or the connection sets the search path, so that an operator has chosen it.
+-- Parameters: none. Returns one row. on_path and elsewhere list the schemas that have the tables, on the search path
+-- and outside it. first is the first schema of the search path that can hold tables, or null. is_chosen is true if the
+-- role, the database or the connection sets the search path, which means that an operator chose it.
 WITH found AS (
     SELECT n.nspname, n.nspname = ANY (current_schemas(false)) AS is_on_path
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace

@@ -1,7 +1,8 @@
--- Reads how the deliveries of all undelivered summaries fare, to decide whether the destination needs a pause.
+-- Reads the state of all unfinished deliveries, to decide whether the destination needs a pause.
 --
--- A delivery waits until its next attempt. The longest wait is 24 hours, and no attempt starts in the future. Other
--- times come from a clock that was ahead, so they are ignored; one minute allows for clocks that differ.
+-- A delivery waits at most 24 hours for its next attempt, and no attempt has started in the future. Times that
+-- contradict this come from a clock that was ahead, so they are ignored. One minute of tolerance allows for small
+-- differences between clocks.
 --
 -- Parameters: none.
 -- Returns one row. failures counts the failed attempts since the last successful delivery. first_due_ms and

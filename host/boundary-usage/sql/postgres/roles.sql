@@ -1,8 +1,8 @@
 -- Creates the roles with the least authority (R9).
 --
--- This is no migration, because roles belong to the whole server, and the owner of a database may not create them. Run
--- it once after the first connection has created the tables, as a superuser, or as a role that owns the tables and has
--- CREATEROLE. Running it again changes nothing.
+-- This file is not a migration, because roles belong to the whole server, and the owner of a database may not create
+-- them. Run it once after the first connection has created the tables, as a superuser, or as a role that owns the
+-- tables and has CREATEROLE. Running it again changes nothing.
 --
 --     psql --single-transaction --file roles.sql DATABASE
 --     CREATE ROLE proxy LOGIN PASSWORD '...' IN ROLE boundary_usage_replica;
@@ -26,7 +26,8 @@ BEGIN
         BEGIN
             EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
         EXCEPTION
-            -- The role exists. A concurrent run of this script can cause the second error.
+            -- The role exists already. If two runs of this script create it simultaneously, one of them gets the second
+            -- error.
             WHEN duplicate_object OR unique_violation THEN NULL;
         END;
         EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', tables_in, role_name);
@@ -47,7 +48,8 @@ REVOKE ALL ON boundary_usage_migrations, boundary_usage_deployment, boundary_usa
 -- Every connection checks the version of the tables.
 GRANT SELECT ON boundary_usage_migrations TO boundary_usage_replica, boundary_usage_collector;
 
--- A flush. It cannot delete rows, so it cannot collect. It cannot change the id of a row or the start of its window.
+-- A replica needs these rights for a flush. It cannot delete rows, so it cannot collect. It cannot change the id of a
+-- row or the start of its window.
 GRANT SELECT (hashing_key) ON boundary_usage_deployment TO boundary_usage_replica;
 GRANT SELECT, INSERT ON boundary_usage_stats, boundary_usage_replicas TO boundary_usage_replica;
 GRANT UPDATE (
@@ -56,21 +58,23 @@ GRANT UPDATE (
 ) ON boundary_usage_stats TO boundary_usage_replica;
 GRANT UPDATE (last_flush, flushed_at) ON boundary_usage_replicas TO boundary_usage_replica;
 
--- A collection, the status and an acknowledgement. They cannot change or delete a summary.
+-- A collector needs these rights for a collection, the status and an acknowledgement. It cannot change or delete a
+-- summary.
 GRANT SELECT (created_at, key_fingerprint) ON boundary_usage_deployment TO boundary_usage_collector;
 GRANT SELECT, DELETE ON boundary_usage_stats TO boundary_usage_collector;
 GRANT SELECT ON boundary_usage_replicas TO boundary_usage_collector;
 GRANT SELECT, INSERT ON boundary_usage_periods TO boundary_usage_collector;
 GRANT UPDATE (delivered_at) ON boundary_usage_periods TO boundary_usage_collector;
 
--- The history: a collection adds to a day, and a report reads all days. They cannot delete a day.
+-- A collection adds its period to a day, and a report reads all days. A collector cannot delete a day.
 GRANT SELECT, INSERT ON boundary_usage_days TO boundary_usage_collector;
 GRANT UPDATE (
     periods, spans_midnight, allowed_requests, denied_requests, unique_workspaces, unique_users, workspaces_sketch,
     users_sketch
 ) ON boundary_usage_days TO boundary_usage_collector;
 
--- A delivery. It cannot change the idempotency key, by which a receiver detects a repeated delivery.
+-- A collector needs these rights for a delivery. It cannot change the idempotency key, by which a receiver detects a
+-- repeated delivery.
 GRANT SELECT, INSERT ON boundary_usage_deliveries TO boundary_usage_collector;
 GRANT UPDATE (attempts, attempted_at, lease, next_attempt_at, last_error)
     ON boundary_usage_deliveries TO boundary_usage_collector;

@@ -1,6 +1,6 @@
 -- Claims the next delivery that is due: the one with the fewest attempts, and of these the oldest.
 --
--- A delivery whose times come from a clock that was ahead is due; see read_backoff.sql.
+-- A delivery is also due if a clock that was ahead has stored its times; see read_backoff.sql.
 --
 -- Parameters: ?1 idempotency key of a first attempt, ?2 new lease (text), ?3 length of the lease in seconds (real).
 -- Returns the period id, or no row if no delivery is due.

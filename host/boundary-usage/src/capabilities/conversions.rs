@@ -9,11 +9,11 @@ use crate::records::{Sketch, StoredUsage, Uniques, UniquesUpdate, Update};
 
 /// The failure of a host function.
 #[derive(Debug)]
-#[allow(unreachable_pub)] // The generated bindings name it.
+#[allow(unreachable_pub)] // The generated bindings use this type.
 pub enum CallError {
     /// The component receives this error.
     Returned(types::Error),
-    /// The component has a fault, and ends.
+    /// The component is faulty, so its instance ends.
     Trap(wasmtime::Error),
 }
 

@@ -1,10 +1,10 @@
 //! Database work that is never dropped halfway.
 //!
-//! A connection whose future is dropped in the middle of a call is in an unknown state. The component can crash at any
-//! time, and then drops the futures of its calls. So a task takes over the rest of the work.
+//! If a call's future is dropped before its end, the state of the connection is unknown. A crash of the component drops
+//! the futures of all its calls. Therefore a task finishes the work of a dropped future.
 //!
-//! Running all of the work as a task would be simpler. It would wake another thread for each call and wake this one
-//! again, which takes longer than the call itself.
+//! It would be simpler to run all work as tasks. Each call would then wake another thread, and later this one again,
+//! which takes longer than the call itself.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
@@ -12,8 +12,9 @@ use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
 
-/// A future that runs here, in the context of the database's runtime. If it is dropped before its end, a task of that
-/// runtime finishes it.
+/// Database work, which the caller polls in the context of the database's runtime.
+///
+/// If this future is dropped before its end, a task of that runtime finishes the work.
 pub(super) struct DatabaseWork<T: Send + 'static> {
     runtime: Handle,
     /// `None` after the end.

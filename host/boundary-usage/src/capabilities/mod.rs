@@ -43,10 +43,10 @@ pub(crate) struct HostState {
     pub(crate) context: Arc<ReplicaContext>,
     /// The unflushed activity that the instance restores.
     ///
-    /// The host reads it before the instance starts. Afterwards the ledger also contains activity that the instance
-    /// receives.
+    /// The host copies it from the ledger before the instance starts, because the ledger later also contains the
+    /// instance's own activity.
     pub(crate) unflushed: Option<types::Unflushed>,
-    /// The tick at which the component last began to compute.
+    /// The tick of the engine's clock at which the component last began to compute.
     pub(crate) entered: Arc<AtomicU64>,
     /// Whether a flush runs. The component can begin a transaction only then.
     pub(crate) is_flushing: bool,

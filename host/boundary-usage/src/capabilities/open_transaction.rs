@@ -1,6 +1,6 @@
 //! A database transaction between its begin and its commit.
 //!
-//! If the component crashes during a call, or the time for the flush is over, a task finishes the call and the
+//! If the component crashes during a call, or the flush exceeds its time limit, a task finishes the call. The
 //! transaction then rolls back. See [`super::database_work`].
 
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(super) struct OpenTransaction {
 }
 
 impl OpenTransaction {
-    /// Begins a transaction. All of its calls return within `limit`.
+    /// Begins a transaction. All of its calls end within `limit` from now.
     pub(super) async fn begin(database: &Database, replica: Uuid, limit: Duration) -> Result<Self, Error> {
         let (runtime, deadline) = (database.runtime().clone(), Instant::now() + limit);
         let backend = database.backend().clone();

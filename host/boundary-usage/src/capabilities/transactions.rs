@@ -39,14 +39,14 @@ impl Transaction {
         self.open.take().ok_or_else(|| error().into())
     }
 
-    /// Returns the database transaction after a call that succeeded.
+    /// Puts the database transaction back after a successful call.
     pub(super) fn put_back(&mut self, open: OpenTransaction) {
         self.open = Some(open);
     }
 }
 
 impl transactions::HostTransaction for HostState {
-    /// Rolls back.
+    /// Drops the component's handle, which rolls back an open transaction.
     fn drop(&mut self, transaction: Resource<Transaction>) -> Trap<()> {
         self.has_open_transaction = false;
         self.table.delete(transaction)?;
@@ -66,7 +66,7 @@ impl transactions::Host for HostState {
 }
 
 impl HostState {
-    /// Checks that the component may begin a transaction now, and marks it as open.
+    /// Checks that the component may begin a transaction now, and records that one is open.
     fn admit_transaction(&mut self, replica: Uuid) -> Result<(), CallError> {
         if replica != self.context.replica {
             return Err(CallError::refused(format!("replica {replica} is not the component's own")));

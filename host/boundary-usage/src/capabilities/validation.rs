@@ -1,7 +1,7 @@
 //! The comparison of a component's updates and results with the host's ledger.
 //!
-//! The ledger runs the same tracker natively, so both must agree in every byte. A component that differs has a fault. A
-//! new instance, which starts from the ledger, replaces it.
+//! The ledger runs the same tracker natively, so both must agree in every byte. If they differ, the component is
+//! faulty, and a new instance that starts from the ledger replaces it.
 
 use crate::error::Error;
 use crate::ledger::FlushEnd;
@@ -58,7 +58,7 @@ fn unequal(name: &str, planned: u64, written: u64) -> String {
 ///
 /// # Errors
 ///
-/// Returns [`Error::Component`] if the ledger differs.
+/// Returns [`Error::Component`] if the flush ended differently according to the ledger.
 pub(crate) fn validate_result(end: FlushEnd, flushed: &Result<Flushed, Error>, is_due: bool) -> Result<(), Error> {
     if end.agrees_with(flushed, is_due) {
         return Ok(());

@@ -14,8 +14,8 @@ use crate::error::Error;
 
 /// The files of one replica, reserved for this process.
 ///
-/// Each database has its own checkpoint, because a replica may return to a database. The name of the file contains the
-/// database's fingerprint.
+/// Each database has its own checkpoint, because a replica may switch to another database and back. The name of the
+/// file contains the database's fingerprint.
 #[derive(Debug)]
 pub(crate) struct StateFiles {
     directory: PathBuf,
@@ -30,7 +30,7 @@ pub(crate) struct StateFiles {
 pub(super) struct WriteFailure {
     /// The error of the operating system.
     pub(super) error: io::Error,
-    /// Whether the new file may be in place nevertheless.
+    /// Whether the new file may have replaced the old one despite the error.
     pub(super) replaced: bool,
 }
 
@@ -148,7 +148,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
         Err(error) => return Err(CheckpointError::Io(error)),
     };
     let mut bytes = Vec::new();
-    // One more byte than the longest checkpoint shows that a file is too long.
+    // The limit is one byte more than the longest checkpoint, so that a file that is too long is detected.
     file.take(BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(CheckpointError::Io)?;
     Checkpoint::from_bytes(&bytes).map(Some)
 }

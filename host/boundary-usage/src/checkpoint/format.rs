@@ -53,7 +53,7 @@ pub struct Checkpoint {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// The file does not begin like a checkpoint.
+    /// The file does not begin with the mark of a checkpoint.
     #[error("it is not a checkpoint")]
     NotACheckpoint,
     /// The file has a version that this release does not support.
@@ -62,7 +62,7 @@ pub enum CheckpointError {
         /// The file's version.
         version: u32,
     },
-    /// The file is truncated, or has bytes behind its end.
+    /// The file is truncated, or has bytes after the end of the checkpoint.
     #[error("it has {actual} bytes instead of {expected}")]
     Length {
         /// The length according to the header, in bytes.
@@ -89,7 +89,8 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// Any [`CheckpointError`] except `Io`, if the bytes are not a complete, unchanged checkpoint of a known version.
+    /// Returns any [`CheckpointError`] except `Io` if the bytes are not a complete, unchanged checkpoint of a known
+    /// version.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CheckpointError> {
         let mut header = Reader(bytes);
         let not_ours = |_| CheckpointError::NotACheckpoint;
@@ -169,7 +170,7 @@ impl Checkpoint {
         })
     }
 
-    /// Returns whether the checkpoint contains offline activity and no other.
+    /// Returns whether the checkpoint contains offline activity and no other activity.
     pub(super) fn is_only_offline(&self) -> bool {
         let Unflushed { delta, in_doubt } = &self.ledger_state.unflushed;
         self.offline.is_some() && delta.is_none() && in_doubt.is_none()
@@ -196,7 +197,7 @@ fn length(bytes: usize) -> [u8; 4] {
     u32::try_from(bytes).expect("a checkpoint is bounded by BYTES_MAX").to_be_bytes()
 }
 
-/// A reader of the remaining bytes.
+/// The bytes that are not parsed yet.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

@@ -1,4 +1,4 @@
-//! The file with a database's hashing key, so that tracking can begin while the database is unavailable.
+//! The file that stores a database's hashing key. With it, tracking can begin while the database is unavailable.
 //!
 //! The name of the file is a hash of the URL's target: server, database, role and session options. The role and the
 //! options are part of it, because they determine the search path and thus the tables. The password is not.
@@ -137,7 +137,7 @@ mod tests {
         file.write(HashingKey(1, u64::MAX)).unwrap();
         assert!(file.read().unwrap() == Some(HashingKey(1, u64::MAX)));
         assert_eq!(fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
-        // Only the password does not change which database a URL leads to.
+        // The password is the only part of a URL that does not determine the file.
         assert_eq!(of(directory.path(), &URL.replace("secret", "changed")).path(), file.path());
         for (part, other) in [("host", "guest"), ("5432", "5433"), ("usage", "other"), ("role", "sole")] {
             assert_ne!(of(directory.path(), &URL.replace(part, other)).path(), file.path(), "{part}");

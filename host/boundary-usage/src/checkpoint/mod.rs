@@ -1,7 +1,8 @@
 //! Checkpoints: the state of the ledger on disk, which survives a crash of the host.
 //!
-//! A checkpoint is written at every interval with a change, and before every COMMIT with that flush in doubt. After a
-//! crash, a start compares the checkpoint with the replica's last flush in the database:
+//! A checkpoint is written at every interval in which the ledger has changed. It is also written before every COMMIT,
+//! and then records the flush as in doubt. After a crash, the next start compares the checkpoint with the replica's
+//! last flush in the database:
 //!
 //! | last flush of the database | conclusion | unflushed activity |
 //! | --- | --- | --- |
@@ -14,8 +15,8 @@
 //! file is set aside only if its content is damaged, old or of another replica.
 //!
 //! If the database is unavailable at the start, the checkpoint cannot be validated yet. The tracker then keeps it
-//! unchanged in the file and adds the *offline activity*, which it records before its first connection. The first
-//! connection validates the checkpoint. Offline activity is unflushed in any case.
+//! unchanged in the file. It adds the *offline activity*, which is all activity before the first connection. After the
+//! first connection it validates the checkpoint. Offline activity needs no validation, because no flush has carried it.
 //!
 //! - `format` converts checkpoints to bytes.
 //! - `file` stores the files and locks them.
@@ -93,7 +94,7 @@ impl Checkpoint {
         self.last_flush().max(self.flush_in_doubt().unwrap_or_default())
     }
 
-    /// Returns the highest last flush of the database with which a start restores a part of this checkpoint.
+    /// Returns the highest flush number in the database at which a start still restores a part of this checkpoint.
     fn restorable_up_to(&self) -> u64 {
         // Offline activity is always restored.
         if self.offline.is_some() { u64::MAX } else { self.newest_flush() }
@@ -187,7 +188,8 @@ fn set_aside_with(
     Ok(())
 }
 
-/// Returns the error for a checkpoint that exists but cannot be read. It fails the start to keep the activity.
+/// Returns the error for a checkpoint that exists but cannot be read. The start fails with it, so that the activity is
+/// not lost.
 fn unreadable(path: &Path, error: std::io::Error) -> Error {
     let message = format!(
         "cannot read the checkpoint {}; make it readable, or delete it to start without its activity",

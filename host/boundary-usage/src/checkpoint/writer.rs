@@ -1,12 +1,12 @@
 //! The checkpoint writer: when checkpoints are written, and what happens if a write fails.
 //!
-//! A failed write does not stop tracking, and usage must still reach the database, because a full disk may stay full
-//! for days. A commit with an older checkpoint on disk is safe if its flush number exceeds all numbers in that file:
-//! the next start then refuses the file.
+//! A failed write stops neither tracking nor flushes, because a full disk may stay full for days. A commit is safe
+//! despite an older checkpoint on disk if the commit's flush number exceeds all flush numbers in that file. The next
+//! start then refuses the file.
 //!
-//! A flush number may be lower if an earlier attempt was not applied, or if the database was restored from a backup.
-//! The next start would then restore the old file, and activity of both would count twice. So the writer removes the
-//! file before such a commit. If it cannot remove the file, it postpones the commit.
+//! The number is lower if an earlier attempt was not applied, or if the database was restored from a backup. The next
+//! start would then restore the old file, and activity that is both in the file and in the commit would count twice.
+//! Therefore the writer removes the file before such a commit. If it cannot remove the file, it postpones the commit.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -53,9 +53,9 @@ pub(crate) struct CheckpointWriter {
 struct Disk {
     /// `None` after the writer is closed.
     files: Option<StateFiles>,
-    /// The ledger's revision in the file.
+    /// The revision of the ledger state that is in the file.
     written_revision: u64,
-    /// The highest last flush of the database with which a start restores a part of the file.
+    /// The highest flush number in the database at which a start still restores a part of the file.
     restorable_up_to: u64,
     earlier: Earlier,
 }
@@ -81,7 +81,7 @@ pub struct CheckpointStatus {
     pub failed: u64,
     /// The last time at which the checkpoint was complete, by this machine's clock.
     ///
-    /// A complete checkpoint contains all unflushed activity. It stays complete without new activity.
+    /// A complete checkpoint contains all unflushed activity. It stays complete until new activity arrives.
     pub complete_at: DateTime<Utc>,
     /// The error of the last write, or `None` if it succeeded.
     ///
@@ -101,7 +101,9 @@ enum WriteReason {
 }
 
 impl CheckpointWriter {
-    /// Creates a writer for a ledger that contains [`Found::offline`]. The caller validates before the first flush.
+    /// Creates a writer for a ledger that contains [`Found::offline`].
+    ///
+    /// The caller must call [`Self::validate`] before the first flush.
     pub(crate) fn new(replica: Uuid, found: Found, ledger: Arc<Mutex<Ledger>>, runtime: Handle) -> Self {
         let Found { files, fingerprint, checkpoint } = found;
         let restored = checkpoint.as_ref().is_some_and(|checkpoint| !checkpoint.is_empty());
@@ -183,7 +185,7 @@ impl CheckpointWriter {
         *earlier = Earlier::Validated;
         lock(&self.ledger).add(state);
         if *restorable_up_to == u64::MAX {
-            // The file has offline activity apart from the ledger state. The next write must merge them.
+            // The file stores offline activity separately from the ledger state. The next write must merge them.
             *written_revision = u64::MAX;
         }
         let mut status = lock(&self.status);
@@ -221,7 +223,7 @@ impl CheckpointWriter {
 
     /// Writes the last checkpoint and unlocks the files. Later commits fail.
     ///
-    /// It waits for the disk at most `limit`.
+    /// The wait for the disk ends after `limit`.
     pub(crate) async fn close(self: &Arc<Self>, limit: Duration) {
         // `write` has logged any other failure.
         if tokio::time::timeout(limit, self.write(WriteReason::Close)).await.is_err() {
@@ -289,7 +291,9 @@ impl CheckpointWriter {
         }
     }
 
-    /// Logs a failed write. Before a commit, it ensures that the old file cannot be restored after it.
+    /// Logs a failed write.
+    ///
+    /// If a commit follows, it also ensures that no later start restores the old file.
     fn failed(
         &self,
         files: &StateFiles,

@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn h2_midnight_is_a_cutover_of_every_interval() {
-        // 7 hours do not divide the day: 21:00 is the last multiple.
+        // A day is not a multiple of 7 hours. 21:00 is the last multiple before midnight.
         assert_eq!(after(time("20:00:00"), seconds(7 * 3_600)), seconds(3_600));
         assert_eq!(after(time("21:00:00"), seconds(7 * 3_600)), seconds(3 * 3_600));
         assert_eq!(after(time("12:00:00"), seconds(366 * 86_400)), seconds(12 * 3_600));

@@ -36,9 +36,9 @@ pub struct CollectOptions {
     /// The period stays open unless a multiple of the interval, or midnight, has passed since its start (H2). So only
     /// the first of several collectors closes it.
     pub interval: Option<Duration>,
-    /// Leave the history as it is. Default: the period is added to its day.
+    /// Whether to leave the history unchanged. Default: no, the period is added to its day.
     ///
-    /// Every collector of a database should have the same value. Otherwise days contain a part of their periods.
+    /// Every collector of a database should have the same value. Otherwise a day lacks some of its periods.
     pub without_history: bool,
 }
 
@@ -47,7 +47,7 @@ pub struct CollectOptions {
 pub enum Collection {
     /// The period was closed. Its summary awaits delivery.
     Closed(Summary),
-    /// No cutover has passed since the period's start. Another collector has probably closed the previous one.
+    /// No cutover has passed since the period's start. Another collector has probably closed the previous period.
     NotDue {
         /// The age of the open period.
         age: Duration,
@@ -92,7 +92,8 @@ impl Database {
         // Another collector may have closed the period during the wait for the lock.
         let mut period = transaction.open_period().await?;
         if period.start > period.now {
-            // Its next cutover would be too far away. The period starts and ends now, so the next one starts now.
+            // The next cutover after a start in the future would be too far away. This period therefore starts and ends
+            // now, and the next period starts now.
             let (start, now) = (period.start, period.now);
             tracing::warn!(%start, %now, "closing a period that starts in the future, because the clock was ahead");
             period.start = now;
@@ -127,14 +128,14 @@ impl Database {
     }
 }
 
-/// The size of a full batch, in bytes. Two batches are little memory, and the union of one takes far longer than
-/// passing it to another thread.
+/// The size of a full batch, in bytes. Two batches take little memory, and the union of a batch takes far longer than
+/// passing the batch to another thread.
 const BATCH_BYTES: usize = 1 << 20;
 
 /// Deletes all rows and sums them.
 ///
 /// Receiving large sketches takes about as long as their union. Therefore one batch is summed on another thread while
-/// the next one arrives. Most periods are smaller than a batch and need no other thread.
+/// the next one arrives. Most periods fit into one batch and need no other thread.
 async fn delete_and_sum(
     transaction: &mut dyn Transaction,
     period: OpenPeriod,

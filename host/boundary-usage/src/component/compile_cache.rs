@@ -1,6 +1,6 @@
 //! The cache of compiled components. Compilation takes seconds; loading takes milliseconds.
 //!
-//! A cache entry is machine code and implements the sandbox, so it must be trustworthy. An entry is used only if this
+//! A cache entry is machine code that enforces the sandbox, so it must be trustworthy. An entry is used only if this
 //! user or root owns the file and its directory, no other user can write to them, and its checksum is right. Any other
 //! entry is compiled again and replaced. The entry's name is a hash of the component, the runtime's version and the
 //! engine's settings. The cache is optional: a failure costs time and a line in the log.
@@ -93,7 +93,7 @@ fn load(engine: &Engine, directory: &Path, entry: &Path) -> Option<Component> {
 #[allow(unsafe_code)]
 fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
     // SAFETY: The code must come from `Component::serialize`. `read` has verified its checksum, and that only this user
-    // or root can have written it. This process trusts both with its own program.
+    // or root can have written it. Both could also replace the program itself, so they are trusted.
     unsafe { Component::deserialize(engine, code) }
 }
 

@@ -1,4 +1,4 @@
-//! The use of an earlier process's checkpoint, with a real database and files.
+//! Tests of a start with the checkpoint of an earlier process, with a real database and files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ struct Process {
 }
 
 impl Process {
-    /// Starts a process with a checkpoint of an earlier one, which consists of these parts.
+    /// Starts a process with an earlier process's checkpoint, which consists of these parts.
     async fn start(last_flush: u64, delta: Option<Snapshot>, offline: Option<Snapshot>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", directory.path().join("usage.db").display());
