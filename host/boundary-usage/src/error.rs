@@ -52,7 +52,7 @@ pub enum Error {
     /// An option, a URL or an id is invalid.
     #[error("{message}")]
     Configuration {
-        /// Its name, its value, and what is expected.
+        /// The name, the value, and what is expected.
         message: String,
     },
     /// The state directory cannot be used, or another process uses it for the same replica.

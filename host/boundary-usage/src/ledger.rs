@@ -1,8 +1,9 @@
 //! The host's ledger of the activity that the database has not confirmed.
 //!
 //! A component that crashes loses its memory. Therefore the host runs the tracker of the `guest` crate natively, beside
-//! the component. It receives the same activity and the same replies of the database. A new instance starts from the
-//! ledger. The ledger takes as much memory as the component: two sketches, and one or two snapshots.
+//! the component. This native tracker, the ledger, receives the same activity and the same replies of the database. A
+//! new instance starts from the ledger. The ledger takes as much memory as the component: two sketches, and one or two
+//! snapshots.
 //!
 //! The ledger also determines what the component must write and how its flush must end. Any difference is a fault of
 //! the component.
@@ -153,7 +154,8 @@ impl Ledger {
 
     /// Records that the component begins a transaction. Returns whether it may.
     ///
-    /// It may if there is activity or a flush in doubt, and if it has not read in the same flush yet.
+    /// The component may begin one if there is activity or a flush in doubt, and if this flush has not read the stored
+    /// usage yet.
     pub(crate) fn flush_begins(&mut self) -> bool {
         if let Some(open) = &self.flush {
             return matches!(open.stage, Stage::Begun);
@@ -175,7 +177,7 @@ impl Ledger {
                 open.new_period = stored.uniques.is_none();
                 open.planned = Some(update);
             }
-            // The stored usage is damaged. The component reaches the same result and writes nothing.
+            // The stored usage is damaged. The component detects the same damage and writes nothing.
             Err(_) => {}
         }
         open.stage = Stage::Read { confirmed };
@@ -300,7 +302,7 @@ mod tests {
         crate::Activity { workspace: Uuid::from_u128(1), owner: Uuid::from_u128(2), allowed: 1, denied: 0 }
     }
 
-    /// Runs a flush up to the read of a database whose last applied flush has this number.
+    /// Begins a flush and reads a database whose last applied flush has this number.
     fn read(ledger: &mut Ledger, last_flush: u64) -> Option<Forgotten> {
         ledger.record(&[activity()]);
         assert!(ledger.flush_begins());

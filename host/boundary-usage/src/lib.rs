@@ -1,7 +1,7 @@
 //! Usage tracking for egress boundaries.
 //!
-//! It counts the workspaces and users that were active in a period, and their allowed and denied requests, over all
-//! replicas of a proxy.
+//! This library counts the workspaces and users that were active in a period, and their allowed and denied requests,
+//! over all replicas of a proxy.
 //!
 //! The tracker is a WebAssembly component. This library loads it and runs it beside your proxy. The component has two
 //! capabilities only, a database transaction and a lock:
@@ -56,7 +56,7 @@
 //! | module | duty |
 //! | --- | --- |
 //! | `intake` | queues activity from the proxy's threads |
-//! | `tracker` | runs the worker: passes activity on, flushes, restarts the component |
+//! | `tracker` | runs the worker: forwards activity, flushes, restarts the component |
 //! | `component` | compiles the component and runs an instance of it |
 //! | `capabilities` | implements transactions and locks for the component, and checks each call |
 //! | `database` | stores usage in SQLite or PostgreSQL |
@@ -65,7 +65,7 @@
 //! | `checkpoint` | keeps unflushed activity on disk |
 //! | `ledger` | runs the tracker's rules natively, to check and to replace the component |
 
-// One call is exempt: it loads machine code from the compile cache. See `component/compile_cache.rs`.
+// A single call is exempt. It loads machine code from the compile cache; see `component/compile_cache.rs`.
 #![deny(unsafe_code)]
 
 mod activity;

@@ -15,7 +15,8 @@ const COUNT_MAX: u64 = i64::MAX as u64;
 
 /// The usage of one period over all replicas.
 ///
-/// The fields up to `period_duration_ms` have the names that the reference implementation uses.
+/// The fields up to `period_duration_ms` have the names of the reference implementation, which `docs/architecture.md`
+/// describes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// Active workspaces. A workspace counts once, even if several replicas saw it.

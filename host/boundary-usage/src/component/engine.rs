@@ -14,8 +14,8 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// The address space limit, in bytes, below which the runtime makes no reservations.
 ///
-/// By default it reserves 4 GiB of address space per instance, so compiled code needs no bounds checks. A reservation
-/// uses no physical memory.
+/// By default the runtime reserves 4 GiB of address space per instance, so compiled code needs no bounds checks. A
+/// reservation uses no physical memory.
 const RESERVATIONS_BYTES: u64 = 64 << 30;
 
 /// The reservation for the growth of a memory if address space is limited, in bytes.
@@ -24,7 +24,7 @@ const GROWTH_BYTES: u64 = 1 << 20;
 /// The guard behind a memory if address space is limited, in bytes.
 const GUARD_BYTES: u64 = 64 << 10;
 
-/// The address space that the program needs to compile the component, in MiB. Measured, with a reserve.
+/// The address space that the program needs to compile the component, in MiB: the measured value and a reserve.
 const ADDRESS_SPACE_NEEDED_MIB: u64 = 512;
 
 /// The address space limit, in bytes, below which the engine is not created.
@@ -72,7 +72,7 @@ impl Ticks {
 impl TickingEngine {
     pub(super) fn new() -> Result<Self, Error> {
         if address_space_limit().is_some_and(|limit| limit < ADDRESS_SPACE_MIN_BYTES) {
-            // The runtime would panic if it cannot start a thread.
+            // Without this check, the runtime would panic because it cannot start a thread.
             let message = format!("there is too little address space{}", address_space_hint());
             return Err(Error::Component { message, source: None });
         }
@@ -80,7 +80,7 @@ impl TickingEngine {
         config.wasm_component_model_async(true);
         config.epoch_interruption(true);
         if address_space_limit().is_some_and(|limit| limit < RESERVATIONS_BYTES) {
-            // Compiled code then checks bounds, and a growing memory may move.
+            // Without reservations, compiled code checks bounds, and a memory may move when it grows.
             config.memory_reservation(0).memory_reservation_for_growth(GROWTH_BYTES).memory_guard_size(GUARD_BYTES);
         }
         let engine = Engine::new(&config).map_err(|error| Error::Component {
@@ -92,7 +92,9 @@ impl TickingEngine {
         Ok(ticking)
     }
 
-    /// Starts the ticking thread. A component that computes forever would block the timers of an async runtime.
+    /// Starts the ticking thread.
+    ///
+    /// Timers of an async runtime cannot tick, because a component that computes forever would block them.
     fn start(&self) -> Result<(), Error> {
         let engine = self.engine.weak();
         let ticks = self.ticks.clone();

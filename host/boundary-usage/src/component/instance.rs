@@ -34,7 +34,8 @@ const HANDLES_MAX: usize = 8;
 
 /// The time limit of a flush as a multiple of `flush_timeout`.
 ///
-/// The host's database work ends within one `flush_timeout`. A component that continues for as long again hangs.
+/// The host's database work ends within one `flush_timeout`. A component that needs as much time again is considered
+/// hung.
 const FLUSH_LIMITS: u32 = 2;
 
 pub(crate) struct Instance {
@@ -160,7 +161,7 @@ pub(crate) struct InstanceHandle<'a> {
 }
 
 impl InstanceHandle<'_> {
-    /// Passes activities to the component. They must be in the ledger.
+    /// Passes activities to the component. The ledger must contain them already.
     pub(crate) async fn track(&self, activities: &[Activity]) -> Result<(), Error> {
         self.cpu_watchdog.enter();
         let activities = activities.iter().map(Into::into).collect();
@@ -267,7 +268,7 @@ mod tests {
             let passed = deadline.has_passed(timer.as_mut(), context);
             if passed { Poll::Ready(()) } else { Poll::Pending }
         });
-        // This timeout would also wake the task, but too late.
+        // If the deadline does not wake the task, this timeout does, and the test fails because the time is wrong.
         tokio::time::timeout(Duration::from_secs(60), passed).await.expect("the deadline has passed by then");
         assert_eq!(Instant::now(), later);
     }

@@ -21,10 +21,10 @@ use crate::summary::Summary;
 /// the call. Their futures are never dropped before their end.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
-    /// Reads the key of the hashes of ids. It is created once, with the schema.
+    /// Reads the key of the id hashes, which is created once, with the schema.
     async fn hashing_key(&self) -> Result<HashingKey, Error>;
 
-    /// Reads what identifies the hashing key without revealing it.
+    /// Reads the fingerprint of the hashing key, which does not reveal the key.
     async fn key_fingerprint(&self) -> Result<KeyFingerprint, Error> {
         Ok(KeyFingerprint::of(self.hashing_key().await?))
     }

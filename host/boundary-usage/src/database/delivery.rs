@@ -75,9 +75,9 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    /// Returns the time until the next claim if the destination fails.
+    /// Returns the time until the next claim is allowed, if the destination has failed.
     ///
-    /// It ends with the last wait or lease, so only one attempt at a time tests the destination.
+    /// The next claim is allowed when the last wait or lease ends, so only one attempt at a time tests the destination.
     pub(super) fn backs_off(&self) -> Option<Duration> {
         self.last_due.filter(|_| self.failures > 0)
     }
@@ -91,8 +91,8 @@ impl Database {
     /// oldest of those with the fewest attempts is claimed.
     ///
     /// All summaries go to the same destination. Therefore no summary can be claimed after a failure until the failed
-    /// one is due again. A stored time of an attempt in the future, or a wait beyond [`DELIVERY_WAIT_MAX`], comes from
-    /// a clock that was ahead. Such a delivery is due.
+    /// one is due again. A delivery is due regardless of its stored times if its attempt is in the future or its wait
+    /// exceeds [`DELIVERY_WAIT_MAX`], because such times come from a clock that was ahead.
     ///
     /// # Errors
     ///

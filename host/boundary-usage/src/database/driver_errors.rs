@@ -7,7 +7,7 @@ use crate::error::{Cause, Error};
 /// Returns the cause of a driver's error, without the driver's own prefix.
 pub(super) fn cause(error: sqlx::Error) -> Cause {
     match error {
-        // Its `Display` would add a line of the server's source code, or a number.
+        // The reply's `Display` would add a line number of the server's source code, or an error code.
         sqlx::Error::Database(reply) => reply.message().to_owned().into(),
         sqlx::Error::Io(error) => Box::new(error),
         sqlx::Error::PoolTimedOut => {

@@ -1,4 +1,4 @@
-//! The migrations of the schema: which are missing, and which database is refused.
+//! The migrations of the schema: which ones a database lacks, and which databases are refused.
 //!
 //! Every connection reads the schema first and changes it only if a migration is missing. A role that may not create
 //! tables can therefore connect to a database that is up to date. One transaction under a lock applies the migrations.
@@ -155,7 +155,7 @@ mod tests {
         assert!(message(1).contains("different release"), "{}", message(1));
     }
 
-    /// A database records these checksums, so that another digest would refuse every existing one.
+    /// Databases record these checksums. With another digest, this program would refuse every existing database.
     #[test]
     fn the_checksum_of_a_migration_is_the_sha_384_of_its_script() {
         let checksum: String = known()[0].checksum().iter().map(|byte| format!("{byte:02x}")).collect();

@@ -37,7 +37,7 @@ use crate::error::Error;
 #[derive(Clone)]
 pub struct Database {
     backend: Arc<dyn Backend>,
-    /// The backend again, if it was created without a connection.
+    /// The same backend, if the database was created without a connection.
     unconnected: Option<Arc<unconnected::Unconnected>>,
     runtime: tokio::runtime::Handle,
 }
@@ -114,7 +114,7 @@ impl Database {
         }
     }
 
-    /// Returns what a URL names, without its password: the file, or the server and the database.
+    /// Returns the name of a URL's database: the file, or the server and the database.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! A pool of connections. A transaction holds one and releases it only if its state is certain.
 //!
 //! The pool of sqlx also reuses a connection whose transaction was dropped in the middle of a statement. It checks each
-//! connection with a round trip before and after its use. Here, dropping a connection closes it, and the database rolls
-//! back. No round trip is necessary.
+//! connection with a round trip before and after its use. In this pool, dropping a connection closes it, and the
+//! database rolls back. No round trip is necessary.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,12 +22,13 @@ const WAIT_LIMIT: Duration = Duration::from_secs(5);
 /// The reaction of a pool to idle connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum IdleMode {
-    /// Keep them open.
+    /// Keep idle connections open.
     Keep,
-    /// Close each one after this time, or at most twice this time.
+    /// Close each connection that has been idle for this time, at the latest after twice this time.
     ///
     /// A pooler may have fewer connections to the server than there are clients. In session mode, an idle client keeps
-    /// one of them, and the others would wait forever. Firewalls also drop connections that are idle for minutes.
+    /// one of them, and other clients would wait for it forever. Firewalls also drop connections that are idle for
+    /// minutes.
     CloseAfter(Duration),
 }
 
@@ -110,7 +111,7 @@ impl<C: Connection + 'static, M: Default + Send + 'static> Pool<C, M> {
         self.renew().await;
     }
 
-    /// Closes idle connections now and others when they are released. The next one is new.
+    /// Closes idle connections now and others when they are released. Later acquisitions open new ones.
     pub(super) async fn renew(&self) {
         let idle = {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -159,7 +160,7 @@ async fn close_idle<C: Connection, M>(pool: Weak<Pool<C, M>>, limit: Duration) {
 
 async fn close_all<C: Connection, M>(idle: Vec<Idle<C, M>>) {
     for Idle { connection, .. } in idle {
-        // If this fails, the server closes the connection when it notices.
+        // If this fails, the server closes the connection when it notices that the client is gone.
         let _ = timeout(WAIT_LIMIT, connection.close()).await;
     }
 }
@@ -180,7 +181,9 @@ pub(super) struct PooledConnection<C: Connection, M> {
 }
 
 impl<C: Connection + 'static, M: Default + Send + 'static> PooledConnection<C, M> {
-    /// Returns the connection to the pool. It must be outside any transaction and await no reply.
+    /// Returns the connection to the pool.
+    ///
+    /// The connection must be outside any transaction and must not await a reply.
     pub(super) fn release(self) {
         let Self { connection, metadata, pool, generation, is_reusable, .. } = self;
         if is_reusable {

@@ -128,7 +128,7 @@ pub(super) fn day(row: &impl Cells) -> Decoded<Day> {
     })
 }
 
-/// Returns the numbers of a day, in the order of the parameters of `write_day.sql`, after the mark of midnight.
+/// Returns the numbers of a day, in the order of the parameters $4 to $7 of `write_day.sql`.
 pub(super) fn day_numbers(day: &Day) -> [i64; 4] {
     [day.allowed, day.denied, day.uniques.workspaces.count, day.uniques.users.count].map(bigint)
 }

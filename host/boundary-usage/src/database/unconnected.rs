@@ -57,7 +57,7 @@ impl Database {
     /// Waits until the database is connected.
     pub(crate) async fn connected(&self) {
         if let Some(unconnected) = &self.unconnected {
-            // The sender lives as long as this does.
+            // The wait cannot fail, because the sender lives as long as this database.
             let _ = unconnected.backend.subscribe().wait_for(Option::is_some).await;
         }
     }

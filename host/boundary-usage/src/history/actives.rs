@@ -33,7 +33,7 @@ pub(super) struct Actives {
 }
 
 impl Actives {
-    /// Creates the computation. It returns the rows from the window `first` on.
+    /// Creates a computation that returns the rows from the window `first` on.
     pub(super) fn new(length: WindowLength, first: Window) -> Self {
         let rolling = (length == WindowLength::Day).then(|| ROLLING_DAYS.map(SlidingUnion::new));
         Self { first, before: IdSet::empty(), previous: IdSet::empty(), rolling, rows: Vec::new() }
@@ -63,7 +63,7 @@ impl Visitor for Actives {
     fn day(&mut self, _: NaiveDate, _: &IdSet) {}
 
     fn window(&mut self, window: Window, active: &IdSet) {
-        // Earlier days are in the union of no row.
+        // The rolling windows of all rows begin later than the days that are skipped here.
         if self.first.start - window.start < TimeDelta::days(ROLLING_DAYS[1] as i64) {
             self.rolling.iter_mut().flatten().for_each(|union| union.push(active));
         }

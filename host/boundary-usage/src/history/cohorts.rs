@@ -13,16 +13,16 @@ pub(super) const AFTER_DAYS: [u64; 3] = [7, 30, 90];
 pub(super) struct Cohort {
     window: Window,
     new: IdSet,
-    /// The number of them in each window, from their own on.
+    /// The number of ids that are active in each window, from the cohort's own window on.
     pub(super) active: Vec<Count>,
-    /// The number of them that were active at least this many days after their first day.
+    /// For each of [`AFTER_DAYS`], the number of ids that were active at least that many days after their first day.
     pub(super) active_after: [Count; AFTER_DAYS.len()],
 }
 
 /// The ids that were new on one day.
 ///
-/// All days together have few hashes. The more ids are known, the smaller is theta, and so the part of the new ids that
-/// a sketch retains: all days retain about 16,384 × (1 + ln(all ids / ids of the first day)).
+/// The sets of all days together have few hashes. The more ids are known, the smaller theta is, and the fewer of the
+/// new ids a sketch retains. All days together retain about 16,384 × (1 + ln(all ids / ids of the first day)).
 struct NewIds {
     date: NaiveDate,
     ids: IdSet,
@@ -38,7 +38,7 @@ pub(super) struct Cohorts {
 }
 
 impl Cohorts {
-    /// Creates the computation. It returns the cohorts from the window `first` on.
+    /// Creates a computation that returns the cohorts from the window `first` on.
     pub(super) fn new(first: Window) -> Self {
         Self { first, before: IdSet::empty(), new_ids: Vec::new(), cohorts: Vec::new() }
     }
@@ -93,7 +93,7 @@ impl Visitor for Cohorts {
 }
 
 impl Cohort {
-    /// Returns whether the time has come to state how many ids are active after this many days.
+    /// Returns whether this many days have passed since the first day of every id in the cohort.
     pub(super) fn has_come(&self, days: u64, today: NaiveDate) -> bool {
         let last_day = self.window.end.checked_sub_days(Days::new(1));
         last_day.and_then(|last| last.checked_add_days(Days::new(days))).is_some_and(|date| date <= today)

@@ -10,7 +10,7 @@ pub struct Estimated<T> {
     /// The numbers: exact, or estimates.
     #[serde(flatten)]
     pub counts: T,
-    /// Whether all numbers are exact. They are if all sketches behind them have at most 16,384 ids.
+    /// Whether all numbers are exact, which requires that every sketch behind them has at most 16,384 ids.
     pub exact: bool,
     /// The lower bounds of the 95 % confidence intervals. `None` if the numbers are exact.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -21,7 +21,9 @@ pub struct Estimated<T> {
 }
 
 impl<T> Estimated<T> {
-    /// Creates the numbers from all their counts. `numbers` takes one value of each count.
+    /// Creates the numbers from their counts.
+    ///
+    /// `numbers` receives a function that selects a value of each count: the number, or one of its bounds.
     pub(super) fn new(all: impl IntoIterator<Item = Count>, numbers: impl Fn(fn(Count) -> u64) -> T) -> Self {
         let exact = all.into_iter().all(|count| count.is_exact);
         let bounds = |value| (!exact).then(|| numbers(value));

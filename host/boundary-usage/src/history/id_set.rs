@@ -2,8 +2,9 @@
 //!
 //! The [set operations of DataSketches] first reduce both sketches to the smaller theta. Below it, both have the hashes
 //! of all their ids, so the operations are those of plain sets. The results are the same as those of the `datasketches`
-//! crate, which the tests compare. The crate's operations take three to ten times as long, and a report of three years
-//! has twenty thousand of them: here, each is one pass over two ordered lists. Unions are those of the tracker.
+//! crate, which the tests compare. Here, each operation is one pass over two ordered lists. The crate's operations take
+//! three to ten times as long, and a report of three years performs twenty thousand of them. The tracker's code
+//! computes the unions.
 //!
 //! The crate computes the estimates and their bounds.
 //!
@@ -17,7 +18,7 @@ use datasketches::theta::CompactThetaSketch as LibrarySketch;
 #[derive(Clone, Debug)]
 pub(super) struct IdSet(CompactThetaSketch);
 
-/// Two sets, divided into what they have in common and what only one of them has.
+/// The ids of two sets: those in both sets, and those in only one of them.
 pub(super) struct Compared {
     pub(super) only_first: IdSet,
     pub(super) both: IdSet,
@@ -49,7 +50,7 @@ impl IdSet {
 
     /// Returns the ids of both sets.
     pub(super) fn union(&self, other: &Self) -> Self {
-        // Many days have no activity, and each window of a day starts empty.
+        // Empty sets are frequent, because many days have no activity and each window starts with an empty set.
         match (self.is_empty(), other.is_empty()) {
             (true, _) => other.clone(),
             (_, true) => self.clone(),
@@ -67,9 +68,9 @@ impl IdSet {
         self.compare(other).both
     }
 
-    /// Divides both sets.
+    /// Determines which ids are in both sets, and which are in only one of them.
     pub(super) fn compare(&self, other: &Self) -> Compared {
-        // The empty set is known exactly, so theta stays as it is.
+        // The empty set is exact, so the result keeps the theta of the other set.
         if self.is_empty() || other.is_empty() {
             let (only_first, only_second) = (self.clone(), other.clone());
             return Compared { only_first, both: Self::empty(), only_second };
@@ -80,7 +81,8 @@ impl IdSet {
             (vec![0; first.len()], vec![0; first.len().min(second.len())], vec![0; second.len()]);
         let [mut in_first, mut in_both, mut in_second] = [0; 3];
         let (mut at_first, mut at_second) = (0, 0);
-        // A branch on hashes would be unpredictable. So each step writes all three, and counts one.
+        // The processor would often mispredict a branch on hashes. So each step writes to all three lists, and advances
+        // one.
         while let (Some(&left), Some(&right)) = (first.get(at_first), second.get(at_second)) {
             only_first[in_first] = left;
             only_second[in_second] = right;

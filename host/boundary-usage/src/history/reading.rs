@@ -18,7 +18,7 @@ use crate::database::{Database, Purpose};
 use crate::error::Error;
 use crate::records::{Day, OpenPeriod};
 
-/// The number of days that wait for a thread. A sketch has at most 131 kB.
+/// The maximum number of days that wait for a thread. It bounds memory, because a sketch has at most 131 kB.
 const WAITING_DAYS: usize = 4;
 
 /// The result of reading all days.
@@ -59,7 +59,7 @@ impl State {
         self.now >= end && self.open_since.is_none_or(|start| start >= end)
     }
 
-    /// Returns the last day that the windows contain and that has come.
+    /// Returns the last day of the windows that is not in the future.
     pub(super) fn today_in(&self, windows: Windows) -> NaiveDate {
         let last = windows.last.end.checked_sub_days(Days::new(1)).unwrap_or(windows.last.start);
         self.now.date_naive().min(last)
@@ -129,7 +129,7 @@ impl<V: Visitor + Send + 'static> Consumer<V> {
         Self { days, thread }
     }
 
-    /// Passes a day on. Returns `false` if the thread has failed.
+    /// Passes a day to the thread. Returns `false` if the thread has failed.
     async fn send(&self, date: NaiveDate, sketch: Vec<u8>) -> bool {
         self.days.send((date, sketch)).await.is_ok()
     }
@@ -142,7 +142,7 @@ impl<V: Visitor + Send + 'static> Consumer<V> {
 
 type DayStream<'a> = BoxStream<'a, Result<Day, Error>>;
 
-/// The days of several databases in one order.
+/// The days of several databases, merged in the order of their dates.
 struct Merged<'a> {
     databases: Vec<Pin<Box<Peekable<DayStream<'a>>>>>,
 }

@@ -39,7 +39,7 @@ pub struct CohortCounts {
     pub size: u64,
     /// How many of them were active in each window, from the cohort's own until the end of the range.
     pub active: Vec<u64>,
-    /// For 7, 30 and 90 days: how many of them were active at least as many days after their first day.
+    /// For 7, 30 and 90 days: how many of them were active at least that many days after their first day.
     ///
     /// `None` if that time has not come for all of them.
     pub active_after_days: BTreeMap<u64, Option<u64>>,

@@ -1,4 +1,4 @@
-//! The union of the last days, with about three unions for each day.
+//! The union of the last days, which costs about three unions for each new day.
 
 use super::id_set::IdSet;
 
@@ -6,7 +6,7 @@ use super::id_set::IdSet;
 ///
 /// Sets cannot be subtracted from a union, so the days are in two stacks. `newer` collects days and their union.
 /// `older` has, for each of its days, the union of that day and the later ones of the stack. Removing the oldest day
-/// pops `older`. When that is empty, all days move there.
+/// pops `older`. If `older` is empty, all days of `newer` move there first.
 pub(super) struct SlidingUnion {
     days: usize,
     older: Vec<IdSet>,

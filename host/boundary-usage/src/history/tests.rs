@@ -1,4 +1,4 @@
-//! Sets and reports compared with plain sets of ids.
+//! Tests that compare sets and reports with plain sets of ids.
 
 use std::collections::BTreeSet;
 
@@ -83,7 +83,7 @@ fn h6_estimates_are_within_their_95_percent_bounds_in_94_of_100_cases() {
     let mut within = [0; 3];
     const CASES: u64 = 1_000;
     for case in 0..CASES {
-        // Two ranges of ids that overlap. The key differs, so each case has other hashes.
+        // The two ranges of ids overlap. Each case has another key, and therefore other hashes.
         let [first, second] = [20_000, 60_000].map(|most| random.random_range(17_000..most));
         let shift = random.random_range(1_000..first - 1_000);
         let sketch = |ids: std::ops::Range<u128>| set_of_key(HashingKey(case, 7), ids);
@@ -159,7 +159,7 @@ impl History {
     fn walk<V: super::walk::Visitor>(&self, windows: Windows, visitor: V) -> V {
         let mut walk = Walk::new(windows.length, windows.first, visitor);
         for (index, ids) in self.days.iter().enumerate().filter(|(_, ids)| !ids.is_empty()) {
-            // Two databases have parts of the day.
+            // Each of the two databases contains a part of the day's ids.
             let (even, odd): (Ids, Ids) = ids.iter().partition(|id| **id % 2 == 0);
             walk.push(self.date(index), set(&even));
             walk.push(self.date(index), set(&odd));

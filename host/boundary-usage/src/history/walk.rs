@@ -21,7 +21,7 @@ pub(super) struct Walk<V> {
     /// The window of the last day. `None` before the first one.
     window: Option<Window>,
     window_set: IdSet,
-    /// The last day. Several databases can have it.
+    /// The last day, which several databases can contain.
     day: Option<(NaiveDate, IdSet)>,
 }
 
@@ -31,7 +31,7 @@ impl<V: Visitor> Walk<V> {
         Self { length, visitor, window: Some(first), window_set: IdSet::empty(), day: None }
     }
 
-    /// Adds a day. No earlier one may follow, but the same one may.
+    /// Adds a day. The same day may follow again, but no earlier one.
     pub(super) fn push(&mut self, date: NaiveDate, active: IdSet) {
         match &mut self.day {
             Some((last, set)) if *last == date => *set = set.union(&active),

@@ -6,8 +6,8 @@
 //! thread ── push ──▶ shard ──┘
 //! ```
 //!
-//! Each thread has its own shard, unless there are more threads than shards. It shares the shard's lock with the worker
-//! only, which swaps a buffer a hundred times per second. The shard merges activities of the same pair.
+//! Each thread has its own shard, unless there are more threads than shards. Such a thread shares the shard's lock only
+//! with the worker, which swaps a buffer a hundred times per second. The shard merges activities of the same pair.
 //!
 //! If the capacity is exhausted, `push` waits for the worker and `try_push` fails. Nothing is dropped, and memory is
 //! bounded.
@@ -26,12 +26,12 @@ use crate::threads::{AtomicBool, AtomicU64, Instant, Mutex, Notify, Ordering, sh
 
 /// Time between drains, unless the capacity becomes scarce.
 ///
-/// A call of the component costs the same for a few activities and for hundreds. Waking the worker costs a thread about
-/// as much again.
+/// A call of the component costs the same for a few activities and for hundreds. Waking the worker costs the pushing
+/// thread about as much as such a call.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 
 pub(crate) struct Intake {
-    /// Their number is a power of two.
+    /// The shards, whose number is a power of two.
     shards: Box<[Shard]>,
     capacity: Capacity,
     /// Whether the worker sleeps until a push wakes it.
@@ -99,12 +99,12 @@ impl Intake {
             }
             // Threads of any shard may wait, because all shards share the capacity.
             self.shards.iter().for_each(Shard::wake_waiters);
-            // They count as forwarded even if the component crashes and drops this future, because they are in the
-            // ledger.
+            // The activities count as forwarded even if the component crashes and this future is dropped, because the
+            // ledger contains them.
             let counted = Counted { counter: &self.forwarded, activities };
             let forwarded = forward(buffer).await;
             drop(counted);
-            // Buffers move from shard to shard. Otherwise one burst would leave a large buffer at each shard.
+            // Buffers move from shard to shard. Without shrinking, one burst would leave a large buffer at each shard.
             if buffer.len() < buffer.capacity() / 4 {
                 buffer.shrink_to(2 * buffer.len());
             }

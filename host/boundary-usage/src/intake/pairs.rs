@@ -1,9 +1,9 @@
 //! The waiting activities of one shard, merged by pairs of workspace and owner.
 //!
-//! A proxy's activity comes from few pairs. A merge with a waiting activity is cheaper than a second activity and
-//! changes no result, because ids are sets and counts are sums. A four-way cache finds waiting pairs without probing or
-//! clearing. A pair that the cache has evicted waits twice, which costs a little time. So do ids that an attacker chose
-//! to collide.
+//! A proxy's activity comes from few pairs. Merging with a waiting activity is cheaper than adding a second one. It
+//! changes no result, because the ids form sets and the counts are added up. A four-way cache finds waiting pairs
+//! without probing or clearing. A pair that the cache has evicted waits twice, which costs a little time. Colliding ids
+//! that an attacker chose have no worse effect.
 
 use uuid::Uuid;
 
@@ -82,7 +82,8 @@ fn bits(id: Uuid) -> u128 {
     u128::from_ne_bytes(id.into_bytes())
 }
 
-/// Returns the set of a pair, by two folded 128-bit multiplications. Sequential ids spread as well as random ones.
+/// Returns the cache set of a pair, by two folded 128-bit multiplications. Sequential ids spread as well as random
+/// ones.
 ///
 /// The constants are digits of π.
 fn set_of(activity: &Activity) -> usize {

@@ -10,7 +10,8 @@ use crate::activity::Activity;
 use crate::error::TrackError;
 use crate::threads::{Condvar, Mutex, MutexGuard};
 
-/// Aligned so that two shards share no cache line, nor the pair of lines that processors fetch together.
+/// The alignment keeps two shards out of the same cache line, and out of the pair of lines that processors fetch
+/// together.
 #[derive(Default)]
 #[repr(align(128))]
 pub(super) struct Shard {
@@ -45,7 +46,9 @@ pub(super) enum Wakeup {
 }
 
 impl Shard {
-    /// Accepts an activity. If the capacity is exhausted, it calls `when_full`, and waits unless that fails.
+    /// Accepts an activity.
+    ///
+    /// If the capacity is exhausted, it calls `when_full`, and waits unless `when_full` returns an error.
     pub(super) fn push(
         &self,
         activity: Activity,
@@ -123,7 +126,7 @@ impl Shard {
         self.lock().accepted
     }
 
-    /// Locks the shard, even if a thread has panicked with the lock. Such a panic stops the tracker.
+    /// Locks the shard, even if a thread panicked while it held the lock. Such a panic stops the tracker.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -9,8 +9,8 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 
 /// The waits of one flush loop.
 ///
-/// Most outages are short. A full interval of waiting after one would risk another interval of activity, so the first
-/// retry comes soon. In a long outage the retries become as rare as the flushes.
+/// Most outages are short, so the first retry comes soon. A wait of a full interval would put the activity of another
+/// interval at risk. In a long outage the retries become as rare as the flushes.
 #[derive(Debug)]
 pub(super) struct Schedule {
     interval: Duration,
@@ -44,7 +44,7 @@ impl Schedule {
 
     fn jittered(&self, wait: Duration, random: f64) -> Duration {
         let seconds = wait.as_secs_f64() * (1.0 + self.jitter * (2.0 * random - 1.0));
-        // An endless interval means that the host flushes by hand.
+        // The wait is too long for a `Duration` only if the host has switched the schedule off with a huge interval.
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 }

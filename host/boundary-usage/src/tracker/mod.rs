@@ -122,7 +122,7 @@ impl Tracker {
     /// Refuses later activity, flushes for the last time and stops.
     ///
     /// Any clone may call it, once. A last flush that fails, or whose commit has no reply, is retried until
-    /// `shutdown_timeout`. The last checkpoint has the same limit again.
+    /// `shutdown_timeout`. Writing the last checkpoint has another time limit of the same length.
     ///
     /// # Errors
     ///
@@ -131,7 +131,7 @@ impl Tracker {
     ///
     /// - [`Error::TimedOut`] if `shutdown_timeout` passes during an attempt.
     /// - The error of the last attempt.
-    /// - [`Error::Stopped`] after another shutdown.
+    /// - [`Error::Stopped`] if the tracker was shut down before.
     pub async fn shutdown(&self) -> Result<Flushed, Error> {
         let limit = self.shared.shutdown_timeout;
         let deadline = Instant::now() + limit;

@@ -41,9 +41,9 @@ impl Plugin {
 
     /// Starts a tracker whose work is the returned future.
     ///
-    /// The caller runs the future to its end on the thread of its own work. The future is not [`Send`], so use
-    /// `tokio::task::LocalSet`, for example. Hosts with one thread need this, and simulations, which need one order of
-    /// events.
+    /// The caller runs the future to its end on the caller's own thread. The future is not [`Send`], so use
+    /// `tokio::task::LocalSet`, for example. Hosts with a single thread need this. So do simulations, which need a
+    /// reproducible order of events.
     ///
     /// The component can compute for up to [`Options::cpu_limit`] and blocks the thread meanwhile. Call
     /// [`Tracker::try_track`] on this thread: [`Tracker::track`] would wait for itself if the intake were full.
@@ -147,7 +147,8 @@ async fn run(worker: Worker, instance: Instance, commands: mpsc::WeakSender<Comm
         () = worker.run(instance) => {}
         () = flushing => {}
     }
-    // A shutdown has closed the writer already. This close serves a last handle that was dropped without a shutdown.
+    // A shutdown has closed the writer already. This call closes it after the last handle was dropped without a
+    // shutdown.
     if let Some(writer) = writer {
         writer.close(limit).await;
     }

@@ -21,11 +21,11 @@ pub struct TrackerStatus {
     pub activities: u64,
     /// Accepted activities that the component has not received yet.
     pub waiting_activities: u64,
-    /// Activities in the intake, which adds up those of the same workspace and owner.
+    /// Activities in the intake, which merges those of the same workspace and owner.
     pub intake_depth: usize,
     /// The depth at which `track` waits.
     pub intake_capacity: usize,
-    /// Accepted activities that are not certainly in the database. Restored activity does not count.
+    /// Accepted activities that may be missing in the database. Restored activity does not count.
     pub pending_activities: u64,
     /// Successful flushes that had something to do.
     pub flushes: u64,
@@ -96,7 +96,8 @@ impl Counters {
 }
 
 impl Shared {
-    /// Counts a flush that completed in the component. It carried the first `activities` accepted activities.
+    /// Counts a flush that completed in the component. `activities` is the number of activities that were accepted
+    /// before it.
     pub(super) fn flushed(&self, activities: u64, flushed: &Result<Flushed, Error>, duration: Duration) {
         let mut counters = self.counters();
         counters.consecutive_restarts = 0;

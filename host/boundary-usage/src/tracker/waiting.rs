@@ -22,7 +22,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 impl Worker {
-    /// Returns whether the checkpoint of an earlier process, or the database itself, is not available yet.
+    /// Returns whether the checkpoint is not validated yet, or without one, the database not connected yet.
     pub(super) fn is_waiting(&self) -> bool {
         match &self.context.checkpoint_writer {
             Some(writer) => writer.is_unvalidated(),
@@ -30,7 +30,7 @@ impl Worker {
         }
     }
 
-    /// Records into the ledger until the checkpoint is validated. Returns `false` if the tracker must stop before.
+    /// Records into the ledger until the wait is over. Returns `false` if the tracker must stop before that.
     pub(super) async fn wait_for_the_database(&mut self) -> bool {
         let mut validated = pin!(validate_when_connected(self.context.clone()));
         let mut buffer = Vec::new();

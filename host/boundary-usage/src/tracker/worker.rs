@@ -1,7 +1,7 @@
 //! The task that owns the component: it forwards activity from the intake and flushes.
 //!
 //! It has its own thread and runtime, so a component that computes for too long delays no other work until it is
-//! interrupted. A host with one thread runs the task there and accepts this delay.
+//! interrupted. A host with a single thread runs the task on that thread and accepts this delay.
 //!
 //! [`Error::Component`] means that the component has crashed. It ends the work with this instance.
 
@@ -26,8 +26,8 @@ use crate::records::Flushed;
 /// The largest number of activities in one call of the component.
 const BATCH_MAX: usize = 4_096;
 
-/// The first wait after a failed last flush. It doubles with each further failure. It is short because the process
-/// waits.
+/// The first wait after a failed last flush. It doubles with each further failure. It is short, because the process
+/// waits for this flush before it exits.
 const LAST_FLUSH_RETRY_MIN: Duration = Duration::from_millis(50);
 const LAST_FLUSH_RETRY_MAX: Duration = Duration::from_secs(1);
 
@@ -145,7 +145,7 @@ impl Worker {
                             Err(crash @ Error::Component { .. }) => return Err(crash),
                             flushed => send_reply(Some(reply), flushed),
                         }
-                        // On a shared thread, the caller of the flush continues first.
+                        // If the caller of the flush runs on this thread, it continues first.
                         tokio::task::yield_now().await;
                     }
                     Some(Command::Stop(stop)) => self.stop = Some(stop),
@@ -247,7 +247,8 @@ impl Worker {
     /// Forwards all activity of the intake to the component.
     async fn forward(&self, component: &InstanceHandle<'_>, buffer: &mut Vec<Activity>) -> Result<(), Error> {
         let drained = self.shared.intake.drain(buffer, async |activities| {
-            // The ledger comes first: if the component crashes at one batch, the next instance starts from the ledger.
+            // The ledger comes first. If the component crashes during a batch, the next instance starts from the
+            // ledger.
             self.context.ledger().record(activities);
             for batch in activities.chunks(BATCH_MAX) {
                 component.track(batch).await?;

@@ -9,7 +9,7 @@ use super::{errors, sql};
 use crate::database::{Delivery, DeliveryClaim, Transaction, rows};
 use crate::error::Error;
 
-/// Claims a delivery that is due, unless the destination backs off.
+/// Claims a delivery that is due, unless deliveries are paused after a failure.
 pub(super) async fn claim(
     mut transaction: PostgresTransaction,
     lease: Uuid,

@@ -5,7 +5,7 @@ use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use crate::database::driver_errors::{cause, refused, unavailable};
 use crate::error::Error;
 
-/// Converts the error of a statement, of which nothing is applied.
+/// Converts the error of a failed statement, which has changed nothing.
 ///
 /// The codes and their classes are those of the appendix "PostgreSQL Error Codes" in the manual.
 pub(super) fn classify(action: &'static str, error: sqlx::Error) -> Error {
@@ -26,12 +26,13 @@ pub(super) fn classify(action: &'static str, error: sqlx::Error) -> Error {
             let hint = "grant the role boundary_usage_replica or boundary_usage_collector, depending on the command";
             refused(action, format!("{}; {hint}", reply.message()))
         }
-        // A role or a database that does not exist, or a failed authentication.
+        // The role or the database does not exist, or the authentication failed.
         _ if code.starts_with("28") || code == "3D000" => refused(action, reply.message()),
-        // A statement's time limit; a read-only server, such as a standby before its promotion; a session that the
-        // server ended because its transaction was idle or took too long.
+        // The statement exceeded its time limit. Or the server is read-only, such as a standby before its promotion. Or
+        // it ended the session, because the transaction was idle or took too long.
         "57014" | "25006" | "25P03" | "25P04" => unavailable(action, error),
-        // Data, constraints, transaction states, syntax and names. The schema was changed, or a statement is wrong.
+        // These classes are about data, constraints, transaction states, syntax and names. Such an error means that the
+        // schema was changed or that a statement is wrong.
         _ if ["22", "23", "25", "42"].iter().any(|class| code.starts_with(class)) => {
             refused(action, format!("{} ({code})", reply.message()))
         }
@@ -52,8 +53,8 @@ pub(super) fn at(address: &str, error: Error) -> Error {
 
 /// Converts the error of a commit.
 ///
-/// Only an ordinary error reply proves that nothing was applied. A session that ends or is cancelled may have committed
-/// before, and so may a pooler that lost the server.
+/// Only an ordinary error reply proves that nothing was applied. The server may have committed before it ended or
+/// cancelled the session, or before a pooler lost its connection to the server.
 pub(super) fn classify_commit(error: sqlx::Error) -> Error {
     let is_definite = reply(&error).is_some_and(|reply| {
         let code = reply.code();

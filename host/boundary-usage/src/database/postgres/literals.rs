@@ -1,8 +1,8 @@
 //! SQL literals for statements of the simple query protocol.
 //!
-//! The protocol sends a statement in one round trip and prepares nothing in the session. Other statements of the driver
-//! take two round trips. A flush has six statements, so it uses literals. They contain digits and hexadecimal digits
-//! only.
+//! The protocol sends a statement in one round trip and prepares nothing in the session. The driver's other protocol
+//! takes two round trips for each statement, and a flush has six statements. The literals need no escaping, because
+//! they contain only hexadecimal digits and hyphens.
 
 use std::fmt::Write;
 

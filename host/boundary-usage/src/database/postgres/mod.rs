@@ -35,8 +35,8 @@ use crate::error::Error;
 
 /// The time after which an idle connection is closed.
 ///
-/// Most flushes need a new connection, once a minute. The time is short because, behind a pooler in session mode, other
-/// replicas wait for the connection. A transaction waits for its begin up to [`BEGIN_LIMIT`].
+/// Flushes are a minute apart, so most of them need a new connection. The time is short for poolers in session mode:
+/// other replicas wait there until this connection is closed, and their wait fails after [`BEGIN_LIMIT`].
 const IDLE_LIMIT: Duration = Duration::from_secs(1);
 
 /// A PostgreSQL database.
@@ -68,7 +68,7 @@ impl Postgres {
 
     /// Begins a transaction in one round trip.
     ///
-    /// If an idle connection turns out to be closed, it tries the next one, and finally a new one.
+    /// If an idle connection turns out to be closed, the next idle one is tried, and finally a new one.
     async fn open(&self, limits: &'static Limits) -> Result<PostgresTransaction, Error> {
         loop {
             let mut pooled = self.pool.acquire().await.map_err(|error| not_connected(&self.address, error))?;

@@ -51,6 +51,6 @@ statements! {
 
 /// Returns the statements that begin a transaction on the tables of a schema. `schema` is its quoted name.
 pub(super) fn begin_on(schema: &str, begin: &str) -> AssertSqlSafe<String> {
-    // The only value is a quoted identifier.
+    // The only inserted text is a quoted identifier.
     AssertSqlSafe(format!("{begin}{}", SET_TRANSACTION.replace(":\"schema\"", schema)))
 }

@@ -4,7 +4,7 @@
 //!
 //! - A remote host is verified unless the URL sets another mode.
 //! - `verify-ca` needs SSL_CERT_FILE or SSL_CERT_DIR. The driver always trusts the machine's authorities too, and this
-//!   mode does not check the host's name. Any certificate of a public authority would pass.
+//!   mode does not check the host's name. Without these variables, any certificate of a public authority would pass.
 
 use std::net::IpAddr;
 use std::path::Path;

@@ -33,7 +33,7 @@ pub(super) struct Limits {
 /// The limits of a flush.
 pub(super) const FLUSH: Limits = Limits { begin: sql::BEGIN_FLUSH, lock: "5 s", reply: Duration::from_secs(15) };
 
-/// The limits of a collection. It waits for the lock longer than a hanging flush can hold it.
+/// The limits of a collection, which waits for the lock longer than a hanging flush can hold it.
 pub(super) const COLLECTION: Limits =
     Limits { begin: sql::BEGIN_COLLECTION, lock: "30 s", reply: Duration::from_secs(310) };
 
@@ -42,7 +42,7 @@ pub(super) const READ: Limits = Limits { begin: sql::BEGIN_READ, lock: "5 s", re
 
 /// Returns a statement that leaves nothing prepared in the session.
 ///
-/// A pooler may give the next transaction another session.
+/// A pooler may run the next transaction in another session, which would lack a prepared statement.
 pub(super) fn query(sql: &'static str) -> Query<'static, Postgres, PgArguments> {
     sqlx::query(sql).persistent(false)
 }

@@ -10,7 +10,7 @@ use super::transaction::SqliteTransaction;
 use crate::database::{Delivery, DeliveryClaim, Transaction, rows};
 use crate::error::Error;
 
-/// Claims a delivery that is due, unless the destination backs off.
+/// Claims a delivery that is due, unless deliveries are paused after a failure.
 pub(super) async fn claim(
     mut transaction: SqliteTransaction,
     lease: Uuid,

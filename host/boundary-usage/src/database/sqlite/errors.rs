@@ -14,7 +14,7 @@ const IO: i32 = 10;
 const FULL: i32 = 13;
 const CANNOT_OPEN: i32 = 14;
 
-/// Converts the error of a statement, of which nothing is applied.
+/// Converts the error of a failed statement, which has changed nothing.
 pub(super) fn classify(action: &'static str, path: &Path, error: sqlx::Error) -> Error {
     let path = path.display();
     match code(&error) {
@@ -35,7 +35,7 @@ pub(super) fn classify(action: &'static str, path: &Path, error: sqlx::Error) ->
             let hint = "grant this user the right to write the file and its directory";
             refused(action, format!("`{path}`: {}; {hint}", cause(error)))
         }
-        // A damaged file, a violated constraint, or a file that is not a database.
+        // The file is damaged or not a database, or a constraint is violated.
         Some(_) => refused(action, format!("`{path}`: {}", cause(error))),
         None => match error {
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) => refused(action, cause(error)),
@@ -46,7 +46,7 @@ pub(super) fn classify(action: &'static str, path: &Path, error: sqlx::Error) ->
 
 /// Converts the error of a commit.
 ///
-/// A failed write may be in the log nevertheless, where the next process would find it after a crash. If the driver
+/// A failed write may still have reached the log, where the next process would find it after a crash. If the driver
 /// crashes, the outcome is unknown as well.
 pub(super) fn classify_commit(path: &Path, error: sqlx::Error) -> Error {
     match code(&error) {

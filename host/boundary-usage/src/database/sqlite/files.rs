@@ -35,7 +35,7 @@ pub(super) struct OpenFiles {
     pub(super) index: Option<FileId>,
 }
 
-/// The state of a file without a writer. Any writer changes it.
+/// The state of a file that no process has open. Any write changes this state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Quiet {
     file: FileId,
@@ -111,10 +111,10 @@ impl Files {
         self.lock().open = database;
     }
 
-    /// Records that no database is in use, and moves the old log away from a new database.
+    /// Records that no database is in use, and moves the log of the replaced one away.
     ///
-    /// SQLite would apply the old log to the new database and damage it. Returns the new path of the log, unless the
-    /// log is empty or the database is still in place.
+    /// SQLite would apply the old log to the new database at the path and damage it. Returns the new path of the log,
+    /// unless the log is empty or the database is still in place.
     pub(super) fn abandoned(&self, open: &OpenFiles) -> Option<PathBuf> {
         let database = self.lock().open.take().or(open.database)?;
         if FileId::at(&self.path) == Some(database) {
@@ -182,7 +182,7 @@ mod tests {
 
     use super::*;
 
-    /// A database with a log and an index, which are open, and with another file in its place.
+    /// Returns the paths and the open files of a database with a log and an index, after another file took its place.
     fn replaced(log: &str) -> (TempDir, Files, OpenFiles) {
         let directory = tempfile::tempdir().unwrap();
         let files = Files::new(directory.path().join("usage.db"));

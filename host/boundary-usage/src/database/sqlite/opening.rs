@@ -41,7 +41,7 @@ pub(super) struct Opener {
     migration_mode: MigrationMode,
     /// Whether a missing file is created.
     create: bool,
-    /// The key of the hashes of ids. A file with another key is another database.
+    /// The key of the id hashes. A file with another key is another database.
     key: OnceLock<Vec<u8>>,
     /// The key for a new database. `None` for a random key.
     new_key: Option<HashingKey>,
@@ -78,8 +78,8 @@ impl Opener {
         }
         self.check_files()?;
         if self.reads_only() && self.files.quiet().is_some() {
-            // A reader beside writers needs files that it may not be allowed to create. Without a writer, the file
-            // alone is the database.
+            // Beside writers, a reader needs the log's files, which it may not be allowed to create. If no process has
+            // the database open, its file alone is enough.
             let mut pooled = self.quiet_pool.acquire().await.map_err(|error| self.not_opened(error))?;
             pooled.is_reusable = false;
             return self.check(pooled).await;
@@ -106,8 +106,8 @@ impl Opener {
     /// Reads the database. If it changed during a read without locks, reads it again.
     pub(super) async fn read_undisturbed<T, F: Future<Output = T>>(&self, read: impl Fn() -> F) -> T {
         for _ in 1..QUIET_READS {
-            // A file that no process had open is read without locks. If one has opened it since, it may have changed
-            // in between.
+            // A file that no process has open is read without locks. If a process opens it during the read, the file
+            // may change.
             let quiet = self.files.quiet();
             let result = read().await;
             if !self.reads_only() || quiet.is_none() || quiet == self.files.quiet() {

@@ -44,8 +44,8 @@ impl SqliteTransaction {
 
     /// Releases the connection after a commit, and checks that the file is still in place.
     ///
-    /// If the file was replaced meanwhile, no other process sees the commit. The next flush reads the file at the path
-    /// to resolve it.
+    /// If the file was replaced meanwhile, no other process sees the commit. The commit is therefore in doubt, and the
+    /// next flush reads the file at the path to resolve it.
     fn committed(self) -> Result<(), Error> {
         let Self { pooled, files, .. } = self;
         let moved = pooled.metadata.database.and_then(|database| files.what_happened_to(database));

@@ -1,7 +1,8 @@
 //! The parser of PostgreSQL URLs, which follows libpq.
 //!
-//! Two rules are stricter: an `@` behind the host is refused, and `/` or `?` in user and password must be encoded.
-//! Otherwise a part of a password with such a character would be parsed as another part and could appear in logs.
+//! Two rules are stricter: an `@` after the host is refused, and `/` or `?` in user and password must be encoded.
+//! Otherwise a part of a password with such a character would be parsed as another part of the URL, and could appear in
+//! logs.
 
 use super::percent_decode;
 

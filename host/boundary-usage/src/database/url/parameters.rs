@@ -100,7 +100,7 @@ pub(super) static PARAMETERS: [Parameter; 48] = [
 const ALIASES: [(&str, &str); 4] =
     [("ssl-mode", "sslmode"), ("ssl-root-cert", "sslrootcert"), ("ssl-cert", "sslcert"), ("ssl-key", "sslkey")];
 
-/// Returns the parameter of a name.
+/// Returns the parameter with a name or its alias.
 pub(super) fn named(name: &str) -> Option<&'static Parameter> {
     let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name);
     PARAMETERS.iter().find(|parameter| parameter.name == name)

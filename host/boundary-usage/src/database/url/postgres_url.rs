@@ -219,7 +219,8 @@ impl Settings {
         let options = PgConnectOptions::from_str(url.as_str());
         let options = options.map_err(|_| invalid_url("a parameter has a bad value"))?;
         let name = self.get("application_name").or_else(|| self.get("fallback_application_name"));
-        // Some poolers refuse unknown session parameters, and this program reads no fractional number as text.
+        // The driver would set `extra_float_digits`, which some poolers refuse. This program reads no fractional number
+        // as text, so it does not need the parameter.
         Ok(options.application_name(name.unwrap_or("boundary-usage")).extra_float_digits(None))
     }
 

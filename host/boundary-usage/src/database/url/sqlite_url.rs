@@ -67,7 +67,7 @@ fn check(path: &Path) -> Result<(), Error> {
         }
         Ok(file) if !file.is_file() => return Err(wrong(format!("`{shown}` is not a regular file; name one"))),
         Ok(_) => return Ok(()),
-        // SQLite reports faults of the file itself.
+        // SQLite creates a missing file, and reports other faults when it opens the file.
         Err(_) => {}
     }
     let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) else { return Ok(()) };
