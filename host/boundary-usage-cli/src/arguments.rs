@@ -102,7 +102,7 @@ pub fn parse_date(text: &str) -> Result<NaiveDate, String> {
     date.ok_or_else(|| "not a date; write it like 2026-01-31".to_owned())
 }
 
-/// Checks a range of dates, of which `to` is exclusive.
+/// Checks a range of dates. `to` is exclusive.
 ///
 /// # Errors
 ///
@@ -133,7 +133,8 @@ pub fn parse_id(text: &str) -> Result<Uuid, String> {
 ///
 /// # Errors
 ///
-/// Returns an error if the text is not an IP address with a port. A host name may stand for several addresses.
+/// Returns an error if the text is not an IP address with a port. Host names are refused, because a name may stand for
+/// several addresses.
 pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "not an IP address and a port; write it like 127.0.0.1:9464 or [::1]:9464".to_owned())
 }

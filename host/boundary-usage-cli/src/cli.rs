@@ -1,4 +1,4 @@
-//! The command line, and which command it runs.
+//! The command line, and the call of the command that it names.
 
 use std::process::ExitCode;
 

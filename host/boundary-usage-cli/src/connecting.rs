@@ -41,7 +41,7 @@ impl Connecting {
 
     /// Connects, and retries while the database is down.
     ///
-    /// Calls `when_waiting` after 2 s, once.
+    /// Calls `when_waiting` once, if there is no connection after 2 s.
     ///
     /// # Errors
     ///
@@ -74,7 +74,7 @@ impl Connecting {
             };
             *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{error:#}"));
             self.failed.notify_one();
-            // A random extra of up to a half, so that replicas do not reconnect simultaneously.
+            // The random extra of up to a half keeps replicas from reconnecting simultaneously.
             sleep(pause.mul_f64(1.0 + rand::random::<f64>() / 2.0)).await;
             pause = (2 * pause).min(LONGEST_PAUSE);
         }
@@ -97,7 +97,7 @@ impl Connecting {
 
 /// Returns whether a retry can help.
 ///
-/// A SQLite file that cannot be opened is an error immediately.
+/// A retry cannot help if a SQLite file cannot be opened.
 fn is_down(url: &str, error: &Error) -> bool {
     error.is_retryable() && !url.starts_with("sqlite:")
 }

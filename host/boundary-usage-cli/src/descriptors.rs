@@ -1,7 +1,7 @@
 //! The limit of file descriptors, and how it is divided.
 //!
-//! Each socket and each connected client needs one. Many systems start processes with a soft limit of 1,024, which a
-//! process may raise.
+//! Each socket and each connected client needs one descriptor. Many systems start processes with a soft limit of 1,024,
+//! which a process may raise.
 
 use anyhow::{Result, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};

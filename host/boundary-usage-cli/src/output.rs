@@ -87,7 +87,7 @@ fn write_to_stdout(bytes: &[u8]) -> io::Result<()> {
 
 /// Prints a message to stderr. If stderr cannot be written, the message is lost.
 pub fn print_error(message: &str) {
-    // A single write, so that messages of several processes do not mix.
+    // A single write keeps the messages of several processes apart.
     let _ = io::stderr().write_all(format!("{}\n", printable::lines(message)).as_bytes());
 }
 

@@ -45,7 +45,7 @@ pub fn lines(text: &str) -> String {
 
 /// Replaces control characters in JSON by JSON's escapes, which keeps the meaning.
 ///
-/// `serde_json` leaves some of them.
+/// `serde_json` leaves some control characters as they are.
 pub fn json(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

@@ -33,7 +33,7 @@ pub enum BadLine {
     /// The line is too long. It is not kept in memory.
     #[error("the line is longer than {MAX_LINE_BYTES} bytes")]
     TooLong,
-    /// The line begins with another JSON value.
+    /// The line begins with a JSON value that is not an object.
     #[error("expected a JSON object, found {0}; write one object per line")]
     NotAnObject(&'static str),
     /// The object does not end on this line.
@@ -90,7 +90,7 @@ pub struct ForeignFormat {
 
 /// Formats that begin with fixed bytes.
 ///
-/// The byte order mark of UTF-32 begins with that of UTF-16.
+/// UTF-32 comes first, because its byte order mark begins with that of UTF-16.
 const FORMATS: [(&[u8], &str, &str); 10] = [
     (b"\x1f\x8b", "it is compressed by gzip", "gzip -dc FILE | boundary-usage replay -"),
     (b"\x28\xb5\x2f\xfd", "it is compressed by zstd", "zstd -dc FILE | boundary-usage replay -"),
@@ -138,7 +138,7 @@ pub fn check_format(start: &[u8]) -> Result<(), ForeignFormat> {
 
 /// An iterator over the lines of a recording.
 ///
-/// It keeps at most one line in memory, and at most the length limit of it.
+/// It keeps at most one line in memory, and of a longer line only the first [`MAX_LINE_BYTES`].
 pub struct Recording<R> {
     reader: R,
     line: Vec<u8>,
@@ -238,7 +238,7 @@ fn explain(line: &[u8], error: &serde_json::Error) -> BadLine {
         }
         Err(_) => {}
     }
-    // The parser's message quotes keys and values.
+    // The parser's message quotes keys and values, which are untrusted.
     BadLine::NotAnActivity(printable(without_line(&error.to_string())))
 }
 
@@ -252,7 +252,7 @@ fn quotes_long_number(message: &str) -> bool {
 
 /// Removes the line number from a parser's message.
 ///
-/// It is always 1, because the parser reads one line at a time.
+/// The number is always 1, because the parser reads one line at a time.
 fn without_line(message: &str) -> String {
     message.replace(" at line 1 column ", " at column ")
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The idle time before a connection may be closed for another one.
 ///
-/// Without it, each new connection would close another one under load.
+/// Without this minimum, each new connection would close another one under load.
 const SHORTEST_IDLE: Duration = Duration::from_millis(50);
 
 /// The `active_at` of a connection that must not be closed.
@@ -61,7 +61,7 @@ impl Slots {
     ///
     /// If no slot is free, closes the connection that has been idle the longest, and waits.
     ///
-    /// `close` is cancelled once another connection needs the slot. Dropping the future takes nothing.
+    /// `close` is cancelled once another connection needs the slot. Dropping the future takes no slot.
     pub(crate) async fn take(&self, close: &CancellationToken) -> Slot {
         loop {
             if self.free.available_permits() == 0 {

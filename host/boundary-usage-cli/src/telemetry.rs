@@ -82,7 +82,7 @@ fn resource() -> Resource {
     if has_name { resource.build() } else { resource.with_service_name("boundary-usage").build() }
 }
 
-/// An HTTP client on the program's runtime. The exporter's thread has none.
+/// An HTTP client on the program's runtime. The exporter's thread has no runtime of its own.
 #[derive(Debug)]
 struct OnRuntime {
     client: HyperClient,

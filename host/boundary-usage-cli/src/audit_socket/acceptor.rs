@@ -42,7 +42,7 @@ pub(super) struct Acceptor {
 impl Acceptor {
     /// Serves the socket until the server stops.
     ///
-    /// Then accepts the clients that have already connected, and no others.
+    /// After the stop, it accepts the clients that have already connected, and no others.
     pub(super) async fn run(self, mut file: SocketFile) {
         let drain = self.stop.drain.clone();
         let mut watch = tokio::time::interval(WATCH_INTERVAL);

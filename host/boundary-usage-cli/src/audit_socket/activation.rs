@@ -1,8 +1,8 @@
 //! Sockets that a supervisor such as systemd passes to this process.
 //!
 //! Such a socket outlives the process. Clients can connect and wait while no process serves it, even after a crash. A
-//! configured socket uses the passed socket that is bound to its path, or whose name (`FileDescriptorName=`) is its
-//! path or file name.
+//! configured socket uses the passed socket that is bound to the configured path. A passed socket also matches if its
+//! name (`FileDescriptorName=`) is the configured path or its file name.
 
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,9 @@ impl PassedSockets {
         Ok(Self(sockets.collect::<Result<_>>()?))
     }
 
-    /// Takes the passed socket for a configured path, and returns its own path, too.
+    /// Takes the passed socket for a configured path.
+    ///
+    /// Returns the socket and the path to which it is bound.
     pub(super) fn take(&mut self, configured: &Path) -> Option<(UnixListener, Option<PathBuf>)> {
         let absolute = std::path::absolute(configured).ok();
         let is_file_name = |name: &str| configured.file_name().is_some_and(|file| file == name);

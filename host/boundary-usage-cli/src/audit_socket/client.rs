@@ -1,8 +1,8 @@
 //! A client that behaves like the real boundary client, for the demo and tests.
 //!
 //! It writes a frame for each batch of ten decisions and reads nothing. After a failed write it reconnects and sends
-//! the batch again. The real client also sends an incomplete batch after five seconds. Here the caller does so with
-//! [`AuditClient::flush`].
+//! the batch again. The real client also sends an incomplete batch after five seconds. The caller of this client does
+//! so with [`AuditClient::flush`].
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -91,7 +91,7 @@ impl AuditClient {
     pub async fn finish(mut self) -> Result<()> {
         self.flush().await?;
         self.stream.shutdown().await.context("cannot end the connection")?;
-        // A server writes nothing, so this reads the end of the stream.
+        // The server writes nothing, so this read ends when the server closes the connection.
         self.stream.read_to_end(&mut Vec::new()).await.context("the server did not end the connection")?;
         Ok(())
     }

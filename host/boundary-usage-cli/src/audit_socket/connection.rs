@@ -5,7 +5,7 @@
 //!
 //! A connection that the server ends loses nothing. First the server shuts down the reading side. From then on, each
 //! write of the client fails, and the client sends that batch again over its next connection. Then the server reads all
-//! earlier writes. Therefore it counts a frame if the client's write succeeded. It does not count an incomplete frame.
+//! earlier writes. Therefore the server counts exactly the frames that the client has written completely.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
@@ -35,15 +35,15 @@ const IDLE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// Time between two attempts to track while the intake is full.
 ///
-/// The tracker drains it a hundred times a second.
+/// The tracker drains the intake a hundred times a second.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// The tokens that end all connections.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stop {
-    /// Requests that each connection reads all earlier writes, and ends.
+    /// Makes each connection read all earlier writes, and then end.
     pub(super) drain: CancellationToken,
-    /// Requests that connections no longer wait for the tracker.
+    /// Makes connections stop waiting for the tracker.
     pub(super) give_up: CancellationToken,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Connection {
     buffer: BytesMut,
     tracker: Tracker,
     stop: Stop,
-    /// The slots among the clients of its socket, and of all sockets.
+    /// The connection's slots: one of its socket, and one of all sockets together.
     ///
     /// Empty if the server is stopping.
     slots: Vec<Slot>,
@@ -75,7 +75,7 @@ impl Connection {
         Self { endpoint, stream, buffer, tracker, stop, slots, close, peer, frames: 0, is_ending: false }
     }
 
-    /// Runs in the given slot of its socket.
+    /// Runs the connection in the given slot of its socket.
     ///
     /// Waits for a slot among the clients of all sockets.
     pub(super) async fn run_in(mut self, own: Slot, close: CancellationToken, all: Arc<Slots>) {
@@ -238,7 +238,7 @@ impl Connection {
                 }
                 Err(error) => {
                     self.discard(allowed + denied, format_args!("{error}"));
-                    // The client keeps further batches, because its writes fail.
+                    // Further writes of the client then fail, so the client keeps its batches.
                     if let Err(error) = self.end() {
                         debug!(peer = self.peer, %error, "cannot end a connection");
                     }

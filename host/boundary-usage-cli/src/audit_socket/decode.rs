@@ -102,7 +102,7 @@ fn envelope(data: &[u8]) -> Result<Received, DecodeError> {
     })
 }
 
-/// `ReportBoundaryLogsRequest`.
+/// The counts of a batch of logs, the message `ReportBoundaryLogsRequest`.
 #[derive(Default)]
 struct Batch {
     logs: usize,
@@ -159,7 +159,7 @@ impl Batch {
     }
 }
 
-/// `BoundaryStatus`.
+/// The counts of dropped logs, the message `BoundaryStatus`.
 #[derive(Default)]
 struct Status {
     channel_full: i64,
@@ -194,7 +194,7 @@ mod tests {
     };
     use super::*;
 
-    /// A status of 5 logs dropped by the channel and 3 by the batch.
+    /// A status that reports 5 logs dropped by the channel and 3 by the batch.
     const RECORDED_STATUS: &[u8] = b"\x12\x04\x08\x05\x10\x03";
 
     fn frame(tag: Tag, data: &[u8]) -> Frame {

@@ -1,7 +1,8 @@
 //! A listening audit socket and its file.
 //!
-//! The file stays when the socket is closed, on purpose. The boundary's client looks for the file only at its start. If
-//! the file is missing, the client never reports. If no process listens on the file, the client tries again later.
+//! The file intentionally stays when the socket is closed. The boundary's client looks for the file only when the
+//! client starts. If the file is missing, the client never reports. If no process listens on the file, the client tries
+//! again later.
 
 use std::io::ErrorKind;
 use std::net::Shutdown;
@@ -88,7 +89,7 @@ impl SocketFile {
     ///
     /// # Errors
     ///
-    /// Returns an error if the listener fails otherwise. The clients in the accept queue are then lost.
+    /// Returns an error if the listener fails for another reason. The clients in the accept queue are then lost.
     pub async fn close(self, mut serve: impl FnMut(UnixStream)) -> Result<()> {
         // The runtime may not know the newest clients yet, so this accepts clients without the runtime.
         let listener: StdUnixListener =

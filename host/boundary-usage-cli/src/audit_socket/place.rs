@@ -1,10 +1,10 @@
 //! Creates the file of an audit socket.
 //!
-//! A client that can connect reports usage in the name of a workspace. Therefore the file never exists with wider
-//! permissions than configured. It is created in a private directory beside its final path, gets its mode and group
-//! there, and is then moved. The private directory is accessed only through its descriptor, so that no other user with
-//! write access to the parent directory can replace a part of the path. The move replaces a stale file atomically, so a
-//! client always finds a file.
+//! Every client that can connect can report usage in the name of a workspace. Therefore the file never exists with
+//! wider permissions than configured. It is created in a private directory beside its final path, gets its mode and
+//! group there, and is then moved. The private directory is accessed only through its descriptor, so that no other user
+//! with write access to the parent directory can replace a part of the path. The move replaces a stale file atomically,
+//! so a client always finds a file.
 //!
 //! A file is stale if no process listens on it. The check and the replacement are two steps, so a lock on the directory
 //! excludes other servers meanwhile. The lock leaves no file behind.
@@ -60,7 +60,7 @@ pub(super) async fn listen(path: &Path, group: Option<SocketGroup>) -> Result<(U
     let directory = DirectoryLock::take(path).await?;
     check_place(path)?;
     let private = PrivateDirectory::new(parent(path)).with_context(cannot)?;
-    // A long name would exceed the address together with the directory.
+    // The directory and a long name together could exceed the length of a socket address.
     let created = private.path(if name.len() < 64 { name } else { "audit.sock".as_ref() });
     let socket = UnixSocket::new_stream().context("cannot create a unix socket")?;
     socket.bind(&created).with_context(cannot)?;
@@ -102,7 +102,8 @@ fn check_place(path: &Path) -> Result<()> {
     if !metadata.file_type().is_socket() {
         bail!("{} exists and is not a socket; remove it, or choose another path", path.display());
     }
-    // A datagram socket cannot connect to a stream socket, so this finds a listener without a connection to it.
+    // Connecting a datagram socket to a listening stream socket fails with a specific error. So this detects a listener
+    // without a connection to it.
     let probe = UnixDatagram::unbound().context("cannot create a unix socket")?;
     match probe.connect(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::server::Socket;
 use crate::log_limit::LogLimit;
 
-/// Connections without a frame within [`STUCK_WINDOW`] that suggest a stuck client.
+/// The number of connections without a frame within [`STUCK_WINDOW`] that suggests a stuck client.
 const STUCK_CONNECTIONS: u64 = 10;
 const STUCK_WINDOW: Duration = Duration::from_secs(600);
 
@@ -171,7 +171,7 @@ impl Endpoint {
         self.log_counts(LogLimit::repeated);
     }
 
-    /// Logs the number of unlogged events of each kind, before the end.
+    /// Logs the number of unlogged events of each kind, before the server ends.
     pub(super) fn log_rest(&self) {
         self.log_counts(LogLimit::rest);
     }
@@ -186,7 +186,7 @@ impl Endpoint {
 
     /// Counts a connection that ended without a frame.
     ///
-    /// One is a short run of a client, but many deserve a warning.
+    /// A single one comes from a client that ran only briefly, but many deserve a warning.
     pub(super) fn ended_without_frame(&self, peer: i32) {
         self.count(|report| report.connections_without_frame += 1);
         debug!(socket = %self.path.display(), peer, "the connection ended without a frame");

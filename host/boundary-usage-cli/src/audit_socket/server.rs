@@ -29,9 +29,9 @@ use crate::slots::Slots;
 /// The limit of clients of one socket. A workspace has only a few.
 const MOST_CLIENTS_PER_SOCKET: usize = 1_024;
 
-/// The number of clients that each socket may serve, even beyond its share.
+/// The number of clients that each socket may always serve, even if its share is smaller.
 ///
-/// Few sockets use their share.
+/// The shares may overlap, because few sockets use theirs completely.
 const FEWEST_CLIENTS_PER_SOCKET: usize = 64;
 
 /// Time for the connections to count the batches that they could not track.

@@ -11,7 +11,7 @@ const MAX_FIELD_IN_GROUP: u64 = i32::MAX as u64;
 
 /// The reason why data is not a protobuf message.
 ///
-/// The connection can continue after it.
+/// The connection can continue after such an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// A field is longer than the message around it.

@@ -37,7 +37,7 @@ Examples:
 /// The last one is the flush of its shutdown.
 const ROUNDS: u32 = 3;
 
-/// The agents: replica, owner, workspace.
+/// The agents: the number of the replica, the owner and the workspace of each.
 const AGENTS: [(usize, &str, &str); 5] = [
     (0, "alice", "website"),
     (0, "alice", "billing"),

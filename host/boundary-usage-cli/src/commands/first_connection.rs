@@ -55,7 +55,8 @@ impl FirstConnection {
 
     /// Returns the database.
     ///
-    /// If it is down and its key is known, the database is unconnected, and the connection attempt is returned too.
+    /// If the database is down and its hashing key is known, it is returned unconnected, together with this connection
+    /// attempt.
     pub(super) async fn database(mut self) -> Result<(Database, Option<Self>)> {
         let key = self.key_file.as_ref().map(KeyFile::read).transpose()?.flatten();
         let connected = match key {
@@ -84,7 +85,7 @@ impl FirstConnection {
     }
 }
 
-/// Writes the key to the state directory, for a start while the database is down.
+/// Writes the hashing key to the state directory, for a start while the database is down.
 async fn remember(key_file: Option<&KeyFile>, database: &Database) {
     let Some(key_file) = key_file else { return };
     if let Err(error) = key_file.remember(database).await {

@@ -18,7 +18,7 @@ use boundary_usage::Database;
 
 use crate::arguments::Global;
 
-/// Names the setting, but not its value: a database URL may contain a password.
+/// The message names the setting, but not its value, because a database URL may contain a password.
 const CANNOT_USE: &str = "cannot use the database of --database or BOUNDARY_USAGE_DATABASE";
 
 /// Opens an existing database for reading.

@@ -109,8 +109,8 @@ pub struct Arguments {
 
     /// Time between collections, counted from midnight UTC, and at midnight. One of the replicas collects.
     ///
-    /// So each period lies within one UTC day, which the history needs. At most 366days, but longer than a day has no
-    /// effect.
+    /// So each period lies within one UTC day, which the history needs. At most 366days. An interval of more than a day
+    /// has the same effect as a day.
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = parse_period)]
     collect_interval: Duration,
 
@@ -309,7 +309,7 @@ impl Running {
         let first = FirstConnection::start(&global.database, options.state_directory.as_deref(), &view, &sockets)?;
         let announcement = first.announcement();
         let (database, connecting) = first.database().await?;
-        // Compiling the component uses a processor for seconds.
+        // Compiling the component would block this thread for seconds.
         let plugin = tokio::task::spawn_blocking(Plugin::embedded).await.context("cannot load the component")?;
         let plugin = plugin.context("cannot load the component")?;
         let service = Service::start(&plugin, database.clone(), replica, bound, options).await;

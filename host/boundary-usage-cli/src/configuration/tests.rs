@@ -1,4 +1,4 @@
-//! Valid configuration files, and the faults of others.
+//! Tests of valid configuration files, and of the faults that are reported for invalid ones.
 
 use super::*;
 

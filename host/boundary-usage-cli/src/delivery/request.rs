@@ -18,7 +18,7 @@ use url::{Host, Url};
 use super::{DeliveryOptions, schedule};
 use crate::failure::UsageError;
 
-/// The settings of the URL, for messages.
+/// The option and the variable that contain the URL, for messages.
 const SETTING: &str = "--deliver or BOUNDARY_USAGE_DELIVER";
 const REMEDIES: Remedies = Remedies {
     authority: "set SSL_CERT_FILE to the file of the authority that did",

@@ -27,7 +27,7 @@ pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
     let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
     let value = text(RETRY_AFTER)?;
     let wait = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // A number that does not fit is a long wait, too.
+        // A number that is too large to parse means the longest wait.
         value.parse().map_or(DELIVERY_WAIT_MAX, Duration::from_secs)
     } else {
         let until = httpdate::parse_http_date(value).ok()?;

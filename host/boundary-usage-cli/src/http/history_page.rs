@@ -1,6 +1,6 @@
 //! The views of the history at `/days`, `/weeks` and `/months`.
 //!
-//! The server renders all of a view, and it has no script. See [`super::page`] for the status.
+//! The server renders each view completely, and the views have no script. See [`super::page`] for the status.
 
 use askama::Template;
 use boundary_usage::{CohortActivity, CohortRow, Report, ReportRow, Retention, WindowActivity, WindowLength};
@@ -15,7 +15,7 @@ use super::plot::{Arrangement, Chart, Key, Point, chart};
 #[derive(Template)]
 #[template(path = "history.html")]
 struct Page {
-    /// Allows the browser to use this page's style, and no other.
+    /// The nonce with which the browser accepts this page's style, and no other.
     nonce: String,
     version: &'static str,
     at: String,
@@ -65,7 +65,7 @@ struct Cohort {
 /// A cell of the heat map.
 struct Share {
     x: usize,
-    /// The part of the cohort, from 0 to 1, as opacity.
+    /// The active part of the cohort, from 0 to 1, which is the opacity of the cell.
     share: String,
     title: String,
 }

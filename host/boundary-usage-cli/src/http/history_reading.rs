@@ -1,7 +1,7 @@
 //! Readings of the history for the page.
 //!
-//! The history changes only at collections, and a long one takes a second to read. So a reading is reused for a minute,
-//! and simultaneous requests share it.
+//! The history changes only at collections, and reading a long history takes a second. So a reading is reused for a
+//! minute, and simultaneous requests share it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Allowed hosts: IP addresses, `localhost`, and names that the operator allows.
 //!
-//! This prevents DNS rebinding. The owner of another web page can make its name resolve to this address, so that the
-//! page may read the responses. The browser still sends that name, which is then rejected. An address cannot be
-//! rebound.
+//! The check prevents DNS rebinding, in which the owner of another web page makes the page's host name resolve to this
+//! address. The page could then read the responses. The browser still sends the page's host name, and the check rejects
+//! it. IP addresses are always allowed, because they cannot be rebound.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

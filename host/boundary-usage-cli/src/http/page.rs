@@ -25,7 +25,7 @@ const UNDELIVERED: usize = 12;
 /// The number of replicas shown, beginning with the one that flushed last.
 const REPLICAS: usize = 100;
 
-/// Numbers from here on are smaller on narrow screens.
+/// Numbers of at least this value have a smaller font on narrow screens.
 ///
 /// Half the width of a phone has room for seven digits with commas.
 const LONG: u64 = 10_000_000;
@@ -39,7 +39,7 @@ pub(super) struct Rendered {
 #[derive(Template)]
 #[template(path = "page.html")]
 struct Page {
-    /// Allows the browser to use this page's style and script, and no others.
+    /// The nonce with which the browser accepts this page's style and script, and no others.
     nonce: String,
     version: &'static str,
     at: String,
@@ -69,7 +69,7 @@ struct Number {
     label: &'static str,
     value: u64,
     text: Digits,
-    /// Whether the number is smaller on narrow screens.
+    /// Whether the number has a smaller font on narrow screens.
     is_long: bool,
     note: String,
 }

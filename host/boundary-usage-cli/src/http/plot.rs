@@ -1,6 +1,6 @@
 //! The geometry of the page's plots, as pure functions.
 //!
-//! The template draws it as SVG.
+//! The template draws the plots as SVG.
 //!
 //! The browser stretches a plot to the available width. Each period or window is 10 units wide, and y runs from 0 at
 //! the top to 100 at the bottom. Text and circles would be distorted, so the scale and the legend are HTML.
@@ -21,7 +21,7 @@ const HEIGHT_MIN: f64 = 0.8;
 #[derive(Debug)]
 pub(super) struct Chart {
     pub(super) title: &'static str,
-    /// The meaning of its two colours.
+    /// The meaning of the plot's two colours.
     pub(super) keys: [Key; 2],
     /// The number at the top of the scale, and the number at its middle.
     pub(super) top: Digits,

@@ -259,8 +259,8 @@ impl View {
 impl LocalStatus {
     /// Returns the reason why the replica is not ready, or `None` if it is ready.
     ///
-    /// A database that becomes unreachable after the start is not a reason. The replica continues to track, and a load
-    /// balancer would remove all replicas simultaneously.
+    /// A database that becomes unreachable after the start is not a reason, because the replica continues to track.
+    /// Otherwise a load balancer would remove all replicas simultaneously.
     pub(super) fn not_ready(&self) -> Option<String> {
         match (self.state, &self.tracker) {
             (State::Stopping, _) => Some("the process is stopping".into()),

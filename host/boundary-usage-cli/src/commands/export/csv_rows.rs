@@ -34,7 +34,7 @@ impl RowWriter for CsvRows {
     }
 }
 
-/// Returns the error of the output, whose kind matters.
+/// Returns the I/O error inside a CSV error, because the caller checks its kind.
 fn cause(error: csv::Error) -> io::Error {
     match error.into_kind() {
         ErrorKind::Io(error) => error,

@@ -40,7 +40,7 @@ impl Destination {
         };
         let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
         let mut builder = tempfile::Builder::new();
-        // The umask applies, as to any new file.
+        // The umask restricts this mode, as it does for any new file.
         builder.prefix(".boundary-usage-export-").permissions(Permissions::from_mode(0o666));
         let temporary = builder.tempfile_in(directory.unwrap_or(Path::new(".")));
         let temporary = temporary.with_context(|| format!("cannot create a file beside {shown}"))?;

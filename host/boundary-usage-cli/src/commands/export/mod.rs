@@ -117,7 +117,8 @@ pub(crate) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCod
     let done = match arguments.file() {
         None => export(&database, global.format, &arguments).await.map(|()| ExitCode::SUCCESS),
         Some(file) => {
-            // A signal must not leave a temporary file. An export to stdout has none, and can wait for its reader.
+            // A signal must not leave a temporary file. An export to stdout has no such file, and may wait for its
+            // reader.
             let mut signals = StopSignals::listen()?;
             tokio::select! {
                 exported = export(&database, global.format, &arguments) => exported.map(|()| ExitCode::SUCCESS),

@@ -16,7 +16,8 @@ use parquet::schema::types::ColumnPath;
 use super::table::{Kind, Row, Table, Value};
 use super::{Column, RowWriter};
 
-/// The limits of a row group. Its rows are in memory until it is written. Sketches of a day have up to 262 kB.
+/// The limits of a row group, whose rows are in memory until the group is written. The sketches of a day have up to 262
+/// kB.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
 const GROUP_ROWS: usize = 10_000;
 
@@ -162,7 +163,7 @@ fn bytes(value: &Value) -> Option<ByteArray> {
     Some(bytes.clone().into())
 }
 
-/// Returns the error of the output, if that is the cause.
+/// Returns the I/O error inside a Parquet error, if there is one. The caller checks its kind.
 fn cause(error: ParquetError) -> io::Error {
     match error {
         ParquetError::External(source) => match source.downcast::<io::Error>() {

@@ -1,6 +1,6 @@
 //! The recordings of a replay.
 //!
-//! Each is opened and checked before anything is tracked.
+//! Each recording is opened and checked before anything is tracked.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,9 +17,9 @@ use crate::replay_file::{FORMAT_BYTES, ForeignFormat, check_format};
 
 /// A recording that was opened and checked.
 pub(super) struct Input {
-    /// Its name in messages.
+    /// The recording's name in messages.
     pub(super) name: String,
-    /// Its size, if it is a regular file.
+    /// The recording's size, if it is a regular file.
     pub(super) size: Option<u64>,
     source: Source,
 }

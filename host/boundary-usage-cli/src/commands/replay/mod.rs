@@ -1,7 +1,7 @@
 //! `replay`: tracks recorded activity as fast as the component accepts it.
 //!
-//! `inputs` opens and checks the recordings, `progress` is the progress so far, and `stopped` reports a replay that did
-//! not complete.
+//! `inputs` opens and checks the recordings, `progress` records how far the replay is, and `stopped` reports a replay
+//! that did not complete.
 
 mod inputs;
 mod progress;

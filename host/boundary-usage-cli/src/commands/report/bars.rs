@@ -1,9 +1,9 @@
 //! Bars of block characters.
 
-/// A character for each eighth of a column.
+/// The characters that fill one to eight eighths of a column.
 const EIGHTHS: [char; 8] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'];
 
-/// Levels of a small vertical bar.
+/// The levels of a vertical bar that is one character high.
 const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// Returns a bar of at most `columns` characters. A number greater than 0 has a visible bar.

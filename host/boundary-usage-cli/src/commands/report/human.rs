@@ -16,7 +16,7 @@ const BAR_MIN: usize = 4;
 /// The space between two columns.
 const GAP: usize = 2;
 
-/// The windows of a cohort that fit a line.
+/// The number of a cohort's windows that fit on a line.
 const COHORT_WINDOWS: usize = 6;
 
 /// Columns of text. The first is aligned to the left, the others to the right.
@@ -37,7 +37,7 @@ impl Columns {
             .collect()
     }
 
-    /// Formats the columns. `bars` follow the first column, if there are any.
+    /// Formats the columns. If `bar` is given, its bars follow the first column.
     fn format(&self, bar: Option<&dyn Fn(usize, usize) -> String>) -> String {
         let widths = self.widths();
         let text: usize = widths.iter().sum::<usize>() + GAP * widths.len();

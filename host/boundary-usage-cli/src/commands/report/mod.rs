@@ -22,11 +22,11 @@ use crate::output::{Format, print_bytes};
 /// Each window has these numbers for users and for workspaces: `active`; `new` are active for the first time;
 /// `returning` were active in the previous window, too; `resurrected` were active earlier, but not in the previous
 /// window; `lost` were active in the previous window, but not in this one. So active = new + returning + resurrected.
-/// By day, `7 days` and `30 days` are those active in the days that end with this one. Windows are in UTC, and weeks
-/// start on Monday.
+/// If the windows are days, `7 days` and `30 days` were active in the 7 or 30 days that end with this one. Windows are
+/// in UTC, and weeks start on Monday.
 ///
-/// The numbers come from closed periods. They are exact as long as no set behind them has more than 16,384 ids. Beyond,
-/// they are estimates with 95 % bounds, which JSON shows. This command changes nothing, and works with the role
+/// The numbers come from closed periods. They are exact as long as no set behind them has more than 16,384 ids. Beyond
+/// that, they are estimates with 95 % bounds, which JSON shows. This command changes nothing, and works with the role
 /// boundary_usage_collector.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
