@@ -49,8 +49,7 @@ page-pictures: setup ## Take pictures of the status page: target/page/, and docs
 fuzz: setup-component ## Send mutated input to every parser of untrusted bytes, for SECONDS=60 each
 	FUZZ_SECONDS=$(SECONDS) $(CARGO) test --workspace --test rules fuzzing -- --nocapture
 
-# The development build is fast enough: every build compiles the component, which does most of the work, with
-# optimisation.
+# A development build is fast enough, because the component does most of the work and is optimised in every build.
 simulate: setup-component ## Simulate replicas and faults: SEEDS=2000 or STEPS=1000000; SEED=7 replays one
 	$(CARGO) run --bin simulate -- \
 	  $(if $(SEED),--seed $(SEED),$(if $(STEPS),--steps $(STEPS),--seeds $(or $(SEEDS),2000))) \

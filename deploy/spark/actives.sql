@@ -1,9 +1,9 @@
 -- Counts the active users and workspaces by day, week or month, over the exports of any number of databases.
 --
 -- Variables: ${exports}, the folder of the Parquet files, and ${by}: day, week or month. Windows are in UTC, and weeks
--- start on Monday. The last window is that of the last exported day.
+-- start on Monday. The last window contains the last exported day.
 --
--- Returns one row for each window and kind, windows without activity included. The columns mean what they mean in
+-- Returns one row for each window and kind, including windows without activity. The columns have the same meaning as in
 -- `boundary-usage report`. active_7_days and active_30_days are null unless the windows are days.
 WITH days AS (
     SELECT * FROM parquet.`${exports}`

@@ -2,12 +2,12 @@
 -- number of databases.
 --
 -- Variables: ${exports}, the folder of the Parquet files, and ${by}: day, week or month. Windows are in UTC, and weeks
--- start on Monday. The last window is that of the last exported day.
+-- start on Monday. The last window contains the last exported day.
 --
--- Returns one row for each cohort, kind and later window. size is the number of new ids of the window that begins with
--- start, and active is the part of them that is active `later` windows later. active_after_7_days, active_after_30_days
--- and active_after_90_days are the parts that were active at least so many days after their first day. They are null
--- while that time has not come for the last day of the cohort.
+-- Returns one row for each cohort, kind and later window. size is the number of ids that were new in the window that
+-- begins on `start`. active is the number of them that are active `later` windows after it. active_after_7_days,
+-- active_after_30_days and active_after_90_days are the numbers of them that were active at least that many days after
+-- their first day. They are null until that time has passed for the last day of the cohort.
 WITH days AS (
     SELECT * FROM parquet.`${exports}`
 ),
@@ -30,7 +30,7 @@ daily AS (
     SELECT kind, day, CASE '${by}' WHEN 'day' THEN day ELSE trunc(day, '${by}') END AS start, sketch
     FROM calendar CROSS JOIN (VALUES 'users', 'workspaces') AS kinds (kind) LEFT JOIN merged USING (kind, day)
 ),
--- A union over no sketch is the empty set. The order by falling days makes a frame of later days grow row by row.
+-- A union over no sketch is the empty set. With days in descending order, a frame of later days grows row by row.
 sets AS (
     SELECT kind, day, start,
         theta_union_agg(sketch, 14) OVER (

@@ -1,8 +1,8 @@
 /**
  * The capabilities of the component: a transaction for the usage of its own replica, and two locks.
  *
- * Each call does its work when the component makes it. The host does not trust the component, so each call is checked
- * first. The module `component` converts between these functions and the component runtime.
+ * The host does not trust the component, so each call is checked before it does its work. The module `component`
+ * converts between these functions and the component runtime.
  */
 
 import type { Database, Transaction } from "./database/database.ts";
@@ -63,7 +63,7 @@ export class Capabilities {
   }
 
   /**
-   * Waits for a running database call, rolls back an open transaction, and refuses others until the next flush.
+   * Waits for a running database call, rolls back an open transaction, and refuses new ones until the next flush.
    *
    * Returns the component's violation of its contract, if any.
    */

@@ -69,7 +69,7 @@ export class Instance {
     }
   }
 
-  /** Whether `track` may be called. It may not from the call of a flush until the flush has taken its snapshot. */
+  /** Whether `track` may be called. It may not be called between the call of a flush and that flush's snapshot. */
   get acceptsActivities(): boolean {
     return !this.#capabilities.awaitsSnapshot;
   }
@@ -145,7 +145,10 @@ function convertFlushed(flushed: Awaited<ReturnType<Root["flush"]>>): Flushed {
   }
 }
 
-/** Returns the imports of the component. jco's types name the interfaces with their version, its code without. */
+/**
+ * Returns the imports of the component. jco's types name the interfaces with their versions, but its code names them
+ * without versions.
+ */
 function imports(capabilities: Capabilities, key: Uint8Array, unflushed: Unflushed): any {
   const view = new DataView(key.buffer, key.byteOffset, key.byteLength);
 

@@ -125,7 +125,7 @@ export class Ledger {
     }
   }
 
-  /** Ends the running flush, by its outcome. */
+  /** Ends the running flush, and keeps its activity if the outcome requires that. */
   endFlush(): void {
     const recording = this.#inFlight;
     this.#inFlight = undefined;

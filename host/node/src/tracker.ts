@@ -36,7 +36,7 @@ export class Tracker {
   readonly #schedule: Schedule;
   readonly #ledger: Ledger;
   #instance: Instance | undefined;
-  /** The start of an instance, while it runs. */
+  /** The running start of an instance, if there is one. */
   #start: Promise<Instance> | undefined;
   #batch: Activity[] = [];
   /** Resolves when all earlier flushes have ended. */
@@ -86,7 +86,7 @@ export class Tracker {
   }
 
   /**
-   * Writes the activity before this call. The flush loop does the same at each interval.
+   * Writes the activity that was recorded before this call. The flush loop does the same at each interval.
    *
    * If it throws, the activity is kept, and the next flush carries it.
    */
@@ -123,7 +123,7 @@ export class Tracker {
           if (remaining < SHUTDOWN_RETRY_MIN || kind === "refused" || kind === "timed-out") {
             throw kind === "commit-unknown" ? unknownOutcome(limit, error) : error;
           }
-          // Half of the remaining time, so that the last attempt comes shortly before the deadline.
+          // No wait exceeds half of the remaining time, so that the last attempt comes shortly before the deadline.
           await sleep(Math.min(wait, remaining / 2));
         }
       }
@@ -184,7 +184,7 @@ export class Tracker {
     this.#report(error);
   }
 
-  /** Calls `onError`. An exception or a rejected promise of it must not end the flush loop or the process. */
+  /** Calls `onError`. Neither an exception nor a rejected promise of `onError` ends the flush loop or the process. */
   #report(error: BoundaryUsageError): void {
     const warn = (thrown: unknown) => {
       const message = `onError failed: ${messageOf(thrown)}; it was called with: ${error.message}`;

@@ -1,5 +1,5 @@
 /**
- * The database as a flush uses it.
+ * The part of a database that flushes use.
  *
  * Both kinds of database use the schema, the statements and the locks of the Rust host, so replicas of all hosts can
  * share a database. Collections are not here, because they need authority that a proxy does not have.

@@ -41,7 +41,7 @@ export async function readMigrations(kind: DatabaseKind): Promise<Migration[]> {
 /**
  * Returns the migrations that a database lacks.
  *
- * Throws `refused` if the database has a migration that this release does not know.
+ * Throws `refused` if the database has a migration that this release does not contain.
  */
 export function missingMigrations(known: Migration[], applied: AppliedMigration[]): Migration[] {
   for (const { version, checksum } of applied) {

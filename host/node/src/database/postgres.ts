@@ -47,7 +47,7 @@ export class Postgres implements Database {
     // Some modes allow a second kind of encryption if the first one fails. The driver supports only one per pool.
     for (const [attempt, tls] of target.tls.entries()) {
       const pool = new driver.default.Pool(configurationOf(target, tls));
-      // The pool discards an idle connection that breaks.
+      // The pool itself discards an idle connection that breaks. Without a listener, the event would end the process.
       pool.on("error", () => {});
       pool.on("connect", (client) => {
         // A connection that breaks fails its statement. Without a listener, the event would end the process.
@@ -77,7 +77,7 @@ export class Postgres implements Database {
     return this.#key;
   }
 
-  /** An idle connection may be broken. Then this tries the next one, and finally a new one. */
+  /** Begins a transaction. If an idle connection is broken, the next one is tried, and finally a new one. */
   async begin(): Promise<Transaction> {
     for (let idle = this.#pool.idleCount; ; idle -= 1) {
       const client = await this.#client();
@@ -86,7 +86,7 @@ export class Postgres implements Database {
         return new PostgresTransaction(client, this.#key);
       } catch (error) {
         client.release(true);
-        // A silent server would be silent on the next connection, too.
+        // A server that does not reply would not reply on the next connection either.
         if (idle <= 0 || /timeout|timed out/.test((error as Error).message)) {
           throw classify("beginning a transaction", error);
         }
@@ -120,7 +120,9 @@ export class Postgres implements Database {
   }
 }
 
-/** Returns the driver's settings. It sets each one, because the driver reads the environment differently from libpq. */
+/**
+ * Returns the driver's settings. All of them are set, because the driver reads the environment differently from libpq.
+ */
 function configurationOf(target: Target, tls: Target["tls"][number]): PoolConfig {
   return {
     application_name: target.applicationName,

@@ -12,7 +12,7 @@ export function replyOf(error: unknown): { code: string; severity: string } {
 }
 
 /**
- * Converts the error of a statement that applied nothing.
+ * Converts the error of a failed statement, which has changed nothing.
  *
  * The codes are in the appendix "PostgreSQL Error Codes" of the manual.
  */
@@ -30,7 +30,8 @@ export function classify(action: string, error: unknown): BoundaryUsageError {
   if (code === "42501") {
     return new BoundaryUsageError("refused", `${what}; grant the role boundary_usage_replica`, cause);
   }
-  // A statement's time limit, a standby, and a session that was idle for too long are temporary.
+  // These codes are temporary: a statement exceeded its time limit, the server is a standby, or a session was idle for
+  // too long.
   const isTemporary = ["57014", "25006", "25P03", "25P04"].includes(code);
   const isRefusal = !isTemporary && /^(22|23|25|42)/.test(code);
   return new BoundaryUsageError(isRefusal ? "refused" : "unavailable", isRefusal ? `${what} (${code})` : what, cause);

@@ -23,12 +23,13 @@ export function encryptionOf(host: string, name: string, settings: Settings): re
   if (sslmode && !MODES.includes(sslmode)) {
     throw invalidUrl(`sslmode (or PGSSLMODE) must be one of ${MODES.join(", ")}`);
   }
-  // A socket is as private as its directory. There, libpq ignores the mode, too.
+  // A socket needs no encryption, because its directory restricts access. libpq also ignores the mode for sockets.
   if (host.startsWith("/")) {
     return [false];
   }
   const isSystem = sslrootcert === "system";
-  // By default, the certificate of a remote host is verified. A root certificate makes `require` verify.
+  // By default, the certificate of a remote host is verified. With a root certificate, `require` verifies the
+  // certificate, too.
   const defaultMode = isThisMachine(host) && !sslrootcert ? "prefer" : "verify-full";
   const mode = sslmode === "require" && sslrootcert && !isSystem ? "verify-ca" : sslmode || defaultMode;
   if (isSystem && mode !== "verify-full") {

@@ -4,7 +4,7 @@
  * The application may have changed the driver's own converters, so this package brings the few that it needs.
  */
 
-// Numbers of PostgreSQL's types.
+// The numbers (OIDs) of PostgreSQL's types.
 const BYTEA = 17;
 const TEXT_ARRAY = 1009;
 

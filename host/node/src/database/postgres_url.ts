@@ -61,7 +61,7 @@ const ALIASES: Record<string, string> = {
   "ssl-root-cert": "sslrootcert",
 };
 
-/** Parameters with a restricted value. Each has the supported values and the alternative to the others. */
+/** Parameters with a restricted value. Each has its supported values, and an alternative to the other values. */
 const RESTRICTED: Record<string, [values: string[], alternative: string]> = {
   channel_binding: [["disable", "prefer"], "the driver cannot require it; use sslmode=verify-full"],
   gssencmode: [["disable", "prefer"], "the driver has no GSSAPI encryption; use sslmode=verify-full"],

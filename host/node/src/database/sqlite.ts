@@ -1,8 +1,8 @@
 /**
  * SQLite, embedded, for the processes of one machine.
  *
- * A flush begins with SQLite's only write lock, so its transaction holds from the start what the locks of the contract
- * protect.
+ * A flush begins by acquiring SQLite's only write lock, which excludes collections and other flushes. So its
+ * transaction has the effect of both locks of the contract from the start.
  */
 
 import { resolve } from "node:path";
@@ -63,7 +63,7 @@ export class Sqlite implements Database {
       connection.checkFile();
     } catch (error) {
       connection.close();
-      // The same fault may affect the other connections.
+      // The other connections may have the same fault, so all are closed.
       await this.close();
       throw error;
     }
@@ -93,7 +93,7 @@ export class Sqlite implements Database {
       // Enabling the write-ahead log needs a lock of the whole file.
       const pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL";
       await connection.executeWhenFree("opening the database file", pragmas);
-      // A file that was deleted is created again with its key.
+      // If the file was deleted, it is created again with its old hashing key.
       await migrate(connection, this.#key ?? randomKey());
     } catch (error) {
       connection.close();

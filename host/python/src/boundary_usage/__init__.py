@@ -1,6 +1,6 @@
 """Usage tracking for egress boundaries.
 
-It counts unique workspaces, unique users, allowed requests and denied requests.
+This package counts unique workspaces, unique users, allowed requests and denied requests.
 
 The flow is *track → intake → component → transaction → database*. The tracker is a WebAssembly component that all hosts
 share. This package loads it, gives it transactions on the usage of its own replica, and flushes it.

@@ -53,8 +53,8 @@ EPOCH_SECONDS = 1.0
 EPOCHS_MAX = 60
 """The number of epochs that the component may compute between two calls.
 
-The component computes for milliseconds only. But the time includes the conversion of arguments in Python, which waits
-for the interpreter lock many times if other threads are busy.
+The component computes for milliseconds only. But the measured time includes the conversion of arguments in Python,
+which often waits for the interpreter lock if other threads are busy.
 """
 
 BATCH = 256
@@ -201,7 +201,7 @@ class Instance:
                 tags = (tag for tag, kind in _ERRORS.items() if isinstance(error, kind))
                 return Variant(next(tags, "refused"), str(error))
             finally:
-                # The time of the database does not count as the component's.
+                # The time of a database call does not count as computing time of the component.
                 self._store.set_epoch_deadline(EPOCHS_MAX)
 
         interface.add_func(name, call)

@@ -17,7 +17,7 @@ _log = logging.getLogger("boundary_usage")
 PAIRS_MAX = 65_536
 """The largest number of different pairs.
 
-Of further pairs, the ledger keeps the requests without the ids.
+Beyond this number, the ledger keeps the requests of new pairs, but not their ids.
 """
 
 _ESTIMATE_TOLERANCE = 0.08
@@ -58,7 +58,7 @@ class Ledger:
                 self.dropped += 1
                 pair = next(iter(self.pairs))
             allowed, denied = self.pairs.get(pair, (0, 0))
-            # The component's counts have 64 bits, so they hold at least as much.
+            # Sums saturate at the database's limit, which the component's 64-bit counts can also hold.
             self.pairs[pair] = (min(allowed + counts[0], REQUESTS_MAX), min(denied + counts[1], REQUESTS_MAX))
 
     def resolve(self, last_flush: int) -> None:
@@ -128,7 +128,7 @@ class Ledger:
             self._compare(new, before, ids, kind)
 
     def _compare(self, new: sketch.ThetaSketch, before: sketch.ThetaSketch | None, ids: int, kind: str) -> None:
-        """Checks that a sketch has all stored hashes, and no more new ids than tracked."""
+        """Checks that a sketch has all stored hashes, and no more new ids than were tracked."""
         known = before.below(new.theta) if before else set()
         added = set(new.hashes) - known
         count_before, theta_before = (before.count, before.theta) if before else (0, sketch.THETA_MAX)

@@ -11,7 +11,7 @@ from struct import unpack
 from .errors import RefusedError
 
 RETAINED_MAX = 1 << 14
-"""The largest number of retained hashes. Up to as many ids, the count is exact."""
+"""The largest number of retained hashes. Up to this number of ids, the count is exact."""
 
 BYTES_MAX = 8 * (3 + RETAINED_MAX)
 """The length of the longest sketch that the contract allows."""

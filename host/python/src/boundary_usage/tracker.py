@@ -18,7 +18,7 @@ from .worker import Worker
 SECONDS_MAX = 366 * 86_400.0
 """The longest interval and time limit.
 
-The clocks of the system do not support arbitrary numbers.
+The system's clocks do not support arbitrarily long times.
 """
 
 
@@ -104,7 +104,7 @@ class Tracker:
     def _put(self, workspace: UUID, owner: UUID, allowed: int, denied: int, *, wait: bool) -> bool:
         _check_id("workspace", workspace)
         _check_id("owner", owner)
-        # Accepts all types of integers, such as NumPy's. Others raise `TypeError`.
+        # `index` accepts all types of integers, such as NumPy's, and raises `TypeError` for other types.
         allowed, denied = int(index(allowed)), int(index(denied))
         if allowed < 0 or denied < 0:
             raise ConfigurationError(f"the counts are {allowed} allowed and {denied} denied, must not be negative")

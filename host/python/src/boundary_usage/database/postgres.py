@@ -50,7 +50,7 @@ SLOW_SECONDS = 2.0
 _UNCERTAIN = ("08", "57", "40003")
 """Codes of errors that may follow an applied commit.
 
-A session ended or was cancelled, or a pooler lost its server.
+They report that a session ended or was cancelled, or that a pooler lost its server.
 """
 
 
@@ -109,7 +109,7 @@ class Postgres:
                 f"process {self._process} connected to the database, and this is a fork; connect after the fork"
             )
         if self._watchdog.is_closed:
-            # A tracker may flush after the database was closed.
+            # A tracker may flush after the database was closed, and then needs a new watchdog.
             self._watchdog = Watchdog()
         while True:
             try:
@@ -136,7 +136,7 @@ class Postgres:
                     **self._parameters,
                     autocommit=True,
                     cursor_factory=psycopg.RawCursor,
-                    # A prepared statement would be state of the session, which a pooler may exchange.
+                    # A pooler may run the next transaction in another session, which would lack a prepared statement.
                     prepare_threshold=None,
                 )
         except psycopg.Error as error:
@@ -167,7 +167,7 @@ def _parameters(url: str) -> dict[str, Any]:
         raise urls.invalid("it cannot be parsed, or has an unknown parameter") from None
     parameters = urls.resolve(given, os.environ)
     for option in Conninfo.get_defaults():
-        # An empty variable counts as not set, but libpq uses some of them as a value.
+        # An empty variable counts as not set, but libpq would use some empty variables as values.
         variable, default = option.envvar, option.compiled
         if variable and default and os.environ.get(variable.decode()) == "":
             parameters.setdefault(option.keyword.decode(), default.decode())
@@ -265,7 +265,7 @@ class PostgresTransaction:
 def _disconnect(connection: Connection) -> None:
     """Ends the wait for a server that does not reply.
 
-    The driver finds its connection closed.
+    This shuts the connection down, so the driver's call fails.
     """
     with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as other_end:
         other_end.shutdown(socket.SHUT_RDWR)
@@ -276,7 +276,7 @@ def _cause(error: psycopg.Error) -> str:
 
 
 def _failure(action: str, error: psycopg.Error) -> BoundaryUsageError:
-    """Converts the error of a statement that applied nothing.
+    """Converts the error of a failed statement, which has changed nothing.
 
     The codes are in the appendix "PostgreSQL Error Codes" of the manual.
     """
@@ -286,7 +286,8 @@ def _failure(action: str, error: psycopg.Error) -> BoundaryUsageError:
         return ConflictError(f"{what}; another transaction interfered, and the next flush tries again")
     if code == "42501":
         return RefusedError(f"{what}; grant the role boundary_usage_replica")
-    # A statement's time limit, a standby, and a session that was idle for too long are temporary.
+    # These codes are temporary: a statement exceeded its time limit, the server is a standby, or a session was idle for
+    # too long.
     if code not in ("57014", "25006", "25P03", "25P04") and code[:2] in ("22", "23", "25", "42"):
         return RefusedError(f"{what} ({code})")
     return UnavailableError(what)

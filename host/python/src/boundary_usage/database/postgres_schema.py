@@ -14,7 +14,10 @@ from . import schema
 from .statements import read_statements
 
 SQL = {name: text.encode() for name, text in read_statements("postgres").items()}
-"""The statements by their names, as bytes, because the types of the driver accept only literal texts otherwise."""
+"""The statements by their names, as bytes.
+
+The driver's type annotations accept no `str` except literals.
+"""
 
 Connection = psycopg.Connection[Any]
 

@@ -22,7 +22,7 @@ class Migration:
 
     @property
     def checksum(self) -> bytes:
-        """Distinguishes different files of the same version."""
+        """The SHA-384 of the file, which distinguishes different files of the same version."""
         return sha384(self.sql.encode()).digest()
 
 

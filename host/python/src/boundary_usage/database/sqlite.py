@@ -1,7 +1,7 @@
 """SQLite, embedded, for the processes of one machine.
 
-A flush begins with SQLite's only write lock, so its transaction holds from the start what the locks of the contract
-protect.
+A flush begins by acquiring SQLite's only write lock, which excludes collections and other flushes. So its transaction
+has the effect of both locks of the contract from the start.
 """
 
 import os
@@ -84,7 +84,7 @@ class Sqlite:
             try:
                 file.check()
             except UnavailableError:
-                # The next flush opens the file that is there then.
+                # The next flush opens the file that is then at the path.
                 file.connection.close()
                 raise
             return file
@@ -178,7 +178,7 @@ class OpenFile:
     def check(self) -> None:
         """Raises `UnavailableError` if the path leads to another file or to none.
 
-        Writes would be lost.
+        Writes to the old file would be lost.
         """
         found = _identity(self.path)
         if found != self._file:
@@ -252,7 +252,7 @@ class SqliteTransaction:
     def commit(self) -> None:
         """Commits.
 
-        After a failed write, the commit may be in the log, where the next process applies it.
+        After a failed write, the commit may still be in the log, from which the next process would apply it.
         """
         try:
             self._file.check()
@@ -291,7 +291,7 @@ def _code(error: sqlite3.Error) -> int | None:
 
 
 def _failure(action: str, path: Path, error: sqlite3.Error) -> BoundaryUsageError:
-    """Converts the error of a statement that applied nothing."""
+    """Converts the error of a failed statement, which has changed nothing."""
     what = f"{action} failed: `{path}`: {error}"
     match _code(error):
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:

@@ -28,7 +28,7 @@ _REFUSED = {
 }
 """Parameters of libpq that no host supports.
 
-Each has its environment variable and the alternative.
+Each entry has the parameter's environment variable and an alternative.
 """
 
 _ONLY = {
@@ -37,7 +37,7 @@ _ONLY = {
 }
 """Parameters of libpq with a restricted value.
 
-Each has its environment variable, the supported values, and the reason for the restriction.
+Each entry has the parameter's environment variable, the supported values, and the reason for the restriction.
 """
 
 
@@ -65,7 +65,7 @@ def sqlite(url: str) -> SqliteUrl:
         raise ConfigurationError("a SQLite database must be a file; expected `sqlite:PATH`, or `sqlite:./file:NAME`")
     if question_mark and parameters not in ("", "mode=rw", "mode=rwc"):
         raise ConfigurationError(f"`sqlite:{name}`: the only parameters are `mode=rwc` (the default) and `mode=rw`")
-    # Absolute: the working directory may change before the file is opened again.
+    # The path is made absolute, because the working directory may change before the file is opened again.
     path = Path(name).absolute()
     if path.is_dir():
         raise ConfigurationError(f"`{path}` is a directory; name a file in it")
@@ -75,9 +75,9 @@ def sqlite(url: str) -> SqliteUrl:
 
 
 def check_syntax(url: str) -> None:
-    """Refuses an unencoded character in a password.
+    """Refuses special characters in a password unless they are percent-encoded.
 
-    Other parsers would read it differently.
+    Other parsers would divide such a URL differently.
     """
     after_scheme = url.partition("//")[2]
     end = min((place for place in map(after_scheme.find, "/?#") if place >= 0), default=len(after_scheme))

@@ -66,5 +66,5 @@ class Watchdog:
                             action()
                         except Exception:
                             _log.exception("the action of a time limit failed unexpectedly")
-                # A cancelled entry stays in the queue until its time, which is short.
+                # A cancelled entry stays in the queue until its time comes, which is soon.
                 self._changed.wait(self._due[0][0] - now if self._due else None)
