@@ -62,9 +62,9 @@ const ROUNDS: u128 = 250;
 
 /// Measures flushes of 1,000 workspaces and 100 users.
 ///
-/// Before each measurement, the tracker receives its activity. Directly after other database work, caches are warm and
-/// threads are awake, so a contender would be faster. The order is random, because a fixed order improved the ratios by
-/// a tenth.
+/// A contender that runs directly after other database work is faster, because caches are warm and threads are awake.
+/// So the tracker receives its activity before each measurement, and the order of the contenders is random. A fixed
+/// order improved the ratios by a tenth.
 pub(crate) async fn flush_costs(database: &Database, contest: &Contest) -> Result<FlushCosts> {
     let (replica, by_hand) = (Uuid::new_v4(), Uuid::new_v4());
     // The tracker is a separate task. If it were joined with the measurement, each wake-up would poll both.

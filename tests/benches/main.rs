@@ -182,7 +182,7 @@ fn collections(runtime: &Runtime, _: &Path, report: &mut Report) -> Result<()> {
         let server = databases::postgres().await?;
         let mut times = [Vec::new(), Vec::new()];
         let mut growth_bytes = 0;
-        // They take turns, so a busy neighbour on the machine affects both.
+        // Both variants take turns, so other load on the machine affects both.
         for round in 0..2 * COLLECTIONS {
             let without_history = round % 2 == 1;
             let collection = databases::collect_rows(&server, COLLECTED_ROWS, FULL, without_history).await?;

@@ -1,6 +1,6 @@
 //! The program works under a limit of its address space, such as one of `ulimit -v`.
 //!
-//! By default the component's runtime reserves 4 GiB for each instance, and such a limit denies that.
+//! By default the component's runtime reserves 4 GiB for each instance, which such a limit does not allow.
 
 use std::process::{Command, Output};
 

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::program::{Ended, Workplace};
 
-/// Far more than any time limit of a connection in these tests.
+/// A limit that is far longer than any time limit of a connection in these tests.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Returns the whole error text of a failed connection.

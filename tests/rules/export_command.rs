@@ -284,7 +284,7 @@ async fn a_signal_stops_an_export_and_leaves_no_temporary_file() -> Result<()> {
         assert!(Instant::now() < deadline, "the export must create its temporary file");
         std::thread::sleep(Duration::from_millis(5));
     }
-    // The `kill` of the shell, because the system call needs `unsafe`, which this package forbids.
+    // The shell sends the signal, because the system call needs `unsafe`, which this package forbids.
     assert!(Command::new("sh").args(["-c", r#"kill "$0""#, &child.id().to_string()]).status()?.success());
     let ended: Ended = child.wait_with_output()?.into();
     ended.assert_failed(143, "stopped by SIGTERM; days.csv is unchanged");
@@ -298,7 +298,7 @@ async fn a_signal_stops_an_export_and_leaves_no_temporary_file() -> Result<()> {
 #[tokio::test]
 async fn an_export_of_many_days_needs_little_memory() -> Result<()> {
     let workplace = workplace_with_many_days().await?;
-    // 96 MiB of memory, less than the sketches. More threads would need more.
+    // The limit is 96 MiB, which is less than the sketches take. It suffices for few threads only.
     let arguments = ["export", "--sketches", "--format", "csv", "--output", "days.csv"];
     let mut command = workplace.command_after("ulimit -d 98304", arguments);
     let ended: Ended = command.env("TOKIO_WORKER_THREADS", "2").output()?.into();

@@ -64,7 +64,7 @@ mod with_the_feature {
     #[tokio::test]
     async fn many_days_are_written_in_several_row_groups() -> Result<()> {
         let workplace = workplace_with_many_days().await?;
-        // 96 MiB of memory, less than the sketches. More threads would need more.
+        // The limit is 96 MiB, which is less than the sketches take. It suffices for few threads only.
         let arguments = ["export", "--sketches", "--format", "parquet", "--output", "days.parquet"];
         let mut command = workplace.command_after("ulimit -d 98304", arguments);
         Ended::from(command.env("TOKIO_WORKER_THREADS", "2").output()?).assert_succeeded();

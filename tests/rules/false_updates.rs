@@ -1,6 +1,6 @@
 //! The host detects false updates, false results and open transactions of a component.
 //!
-//! It compares them with its ledger. It writes nothing false, and a new instance starts from the ledger.
+//! The host compares them with its ledger, writes nothing false, and starts a new instance from the ledger.
 
 use std::sync::Arc;
 use std::time::Duration;

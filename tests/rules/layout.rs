@@ -9,7 +9,7 @@ const LIBRARY: &str = "host/boundary-usage/src/";
 /// The modules of the library that each of its modules may use. Modules that use no other one are absent.
 const USES: [(&str, &[&str]); 15] = [
     ("activity", &["error"]),
-    // Generated code. It names two types of the capabilities, which implement its traits.
+    // The generated code names two types of the capabilities, which implement its traits.
     ("bindings", &["capabilities"]),
     ("capabilities", &["bindings", "checkpoint", "database", "error", "ledger", "records"]),
     ("certificates", &["error"]),
@@ -77,7 +77,7 @@ fn a_module_of_the_library_uses_only_the_modules_that_it_may_use() {
 }
 
 #[test]
-fn the_modules_of_the_library_have_no_circle() {
+fn the_modules_of_the_library_have_no_cycle() {
     let mut remaining = BTreeMap::from(USES);
     remaining.remove("bindings");
     while !remaining.is_empty() {

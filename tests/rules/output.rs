@@ -62,7 +62,7 @@ fn serve_works_when_its_log_cannot_be_written() {
             std::thread::sleep(Duration::from_millis(10));
         }
         send_and_hang_up(&socket, SESSION);
-        // The `kill` of the shell, because the system call needs `unsafe`, which this package forbids.
+        // The shell sends the signal, because the system call needs `unsafe`, which this package forbids.
         let kill = Command::new("sh").args(["-c", r#"kill "$0""#, &child.id().to_string()]).status();
         assert!(kill.unwrap().success());
         let ended: Ended = child.wait_with_output().unwrap().into();

@@ -59,7 +59,7 @@ async fn the_code_of_a_failed_statement_decides_whether_it_is_tried_again() -> R
         assert!(shown.contains(text), "{code}: {shown}");
         // The driver would add the line of the server's source code.
         assert!(!shown.contains("at line"), "{code}: {shown}");
-        // A code that has a meaning of its own is not shown.
+        // The message shows a code only if it does not explain its meaning.
         assert_eq!(shown.contains(&format!("({code})")), text.starts_with('('), "{code}: {shown}");
     }
     Ok(())

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 /// The path of the program.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_program-under-test");
 
-/// Far more than `serve` takes for a line of its log, and for its end. A test that waits longer has failed.
+/// A limit that is far longer than `serve` takes to log a line or to end. A test that waits longer has failed.
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// A working directory for the program, with the default SQLite database.
@@ -222,7 +222,7 @@ impl Serving {
 
     /// Sends a signal to the process.
     pub(crate) fn signal(&self, name: &str) {
-        // The `kill` of the shell, because the system call needs `unsafe`, which this package forbids.
+        // The shell sends the signal, because the system call needs `unsafe`, which this package forbids.
         let kill = Command::new("sh").args(["-c", r#"kill -s "$0" "$1""#, name, &self.child.id().to_string()]).status();
         assert!(kill.unwrap().success());
     }

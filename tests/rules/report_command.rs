@@ -202,7 +202,7 @@ fn the_other_formats_have_the_same_numbers(workplace: &Workplace, now: &str) {
                 name.split_once('_').filter(|(kind, _)| ["users", "workspaces"].contains(kind)).unwrap_or(("", name));
             let value = if kind.is_empty() { &row[key] } else { &row[kind][key] };
             let value = match value {
-                // A mark that is absent, or a bound of an exact number.
+                // The mark is absent, or the number is exact and has no bounds.
                 Value::Null if *name == "spans_midnight" => "false".into(),
                 Value::Null => String::new(),
                 Value::String(text) => text.clone(),

@@ -92,7 +92,7 @@ async fn d5_a_shutdown_ends_at_its_limit_with_the_last_error() {
     assert!(tracker.status().failed_flushes > 1, "the shutdown did not retry");
 }
 
-/// Far more than any call takes that does not block forever.
+/// A time limit that only a call that blocks forever exceeds.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Calls a function that may block. A blocking task of the runtime would also block the end of a failed test.
@@ -122,7 +122,7 @@ async fn a_tracker_whose_thread_panics_accepts_nothing_and_all_calls_fail() {
     // The component reads without the lock and drops its transaction, so the host rolls it back.
     tracker.track(workspace_of(Cue::ReadWithoutLock), Uuid::from_u128(9), 1, 0).unwrap();
     tracker.flush().await.unwrap_err();
-    // More activities than the intake holds: without a guard they would be accepted and then block.
+    // These are more activities than the intake holds. An intake that is still open would accept some and then block.
     let filling = tracker.clone();
     let refusal = on_a_thread(move || (1..100).find_map(|number| track(&filling, number).err())).await;
     assert_eq!(refusal, Some(TrackError::Stopped));

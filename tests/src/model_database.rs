@@ -130,7 +130,7 @@ impl Backend for ModelDatabase {
     }
 
     async fn begin(&self, _: Purpose) -> Result<Box<dyn Transaction>, Error> {
-        // As in `read`.
+        // This yields for the same reason as in `read`.
         consume_budget().await;
         Ok(Box::new(ModelTransaction { database: self.clone(), guards: Vec::new(), writes: Vec::new() }))
     }

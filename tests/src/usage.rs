@@ -1,4 +1,4 @@
-//! Usage to write: ids, sketches, and a flush with the calls of the component.
+//! Usage that tests write: ids, sketches, and a flush with the calls that a component makes.
 
 use std::ops::Range;
 

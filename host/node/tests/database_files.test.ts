@@ -92,7 +92,7 @@ test("a restored backup gets the next flush, and the loss is reported", async ()
   tracker.track(uuid("w3"), uuid("u1"), 8, 0);
   await tracker.shutdown();
   assert.equal(errors.filter(({ kind }) => kind === "lost").length, 1);
-  // The totals of the backup, and all later activity.
+  // The totals contain the usage in the backup and all later activity.
   assert.deepEqual(await new Program(`sqlite:${path}`).totals(), [2, 1, 13, 0]);
   await database.close();
 });

@@ -48,7 +48,7 @@ for (const [url, environment, meaning] of meanings) {
 }
 
 test("a URL without a user is refused if the user of the process has no name", async () => {
-  // A copy that a user without rights can read.
+  // The child process runs as another user, who can read this copy of the package.
   const folder = await mkdtemp(join(tmpdir(), "boundary-usage-"));
   await chmod(folder, 0o755);
   after(() => rm(folder, { recursive: true }));

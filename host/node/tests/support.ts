@@ -1,5 +1,5 @@
 /**
- * What the tests need: new databases, the program of the Rust host, and a proxy that cuts connections.
+ * Support for the tests: new databases, the program of the Rust host, and a proxy that cuts connections.
  *
  * `make test-node` starts a PostgreSQL server, and names it and the programs in environment variables.
  */

@@ -36,7 +36,7 @@ onEachDatabase("R3: activity during a flush belongs to the next flush", async (u
   const { open, reached } = blockUpserts(faults);
   const first = tracker.flush();
   await reached;
-  // More than one batch, so that the host calls the component during its flush.
+  // These are more than one batch, so the host calls the component during its flush.
   for (let number = 1; number <= 1_000; number += 1) {
     tracker.track(numbered(number), uuid("u2"), 2, 1);
   }
@@ -155,7 +155,7 @@ test("an unexpected exception of a commit leaves its outcome unknown", async () 
   const url = await newSqlite();
   const { faults, tracker } = await started(url);
   const { begin } = faults;
-  // An error without a message, no error at all, and an object that has no text.
+  // The thrown values are an error without a message, `undefined`, and an object without a text form.
   for (const thrown of [new RangeError(), undefined, Object.create(null)]) {
     faults.begin = async () => {
       const transaction = await begin.call(faults);

@@ -68,7 +68,7 @@ def test_a_file_with_another_hashing_key_is_refused(tmp_path: Path) -> None:
     connect(f"sqlite:{other}").close()
     with Tracker(uuid("r1"), database, flush_interval=None) as tracker:
         tracker.track(uuid("w1"), uuid("u1"), 7, 0)
-        # With its log, because SQLite would apply the log to the other file.
+        # The log is moved too, because SQLite would apply it to the other file.
         move(path, aside)
         move(other, path)
         with pytest.raises(UnavailableError, match="replaced"):

@@ -2,7 +2,7 @@
 //!
 //! A test fails if an activity is lost or counted twice, or if a thread waits forever.
 
-// All of this is tests, also the functions that are not test functions themselves.
+// This whole file is test code, including the functions without `#[test]`.
 #![allow(clippy::unwrap_used)]
 
 use intake_model::TrackError;

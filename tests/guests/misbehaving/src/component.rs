@@ -15,7 +15,7 @@ use crate::{Cue, Mutation};
 
 struct Misbehaving;
 
-/// Generated code only. It implements the ABI with raw pointers into linear memory.
+/// Contains generated code only, which implements the ABI with raw pointers into linear memory.
 #[allow(unsafe_code)]
 mod exports {
     use super::Misbehaving;
