@@ -7,7 +7,7 @@
 -- Returns one row for each cohort, kind and later window. size is the number of ids that were new in the window that
 -- begins on `start`. active is the number of them that are active `later` windows after it. active_after_7_days,
 -- active_after_30_days and active_after_90_days are the numbers of them that were active at least that many days after
--- their first day. They are null until that time has passed for the last day of the cohort.
+-- their first day. These three columns are null until that time has passed for the last day of the cohort.
 WITH days AS (
     SELECT * FROM parquet.`${exports}`
 ),

@@ -1,7 +1,8 @@
-//! The tracker's state. It records activity, passes it to a flush, and keeps it if the flush fails.
+//! The tracker, which records activity, passes it to a flush, and keeps it if the flush fails.
 //!
-//! The tracker keeps nothing of a flush that succeeded. Its memory is two sketches, plus one snapshot while a flush
-//! runs or after it failed. Its size depends neither on the number of ids nor on the length of an outage (R6).
+//! The tracker keeps nothing of a flush that succeeded. The tracker's memory is two sketches, plus one snapshot while a
+//! flush runs or after a flush failed. The size of this memory depends neither on the number of ids nor on the length
+//! of an outage (R6).
 
 use crate::flush::{Flush, Outcome, Unflushed};
 use crate::recording::{Activity, Recording};
@@ -63,7 +64,7 @@ impl Tracker {
     pub fn end_flush(&mut self, mut flush: Flush, outcome: Outcome) {
         assert!(self.flushing, "a flush is ended once");
         self.flushing = false;
-        // `gather` may have run during the flush. Its delta is newer than what the flush returns.
+        // If `gather` ran during the flush, the gathered delta is newer than what the flush returns.
         let gathered = self.unflushed.delta.take();
         self.unflushed = flush.unflushed(outcome);
         self.unflushed.delta = Snapshot::merge_options(self.unflushed.delta.take(), gathered);

@@ -18,7 +18,7 @@ use super::{CompactThetaSketch, RETAINED_MAX, THETA_MAX, for_each};
 
 /// The maximum length of a serialized sketch, in bytes.
 ///
-/// It has three words of preamble and one word per retained hash.
+/// The longest sketch has three words of preamble and one word per retained hash.
 pub const SKETCH_BYTES_MAX: usize = 8 * (3 + RETAINED_MAX);
 
 /// The only supported version. Version 4 packs bits, and a decoder for it would make up a third of the component's
@@ -34,7 +34,7 @@ const EMPTY: u8 = 1 << 2;
 const COMPACT: u8 = 1 << 3;
 const ORDERED: u8 = 1 << 4;
 
-/// The serialized empty sketch. Its seed hash is 0.
+/// The serialized empty sketch, whose seed hash is 0.
 const EMPTY_SKETCH: [u8; 8] = [1, SERIAL_VERSION, FAMILY, 0, 0, READ_ONLY | EMPTY | COMPACT | ORDERED, 0, 0];
 
 /// The reason why a serialized sketch is refused.

@@ -30,8 +30,8 @@ const RETAINED_MAX: usize = 1 << 14;
 /// The theta of an exact sketch. All hashes are smaller.
 const THETA_MAX: u64 = i64::MAX as u64;
 
-/// The smallest theta that real ids can produce. It corresponds to about 2^40 ids, more than a replica sees in a
-/// period.
+/// The smallest theta that real ids can produce. This theta corresponds to about 2^40 ids, more than a replica sees in
+/// a period.
 const THETA_MIN: u64 = THETA_MAX >> 26;
 
 /// The limit for the unevenness of hashes, as the square of six standard deviations. About one in 10^31 sketches of
@@ -138,7 +138,7 @@ impl CompactThetaSketch {
     /// Returns whether the union with `other` equals this sketch.
     pub(crate) fn holds_all(&self, other: &Self) -> bool {
         let below = other.hashes_below(self.theta);
-        // The processor would often mispredict a branch per hash, so this loop has no branch. It relies on the
+        // The processor would often mispredict a branch per hash, so this loop has no branch. The loop relies on the
         // ascending order of both sides.
         let mut held = 0;
         for_each(self.hashes.iter(), |hash| held += usize::from(below.get(held) == Some(hash)));

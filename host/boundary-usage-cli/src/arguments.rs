@@ -95,7 +95,7 @@ fn parse_duration(text: &str, longest: Duration, range: &str) -> Result<Duration
 ///
 /// # Errors
 ///
-/// Returns an error if the text is not a date of the years 1 to 9999.
+/// Returns an error if the text is not a date in the years 1 to 9999.
 pub fn parse_date(text: &str) -> Result<NaiveDate, String> {
     let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok();
     let date = date.filter(|date| (1..=9_999).contains(&date.year()));

@@ -12,13 +12,13 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
-/// The pause after the first failed attempt. It doubles after each further attempt.
+/// The pause after the first failed attempt, which doubles after each further attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The wait before the first log line. It doubles with each further line.
+/// The wait before the first log line, which doubles with each further line.
 const FIRST_NOTICE: Duration = Duration::from_secs(2);
 
 /// The longest time between two log lines.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 /// Time between two lines of one kind.
 ///
-/// It is so long that clients cannot fill a disk, and so short that an operator sees the line.
+/// The interval is long enough that clients cannot fill a disk, and short enough that an operator sees the line.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// The limit of one kind of log line, which is written at most once per interval.

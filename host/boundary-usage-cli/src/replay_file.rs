@@ -30,7 +30,7 @@ pub struct Line {
 /// The reason why a line is not an activity.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadLine {
-    /// The line is too long. It is not kept in memory.
+    /// The line is too long, and is not kept in memory.
     #[error("the line is longer than {MAX_LINE_BYTES} bytes")]
     TooLong,
     /// The line begins with a JSON value that is not an object.
@@ -108,7 +108,7 @@ const UTF_16: &str = "iconv -f UTF-16 -t UTF-8 FILE | boundary-usage replay -";
 
 /// The byte order mark of UTF-8.
 ///
-/// It may be in the middle of a file, because `cat` copies it.
+/// This mark may be in the middle of a file, because `cat` copies it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Checks the first [`FORMAT_BYTES`] of a file, or all bytes of a shorter file.
@@ -138,7 +138,7 @@ pub fn check_format(start: &[u8]) -> Result<(), ForeignFormat> {
 
 /// An iterator over the lines of a recording.
 ///
-/// It keeps at most one line in memory, and of a longer line only the first [`MAX_LINE_BYTES`].
+/// The iterator keeps at most one line in memory, and of a longer line only the first [`MAX_LINE_BYTES`].
 pub struct Recording<R> {
     reader: R,
     line: Vec<u8>,

@@ -57,7 +57,8 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// Returns an error if the last flush failed. Its activity is in the checkpoint, or lost if there is none.
+    /// Returns an error if the last flush failed. The activity of that flush is in the checkpoint, or lost if there is
+    /// no checkpoint.
     pub async fn stop(self) -> Result<ServiceReport> {
         let sockets = self.server.stop().await;
         let flushed = self.tracker.shutdown().await;

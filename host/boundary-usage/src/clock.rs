@@ -43,7 +43,7 @@ impl Clock {
         }
     }
 
-    /// Waits for a duration. It is cancel safe.
+    /// Waits for a duration. The future is cancel safe.
     pub async fn sleep(&self, duration: Duration) {
         match &self.0 {
             Source::System { .. } => tokio::time::sleep(duration).await,

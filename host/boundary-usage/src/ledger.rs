@@ -38,7 +38,7 @@ pub(crate) struct LedgerState {
 struct OpenFlush {
     flush: Flush,
     stage: Stage,
-    /// The update to write. It is determined by the read of the stored usage.
+    /// The update to write, which the ledger plans when the stored usage has been read.
     planned: Option<Box<boundary_usage_tracker::Update>>,
     /// Whether the planned update inserts a row.
     new_period: bool,

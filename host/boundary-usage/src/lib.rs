@@ -65,7 +65,7 @@
 //! | `checkpoint` | keeps unflushed activity on disk |
 //! | `ledger` | runs the tracker's rules natively, to check and to replace the component |
 
-// A single call is exempt. It loads machine code from the compile cache; see `component/compile_cache.rs`.
+// A single call is exempt, which loads machine code from the compile cache. See `component/compile_cache.rs`.
 #![deny(unsafe_code)]
 
 mod activity;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::error::Error;
 
-/// The longest time limit. It is short enough that sums of times do not overflow.
+/// The longest time limit, which is short enough that sums of times do not overflow.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The longest interval, 100 years.
@@ -17,12 +17,12 @@ const INTERVAL_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 pub struct Options {
     /// Time between flushes, from 1 ms to 100 years. Default: 60 s.
     ///
-    /// After a failed flush the wait is 1 s. It doubles after each further failure, up to the interval. Set 100 years
-    /// if only the host flushes.
+    /// After a failed flush the wait is 1 s. This wait doubles after each further failure, up to the interval. Set 100
+    /// years if only the host flushes.
     pub flush_interval: Duration,
     /// Random deviation of each wait, as a fraction from 0 to 1. Default: 0.1.
     ///
-    /// It spreads the flushes of replicas that start together. The default yields waits from 54 s to 66 s.
+    /// This deviation spreads the flushes of replicas that start together. The default yields waits from 54 s to 66 s.
     pub flush_jitter: f64,
     /// Time limit of a flush with all its waits, at most 24 hours. Default: 30 s.
     ///

@@ -46,9 +46,9 @@ pub struct Update {
 /// The update of the unique sets in a replica's row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UniquesUpdate {
-    /// The ids of this flush. They begin a new row, because the replica has no row in the open period.
+    /// The ids of this flush. These ids begin a new row, because the replica has no row in the open period.
     Delta(Uniques),
-    /// All ids of the open period, including those of this flush. They replace the ids of the row.
+    /// All ids of the open period, including those of this flush. These ids replace those of the row.
     Cumulative(Uniques),
     /// The row keeps its ids, because it contains those of this flush already.
     Unchanged,

@@ -72,7 +72,7 @@ pub(crate) struct UniqueSets {
     pub(crate) users: CompactThetaSketch,
 }
 
-/// Sums rows into a summary. Its memory does not depend on the number of rows.
+/// Sums rows into a summary, with memory that does not depend on the number of rows.
 pub(crate) struct SummaryBuilder {
     period: OpenPeriod,
     max_staleness: Option<Duration>,

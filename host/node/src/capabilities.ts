@@ -52,7 +52,9 @@ export class Capabilities {
     this.#isCommitted = false;
   }
 
-  /** Whether a flush was called and has not taken its snapshot yet. It takes the snapshot before it calls `begin`. */
+  /**
+   * Whether a flush was called and has not taken its snapshot yet. A flush takes its snapshot before it calls `begin`.
+   */
   get awaitsSnapshot(): boolean {
     return this.#awaitsSnapshot;
   }

@@ -38,7 +38,8 @@ function coreModule(name: string): Promise<WebAssembly.Module> {
 /**
  * A running instance of the component.
  *
- * After an error of the kind `component`, the instance is unusable. Its successor starts from the ledger.
+ * After an error of the kind `component`, the instance is unusable. The instance that replaces it starts from the
+ * ledger.
  */
 export class Instance {
   readonly #replica: Uuid;
@@ -57,7 +58,7 @@ export class Instance {
     this.#root = root;
   }
 
-  /** Instantiates the component for a replica. It starts with the unflushed activity of the ledger. */
+  /** Instantiates the component for a replica, with the unflushed activity of the ledger. */
   static async start(replica: string, database: Database, key: Uint8Array, ledger: Ledger): Promise<Instance> {
     const uuid = parseUuid(replica, "replica id");
     const capabilities = new Capabilities(formatUuid(uuid), database, ledger);

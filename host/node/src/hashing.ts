@@ -17,7 +17,7 @@ export function hasherOf(key: Uint8Array): (id: bigint) => bigint {
 /**
  * SipHash-2-4 with 128 bits of output, over the 16 big-endian bytes of an id.
  *
- * It calculates with numbers of 32 bits, which is 20 times faster than with bigints.
+ * The class calculates with numbers of 32 bits, which is 20 times faster than with bigints.
  */
 class SipHash {
   readonly #start: Uint32Array;

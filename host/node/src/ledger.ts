@@ -1,9 +1,10 @@
 /**
  * The host's own record of a replica's unflushed activity.
  *
- * It outlives the instances of the component, and follows the same rules as the component (`guest/src/flush.rs`). A new
- * instance starts from the ledger after the failure of another one. The host compares each update of the component with
- * the ledger. Its memory is bounded, because it holds at most three recordings.
+ * The ledger outlives the instances of the component, and follows the same rules as the component
+ * (`guest/src/flush.rs`). A new instance starts from the ledger after the failure of another one. The host compares
+ * each update of the component with the ledger. The ledger's memory is bounded, because it holds at most three
+ * recordings.
  */
 
 import { BoundaryUsageError } from "./errors.ts";

@@ -2,7 +2,7 @@
  * The times between flushes: an interval with jitter, and shorter waits after a failed flush.
  */
 
-/** The first wait after a failure, in milliseconds. It doubles with each further failure, up to the interval. */
+/** The first wait after a failure, in milliseconds. The wait doubles with each further failure, up to the interval. */
 const RETRY_MIN = 1_000;
 
 /** The waits of one flush loop, in milliseconds. `random` is between 0 and 1 and selects the point in the jitter. */
@@ -22,7 +22,7 @@ export class Schedule {
     return this.#jittered(this.#interval, random);
   }
 
-  /** Returns the wait after a failed flush. It is at most the interval. */
+  /** Returns the wait after a failed flush, which is at most the interval. */
   afterFailure(random: number): number {
     const wait = Math.min(this.#retry, this.#interval);
     this.#retry = wait * 2;

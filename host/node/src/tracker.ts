@@ -66,7 +66,7 @@ export class Tracker {
   /**
    * Records activity: marks both ids as active and adds both counts.
    *
-   * The ids are UUIDs. Counts of 0 still record the ids. It never waits. If it throws, it has accepted nothing.
+   * The ids are UUIDs. Counts of 0 still record the ids. The call never waits. If it throws, it has accepted nothing.
    */
   track(workspace: string, owner: string, allowed: number | bigint = 0, denied: number | bigint = 0): void {
     this.#assertRunning();

@@ -95,7 +95,7 @@ export function formatUuid({ high, low }: Uuid): string {
   return digits.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
-/** Converts a count of requests: a whole number that is not negative. It saturates at 2^63 - 1. */
+/** Converts a count of requests: a whole number that is not negative. The result saturates at 2^63 - 1. */
 export function parseRequests(count: number | bigint, name: string): bigint {
   const isCount = typeof count === "bigint" || (typeof count === "number" && Number.isSafeInteger(count));
   if (!isCount || count < 0) {

@@ -1,6 +1,6 @@
 //! The task of one audit socket.
 //!
-//! It accepts clients, and restores the socket's file.
+//! This task accepts clients, and restores the socket's file.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A client's connection. It decodes frames and tracks their requests.
+//! A client's connection, which decodes frames and tracks their requests.
 //!
 //! A client cannot harm other clients. A malformed frame ends only its own connection. A full intake makes only this
 //! connection wait, and the client's writes block.
@@ -25,7 +25,7 @@ use super::decode::{MAX_LOGS_PER_BATCH, Received, receive};
 use super::report::{Endpoint, Notice};
 use crate::slots::{Slot, Slots};
 
-/// The buffer size of one read. It has room for many frames.
+/// The buffer size of one read, which has room for many frames.
 const READ_BYTES: usize = 8 * 1024;
 
 /// The time without a byte after which a connection is ended.

@@ -27,7 +27,7 @@ pub const MAX_LOGS_PER_BATCH: usize = 1_000;
 /// The content of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// A batch of logs. It must be tracked unless `allowed` and `denied` are both 0.
+    /// A batch of logs, which must be tracked unless `allowed` and `denied` are both 0.
     Batch {
         /// The number of allowed requests.
         allowed: u64,

@@ -1,7 +1,7 @@
 //! The messages of the boundary's client, for encoding.
 //!
-//! The structs follow `proto/boundary.proto`. They are written by hand, so that the build needs no protobuf compiler.
-//! The server decodes without them: see `decode`.
+//! The structs follow `proto/boundary.proto`. The structs are written by hand, so that the build needs no protobuf
+//! compiler. The server decodes without them: see `decode`.
 
 use prost::Oneof;
 
@@ -28,7 +28,7 @@ pub struct BoundaryLog {
     /// The time of the decision.
     #[prost(message, optional, tag = "2")]
     pub time: Option<Timestamp>,
-    /// The requested resource. `None` also if its kind is unknown.
+    /// The requested resource. `None` if the field is missing or has an unknown kind.
     #[prost(oneof = "Resource", tags = "3")]
     pub resource: Option<Resource>,
     /// The log's number in its session.
@@ -50,7 +50,7 @@ pub struct HttpRequest {
     /// The method.
     #[prost(string, tag = "1")]
     pub method: String,
-    /// The URL. It is never logged or stored, because it may contain secrets.
+    /// The URL, which is never logged or stored, because it may contain secrets.
     #[prost(string, tag = "2")]
     pub url: String,
     /// The rule that allowed the request.
@@ -83,7 +83,7 @@ pub struct BoundaryStatus {
 /// The envelope of newer clients.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct BoundaryMessage {
-    /// The message. `None` also if its kind is unknown.
+    /// The message. `None` if the field is missing or has an unknown kind.
     #[prost(oneof = "Message", tags = "1, 2")]
     pub message: Option<Message>,
 }

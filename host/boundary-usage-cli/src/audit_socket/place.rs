@@ -1,10 +1,10 @@
 //! Creates the file of an audit socket.
 //!
 //! Every client that can connect can report usage in the name of a workspace. Therefore the file never exists with
-//! wider permissions than configured. It is created in a private directory beside its final path, gets its mode and
-//! group there, and is then moved. The private directory is accessed only through its descriptor, so that no other user
-//! with write access to the parent directory can replace a part of the path. The move replaces a stale file atomically,
-//! so a client always finds a file.
+//! wider permissions than configured. The file is created in a private directory beside its final path, gets its mode
+//! and group there, and is then moved. The private directory is accessed only through its descriptor, so that no other
+//! user with write access to the parent directory can replace a part of the path. The move replaces a stale file
+//! atomically, so a client always finds a file.
 //!
 //! A file is stale if no process listens on it. The check and the replacement are two steps, so a lock on the directory
 //! excludes other servers meanwhile. The lock leaves no file behind.
@@ -35,7 +35,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Lets only one task of this process create a socket at a time.
 ///
-/// All sockets may lose their files simultaneously, and waiting for the directory's lock is not fair.
+/// All sockets may lose their files simultaneously, and tasks that wait for the directory's lock get it in no
+/// particular order.
 static SETUP: Mutex<()> = Mutex::const_new(());
 
 /// Device and inode of a file, which do not change if the file is moved.

@@ -1,6 +1,7 @@
 //! `demo`: runs the whole flow, and compares the summary with what was sent.
 //!
-//! Two replicas run the code of `serve`. They share a user and a workspace, and the summary must count each once.
+//! Two replicas run the code of `serve`. The replicas share a user and a workspace, and the summary must count each of
+//! them once.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -46,7 +47,7 @@ const AGENTS: [(usize, &str, &str); 5] = [
     (1, "carol", "notebook"),
 ];
 
-/// An agent in a workspace. Its boundary client connects to the workspace's socket.
+/// An agent in a workspace. The agent's boundary client connects to the workspace's socket.
 struct Agent {
     replica: usize,
     owner: &'static str,

@@ -96,7 +96,7 @@ async fn remember(key_file: Option<&KeyFile>, database: &Database) {
 
 /// The message that clients can connect.
 ///
-/// It does not depend on the log level, because supervisors wait for it.
+/// The message does not depend on the log level, because supervisors wait for it.
 pub(super) struct Announcement {
     once: Once,
     sockets: Vec<Socket>,

@@ -1,7 +1,7 @@
 //! One delivery attempt: a POST request, and the meaning of its response.
 //!
-//! Failures are stored in the database, and `status` shows them. Their messages contain neither the URL, whose path may
-//! be a secret, nor anything from the response, which may repeat the token.
+//! Failures are stored in the database, and `status` shows them. Messages of failures contain neither the URL, whose
+//! path may be a secret, nor anything from the response, which may repeat the token.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -11,7 +11,7 @@ const RETRY_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// Returns the wait after this many consecutive failures.
 ///
-/// It doubles with each failure, plus a random extra of up to a half, so that replicas do not retry simultaneously.
+/// The wait doubles with each failure. A random extra of up to a half keeps replicas from retrying simultaneously.
 /// `random` may be any number.
 pub(super) fn wait_after(first: Duration, failures: u64, random: u32) -> Duration {
     let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or(u32::MAX).min(31);

@@ -31,7 +31,7 @@ struct Page {
     retentions: Vec<Grid>,
 }
 
-/// One window in the table, newest first.
+/// One window in the table, which lists the newest window first.
 struct Window {
     start: String,
     label: String,

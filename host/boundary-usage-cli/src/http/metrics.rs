@@ -1,6 +1,6 @@
 //! The status of the replica as Prometheus metrics: names, units and help texts.
 //!
-//! This module counts nothing. It reads the numbers of the tracker and the sockets at each scrape, so metrics and
+//! This module counts nothing. At each scrape, it reads the numbers of the tracker and the sockets, so metrics and
 //! status cannot differ. The dashboard and alerts in `deploy/` depend on the names and labels.
 
 use boundary_usage::{Ages, CheckpointStatus, FlushDurations, TrackerStatus};

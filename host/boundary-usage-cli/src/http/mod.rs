@@ -1,6 +1,6 @@
 //! The HTTP server of `serve --listen`, for operators and monitoring.
 //!
-//! It is read-only.
+//! The server is read-only.
 //!
 //! ```text
 //! tracker, sockets ──▶ view ──▶ /metrics, /healthz, /readyz

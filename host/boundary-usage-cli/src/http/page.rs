@@ -1,7 +1,7 @@
-//! The status page at `/`. It is one file that loads nothing else.
+//! The status page at `/`, a single file that loads nothing else.
 //!
-//! The server renders all content, so it works without JavaScript. Its script only fetches the page again and
-//! replaces the old content. The template escapes every text that is inserted into it.
+//! The server renders all content, so the page works without JavaScript. The page's script only fetches the page again
+//! and replaces the old content. The template escapes every text that is inserted into it.
 
 use std::collections::HashMap;
 

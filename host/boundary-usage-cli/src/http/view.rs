@@ -107,7 +107,7 @@ pub(super) struct DatabaseReading {
 
 /// The sums over all sockets since the start.
 ///
-/// They contain no ids of workspaces and owners.
+/// The sums contain no ids of workspaces and owners.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct SocketTotals {
     pub(super) sockets: u64,

@@ -1,7 +1,7 @@
 //! A forward proxy on hyper. The layer of the feature `tower` tracks its usage.
 //!
-//! It forwards plain HTTP and opens tunnels (CONNECT) for everything else. It allows a request if the client
-//! authenticates with `Proxy-Authorization` and a rule allows the request.
+//! The proxy forwards plain HTTP and opens tunnels (CONNECT) for everything else. The proxy allows a request if the
+//! client authenticates with `Proxy-Authorization` and a rule allows the request.
 //!
 //! ```sh
 //! echo "alice secret $WORKSPACE_ID $OWNER_ID" > users.txt     # one user per line, no blanks in passwords

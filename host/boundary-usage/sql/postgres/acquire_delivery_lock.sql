@@ -1,8 +1,8 @@
 -- Acquires the lock that orders claims of deliveries, so that each claim sees the earlier ones. The transaction holds
 -- it until it ends.
 --
--- A replica's lock can have the same key by chance. Its flushes then wait for claims, which is harmless. Fails with
--- error 55P03 after the transaction's lock_timeout.
+-- A replica's lock can have the same key by chance. Flushes of that replica then wait for claims, which is harmless.
+-- Fails with error 55P03 after the transaction's lock_timeout.
 --
 -- Parameters: none.
 -- Returns one row without information.

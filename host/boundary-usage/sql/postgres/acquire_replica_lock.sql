@@ -1,8 +1,8 @@
 -- Acquires the lock of a replica. The transaction holds it until it ends.
 --
--- The lock's second key is the exclusive or of the four 32-bit words of the replica id. Two replicas may share a key
--- by chance. Their flushes then wait for each other, which is harmless.
--- Fails with error 55P03 after the transaction's lock_timeout.
+-- The lock's second key is the exclusive or of the four 32-bit words of the replica id. Two replicas may share a key by
+-- chance. Flushes of these replicas then wait for each other, which is harmless. Fails with error 55P03 after the
+-- transaction's lock_timeout.
 --
 -- Parameters: $1 replica id (uuid).
 -- Returns one row without information.

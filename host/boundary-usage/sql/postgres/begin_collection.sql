@@ -1,6 +1,6 @@
 -- Begins the transaction of a collection, with its time limits.
 --
--- Its lock_timeout is longer than a hanging flush can hold the lock.
+-- The lock_timeout is longer than a hanging flush can hold the lock.
 --
 -- set_transaction.sql must follow in the same round trip.
 --

@@ -1,5 +1,5 @@
--- Creates the table of the applied migrations, if it is missing. It has the columns of the sqlx migrator's table, under
--- another name.
+-- Creates the table of the applied migrations, if it is missing. The table has the columns of the sqlx migrator's
+-- table, and another name.
 --
 -- Parameters: none.
 -- Returns nothing.

@@ -1,6 +1,6 @@
 -- Inserts the row of a replica that has none in the open period, and records the flush.
 --
--- It writes nothing if the flush is not newer than the replica's last one, or if the replica has a row.
+-- The statement writes nothing if the flush is not newer than the replica's last one, or if the replica has a row.
 --
 -- Parameters: $1 replica id (uuid), $2 flush number, $3 allowed requests, $4 denied requests, $5 unique workspaces,
 -- $6 unique users (bigint), $7 sketch of the workspaces, $8 sketch of the users (bytea).

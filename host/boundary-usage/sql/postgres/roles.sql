@@ -7,11 +7,11 @@
 --     psql --single-transaction --file roles.sql DATABASE
 --     CREATE ROLE proxy LOGIN PASSWORD '...' IN ROLE boundary_usage_replica;
 --
--- boundary_usage_replica is for proxies. It can flush. It can neither collect nor read closed periods.
--- boundary_usage_collector is for telemetry. It can collect, read the status, report, deliver and acknowledge. It can
--- neither add usage nor read the key of the id hashes.
--- Neither role may create, alter or drop anything. Up to PostgreSQL 14 every role may create tables in the schema
--- public. This script then fails, and the error names the right to revoke.
+-- The role boundary_usage_replica is for proxies. This role can flush, but neither collect nor read closed periods. The
+-- role boundary_usage_collector is for telemetry. This role can collect, read the status, report, deliver and
+-- acknowledge, but neither add usage nor read the key of the id hashes. Neither role may create, alter or drop
+-- anything. Up to PostgreSQL 14 every role may create tables in the schema public. This script then fails, and the
+-- error names the right to revoke.
 
 DO $$
 DECLARE
@@ -48,8 +48,8 @@ REVOKE ALL ON boundary_usage_migrations, boundary_usage_deployment, boundary_usa
 -- Every connection checks the version of the tables.
 GRANT SELECT ON boundary_usage_migrations TO boundary_usage_replica, boundary_usage_collector;
 
--- A replica needs these rights for a flush. It cannot delete rows, so it cannot collect. It cannot change the id of a
--- row or the start of its window.
+-- A replica needs these rights for a flush. Without the right to delete rows, it cannot collect. A replica cannot
+-- change the id of a row or the start of the row's window either.
 GRANT SELECT (hashing_key) ON boundary_usage_deployment TO boundary_usage_replica;
 GRANT SELECT, INSERT ON boundary_usage_stats, boundary_usage_replicas TO boundary_usage_replica;
 GRANT UPDATE (
@@ -58,8 +58,8 @@ GRANT UPDATE (
 ) ON boundary_usage_stats TO boundary_usage_replica;
 GRANT UPDATE (last_flush, flushed_at) ON boundary_usage_replicas TO boundary_usage_replica;
 
--- A collector needs these rights for a collection, the status and an acknowledgement. It cannot change or delete a
--- summary.
+-- A collector needs these rights for a collection, the status and an acknowledgement. A collector cannot change or
+-- delete a summary.
 GRANT SELECT (created_at, key_fingerprint) ON boundary_usage_deployment TO boundary_usage_collector;
 GRANT SELECT, DELETE ON boundary_usage_stats TO boundary_usage_collector;
 GRANT SELECT ON boundary_usage_replicas TO boundary_usage_collector;
@@ -73,8 +73,8 @@ GRANT UPDATE (
     users_sketch
 ) ON boundary_usage_days TO boundary_usage_collector;
 
--- A collector needs these rights for a delivery. It cannot change the idempotency key, by which a receiver detects a
--- repeated delivery.
+-- A collector needs these rights for a delivery. A collector cannot change the idempotency key, by which a receiver
+-- detects a repeated delivery.
 GRANT SELECT, INSERT ON boundary_usage_deliveries TO boundary_usage_collector;
 GRANT UPDATE (attempts, attempted_at, lease, next_attempt_at, last_error)
     ON boundary_usage_deliveries TO boundary_usage_collector;

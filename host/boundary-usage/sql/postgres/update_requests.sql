@@ -1,7 +1,7 @@
 -- Adds the request counts to a replica's row, keeps its unique sets, and records the flush.
 --
--- It writes nothing if the flush is not newer than the replica's last one, or if the replica has no row. Request
--- counts saturate at 2^63 - 1.
+-- The statement writes nothing if the flush is not newer than the replica's last one, or if the replica has no row.
+-- Request counts saturate at 2^63 - 1.
 --
 -- Parameters: $1 replica id (uuid), $2 flush number, $3 allowed requests, $4 denied requests (bigint).
 -- Returns the replica id if it wrote a row, and no row otherwise.

@@ -1,7 +1,7 @@
 -- Replaces the unique sets in a replica's row, adds the request counts, and records the flush.
 --
--- It writes nothing if the flush is not newer than the replica's last one, or if the replica has no row. Request
--- counts saturate at 2^63 - 1.
+-- The statement writes nothing if the flush is not newer than the replica's last one, or if the replica has no row.
+-- Request counts saturate at 2^63 - 1.
 --
 -- Parameters: $1 replica id (uuid), $2 flush number, $3 allowed requests, $4 denied requests, $5 unique workspaces,
 -- $6 unique users (bigint), $7 sketch of the workspaces, $8 sketch of the users (bytea).

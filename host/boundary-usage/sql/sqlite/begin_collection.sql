@@ -1,7 +1,7 @@
 -- Begins the transaction of a collection.
 --
--- It acquires SQLite's only write lock, which excludes every flush. The busy timeout of the connection limits the
--- wait.
+-- This statement acquires SQLite's only write lock, which excludes every flush. The busy timeout of the connection
+-- limits the wait.
 --
 -- Parameters: none.
 -- Returns nothing.

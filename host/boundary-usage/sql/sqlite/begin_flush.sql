@@ -1,7 +1,7 @@
 -- Begins the transaction of a flush.
 --
--- It acquires SQLite's only write lock. That lock takes the place of both locks of a flush, so no later statement has
--- to wait. The busy timeout of the connection limits the wait.
+-- This statement acquires SQLite's only write lock. That lock takes the place of both locks of a flush, so no later
+-- statement has to wait. The busy timeout of the connection limits the wait.
 --
 -- Parameters: none.
 -- Returns nothing.

@@ -1,4 +1,4 @@
--- Begins a transaction that reads one state of the database. It waits for no other transaction.
+-- Begins a transaction that reads one state of the database. The transaction does not wait for others.
 --
 -- Parameters: none.
 -- Returns nothing.

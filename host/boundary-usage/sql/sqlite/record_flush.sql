@@ -1,6 +1,7 @@
 -- Records a flush as the replica's last one, if the statement before it has written the replica's row.
 --
--- It must directly follow insert_usage.sql, update_usage.sql or update_requests.sql in the same transaction.
+-- This statement must directly follow insert_usage.sql, update_usage.sql or update_requests.sql in the same
+-- transaction.
 --
 -- Parameters: ?1 replica id (text), ?2 flush number (integer).
 -- Returns the replica id if the statement before it wrote, and no row otherwise.

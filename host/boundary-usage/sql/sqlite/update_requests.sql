@@ -1,7 +1,7 @@
 -- Adds the request counts to a replica's row and keeps its unique sets. record_flush.sql must follow.
 --
--- It writes nothing if the flush is not newer than the replica's last one, or if the replica has no row. Request
--- counts saturate at 2^63 - 1.
+-- The statement writes nothing if the flush is not newer than the replica's last one, or if the replica has no row.
+-- Request counts saturate at 2^63 - 1.
 --
 -- Parameters: ?1 replica id (text), ?2 flush number, ?3 allowed requests, ?4 denied requests (integer).
 -- Returns nothing.

@@ -1,7 +1,7 @@
 -- Replaces the unique sets in a replica's row and adds the request counts. record_flush.sql must follow.
 --
--- It writes nothing if the flush is not newer than the replica's last one, or if the replica has no row. Request
--- counts saturate at 2^63 - 1.
+-- The statement writes nothing if the flush is not newer than the replica's last one, or if the replica has no row.
+-- Request counts saturate at 2^63 - 1.
 --
 -- Parameters: ?1 replica id (text), ?2 flush number, ?3 allowed requests, ?4 denied requests, ?5 unique workspaces,
 -- ?6 unique users (integer), ?7 sketch of the workspaces, ?8 sketch of the users (blob).

@@ -17,8 +17,8 @@ use crate::error::Error;
 
 /// The file with one database's hashing key in a state directory.
 ///
-/// Only this user can read the file. It is as secret as the key in the database: with the key, an attacker can test
-/// whether a sketch contains a given id.
+/// Only this user can read the file. The file is as secret as the key in the database: with the key, an attacker can
+/// test whether a sketch contains a given id.
 #[derive(Clone, Debug)]
 pub struct KeyFile {
     path: PathBuf,

@@ -1,8 +1,8 @@
 //! Checkpoints: the state of the ledger on disk, which survives a crash of the host.
 //!
-//! A checkpoint is written at every interval in which the ledger has changed. It is also written before every COMMIT,
-//! and then records the flush as in doubt. After a crash, the next start compares the checkpoint with the replica's
-//! last flush in the database:
+//! A checkpoint is written at every interval in which the ledger has changed. A checkpoint is also written before every
+//! COMMIT, and then records the flush as in doubt. After a crash, the next start compares the checkpoint with the
+//! replica's last flush in the database:
 //!
 //! | last flush of the database | conclusion | unflushed activity |
 //! | --- | --- | --- |
@@ -15,8 +15,9 @@
 //! file is set aside only if its content is damaged, old or of another replica.
 //!
 //! If the database is unavailable at the start, the checkpoint cannot be validated yet. The tracker then keeps it
-//! unchanged in the file. It adds the *offline activity*, which is all activity before the first connection. After the
-//! first connection it validates the checkpoint. Offline activity needs no validation, because no flush has carried it.
+//! unchanged in the file. The tracker adds the *offline activity*, which is all activity before the first connection.
+//! After the first connection it validates the checkpoint. Offline activity needs no validation, because no flush has
+//! carried it.
 //!
 //! - `format` converts checkpoints to bytes.
 //! - `file` stores the files and locks them.

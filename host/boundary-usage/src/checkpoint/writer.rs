@@ -81,7 +81,7 @@ pub struct CheckpointStatus {
     pub failed: u64,
     /// The last time at which the checkpoint was complete, by this machine's clock.
     ///
-    /// A complete checkpoint contains all unflushed activity. It stays complete until new activity arrives.
+    /// A complete checkpoint contains all unflushed activity. The checkpoint stays complete until new activity arrives.
     pub complete_at: DateTime<Utc>,
     /// The error of the last write, or `None` if it succeeded.
     ///

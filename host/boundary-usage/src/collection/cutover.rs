@@ -6,7 +6,7 @@ use chrono::{DateTime, Days, NaiveTime, TimeDelta, Utc};
 
 use crate::records::OpenPeriod;
 
-/// Returns the time from `time` to the next cutover. It is zero only if the interval is zero.
+/// Returns the time from `time` to the next cutover. The result is zero only if the interval is zero.
 pub(super) fn after(time: DateTime<Utc>, interval: Duration) -> Duration {
     let date = time.date_naive();
     let since_midnight = (time - date.and_time(NaiveTime::MIN).and_utc()).to_std().unwrap_or_default();

@@ -1,10 +1,10 @@
 //! The collection, which closes a period and returns its summary.
 //!
-//! One transaction acquires the exclusive cutover lock, so every flush belongs to exactly one period (R8). It deletes
-//! all rows, inserts the summary of exactly these rows, and commits (C1, D7). The summary then waits in the table of
-//! periods for the acknowledgement of its delivery.
+//! One transaction acquires the exclusive cutover lock, so every flush belongs to exactly one period (R8). The
+//! transaction deletes all rows, inserts the summary of exactly these rows, and commits (C1, D7). The summary then
+//! waits in the table of periods for the acknowledgement of its delivery.
 //!
-//! It also adds the period to its day of the history (H1), unless the history is switched off.
+//! The collection also adds the period to its day of the history (H1), unless the history is switched off.
 //!
 //! The collection is native code, because the sandbox of a proxy must not be able to delete other replicas' rows.
 
@@ -45,7 +45,7 @@ pub struct CollectOptions {
 /// The result of a collection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Collection {
-    /// The period was closed. Its summary awaits delivery.
+    /// The period was closed, and its summary awaits delivery.
     Closed(Summary),
     /// No cutover has passed since the period's start. Another collector has probably closed the previous period.
     NotDue {

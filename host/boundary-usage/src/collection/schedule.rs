@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Collection, cutover};
 use crate::error::Error;
 
-/// The wait after the first failure. It doubles after each further one.
+/// The wait after the first failure, which doubles after each further failure.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 
 /// The longest wait after a failure.
@@ -25,8 +25,8 @@ impl Schedule {
 
     /// Returns the wait after an attempt.
     ///
-    /// `random` is any number. It extends the wait by up to a tenth, so several collectors do not request the lock
-    /// simultaneously.
+    /// `random` is any number. This number extends the wait by up to a tenth, so several collectors do not request the
+    /// lock simultaneously.
     pub(super) fn wait_after(&mut self, outcome: &Result<Collection, Error>, random: u32) -> Duration {
         let wait = match outcome {
             Ok(Collection::Closed(summary)) => cutover::after(summary.end(), self.interval),
@@ -40,7 +40,7 @@ impl Schedule {
 
 /// Returns at most a tenth of the wait and at most a second.
 ///
-/// It is at least a millisecond, which prevents a busy loop just before a period is due.
+/// The result is at least a millisecond, which prevents a busy loop just before a period is due.
 fn jitter(wait: Duration, random: u32) -> Duration {
     let most = (wait / 10).min(Duration::from_secs(1));
     most.mul_f64(f64::from(random) / f64::from(u32::MAX)).max(Duration::from_millis(1))

@@ -3,7 +3,7 @@
 //! A cache entry is machine code that enforces the sandbox, so it must be trustworthy. An entry is used only if this
 //! user or root owns the file and its directory, no other user can write to them, and its checksum is right. Any other
 //! entry is compiled again and replaced. The entry's name is a hash of the component, the runtime's version and the
-//! engine's settings. The cache is optional: a failure costs time and a line in the log.
+//! engine's settings. The cache is optional. A failure of the cache is logged, and the component is compiled again.
 
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, Metadata};
@@ -23,7 +23,7 @@ pub enum CompileCache {
     /// `$XDG_CACHE_HOME` and `~/.cache`. Disabled if none of these variables is set.
     #[default]
     User,
-    /// This directory. It is created if missing, and ignored if other users can write to it.
+    /// This directory, which is created if it is missing, and ignored if other users can write to it.
     Directory(PathBuf),
     /// Disabled: compile every time.
     Off,
@@ -93,7 +93,7 @@ fn load(engine: &Engine, directory: &Path, entry: &Path) -> Option<Component> {
 #[allow(unsafe_code)]
 fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
     // SAFETY: The code must come from `Component::serialize`. `read` has verified its checksum, and that only this user
-    // or root can have written it. Both could also replace the program itself, so they are trusted.
+    // or root can have written it. This user and root could also replace the program itself, so they are trusted.
     unsafe { Component::deserialize(engine, code) }
 }
 

@@ -35,7 +35,7 @@ fn address_space_limit() -> Option<u64> {
     getrlimit(Resource::As).current
 }
 
-/// Returns a hint for errors that a limited address space may cause. It is empty without a limit.
+/// Returns a hint for errors that a limited address space may cause. The hint is empty if there is no limit.
 pub(super) fn address_space_hint() -> String {
     let hint = |limit| {
         format!(

@@ -131,7 +131,9 @@ impl Instance {
     }
 }
 
-/// The deadline of the running flush. It is checked outside the store, where the component cannot prevent the check.
+/// The deadline of the running flush.
+///
+/// The deadline is checked outside the store, where the component cannot prevent the check.
 #[derive(Default)]
 struct FlushDeadline(Cell<Option<Instant>>);
 

@@ -33,7 +33,7 @@ static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tracker.wasm"
 
 static EMBEDDED_BLOCKING: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tracker-blocking.wasm"));
 
-/// A compiled component, from which trackers are started. It is cheap to clone.
+/// A compiled component, from which trackers are started. Clones are cheap.
 #[derive(Clone)]
 pub struct Plugin {
     engine: TickingEngine,
@@ -104,7 +104,7 @@ impl Plugin {
 
     /// Returns the tracker as a component of the world `tracker-blocking`.
     ///
-    /// It is for hosts whose runtime does not support `async func`. This library cannot load it.
+    /// This world is for hosts whose runtime does not support `async func`. This library cannot load it.
     pub fn embedded_blocking_bytes() -> &'static [u8] {
         EMBEDDED_BLOCKING
     }

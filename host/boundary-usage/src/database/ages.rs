@@ -7,7 +7,7 @@ use crate::error::Error;
 
 /// Ages of the open period and the oldest undelivered summary.
 ///
-/// They are computed with the database's clock. An age is negative if the clock was ahead when the time was stored.
+/// The ages are computed with the database's clock. An age is negative if the clock was ahead when the time was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ages {
     /// Time since the open period began.

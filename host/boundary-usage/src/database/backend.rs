@@ -14,11 +14,11 @@ use crate::summary::Summary;
 
 /// A kind of database.
 ///
-/// It is implemented for SQLite and PostgreSQL, and by tests that inject faults.
+/// SQLite and PostgreSQL implement this trait, and so do tests that inject faults.
 ///
 /// The calls of a flush run on the tracker's thread, in the context of the Tokio runtime of the
 /// [`Database`](super::Database), so they must not block. If the tracker stops waiting, a task of that runtime finishes
-/// the call. Their futures are never dropped before their end.
+/// the call. The futures of these calls are never dropped before their end.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     /// Reads the key of the id hashes, which is created once, with the schema.
@@ -120,11 +120,11 @@ pub trait Transaction: Send {
 /// The purpose of a transaction, which determines its time limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// A flush of one replica. Its limits are short.
+    /// A flush of one replica, with short time limits.
     Flush,
-    /// A collection. It waits for running flushes and reads all rows.
+    /// A collection, which waits for running flushes and reads all rows.
     Collection,
-    /// A report or an export. It only reads, and it reads one state of the database.
+    /// A report or an export, which reads one state of the database and writes nothing.
     Report,
 }
 

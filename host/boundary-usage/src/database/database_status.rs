@@ -12,7 +12,7 @@ use crate::summary::Summary;
 pub struct DatabaseStatus {
     /// The last cutover, or the creation of the schema before the first cutover.
     pub period_start: DateTime<Utc>,
-    /// The summary that a collection would return now. Its period id is 0.
+    /// The summary that a collection would return now, with the period id 0.
     pub so_far: Summary,
     /// Errors of rows with damaged sketches.
     ///

@@ -56,11 +56,11 @@ pub struct DeliveryStatus {
     pub attempted_at: DateTime<Utc>,
     /// The earliest time of the next attempt.
     ///
-    /// It is the end of the wait after a failure, or the end of the current lease.
+    /// This time is the end of the wait after a failure, or the end of the current lease.
     pub next_attempt_at: DateTime<Utc>,
     /// Whether a replica has claimed the delivery and has reported no result.
     pub under_way: bool,
-    /// The reason of the last failed attempt.
+    /// The reason for the last failure of an attempt.
     pub last_error: Option<String>,
 }
 

@@ -1,8 +1,8 @@
 //! A pool of connections. A transaction holds one and releases it only if its state is certain.
 //!
-//! The pool of sqlx also reuses a connection whose transaction was dropped in the middle of a statement. It checks each
-//! connection with a round trip before and after its use. In this pool, dropping a connection closes it, and the
-//! database rolls back. No round trip is necessary.
+//! The pool of sqlx also reuses a connection whose transaction was dropped in the middle of a statement. The sqlx pool
+//! also checks each connection with a round trip before and after its use. In this pool, dropping a connection closes
+//! it, and the database rolls back. No round trip is necessary.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,7 +39,7 @@ pub(super) struct Pool<C: Connection, M> {
     connect_limit: Duration,
     idle_mode: IdleMode,
     idle: Mutex<Vec<Idle<C, M>>>,
-    /// Whether a task closes idle connections. It changes only while `idle` is locked.
+    /// Whether a task closes idle connections. This field changes only while `idle` is locked.
     is_closing_idle: AtomicBool,
     permits: Arc<Semaphore>,
     /// Connections of an earlier generation are closed when they are released.

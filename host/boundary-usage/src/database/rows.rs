@@ -133,7 +133,7 @@ pub(super) fn day_numbers(day: &Day) -> [i64; 4] {
     [day.allowed, day.denied, day.uniques.workspaces.count, day.uniques.users.count].map(bigint)
 }
 
-/// The rows of the open period. They are summed one by one, because all their sketches together can be large.
+/// The rows of the open period, summed one by one, because all their sketches together can be large.
 pub(super) struct OpenRows {
     period_start: DateTime<Utc>,
     so_far: SummaryBuilder,

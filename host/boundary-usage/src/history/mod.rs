@@ -1,7 +1,7 @@
 //! The history: days, and reports over them.
 //!
 //! A collection adds its period to its UTC day (H1). A report reads all days in order, computes with sets of ids, and
-//! changes nothing (H8). It holds a bounded number of sets, however many days there are.
+//! changes nothing (H8). A report holds a bounded number of sets, however many days there are.
 //!
 //! ```text
 //!  days of each database ──▶ one stream, ordered by day ──▶ users:      windows ──▶ set algebra ──▶ counts
@@ -55,7 +55,7 @@ pub struct History<'a> {
 }
 
 impl Database {
-    /// Reports the actives of each window. It only reads.
+    /// Reports the actives of each window, and writes nothing.
     ///
     /// ```
     /// use boundary_usage::{Collection, Database, Options, Plugin, ReportOptions};
@@ -87,11 +87,11 @@ impl Database {
         History { databases: std::slice::from_ref(self) }.report(options).await
     }
 
-    /// Reports the cohorts of each window and their retention. It only reads.
+    /// Reports the cohorts of each window and their retention, and writes nothing.
     ///
     /// # Errors
     ///
-    /// Those of [`Database::report`].
+    /// Returns the errors of [`Database::report`].
     pub async fn retention(&self, options: ReportOptions) -> Result<Retention, Error> {
         History { databases: std::slice::from_ref(self) }.retention(options).await
     }
@@ -127,7 +127,7 @@ impl<'a> History<'a> {
     ///
     /// # Errors
     ///
-    /// Those of [`Database::report`].
+    /// Returns the errors of [`Database::report`].
     pub async fn report(&self, options: ReportOptions) -> Result<Report, Error> {
         let read = self.read(options, |windows| Actives::new(windows.length, windows.first)).await?;
         let (users, workspaces) = (read.users.into_rows(), read.workspaces.into_rows());
@@ -152,7 +152,7 @@ impl<'a> History<'a> {
     ///
     /// # Errors
     ///
-    /// Those of [`Database::report`].
+    /// Returns the errors of [`Database::report`].
     pub async fn retention(&self, options: ReportOptions) -> Result<Retention, Error> {
         let read = self.read(options, |windows| Cohorts::new(windows.first)).await?;
         let today = read.state.today_in(read.windows);

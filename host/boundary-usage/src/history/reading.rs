@@ -18,7 +18,7 @@ use crate::database::{Database, Purpose};
 use crate::error::Error;
 use crate::records::{Day, OpenPeriod};
 
-/// The maximum number of days that wait for a thread. It bounds memory, because a sketch has at most 131 kB.
+/// The maximum number of days that wait for a thread. This limit bounds memory, because a sketch has at most 131 kB.
 const WAITING_DAYS: usize = 4;
 
 /// The result of reading all days.

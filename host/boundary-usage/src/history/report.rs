@@ -1,4 +1,4 @@
-//! A report: the numbers of each window (H4), with the form of its JSON.
+//! The numbers of each window of a report (H4), as Rust types and as JSON.
 
 use chrono::NaiveDate;
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! The retention of cohorts (H5), with the form of its JSON.
+//! The retention of cohorts (H5), as Rust types and as JSON.
 
 use std::collections::BTreeMap;
 

@@ -114,7 +114,7 @@ impl Intake {
         Ok(())
     }
 
-    /// Waits until a drain is due. Only the worker calls it. It is cancel safe.
+    /// Waits until a drain is due. Only the worker calls this function, which is cancel safe.
     pub(crate) async fn ready(&self) {
         let last_drain = *self.last_drain.lock().expect("only the worker locks it");
         if let Some(last_drain) = last_drain {

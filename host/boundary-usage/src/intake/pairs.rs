@@ -1,9 +1,9 @@
 //! The waiting activities of one shard, merged by pairs of workspace and owner.
 //!
-//! A proxy's activity comes from few pairs. Merging with a waiting activity is cheaper than adding a second one. It
-//! changes no result, because the ids form sets and the counts are added up. A four-way cache finds waiting pairs
-//! without probing or clearing. A pair that the cache has evicted waits twice, which costs a little time. Colliding ids
-//! that an attacker chose have no worse effect.
+//! A proxy's activity comes from few pairs. Merging with a waiting activity is cheaper than adding a second one.
+//! Merging changes no result, because the ids form sets and the counts are added up. A four-way cache finds waiting
+//! pairs without probing or clearing. A pair that the cache has evicted waits twice, which costs a little time.
+//! Colliding ids that an attacker chose have no worse effect.
 
 use uuid::Uuid;
 
@@ -54,7 +54,7 @@ impl Pairs {
         true
     }
 
-    /// Appends an activity. Its pair replaces the oldest pair of its set in the cache.
+    /// Appends an activity. In the cache, the activity's pair replaces the oldest pair of the same set.
     pub(super) fn push(&mut self, activity: Activity) {
         if self.places.is_empty() {
             self.places = vec![[u32::MAX; WAYS]; SETS].into();

@@ -53,8 +53,8 @@ fn a_push_into_a_full_intake_waits_and_loses_nothing() {
         let mut total = 0;
         while total < 400 {
             let drained = drained(&intake).len();
-            // A drain takes at most one activity per shard, because the capacity is one. After each shard, threads of
-            // later shards can use the capacity again.
+            // A drain takes at most one activity per shard, because the capacity is one. After a shard is drained,
+            // threads of later shards can use its capacity.
             assert!(drained <= intake.shards.len());
             total += drained;
             std::thread::yield_now();

@@ -2,7 +2,7 @@
 //!
 //! This is the first step of the flow ***proxy** → intake → component → transaction → database*. For each request the
 //! layer identifies the sender, calls the inner service, reads the decision from the response, and calls
-//! [`Tracker::try_track`]. It never waits for the database.
+//! [`Tracker::try_track`]. The layer never waits for the database.
 //!
 //! ```
 //! use axum::{Extension, Router, body::Body, extract::Request, http::StatusCode, routing::get};
@@ -35,7 +35,7 @@
 //! # }
 //! ```
 //!
-//! **Identity.** By default the layer reads the request extension [`Identity`]. It can also use two headers or a
+//! **Identity.** By default the layer reads the request extension [`Identity`]. The layer can also use two headers or a
 //! closure. A request without an identity passes untracked and counts as [`TrafficCounts::unidentified`].
 //!
 //! **Decision.** By default the layer reads the response extension [`Decision`]. Without one, status 403 means denied.
@@ -43,9 +43,9 @@
 //! proxy. A closure can decide too. A request without a response counts as allowed, for example if the service fails or
 //! the client disconnects. So every identified request is counted once.
 //!
-//! **Full intake.** If the intake is full or the tracker is shut down, the request still passes. Its activity counts as
-//! [`TrafficCounts::refused`] and reaches the hook of [`when_refused`](UsageLayer::when_refused). The default hook logs
-//! a warning.
+//! **Full intake.** If the intake is full or the tracker is shut down, the request still passes. The activity of that
+//! request counts as [`TrafficCounts::refused`] and reaches the hook of [`when_refused`](UsageLayer::when_refused). The
+//! default hook logs a warning.
 
 mod recorder;
 mod service;
@@ -88,17 +88,17 @@ pub struct TrafficCounts {
     pub allowed: u64,
     /// Denied requests that the tracker accepted.
     pub denied: u64,
-    /// Requests without an identity. They passed untracked.
+    /// Requests without an identity, which passed untracked.
     pub unidentified: u64,
     /// Requests that the tracker refused.
     ///
-    /// They passed but are in no summary, so this should stay 0.
+    /// Such requests passed but are in no summary, so this count should stay 0.
     pub refused: u64,
 }
 
 /// A layer that tracks the requests of a service.
 ///
-/// It is cheap to clone, and clones share their counts.
+/// The layer is cheap to clone, and clones share their counts.
 #[derive(Clone)]
 pub struct UsageLayer {
     recorder: Recorder,
@@ -160,7 +160,7 @@ impl UsageLayer {
 
     /// Tracks one request with its decision.
     ///
-    /// It is for a proxy whose requests pass through no service.
+    /// This function is for a proxy whose requests pass through no service.
     ///
     /// A request without an identity counts as [`TrafficCounts::unidentified`].
     pub fn record(&self, request: &request::Parts, decision: Decision) {

@@ -48,7 +48,7 @@ where
 }
 
 pin_project! {
-    /// The future of a response. It tracks the request when it completes or is dropped.
+    /// The future of a response, which tracks the request when the future completes or is dropped.
     pub struct ResponseFuture<F> {
         #[pin]
         response: F,
@@ -76,7 +76,7 @@ where
 
 /// An identified request that is not tracked yet.
 ///
-/// Its drop tracks the request. So a response, an error and a disconnected client all count.
+/// Dropping this value tracks the request. So a response, an error and a disconnected client all count.
 struct Pending {
     identity: Identity,
     decided: Option<Decision>,

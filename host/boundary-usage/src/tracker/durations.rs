@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-/// The upper bounds of the buckets, in seconds. They range from the duration of a flush to a local file up to the time
-/// limit of a flush.
+/// The upper bounds of the buckets, in seconds. The bounds range from the duration of a flush to a local file up to the
+/// time limit of a flush.
 const BOUNDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// The durations of all flushes that were not idle, including failed ones.

@@ -58,8 +58,9 @@ impl Tracker {
     ///
     /// Counts of 0 still record the ids. The next successful flush writes the activity.
     ///
-    /// Any thread may call this. It never waits for the database. It blocks while the intake is full, which means that
-    /// activity arrives faster than the component takes it. Async code should use [`try_track`](Self::try_track).
+    /// Any thread may call this function. The call never waits for the database. The call blocks while the intake is
+    /// full, which means that activity arrives faster than the component takes it. Async code should use
+    /// [`try_track`](Self::try_track).
     ///
     /// # Errors
     ///
@@ -85,7 +86,7 @@ impl Tracker {
 
     /// Records requests without ids: adds both counts.
     ///
-    /// It blocks while the intake is full, like [`track`](Self::track).
+    /// The call blocks while the intake is full, like [`track`](Self::track).
     ///
     /// # Errors
     ///
@@ -147,7 +148,7 @@ impl Tracker {
 
     /// Waits until the tracker has stopped.
     ///
-    /// It stops after a [`shutdown`](Self::shutdown), or because its thread has panicked.
+    /// A tracker stops after a [`shutdown`](Self::shutdown), or because its thread has panicked.
     pub async fn stopped(&self) {
         self.commands.closed().await;
     }

@@ -36,7 +36,7 @@ pub struct TrackerStatus {
     /// Flushes that the database confirmed and later lost, because a backup was restored or a lagging standby took
     /// over.
     ///
-    /// Their usage is lost unless a collected period contains it.
+    /// The usage of these flushes is lost unless a collected period contains it.
     pub forgotten_flushes: u64,
     /// The durations of the flushes that had something to do.
     pub flush_durations: FlushDurations,
@@ -52,10 +52,12 @@ pub struct TrackerStatus {
     pub last_restart: Option<String>,
     /// The wait before a crashed component restarts, in milliseconds; `None` while a component runs.
     ///
-    /// The first wait is 50 ms. It doubles with each consecutive restart, up to 30 s. The tracker accepts activity
-    /// meanwhile but does not flush.
+    /// The first wait is 50 ms. The wait doubles with each consecutive restart, up to 30 s. The tracker accepts
+    /// activity meanwhile but does not flush.
     pub restart_wait_ms: Option<u64>,
-    /// Whether the tracker has ended, by a shutdown or because its thread panicked. It then accepts no activity.
+    /// Whether the tracker has ended, by a shutdown or because its thread panicked.
+    ///
+    /// A tracker that has ended accepts no activity.
     pub stopped: bool,
     /// The status of the checkpoints; `None` without a state directory.
     pub checkpoint: Option<CheckpointStatus>,

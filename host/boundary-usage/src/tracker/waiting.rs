@@ -15,7 +15,7 @@ use crate::capabilities::ReplicaContext;
 use crate::error::Error;
 use crate::records::Flushed;
 
-/// The wait after the first failed attempt to validate the checkpoint. It doubles after each further one.
+/// The wait after the first failed attempt to validate the checkpoint. This wait doubles after each further failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// The longest wait between two attempts.

@@ -1,9 +1,9 @@
 //! The task that owns the component: it forwards activity from the intake and flushes.
 //!
-//! It has its own thread and runtime, so a component that computes for too long delays no other work until it is
+//! This task has its own thread and runtime, so a component that computes for too long delays no other work until it is
 //! interrupted. A host with a single thread runs the task on that thread and accepts this delay.
 //!
-//! [`Error::Component`] means that the component has crashed. It ends the work with this instance.
+//! [`Error::Component`] means that the component has crashed. This error ends the work with this instance.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -26,8 +26,8 @@ use crate::records::Flushed;
 /// The largest number of activities in one call of the component.
 const BATCH_MAX: usize = 4_096;
 
-/// The first wait after a failed last flush. It doubles with each further failure. It is short, because the process
-/// waits for this flush before it exits.
+/// The first wait after a failed last flush, which doubles with each further failure. This wait is short, because the
+/// process waits for the flush before it exits.
 const LAST_FLUSH_RETRY_MIN: Duration = Duration::from_millis(50);
 const LAST_FLUSH_RETRY_MAX: Duration = Duration::from_secs(1);
 

@@ -15,7 +15,7 @@ export interface Migration {
   version: number;
   name: string;
   sql: string;
-  /** The SHA-384 of the file. It distinguishes different files of one version. */
+  /** The SHA-384 of the file, which distinguishes different files of one version. */
   checksum: Buffer;
 }
 

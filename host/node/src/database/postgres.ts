@@ -23,7 +23,10 @@ const CONNECTIONS_MAX = 10;
 /** The time limit of a connection attempt, in milliseconds. */
 const CONNECT_LIMIT = 5_000;
 
-/** The time limit of a reply, in milliseconds. It exceeds the server's own limits, and detects a silent server. */
+/**
+ * The time limit of a reply, in milliseconds. This limit exceeds the server's own limits, and detects a server that
+ * does not reply.
+ */
 const REPLY_LIMIT = 15_000;
 
 /** A PostgreSQL database. */

@@ -55,7 +55,7 @@ const HINTS: Record<string, string> = {
 /** The driver's message for a server without TLS. */
 const NO_TLS = /does not support SSL/;
 
-/** Returns the error of a failed connection attempt. Its message contains the address. */
+/** Returns the error of a failed connection attempt, with the server's address in its message. */
 export function cannotConnect(address: string, error: unknown): BoundaryUsageError {
   const reason = messageOf(error);
   const noTls = "; turn TLS on in the server (`ssl = on`), or use sslmode=disable if the network is trusted";

@@ -25,7 +25,7 @@ export const SQL = readStatements("postgres", [
   "update_usage",
 ]);
 
-/** Returns the statements that begin a transaction on the tables of a schema. They need one round trip. */
+/** Returns the statements that begin a transaction on the tables of a schema. These statements need one round trip. */
 export function beginOn(schema: string, statement: "begin_flush" | "begin_migration" | "begin_read"): string {
   return SQL[statement] + SQL.set_transaction.replace(':"schema"', () => quoteIdentifier(schema));
 }

@@ -14,7 +14,7 @@ export function sqlFolder(kind: DatabaseKind): URL {
   return new URL(`../../dist/sql/${kind}/`, import.meta.url);
 }
 
-/** Reads statements for a kind of database. Their names are the file names without `.sql`. */
+/** Reads statements for a kind of database. The names of the statements are the file names without `.sql`. */
 export function readStatements<Name extends string>(
   kind: DatabaseKind,
   names: readonly Name[],

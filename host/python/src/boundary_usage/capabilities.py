@@ -1,7 +1,7 @@
 """The functions that the component imports.
 
-Their checks restrict the component to its own replica. The host does not trust the component. This module does not
-depend on the component runtime; `component` converts the values.
+The checks of these functions restrict the component to its own replica. The host does not trust the component. This
+module does not depend on the component runtime; `component` converts the values.
 """
 
 import logging

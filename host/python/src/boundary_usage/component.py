@@ -1,7 +1,7 @@
 """The component, compiled once for each process and instantiated for each tracker.
 
 Only this module uses the component runtime. The runtime has no async functions, so the component has the world
-`tracker-blocking`. Its file equals the output of `boundary-usage component --world tracker-blocking`.
+`tracker-blocking`. The component's file equals the output of `boundary-usage component --world tracker-blocking`.
 """
 
 import os

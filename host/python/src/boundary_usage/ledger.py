@@ -23,7 +23,7 @@ Beyond this number, the ledger keeps the requests of new pairs, but not their id
 _ESTIMATE_TOLERANCE = 0.08
 """The tolerated error of estimates.
 
-It is ten times the relative standard error of a sketch.
+The tolerance is ten times the relative standard error of a sketch.
 """
 
 

@@ -34,7 +34,7 @@ class ThetaSketch:
     def count(self) -> int:
         """The estimated number of ids, rounded like the tracker's.
 
-        It is exact up to 16,384.
+        The number is exact up to 16,384.
         """
         return int(len(self.hashes) / (self.theta / THETA_MAX) + 0.5)
 

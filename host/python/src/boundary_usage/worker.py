@@ -1,7 +1,7 @@
 """The tracker's thread, which alone calls the component.
 
-It forwards activity from the intake to the component, and flushes. If the component crashes, the thread starts a new
-instance and gives it all unflushed activity of the ledger.
+This thread forwards activity from the intake to the component, and flushes. If the component crashes, the thread starts
+a new instance and gives it all unflushed activity of the ledger.
 """
 
 import logging

@@ -13,7 +13,9 @@ use crate::printable;
 /// The output of an export.
 pub(super) enum Destination {
     Stdout,
-    /// A temporary file beside the file that it replaces. It is deleted if this value is dropped.
+    /// A temporary file beside the file that it replaces.
+    ///
+    /// Dropping this value deletes the temporary file.
     File {
         temporary: NamedTempFile,
         path: PathBuf,

@@ -34,7 +34,7 @@ pub(super) enum Kind {
     Bytes,
 }
 
-/// A value. Its variants correspond to the types of columns.
+/// A value. The variants correspond to the types of columns.
 #[derive(Debug)]
 pub(super) enum Value {
     Count(u64),

@@ -28,9 +28,9 @@ enum Source {
     Stdin,
     /// A regular file.
     ///
-    /// It is opened again for reading, because the number of open files is limited.
+    /// The file is opened again for reading, because the number of open files is limited.
     Path(PathBuf),
-    /// A pipe or another file that can be read only once. It stays open.
+    /// A pipe or another file that can be read only once, and therefore stays open.
     Stream(File),
 }
 

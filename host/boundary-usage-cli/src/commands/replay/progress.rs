@@ -1,7 +1,7 @@
 //! The progress of a replay: what was tracked, and what is in the database.
 //!
 //! The thread that reads and the task that waits for signals share the progress. The task cannot interrupt a thread
-//! that waits for input. It sets `closed` instead, and the thread then tracks nothing more.
+//! that waits for input. The task sets `closed` instead, and the thread then tracks nothing more.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -4,13 +4,13 @@ use boundary_usage::{CohortRow, Report, ReportRow, Retention, WindowActivity, Wi
 
 use super::bars;
 
-/// The widest line.
+/// The width of the widest line, in characters.
 const COLUMNS: usize = 100;
 
-/// The widest bar.
+/// The width of the widest bar.
 const BAR_MAX: usize = 20;
 
-/// The narrowest bar.
+/// The width of the narrowest bar.
 const BAR_MIN: usize = 4;
 
 /// The space between two columns.

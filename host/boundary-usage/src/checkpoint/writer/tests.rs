@@ -15,7 +15,7 @@ const REPLICA: Uuid = Uuid::from_u128(7);
 /// The last flush that the database has applied.
 const APPLIED: u64 = 5;
 
-/// A database and a state directory in one directory.
+/// A process with a database and a state directory, both in one temporary directory.
 struct Process {
     directory: TempDir,
     database: Database,

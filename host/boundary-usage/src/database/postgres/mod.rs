@@ -1,10 +1,10 @@
 //! PostgreSQL, for several replicas on any number of machines.
 //!
 //! A flush holds the cutover lock in shared mode, and its replica's lock. A collection holds the cutover lock in
-//! exclusive mode (D6). They are advisory locks of the transaction and end with it, even if this process crashes.
+//! exclusive mode (D6). Both are advisory locks of the transaction and end with it, even if this process crashes.
 //!
-//! All times are the server's time at the start of a statement. The start of the transaction would be too early,
-//! because the transaction may have waited for a lock, and thus for a cutover.
+//! All times are the server's time at the start of a statement. The time at the start of the transaction would be too
+//! early. The transaction may have waited for a lock since then, and a cutover may have happened during that wait.
 
 mod deliveries;
 mod errors;

@@ -1,6 +1,6 @@
 //! The schema in PostgreSQL. A connection reads it first and changes it only if a migration is missing.
 //!
-//! All tables are in one PostgreSQL schema, which this module calls a *namespace*. It is the namespace on the search
+//! All tables are in one PostgreSQL schema, which this module calls a *namespace*. This is the namespace on the search
 //! path that contains the tables. If none does, it is the first one on the search path. Each transaction uses only this
 //! namespace, so a changed search path or a new namespace cannot redirect a part of the statements.
 
@@ -20,7 +20,7 @@ use crate::error::Error;
 /// The time limit for reading the schema, which waits for no long-held lock.
 const READ_LIMIT: Duration = Duration::from_secs(10);
 
-/// The time limit of the migrations. It is longer than the server's own limits.
+/// The time limit of the migrations, which is longer than the server's own limits.
 const MIGRATE_LIMIT: Duration = Duration::from_secs(400);
 
 const SCRIPTS: [(&str, &str); 4] = [

@@ -26,7 +26,7 @@ pub(super) struct Limits {
     pub(super) begin: &'static str,
     /// The server's `lock_timeout`, for messages.
     pub(super) lock: &'static str,
-    /// The longest wait for any reply. It exceeds the server's own limits and detects a server that is gone.
+    /// The longest wait for any reply. This limit exceeds the server's own limits and detects a server that is gone.
     pub(super) reply: Duration,
 }
 

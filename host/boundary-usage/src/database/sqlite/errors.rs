@@ -46,8 +46,8 @@ pub(super) fn classify(action: &'static str, path: &Path, error: sqlx::Error) ->
 
 /// Converts the error of a commit.
 ///
-/// A failed write may still have reached the log, where the next process would find it after a crash. If the driver
-/// crashes, the outcome is unknown as well.
+/// A failed write may still have reached the log, where the next process would find it after a crash. The outcome is
+/// also unknown if the driver crashes.
 pub(super) fn classify_commit(path: &Path, error: sqlx::Error) -> Error {
     match code(&error) {
         Some(IO) | None => Error::CommitUnknown { source: cause(error) },

@@ -24,7 +24,7 @@ impl FileId {
 
 /// The files that a connection has open.
 ///
-/// They stay in place while the connection is open, unless another program moves them.
+/// The files stay in place while the connection is open, unless another program moves them.
 #[derive(Default)]
 pub(super) struct OpenFiles {
     /// The database.

@@ -35,7 +35,8 @@ pub(super) type PooledSqlite = PooledConnection<SqliteConnection, OpenFiles>;
 /// Opens connections to one file.
 pub(super) struct Opener {
     pool: Arc<Pool<SqliteConnection, OpenFiles>>,
-    /// Connections to a file that no process has open. They assume an immutable file, so each is used once.
+    /// Connections to a file that no process has open. Such a connection assumes an immutable file, so it is used only
+    /// once.
     quiet_pool: Arc<Pool<SqliteConnection, OpenFiles>>,
     pub(super) files: Arc<Files>,
     migration_mode: MigrationMode,
@@ -150,7 +151,7 @@ impl Opener {
             let emptied = pooled.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").await;
             tracing::debug!(?emptied, "wrote the log into the database");
             open = std::mem::take(&mut pooled.metadata);
-            // Closing the last connection removes the log. It must happen before the log is set aside.
+            // Closing the last connection removes the log, so it must happen before the log is set aside.
             let _ = pooled.close().await;
         }
         self.pool.renew().await;

@@ -131,7 +131,7 @@ impl Settings {
         self.0.iter().find(|setting| setting.name == name).map(|setting| setting.value.as_str())
     }
 
-    /// Returns the error of a setting. It does not contain the value, which could be a misplaced password.
+    /// Returns the error of a setting, without the value, which could be a misplaced password.
     fn invalid(&self, name: &str, reason: &str) -> Error {
         let setting = self.0.iter().find(|setting| setting.name == name);
         match setting.and_then(|setting| setting.variable) {
@@ -198,8 +198,8 @@ impl Settings {
 
     /// Returns the options of the driver.
     ///
-    /// They are built from a URL, because otherwise the driver does not search PGPASSFILE and `~/.pgpass` for the
-    /// password.
+    /// The options are built from a URL, because otherwise the driver does not search PGPASSFILE and `~/.pgpass` for
+    /// the password.
     fn driver_options(&self, host: &str, port: u16) -> Result<PgConnectOptions, Error> {
         if host.starts_with('@') {
             return Err(self.invalid("host", "abstract sockets are not supported; name the directory of a socket"));

@@ -38,7 +38,7 @@ _log = logging.getLogger("boundary_usage")
 TRANSACTION_SECONDS = 30.0
 """The longest duration of a transaction.
 
-It exceeds the server's own limits, and detects a server that does not reply.
+This limit exceeds the server's own limits, and detects a server that does not reply.
 """
 
 LOOKUP_SECONDS, MIGRATION_SECONDS = 10.0, 400.0
@@ -50,7 +50,7 @@ SLOW_SECONDS = 2.0
 _UNCERTAIN = ("08", "57", "40003")
 """Codes of errors that may follow an applied commit.
 
-They report that a session ended or was cancelled, or that a pooler lost its server.
+These codes report that a session ended or was cancelled, or that a pooler lost its server.
 """
 
 

@@ -29,7 +29,7 @@ class Migration:
 def migrations(kind: str) -> list[Migration]:
     """Reads the migrations for a kind of database, in order.
 
-    Their file names have the form `0001_name.sql`.
+    The names of the files have the form `0001_name.sql`.
     """
     folder = sql_folder(kind).joinpath("migrations")
     return [

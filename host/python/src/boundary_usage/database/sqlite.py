@@ -192,7 +192,7 @@ class OpenFile:
 def _identity(path: Path) -> tuple[int, int] | None:
     """Returns device and inode.
 
-    It does not open the file, because closing it would release SQLite's locks.
+    The function does not open the file, because closing the file would release SQLite's locks.
     """
     try:
         status = path.stat()

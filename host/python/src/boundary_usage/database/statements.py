@@ -15,7 +15,7 @@ def sql_folder(kind: str) -> Traversable:
 def read_statements(kind: str) -> dict[str, str]:
     """Reads all statements for a kind of database.
 
-    Their names are the file names without `.sql`.
+    The names of the statements are the file names without `.sql`.
     """
     suffix = ".sql"
     return {

@@ -36,7 +36,7 @@ class Watchdog:
         return number
 
     def cancel(self, number: int) -> None:
-        """Cancels an action. It is not running when this returns."""
+        """Cancels an action, which is not running when this method returns."""
         with self._changed:
             self._actions.pop(number, None)
 
