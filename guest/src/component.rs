@@ -40,7 +40,8 @@ impl Hooks for Component {}
 
 static TRACKER: OneThread<RefCell<Option<Tracker>>> = OneThread(RefCell::new(None));
 
-/// Calls `act` with the instance's tracker. The first call creates it, because its initial state comes from the host.
+/// Calls `act` with the instance's tracker. The first call creates the tracker, because the tracker's initial state
+/// comes from the host.
 fn with_tracker<H: Hooks, T>(act: impl FnOnce(&mut Tracker) -> T) -> T {
     act(TRACKER.0.borrow_mut().get_or_insert_with(|| {
         let (first, second) = hashing_key();

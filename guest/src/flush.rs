@@ -90,7 +90,7 @@ pub struct InDoubt {
     pub snapshot: Snapshot,
 }
 
-/// Activity that may be missing in the database. A tracker must not lose it.
+/// Activity that may be missing in the database, and that a tracker must not lose.
 #[derive(Clone, Debug, Default)]
 pub struct Unflushed {
     /// The activity that the next flush carries.

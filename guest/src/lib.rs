@@ -3,7 +3,7 @@
 //! This crate is the middle of the flow *proxy → intake → **component** → transaction → database*. The rules are plain
 //! Rust without bindings and without I/O, and their tests run natively. The module `component` is compiled for
 //! WebAssembly only. The feature `tracker` exports the rules as the world `tracker`. The feature `tracker-blocking`
-//! exports them as the world `tracker-blocking`, for hosts without `async func`.
+//! exports the rules as the world `tracker-blocking`, for hosts without `async func`.
 //!
 //! | file | duty |
 //! | --- | --- |
@@ -16,7 +16,7 @@
 //! | `component/` | adapts the two worlds, lets tests replace steps (`hooks.rs`), and replaces the standard library |
 
 #![deny(unsafe_code)]
-// The component is built without the standard library. Hosts and tests link this crate with it.
+// The component is built without the standard library. Hosts and tests link this crate with the standard library.
 #![cfg_attr(target_family = "wasm", no_std)]
 
 extern crate alloc;

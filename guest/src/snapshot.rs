@@ -4,7 +4,7 @@ use crate::sketch::CompactThetaSketch;
 
 /// The largest request count, which is the maximum of the database's `bigint`.
 ///
-/// Counts saturate there.
+/// Larger counts saturate at this maximum.
 pub const REQUESTS_MAX: u64 = i64::MAX as u64;
 
 /// Adds two request counts, up to [`REQUESTS_MAX`].

@@ -78,7 +78,7 @@ impl Tracker {
 
     /// Returns the unflushed activity as if the running flush ended with `outcome` now.
     ///
-    /// The flush continues.
+    /// The running flush continues.
     pub fn unflushed_after(&mut self, flush: &mut Flush, outcome: Outcome) -> Unflushed {
         self.gather();
         let mut unflushed = flush.unflushed(outcome);

@@ -1,7 +1,7 @@
 //! Provides the tracker component of each world for the library to embed.
 //!
-//! In the repository, it builds the components from the guest's sources. A published package contains the built
-//! components instead of those sources.
+//! In the repository, this script builds the components from the guest's sources. A published package contains the
+//! built components instead of those sources.
 
 #[path = "build/component.rs"]
 mod component;

@@ -14,7 +14,7 @@ const SEED: u64 = 9001;
 /// Identifies the seed in a serialized sketch: the lower 16 bits of the hash of [`SEED`] with seed 0.
 pub(super) const SEED_HASH: u16 = 0x93cc;
 
-/// The key of the id hashes. Each database has its own.
+/// The key of the id hashes. Each database has its own key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HashingKey(pub u64, pub u64);
 

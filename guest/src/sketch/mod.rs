@@ -1,15 +1,15 @@
 //! Theta sketches: sets that count unique ids without storing them.
 //!
 //! A [Theta sketch] of Apache DataSketches with `lg_k = 14` retains the 16,384 smallest hashes of its ids. Theta is the
-//! smallest hash that it dropped. The count is exact up to 16,384 ids. Beyond that it is an estimate with a relative
-//! standard error of 1/√16,384 = 0.78 %. Memory is bounded, and a union loses no accuracy.
+//! smallest hash that the sketch has dropped. The count is exact up to 16,384 ids. Beyond that it is an estimate with a
+//! relative standard error of 1/√16,384 = 0.78 %. Memory is bounded, and a union loses no accuracy.
 //!
 //! An id is stored as a keyed hash. Up to 16,384 ids, a sketch contains the hash of every id. If the hashes had no key,
 //! a reader with a list of ids could test which of them are in the sketch.
 //!
 //! These sketches replace the `datasketches` crate in the component. The crate's error texts, sorting and other sketch
 //! forms would make up a third of the component's size. The sketches here keep their hashes in order, so they merge in
-//! one pass without sorting. The tests compare their bytes with those of the crate.
+//! one pass without sorting. The tests compare the bytes of these sketches with those of the crate.
 //!
 //! [Theta sketch]: https://datasketches.apache.org/docs/Theta/ThetaSketches.html
 
@@ -27,7 +27,7 @@ use table::Table;
 /// The maximum number of retained hashes, 2 to the power of `lg_k`. Up to this number of ids, the count is exact.
 const RETAINED_MAX: usize = 1 << 14;
 
-/// The theta of an exact sketch. All hashes are smaller.
+/// The theta of an exact sketch, which is greater than every hash.
 const THETA_MAX: u64 = i64::MAX as u64;
 
 /// The smallest theta that real ids can produce. This theta corresponds to about 2^40 ids, more than a replica sees in
@@ -35,7 +35,7 @@ const THETA_MAX: u64 = i64::MAX as u64;
 const THETA_MIN: u64 = THETA_MAX >> 26;
 
 /// The limit for the unevenness of hashes, as the square of six standard deviations. About one in 10^31 sketches of
-/// random hashes exceeds it.
+/// random hashes exceeds this limit.
 const UNEVENNESS_MAX: f64 = 36.0;
 
 /// A growing set of ids.

@@ -19,7 +19,7 @@ pub(super) struct Table {
     homes: usize,
     /// The number of hashes.
     len: usize,
-    /// The table drops hashes that are not less than this.
+    /// The table drops hashes that are not less than this bound.
     theta: Theta,
 }
 

@@ -13,7 +13,7 @@ use crate::output::Format;
 use crate::printable::{self, printable};
 
 /// The options of all commands.
-// Not `Debug`, because a database URL may contain a password.
+// This type is not `Debug`, because a database URL may contain a password.
 #[derive(clap::Args)]
 pub struct Global {
     /// Database URL: `sqlite:PATH`, or `postgres://USER:PASSWORD@HOST/DATABASE` for several replicas.
@@ -44,7 +44,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest period.
 const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// The length limit of a unix socket's path: its address has 108 bytes, ending in 0.
+/// The length limit of a unix socket's path. The address has room for 108 bytes, of which the last is 0.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
 
 /// Parses a wait of at most an hour.

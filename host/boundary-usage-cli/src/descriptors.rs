@@ -10,7 +10,7 @@ use tracing::warn;
 /// Descriptors for the database, files and the runtime.
 const BASE: usize = 64;
 
-/// The limit of clients over all audit sockets. Each uses at most 50 KiB.
+/// The limit of clients over all audit sockets. Each client uses at most 50 KiB.
 const AUDIT_CLIENTS: usize = 16_384;
 
 /// The limit of HTTP clients.

@@ -1,4 +1,4 @@
-//! Logs on stderr. With the feature `opentelemetry`, also traces.
+//! Logs on stderr, and with the feature `opentelemetry` also traces.
 
 use std::env;
 use std::io::{self, IsTerminal, Write};

@@ -60,7 +60,7 @@ impl Format {
 
     fn render(self, result: &impl Serialize, human: impl FnOnce() -> String) -> Result<String> {
         let text = match self {
-            // The commands with these formats write them themselves, and the others refuse them.
+            // Commands that support CSV or Parquet write it themselves, and the other commands refuse these formats.
             Self::Human | Self::Csv | Self::Parquet => printable::lines(&human()),
             Self::Json => printable::json(&serde_json::to_string(result).context("cannot write the result as JSON")?),
         };

@@ -1,8 +1,8 @@
 //! Escapes untrusted text for terminals and logs.
 //!
-//! JSON keys, file names, servers' messages and database rows are untrusted. A terminal obeys escape sequences in them,
-//! and a newline in them forges a log line. Therefore control characters, and characters that reorder or hide text, are
-//! escaped, and long text is shortened.
+//! JSON keys, file names, servers' messages and database rows are untrusted. A terminal obeys escape sequences in such
+//! text, and a newline in it forges a log line. Therefore control characters, and characters that reorder or hide text,
+//! are escaped, and long text is shortened.
 //!
 //! A message embeds untrusted text with [`printable`] or [`path`]. Errors, logs and human output are escaped once more
 //! with [`lines`] and [`log_record`], in case a message embeds text without escaping it.
@@ -120,7 +120,7 @@ fn shorten(text: Cow<'_, str>, most: usize) -> Cow<'_, str> {
 /// Returns whether a character is visible and leaves other characters unchanged.
 fn is_printable(character: char) -> bool {
     match character {
-        // C0, DEL and C1.
+        // The control characters C0, DEL and C1.
         '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' => false,
         // Soft hyphen, marks and embeddings of bidirectional text, separators of lines and paragraphs.
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' => false,

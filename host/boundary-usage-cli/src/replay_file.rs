@@ -118,7 +118,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Returns an error if the file must be converted first.
 pub fn check_format(start: &[u8]) -> Result<(), ForeignFormat> {
     let known = FORMATS.iter().find(|(magic, ..)| start.starts_with(magic));
-    // In UTF-16 and UTF-32, an ASCII character has zero bytes beside it. JSON in UTF-8 has none.
+    // In UTF-16 and UTF-32, an ASCII character has zero bytes beside it. JSON in UTF-8 has no zero bytes.
     let by_zeros = || match start {
         [0, 0, 0, 1..=255, ..] => {
             Some(("it is in UTF-32", "iconv -f UTF-32BE -t UTF-8 FILE | boundary-usage replay -"))

@@ -1,6 +1,6 @@
 //! One serving replica: audit sockets in front of a tracker.
 //!
-//! `serve` runs one, and `demo` runs two.
+//! `serve` runs one replica, and `demo` runs two.
 
 use anyhow::{Context, Result};
 use boundary_usage::{CheckpointStatus, Database, Error, Options, Plugin, Tracker, TrackerStatus};

@@ -42,7 +42,7 @@ struct Holder {
     close: CancellationToken,
 }
 
-/// A slot of one connection. Dropping it frees the slot.
+/// A slot of one connection. Dropping this value frees the slot.
 #[derive(Debug)]
 pub(crate) struct Slot {
     number: u64,

@@ -67,7 +67,7 @@ pub fn replica(directory: &Path) -> Result<Uuid> {
 
 /// Creates the file atomically.
 ///
-/// If several processes do so simultaneously, the first one wins.
+/// If several processes create the file simultaneously, the first one wins.
 fn write_once(directory: &Path, path: &Path) -> io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
     writeln!(file, "{}", Uuid::new_v4())?;

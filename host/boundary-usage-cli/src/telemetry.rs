@@ -1,7 +1,7 @@
 //! OpenTelemetry traces, sent by OTLP over HTTP (feature `opentelemetry`).
 //!
-//! OpenTelemetry's own environment variables configure the exporter. Without an endpoint it is disabled. The exporter
-//! has its own thread and never delays a flush. The exporter drops spans that it cannot send.
+//! OpenTelemetry's own environment variables configure the exporter. Without an endpoint, the exporter is disabled. The
+//! exporter has its own thread and never delays a flush. The exporter drops spans that it cannot send.
 
 use std::env;
 use std::time::Duration;

@@ -12,7 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// The compiler of Debian's package `rustc-web`. The package `rust-web-src` adds the library's source to its sysroot.
+/// The compiler of Debian's package `rustc-web`. The package `rust-web-src` adds the library's source to the compiler's
+/// sysroot.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
 /// A component to build.

@@ -22,7 +22,7 @@ const DIRECTORIES: &str = "SSL_CERT_DIR";
 
 /// Checks that SSL_CERT_FILE and SSL_CERT_DIR name certificates of authorities.
 ///
-/// Variables that are not set pass the check. So does an empty SSL_CERT_DIR.
+/// Variables that are not set pass the check, and so does an empty SSL_CERT_DIR.
 ///
 /// # Errors
 ///

@@ -1,6 +1,6 @@
 //! The errors of the library, grouped by what the caller can do about them.
 //!
-//! A message names what failed and the value. The cause is in [`source`](std::error::Error::source) only, so a
+//! A message names the failed operation and the value. The cause is in [`source`](std::error::Error::source) only, so a
 //! printed chain states each fact once. No message contains a password.
 
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub enum Error {
         /// The lock or the flush that was in the way.
         message: String,
     },
-    /// A commit had no reply, so it may have been applied. The tracker's next flush resolves it.
+    /// A commit had no reply, so it may have been applied. The tracker's next flush resolves the doubt.
     #[error("the outcome of the commit is unknown")]
     CommitUnknown {
         /// The reason why there was no reply.

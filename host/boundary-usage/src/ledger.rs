@@ -93,7 +93,7 @@ enum Stage {
     Read {
         /// The number of an earlier flush that was applied, if there is nothing to write.
         ///
-        /// If it is `Some`, a flush that ends at this stage succeeds. Otherwise it is rolled back.
+        /// A flush that ends at this stage succeeds if there is such a number, and is otherwise rolled back.
         confirmed: Option<u64>,
     },
     /// The commit was sent. The outcome of a flush that ends here is unknown.
@@ -154,8 +154,8 @@ impl Ledger {
 
     /// Records that the component begins a transaction. Returns whether it may.
     ///
-    /// The component may begin one if there is activity or a flush in doubt, and if this flush has not read the stored
-    /// usage yet.
+    /// The component may begin a transaction if there is activity or a flush in doubt, and if this flush has not read
+    /// the stored usage yet.
     pub(crate) fn flush_begins(&mut self) -> bool {
         if let Some(open) = &self.flush {
             return matches!(open.stage, Stage::Begun);

@@ -3,8 +3,8 @@
 //! This library counts the workspaces and users that were active in a period, and their allowed and denied requests,
 //! over all replicas of a proxy.
 //!
-//! The tracker is a WebAssembly component. This library loads it and runs it beside your proxy. The component has two
-//! capabilities only, a database transaction and a lock:
+//! The tracker is a WebAssembly component. This library loads the component and runs it beside your proxy. The
+//! component has two capabilities only, a database transaction and a lock:
 //!
 //! ```text
 //!  proxy threads      one thread for each tracker                     your Tokio runtime
@@ -41,14 +41,14 @@
 //!
 //! The library promises:
 //!
-//! - **True totals.** Unique counts cover the whole period and all replicas. Mergeable sketches count exactly up to
-//!   16,384 ids, and with a relative standard error of 0.78 % above.
-//! - **Exactly once.** The next flush carries the activity of a failed one. The flush number shows whether a commit
-//!   without a reply was applied. Every activity belongs to exactly one period.
+//! - **True totals.** Unique counts cover the whole period and all replicas.
+//!   Mergeable sketches count exactly up to 16,384 ids, and with a relative standard error of 0.78 % above.
+//! - **Exactly once.** The next flush carries the activity of a failed one.
+//!   The flush number shows whether a commit without a reply was applied. Every activity belongs to exactly one period.
 //! - **Bounded memory.** It depends neither on the number of ids nor on the length of an outage of the database.
 //! - **Durability**, with a state directory. Accepted activity survives a crash, up to the last checkpoint.
-//! - **Containment.** The component's memory and computing time are limited. If it crashes, a new instance continues
-//!   from the host's ledger.
+//! - **Containment.** The component's memory and computing time are limited.
+//!   If the component crashes, a new instance continues from the host's ledger.
 //!
 //! Proxies that use tower's services, for example with hyper, axum or tonic, can add a layer instead of calls. Enable
 //! the feature `tower` and see the module of that name.

@@ -26,14 +26,15 @@ pub struct Options {
     pub flush_jitter: f64,
     /// Time limit of a flush with all its waits, at most 24 hours. Default: 30 s.
     ///
-    /// A component that exceeds it is replaced.
+    /// A component that exceeds this limit is replaced.
     pub flush_timeout: Duration,
     /// Time limit of `shutdown`, at most 24 hours. Default: 10 s.
     pub shutdown_timeout: Duration,
     /// Directory of the tracker's checkpoint. Default: none.
     ///
-    /// After a crash, the next start restores the checkpoint. Without one, a crash loses all activity since the last
-    /// flush. A missing directory is created for this user only. Trackers of several replicas can share it.
+    /// After a crash, the next start restores the checkpoint. Without a checkpoint, a crash loses all activity since
+    /// the last flush. A missing directory is created for this user only. Trackers of several replicas can share a
+    /// directory.
     pub state_directory: Option<PathBuf>,
     /// Time between checkpoints, from 1 ms to 24 hours. Default: 1 s.
     ///
@@ -49,7 +50,7 @@ pub struct Options {
     pub memory_limit_bytes: usize,
     /// Time limit of one computation of the component, at most 24 hours. Default: 2 s.
     ///
-    /// A component that exceeds it is replaced.
+    /// A component that exceeds this limit is replaced.
     pub cpu_limit: Duration,
     /// Clock of the flush loop. Default: the system's clock.
     pub clock: Clock,

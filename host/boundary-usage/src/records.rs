@@ -111,7 +111,7 @@ pub enum Flushed {
     Written {
         /// The number of the flush.
         flush: u64,
-        /// Whether it is the replica's first flush of the period.
+        /// Whether this is the replica's first flush of the period.
         new_period: bool,
     },
 }

@@ -21,7 +21,7 @@ const COUNT_MAX: u64 = i64::MAX as u64;
 pub struct Summary {
     /// Active workspaces. A workspace counts once, even if several replicas saw it.
     ///
-    /// The number is exact up to 16,384. Above, it is an estimate with a relative standard error of 0.78 %.
+    /// The number is exact up to 16,384. Above that, it is an estimate with a relative standard error of 0.78 %.
     pub unique_workspaces: u64,
     /// Active users, counted like the workspaces.
     pub unique_users: u64,
@@ -43,7 +43,7 @@ pub struct Summary {
     pub replica_workspaces_sum: u64,
     /// The sum of the replicas' unique users. A user of two replicas counts twice.
     pub replica_users_sum: u64,
-    /// Rows that exceeded the staleness limit. No number above includes them.
+    /// Rows that exceeded the staleness limit, which none of the numbers above includes.
     pub stale_rows: u64,
     /// Allowed requests of the stale rows.
     pub stale_allowed_requests: u64,

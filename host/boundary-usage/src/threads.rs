@@ -1,6 +1,7 @@
 //! The thread primitives of the intake: locks, atomics, wake-ups, time and thread numbers.
 //!
-//! The intake imports them only from here, so that the model checker in `tests/intake_model` can substitute its own.
+//! The intake imports these primitives only from here, so that the model checker in `tests/intake_model` can substitute
+//! its own.
 
 use std::sync::OnceLock;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -34,10 +34,10 @@ const CONTRACT_KINDS: readonly unknown[] = [
   "refused",
 ] satisfies ErrorKind[];
 
-/** The longest message, in characters. A server, a component or a caller may write parts of it. */
+/** The longest message, in characters. A server, a component or a caller may have written parts of a message. */
 const MESSAGE_MAX = 1_000;
 
-/** Control characters, line separators and marks of text direction. A terminal interprets them. */
+/** Control characters, line separators and marks of text direction, which a terminal interprets. */
 const UNPRINTABLE = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
 
 /** Any failure of this package. */

@@ -2,7 +2,7 @@
  * Usage tracking for egress boundaries: unique workspaces and users, allowed and denied requests.
  *
  * The flow is *track → component → transaction → database*. The tracker is a WebAssembly component, the same for every
- * host. This package loads it, gives it transactions for its replica's row, and flushes it.
+ * host. This package loads the component, gives it transactions for its replica's row, and flushes it.
  *
  * @module
  */

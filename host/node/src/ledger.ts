@@ -45,7 +45,7 @@ export class Ledger {
     this.#onLost = onLost;
   }
 
-  /** Records activities. Call it before the component gets them. */
+  /** Records activities. The host must call this method before the component gets the activities. */
   record(activities: readonly Activity[]): void {
     for (const activity of activities) {
       this.#delta.add(activity, this.#key);

@@ -1,8 +1,8 @@
 /**
  * The sketch of the contract: a compact Theta sketch of Apache DataSketches with lg_k = 14 and the default seed.
  *
- * The component has its own implementation, and this one is the host's. Both serialize equal sets to equal bytes, so
- * the host can compare an update of the component with its own.
+ * The component has its own implementation, and this one is the host's. Both implementations serialize equal sets to
+ * equal bytes, so the host can compare an update of the component with its own.
  */
 
 import { hasherOf } from "./hashing.ts";
@@ -10,7 +10,7 @@ import { hasherOf } from "./hashing.ts";
 /** The largest number of hashes in a sketch. Up to this number of ids, the count is exact. */
 export const RETAINED_MAX = 16_384;
 
-/** The theta of an exact sketch. All hashes are smaller. */
+/** The theta of an exact sketch, which is greater than every hash. */
 const THETA_MAX = 2n ** 63n - 1n;
 
 /** The hash of the default seed, as a serialized sketch contains it. */

@@ -25,8 +25,8 @@ const SHUTDOWN_RETRY_MAX = 1_000;
 /**
  * The tracker of one replica.
  *
- * End it with `shutdown`, or the activity since the last flush is lost. Two trackers must not run with the same replica
- * id simultaneously. The flush loop does not keep the process alive.
+ * End a tracker with `shutdown`, or the activity since the last flush is lost. Two trackers must not run with the same
+ * replica id simultaneously. The flush loop does not keep the process alive.
  */
 export class Tracker {
   readonly #replica: string;
@@ -36,7 +36,7 @@ export class Tracker {
   readonly #schedule: Schedule;
   readonly #ledger: Ledger;
   #instance: Instance | undefined;
-  /** The running start of an instance, if there is one. */
+  /** The promise of an instance that is being started, if there is one. */
   #start: Promise<Instance> | undefined;
   #batch: Activity[] = [];
   /** Resolves when all earlier flushes have ended. */
@@ -98,9 +98,9 @@ export class Tracker {
   /**
    * Accepts no more activity, flushes once more, and stops.
    *
-   * A failed flush is repeated until `shutdownTimeout`, unless a repetition cannot help. Then this throws the last
-   * error, or `timed-out`. The activity since the last successful flush is lost, unless a commit without a reply was
-   * applied.
+   * A failed flush is repeated until `shutdownTimeout`, unless a repetition cannot help. After that, the method throws
+   * the last error, or `timed-out`. The activity since the last successful flush is lost, unless a commit without a
+   * reply was applied.
    */
   async shutdown(): Promise<Flushed> {
     this.#assertRunning();

@@ -4,7 +4,7 @@
 
 import { BoundaryUsageError } from "./errors.ts";
 
-/** The largest count of requests. Sums saturate at it. */
+/** The largest count of requests, at which sums saturate. */
 export const REQUESTS_MAX = 2n ** 63n - 1n;
 
 /** A set of ids: a serialized Theta sketch of their keyed hashes, and the number of ids by its estimate. */

@@ -48,7 +48,7 @@ pub enum Received {
         /// Logs dropped because the client's batch was full while it had no connection.
         batch_full: u64,
     },
-    /// An envelope without a known message. Newer clients may send it.
+    /// An envelope without a known message, which newer clients may send.
     Unknown,
 }
 
@@ -70,7 +70,7 @@ pub fn receive(frame: &Frame) -> Result<Received, DecodeError> {
 
 /// Decodes an envelope.
 ///
-/// If it has messages of several kinds, the last kind counts. Messages of one kind are merged.
+/// If an envelope has messages of several kinds, the last kind counts. Messages of one kind are merged.
 fn envelope(data: &[u8]) -> Result<Received, DecodeError> {
     enum Message {
         Logs(Batch),

@@ -105,7 +105,7 @@ impl SocketFile {
                     serve(UnixStream::from_std(stream).context("cannot set a connection up")?);
                 }
                 Err(error) => match error.kind() {
-                    // The queue is empty. The second kind is the system's error after a shutdown.
+                    // The queue is empty. `InvalidInput` is the system's error after `shutdown`.
                     ErrorKind::WouldBlock | ErrorKind::InvalidInput => return Ok(()),
                     ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
                     _ if is_out_of_descriptors(&error) => tokio::time::sleep(DESCRIPTOR_PAUSE).await,

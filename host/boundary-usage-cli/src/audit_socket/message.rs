@@ -1,7 +1,7 @@
 //! The messages of the boundary's client, for encoding.
 //!
 //! The structs follow `proto/boundary.proto`. The structs are written by hand, so that the build needs no protobuf
-//! compiler. The server decodes without them: see `decode`.
+//! compiler. The server decodes without these structs: see `decode`.
 
 use prost::Oneof;
 
@@ -91,7 +91,7 @@ pub struct BoundaryMessage {
 /// The content of an envelope.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum Message {
-    /// A batch, as in a frame of tag 1.
+    /// A batch, as in a frame with tag 1.
     #[prost(message, tag = "1")]
     Logs(ReportBoundaryLogsRequest),
     /// A status.

@@ -103,8 +103,8 @@ fn check_place(path: &Path) -> Result<()> {
     if !metadata.file_type().is_socket() {
         bail!("{} exists and is not a socket; remove it, or choose another path", path.display());
     }
-    // Connecting a datagram socket to a listening stream socket fails with a specific error. So this detects a listener
-    // without a connection to it.
+    // Connecting a datagram socket to a listening stream socket fails with a specific error. So this probe detects a
+    // listener without a connection to it.
     let probe = UnixDatagram::unbound().context("cannot create a unix socket")?;
     match probe.connect(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -128,7 +128,7 @@ fn within(directory: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
 }
 
-/// A directory that only this user can access. Dropping it removes the directory.
+/// A directory that only this user can access. Dropping this value removes the directory.
 struct PrivateDirectory {
     directory: File,
     _removed_at_end: TempDir,
@@ -153,7 +153,7 @@ impl PrivateDirectory {
     }
 }
 
-/// The lock of a directory. The kernel releases it when the process ends.
+/// The lock of a directory, which the kernel releases when the process ends.
 struct DirectoryLock(File);
 
 impl DirectoryLock {

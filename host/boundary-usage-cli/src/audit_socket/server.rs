@@ -26,7 +26,7 @@ use super::report::{Endpoint, SocketReport};
 use crate::descriptors;
 use crate::slots::Slots;
 
-/// The limit of clients of one socket. A workspace has only a few.
+/// The limit of clients of one socket. A workspace has only a few clients.
 const MOST_CLIENTS_PER_SOCKET: usize = 1_024;
 
 /// The number of clients that each socket may always serve, even if its share is smaller.
@@ -89,7 +89,7 @@ impl BoundSockets {
 
 /// A server of audit sockets.
 ///
-/// Dropping it discards what clients have sent but the server has not read.
+/// Dropping the server discards data that clients have sent and the server has not read.
 pub struct AuditServer {
     sockets: Vec<ServedSocket>,
     connections: TaskTracker,
@@ -101,7 +101,7 @@ pub struct AuditServer {
 
 /// A handle to the reports of all sockets, valid even after the server's end.
 ///
-/// Cheap to clone.
+/// The handle is cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SocketReports(Arc<[Arc<Endpoint>]>);
 

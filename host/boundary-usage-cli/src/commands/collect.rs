@@ -1,6 +1,6 @@
 //! `collect`: closes the period, or acknowledges the delivery of a summary.
 //!
-//! A collection is native code of the library. The component takes no part in it.
+//! A collection is native code of the library. The component takes no part in a collection.
 
 use std::time::Duration;
 

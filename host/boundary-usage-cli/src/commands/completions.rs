@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// Returns the command with which a script calls this program.
 ///
-/// This is the program's name if it was called by name, so that the script works on every machine.
+/// The command is the program's name if the program was called by name, so that the script works on every machine.
 fn this_program() -> String {
     let called = env::args_os().next().unwrap_or_else(|| OsString::from(PROGRAM));
     let path = Path::new(&called);

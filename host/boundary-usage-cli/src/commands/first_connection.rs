@@ -55,7 +55,7 @@ impl FirstConnection {
 
     /// Returns the database.
     ///
-    /// If the database is down and its hashing key is known, it is returned unconnected, together with this connection
+    /// If the database is down and its hashing key is known, the result is an unconnected database and this connection
     /// attempt.
     pub(super) async fn database(mut self) -> Result<(Database, Option<Self>)> {
         let key = self.key_file.as_ref().map(KeyFile::read).transpose()?.flatten();

@@ -56,7 +56,7 @@ pub(crate) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
     })
 }
 
-/// Reads a hashing key. No message contains a part of it.
+/// Reads a hashing key. No message contains a part of the key.
 fn read_key(path: &Path) -> Result<HashingKey> {
     let shown = printable::path(path);
     let mut file = File::open(path).with_context(|| format!("cannot read the hashing key {shown}"))?;

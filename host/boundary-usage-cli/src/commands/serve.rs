@@ -228,7 +228,7 @@ impl DeliveryArguments {
 }
 
 pub(crate) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCode> {
-    // From here on a signal stops the program in order, even during the start.
+    // From here on, a signal lets the program finish its work, even during the start.
     let mut stop = StopSignals::listen()?;
     let view = View::new();
     let started = tokio::select! {
@@ -252,7 +252,7 @@ pub(crate) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCod
             view.stopping();
             drop(collector);
             let (stopped, ()) = tokio::join!(service.stop(), stop_delivery(deliverer));
-            // The checkpoint contains the tracked activity. If it does not, `stopped` reports the loss.
+            // The tracked activity is in the checkpoint, unless `stopped` reports its loss.
             return Err(match stopped {
                 Ok(_) => error,
                 Err(stopped) => error.context(stopped.to_string()),
@@ -261,7 +261,8 @@ pub(crate) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCod
     };
     view.stopping();
     info!(signal = signal.name, "stopping: no new clients; draining connections, then flushing");
-    // A running collection is rolled back. Another replica repeats it, or this one after its next start.
+    // A running collection is rolled back. Another replica repeats the collection, or this replica does so after its
+    // next start.
     drop(collector);
     let stopped = async { tokio::join!(service.stop(), stop_delivery(deliverer)) };
     let report = tokio::select! {

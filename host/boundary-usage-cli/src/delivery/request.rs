@@ -28,7 +28,7 @@ const REMEDIES: Remedies = Remedies {
 /// A failed attempt.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Failure {
-    /// The reason. Contains nothing from the response.
+    /// The reason, which contains nothing from the response.
     pub(super) reason: String,
     /// The wait that the receiver requests.
     pub(super) retry_after: Option<Duration>,
@@ -131,7 +131,7 @@ impl Endpoint {
     }
 }
 
-/// Reads the token. This happens at each attempt, because tokens are renewed.
+/// Reads the token from the file, which is read at each attempt because tokens are renewed.
 fn bearer(file: &Path) -> Result<HeaderValue, String> {
     let read = std::fs::read_to_string(file);
     let token = read.map_err(|error| format!("cannot read the token file {}: {}", file.display(), error.kind()))?;

@@ -23,7 +23,7 @@ pub(super) enum HostError {
 }
 
 impl AllowedHosts {
-    /// Allows these names.
+    /// Allows these names, besides addresses and `localhost`.
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         Self(names.into_iter().map(|name| name.to_ascii_lowercase()).collect())
     }

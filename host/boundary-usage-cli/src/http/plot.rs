@@ -66,7 +66,7 @@ pub(super) struct Point {
     pub(super) numbers: [u64; 2],
 }
 
-/// How the two bars of a slot are arranged.
+/// The arrangement of the two bars of a slot.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arrangement {
     Stacked,

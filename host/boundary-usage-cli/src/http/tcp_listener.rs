@@ -59,7 +59,7 @@ pub async fn start(address: SocketAddr, hosts: AllowedHosts, view: Arc<View>) ->
     let cannot = || format!("cannot listen for HTTP on {address}; choose another address with --listen");
     let listener = TcpListener::bind(address).await.with_context(cannot)?;
     let address = listener.local_addr().with_context(cannot)?;
-    // This does not depend on the log level, and shows the actual port if port 0 was requested.
+    // This message does not depend on the log level, and shows the actual port if port 0 was requested.
     output::print_error(&format!("HTTP on http://{address}/"));
     Ok(AbortOnDropHandle::new(tokio::spawn(accept(listener, Arc::new(hosts), view))))
 }
@@ -83,7 +83,7 @@ async fn accept(listener: TcpListener, hosts: Arc<AllowedHosts>, view: Arc<View>
                 } else if failures.permits() {
                     warn!(%error, "cannot accept an HTTP client");
                 }
-                // The usual reason is that no descriptor is free. An idle client may free one.
+                // The usual reason is that no descriptor is free. Closing an idle client may free one.
                 drop(slot);
                 slots.make_room();
                 tokio::time::sleep(ACCEPT_PAUSE).await;

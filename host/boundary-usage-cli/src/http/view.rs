@@ -100,7 +100,7 @@ pub(super) struct DatabaseReading {
     pub(super) at: Option<DateTime<Utc>>,
     /// The error of the newest attempt.
     ///
-    /// `status` is then from the last successful reading.
+    /// If it is set, `status` is from the last successful reading.
     pub(super) error: Option<String>,
     pub(super) status: Option<DatabaseStatus>,
 }

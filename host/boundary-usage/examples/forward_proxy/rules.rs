@@ -26,7 +26,8 @@ impl Rule {
         self.allows_method(method) && self.allows_domain(domain) && self.allows_path(path)
     }
 
-    /// Returns whether the rule allows a tunnel. A rule with methods or paths never does, because a tunnel hides them.
+    /// Returns whether the rule allows a tunnel. A rule with methods or paths allows no tunnel, because a tunnel hides
+    /// them.
     pub(crate) fn allows_tunnel(&self, domain: &str) -> bool {
         let any_path = self.paths.is_empty() || self.paths.iter().any(|pattern| pattern == "*");
         any_path && self.allows_method("CONNECT") && self.allows_domain(domain)

@@ -1,5 +1,5 @@
 -- Acquires the lock that orders claims of deliveries, so that each claim sees the earlier ones. The transaction holds
--- it until it ends.
+-- the lock until its end.
 --
 -- A replica's lock can have the same key by chance. Flushes of that replica then wait for claims, which is harmless.
 -- Fails with error 55P03 after the transaction's lock_timeout.

@@ -1,5 +1,5 @@
--- Acquires the cutover lock in exclusive mode, for a collection or a migration. The transaction holds it until it
--- ends.
+-- Acquires the cutover lock in exclusive mode, for a collection or a migration. The transaction holds the lock until
+-- its end.
 --
 -- Fails with error 55P03 after the transaction's lock_timeout.
 --

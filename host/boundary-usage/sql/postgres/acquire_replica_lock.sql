@@ -1,4 +1,4 @@
--- Acquires the lock of a replica. The transaction holds it until it ends.
+-- Acquires the lock of a replica. The transaction holds the lock until its end.
 --
 -- The lock's second key is the exclusive or of the four 32-bit words of the replica id. Two replicas may share a key by
 -- chance. Flushes of these replicas then wait for each other, which is harmless. Fails with error 55P03 after the

@@ -1,4 +1,4 @@
--- Acquires the cutover lock in shared mode, for a flush. The transaction holds it until it ends.
+-- Acquires the cutover lock in shared mode, for a flush. The transaction holds the lock until its end.
 --
 -- Fails with error 55P03 after the transaction's lock_timeout.
 --

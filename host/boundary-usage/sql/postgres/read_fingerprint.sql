@@ -1,4 +1,4 @@
--- Reads the fingerprint of the hashing key, which the collector's role may read. The key itself is for replicas.
+-- Reads the fingerprint of the hashing key, which the collector's role may read. Only replicas may read the key itself.
 --
 -- Parameters: none.
 -- Returns one row.

@@ -1,8 +1,8 @@
 -- Creates the roles with the least authority (R9).
 --
 -- This file is not a migration, because roles belong to the whole server, and the owner of a database may not create
--- them. Run it once after the first connection has created the tables, as a superuser, or as a role that owns the
--- tables and has CREATEROLE. Running it again changes nothing.
+-- them. Run this script once after the first connection has created the tables, as a superuser, or as a role that owns
+-- the tables and has CREATEROLE. Running the script again changes nothing.
 --
 --     psql --single-transaction --file roles.sql DATABASE
 --     CREATE ROLE proxy LOGIN PASSWORD '...' IN ROLE boundary_usage_replica;
@@ -10,8 +10,8 @@
 -- The role boundary_usage_replica is for proxies. This role can flush, but neither collect nor read closed periods. The
 -- role boundary_usage_collector is for telemetry. This role can collect, read the status, report, deliver and
 -- acknowledge, but neither add usage nor read the key of the id hashes. Neither role may create, alter or drop
--- anything. Up to PostgreSQL 14 every role may create tables in the schema public. This script then fails, and the
--- error names the right to revoke.
+-- anything. Up to PostgreSQL 14 every role may create tables in the schema public. On such a database this script
+-- fails, and the error names the right to revoke.
 
 DO $$
 DECLARE
@@ -26,8 +26,8 @@ BEGIN
         BEGIN
             EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
         EXCEPTION
-            -- The role exists already. If two runs of this script create it simultaneously, one of them gets the second
-            -- error.
+            -- The role exists already. If two runs of this script create the role simultaneously, one run gets the
+            -- second error.
             WHEN duplicate_object OR unique_violation THEN NULL;
         END;
         EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', tables_in, role_name);
@@ -48,8 +48,8 @@ REVOKE ALL ON boundary_usage_migrations, boundary_usage_deployment, boundary_usa
 -- Every connection checks the version of the tables.
 GRANT SELECT ON boundary_usage_migrations TO boundary_usage_replica, boundary_usage_collector;
 
--- A replica needs these rights for a flush. Without the right to delete rows, it cannot collect. A replica cannot
--- change the id of a row or the start of the row's window either.
+-- A replica needs these rights for a flush. A replica cannot collect, because it has no right to delete rows. A replica
+-- cannot change the id of a row or the start of the row's window either.
 GRANT SELECT (hashing_key) ON boundary_usage_deployment TO boundary_usage_replica;
 GRANT SELECT, INSERT ON boundary_usage_stats, boundary_usage_replicas TO boundary_usage_replica;
 GRANT UPDATE (

@@ -5,8 +5,8 @@
 -- here override all settings of the server, the database and the role that could change a result or make a commit less
 -- durable.
 --
--- Parameters: the psql variable "schema". The host replaces it with the quoted name of the schema of the tables.
--- Returns nothing that the host needs.
+-- Parameters: the psql variable "schema". The host replaces this variable with the quoted name of the schema of the
+-- tables. Returns nothing that the host needs.
 --
 -- PostgreSQL searches the system catalog first, although the path does not name it. PostgreSQL would also search
 -- temporary tables first, so the path names them last.

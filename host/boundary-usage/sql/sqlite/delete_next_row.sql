@@ -1,4 +1,4 @@
--- Deletes one row of the open period, for a collection. The collection repeats it until no row is left.
+-- Deletes one row of the open period, for a collection. The collection repeats this statement until no row is left.
 --
 -- SQLite holds all rows of a RETURNING clause in memory, so deleting all rows with one statement would need memory
 -- for all sketches.

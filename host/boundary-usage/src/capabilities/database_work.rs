@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 /// If this future is dropped before its end, a task of that runtime finishes the work.
 pub(super) struct DatabaseWork<T: Send + 'static> {
     runtime: Handle,
-    /// `None` after the end.
+    /// `None` after the work has ended.
     work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
 }
 

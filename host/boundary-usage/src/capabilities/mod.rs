@@ -43,8 +43,8 @@ pub(crate) struct HostState {
     pub(crate) context: Arc<ReplicaContext>,
     /// The unflushed activity that the instance restores.
     ///
-    /// The host copies it from the ledger before the instance starts, because the ledger later also contains the
-    /// instance's own activity.
+    /// The host copies this activity from the ledger before the instance starts, because the ledger later also contains
+    /// the instance's own activity.
     pub(crate) unflushed: Option<types::Unflushed>,
     /// The tick of the engine's clock at which the component last began to compute.
     pub(crate) entered: Arc<AtomicU64>,

@@ -14,7 +14,7 @@ use crate::database::{self, Database, Lock, LockMode, Purpose};
 use crate::error::Error;
 use crate::records::{StoredUsage, Update};
 
-/// A database transaction of one flush. Dropping it rolls it back, and a call that fails drops it.
+/// A database transaction of one flush. Dropping this value rolls the transaction back, and a call that fails drops it.
 pub(super) struct OpenTransaction {
     /// `None` after the commit has taken it.
     transaction: Option<Box<dyn database::Transaction>>,

@@ -11,10 +11,10 @@ use crate::bindings::boundary::usage::{transactions, types};
 use crate::error::Error;
 use crate::records::UniquesUpdate;
 
-/// The transaction that a component holds. Dropping it rolls it back.
+/// The transaction that a component holds. Dropping this value rolls the transaction back.
 #[allow(unreachable_pub)] // The generated bindings re-export it inside this crate.
 pub struct Transaction {
-    /// `None` while a call uses it, and after a failed call.
+    /// `None` while a call uses the transaction, and after a failed call.
     open: Option<OpenTransaction>,
     pub(super) holds_cutover_lock: bool,
     pub(super) holds_replica_lock: bool,

@@ -45,7 +45,7 @@ pub struct Checkpoint {
     pub(super) replica: Uuid,
     pub(super) fingerprint: Fingerprint,
     pub(super) ledger_state: LedgerState,
-    /// Activity recorded before the first connection to the database. No flush has carried it.
+    /// Activity recorded before the first connection to the database, which no flush has carried.
     pub(super) offline: Option<Snapshot>,
 }
 

@@ -1,7 +1,8 @@
-//! The file that stores a database's hashing key. With it, tracking can begin while the database is unavailable.
+//! The file that stores a database's hashing key. With this file, tracking can begin while the database is unavailable.
 //!
 //! The name of the file is a hash of the URL's target: server, database, role and session options. The role and the
-//! options are part of it, because they determine the search path and thus the tables. The password is not.
+//! options are part of the target, because they determine the search path and thus the tables. The password is not part
+//! of the target.
 
 use std::fs;
 use std::io::{self, Write};

@@ -14,10 +14,10 @@
 //! Each database has its own file. If a file cannot be read, the start fails, because the fault may be temporary. A
 //! file is set aside only if its content is damaged, old or of another replica.
 //!
-//! If the database is unavailable at the start, the checkpoint cannot be validated yet. The tracker then keeps it
-//! unchanged in the file. The tracker adds the *offline activity*, which is all activity before the first connection.
-//! After the first connection it validates the checkpoint. Offline activity needs no validation, because no flush has
-//! carried it.
+//! If the database is unavailable at the start, the checkpoint cannot be validated yet. The tracker then keeps that
+//! checkpoint unchanged in the file. The tracker adds the *offline activity*, which is all activity before the first
+//! connection. After the first connection, the tracker validates the checkpoint. Offline activity needs no validation,
+//! because no flush has carried it.
 //!
 //! - `format` converts checkpoints to bytes.
 //! - `file` stores the files and locks them.
@@ -43,7 +43,7 @@ pub(crate) use self::writer::{CheckpointWriter, Found};
 use crate::database::{Database, Lock, LockMode, Purpose};
 use crate::error::Error;
 
-/// An identifier of a database: a hash of its hashing key, which it does not reveal.
+/// An identifier of a database: a hash of its hashing key, which does not reveal the key.
 type Fingerprint = [u8; 16];
 
 fn fingerprint(key: HashingKey) -> Fingerprint {
@@ -189,8 +189,8 @@ fn set_aside_with(
     Ok(())
 }
 
-/// Returns the error for a checkpoint that exists but cannot be read. The start fails with it, so that the activity is
-/// not lost.
+/// Returns the error for a checkpoint that exists but cannot be read. The start fails with this error, so that the
+/// activity is not lost.
 fn unreadable(path: &Path, error: std::io::Error) -> Error {
     let message = format!(
         "cannot read the checkpoint {}; make it readable, or delete it to start without its activity",

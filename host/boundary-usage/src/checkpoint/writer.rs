@@ -4,9 +4,10 @@
 //! despite an older checkpoint on disk if the commit's flush number exceeds all flush numbers in that file. The next
 //! start then refuses the file.
 //!
-//! The number is lower if an earlier attempt was not applied, or if the database was restored from a backup. The next
-//! start would then restore the old file, and activity that is both in the file and in the commit would count twice.
-//! Therefore the writer removes the file before such a commit. If it cannot remove the file, it postpones the commit.
+//! The commit's number can be lower, if an earlier attempt was not applied, or if the database was restored from a
+//! backup. The next start would then restore the old file, and activity that is both in the file and in the commit
+//! would count twice. Therefore the writer removes the file before such a commit. If the writer cannot remove the file,
+//! it postpones the commit.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -85,7 +86,7 @@ pub struct CheckpointStatus {
     pub complete_at: DateTime<Utc>,
     /// The error of the last write, or `None` if it succeeded.
     ///
-    /// If it is set, a crash loses the activity since the last successful write.
+    /// If there is an error, a crash loses the activity since the last successful write.
     pub last_error: Option<String>,
 }
 
@@ -185,7 +186,7 @@ impl CheckpointWriter {
         *earlier = Earlier::Validated;
         lock(&self.ledger).add(state);
         if *restorable_up_to == u64::MAX {
-            // The file stores offline activity separately from the ledger state. The next write must merge them.
+            // The file stores offline activity separately from the ledger state. The next write must merge both.
             *written_revision = u64::MAX;
         }
         let mut status = lock(&self.status);
@@ -293,7 +294,7 @@ impl CheckpointWriter {
 
     /// Logs a failed write.
     ///
-    /// If a commit follows, it also ensures that no later start restores the old file.
+    /// If a commit follows, this function also ensures that no later start restores the old file.
     fn failed(
         &self,
         files: &StateFiles,

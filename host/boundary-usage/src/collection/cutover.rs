@@ -25,7 +25,7 @@ pub(super) fn after(time: DateTime<Utc>, interval: Duration) -> Duration {
     until_multiple.min(until_midnight)
 }
 
-/// Returns the time until the first cutover after the period's start. `None` if it has passed.
+/// Returns the time until the first cutover after the period's start. `None` if that cutover has passed.
 pub(super) fn due_in(period: OpenPeriod, interval: Duration) -> Option<Duration> {
     let cutover = TimeDelta::from_std(after(period.start, interval)).unwrap_or(TimeDelta::MAX);
     let remaining = cutover - (period.now - period.start);

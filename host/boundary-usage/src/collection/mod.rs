@@ -34,7 +34,7 @@ pub struct CollectOptions {
     /// Time between cutovers, counted from midnight UTC. Default: none, the period is closed regardless of its age.
     ///
     /// The period stays open unless a multiple of the interval, or midnight, has passed since its start (H2). So only
-    /// the first of several collectors closes it.
+    /// the first of several collectors closes the period.
     pub interval: Option<Duration>,
     /// Whether to leave the history unchanged. Default: no, the period is added to its day.
     ///
@@ -66,8 +66,8 @@ impl Database {
     /// - [`Error::Unavailable`] if the database is unavailable.
     /// - [`Error::Conflict`] if flushes or another collection hold the lock for too long.
     /// - [`Error::Refused`] if a stored sketch of a row or of the day is damaged, or if the role may not collect.
-    /// - [`Error::CommitUnknown`] if the commit has no reply. If the period is closed, the [`status`](Self::status)
-    ///   shows its summary as undelivered.
+    /// - [`Error::CommitUnknown`] if the commit has no reply.
+    ///   If the period is closed, the [`status`](Self::status) shows its summary as undelivered.
     pub async fn collect(&self, options: CollectOptions) -> Result<Collection, Error> {
         let span = tracing::info_span!("collection", period = Empty, replicas = Empty, outcome = Empty, error = Empty);
         let outcome = self.close_period(options).instrument(span.clone()).await;

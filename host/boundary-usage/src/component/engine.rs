@@ -94,7 +94,7 @@ impl TickingEngine {
 
     /// Starts the ticking thread.
     ///
-    /// Timers of an async runtime cannot tick, because a component that computes forever would block them.
+    /// A timer of an async runtime could not count the ticks, because a component that computes forever would block it.
     fn start(&self) -> Result<(), Error> {
         let engine = self.engine.weak();
         let ticks = self.ticks.clone();

@@ -172,8 +172,8 @@ impl InstanceHandle<'_> {
 
     /// Calls `flush` and waits until all its work ends.
     ///
-    /// `snapshot_taken` is notified after the component has taken the snapshot. The caller must not call `track`
-    /// before, so that ledger and component assign each activity to the same flush.
+    /// `snapshot_taken` is notified after the component has taken the snapshot. Before that, the caller must not call
+    /// `track`, so that ledger and component assign each activity to the same flush.
     pub(crate) async fn flush(&self, snapshot_taken: oneshot::Sender<()>) -> Result<Flushed, Error> {
         self.cpu_watchdog.enter();
         self.flush_deadline.0.set(Some(Instant::now() + self.context.flush_timeout * FLUSH_LIMITS));

@@ -70,8 +70,8 @@ impl Plugin {
     ///
     /// # Errors
     ///
-    /// - [`Error::Component`] if the bytes are not a component, or if it does not fulfil the contract. The message
-    ///   lists missing exports and unknown imports.
+    /// - [`Error::Component`] if the bytes are not a component, or if it does not fulfil the contract.
+    ///   The message lists missing exports and unknown imports.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         Self::with_cache(bytes, &CompileCache::User)
     }
@@ -104,7 +104,7 @@ impl Plugin {
 
     /// Returns the tracker as a component of the world `tracker-blocking`.
     ///
-    /// This world is for hosts whose runtime does not support `async func`. This library cannot load it.
+    /// This world is for hosts whose runtime does not support `async func`. This library cannot load such a component.
     pub fn embedded_blocking_bytes() -> &'static [u8] {
         EMBEDDED_BLOCKING
     }

@@ -35,7 +35,7 @@ pub trait Backend: Send + Sync + 'static {
     /// See [`Database::status`](super::Database::status).
     async fn status(&self) -> Result<DatabaseStatus, Error>;
 
-    /// See [`Database::ages`](super::Database::ages). A backend may read them without the rest of the status.
+    /// See [`Database::ages`](super::Database::ages). A backend may read the ages without the rest of the status.
     async fn ages(&self) -> Result<Ages, Error> {
         Ok(Ages::of(&self.status().await?, Utc::now()))
     }
@@ -53,7 +53,7 @@ pub trait Backend: Send + Sync + 'static {
     async fn close(&self);
 }
 
-/// A transaction. Dropping it rolls it back and closes its connection.
+/// A transaction. Dropping this value rolls back and closes the connection.
 #[async_trait]
 pub trait Transaction: Send {
     /// Waits for a lock, which is held until the transaction ends.

@@ -16,7 +16,7 @@ pub struct DatabaseStatus {
     pub so_far: Summary,
     /// Errors of rows with damaged sketches.
     ///
-    /// A collection would refuse them, and `so_far` excludes them.
+    /// A collection would refuse such rows, and `so_far` excludes them.
     pub damaged: Vec<String>,
     /// The fingerprint of the hashing key. `None` if the database has lost its key.
     pub key_fingerprint: Option<KeyFingerprint>,

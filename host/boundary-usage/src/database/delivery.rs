@@ -22,7 +22,7 @@ pub const DELIVERY_WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// The result of an attempt to claim a delivery.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DeliveryClaim {
-    /// A summary to deliver. No other replica can claim it before the lease ends.
+    /// A summary to deliver, which no other replica can claim before the lease ends.
     Claimed(Delivery),
     /// No delivery is due. The next one is due after this time, or `None` if all summaries are delivered.
     NothingDue(Option<Duration>),
@@ -35,7 +35,7 @@ pub struct Delivery {
     pub summary: Summary,
     /// A key that all attempts of all replicas share.
     ///
-    /// The receiver can discard duplicates with it.
+    /// With this key, the receiver can discard duplicates.
     pub idempotency_key: Uuid,
     /// The number of this attempt, from 1.
     pub attempt: u64,

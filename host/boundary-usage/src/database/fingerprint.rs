@@ -39,7 +39,7 @@ impl Display for KeyFingerprint {
 }
 
 impl Database {
-    /// Reads the fingerprint of the hashing key. The collector's role may read it.
+    /// Reads the fingerprint of the hashing key. The collector's role may read the fingerprint.
     ///
     /// # Errors
     ///

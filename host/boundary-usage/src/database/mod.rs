@@ -1,7 +1,7 @@
 //! The database. A flush reads and upserts one row; a collection deletes all rows.
 //!
 //! This is the end of the flow *proxy → intake → component → transaction → **database***. All SQL is in `sqlite` and
-//! `postgres`. Both make the same promises, and the same tests check both.
+//! `postgres`. Both modules make the same promises, and the same tests check both.
 
 mod ages;
 mod backend;
@@ -33,7 +33,7 @@ use crate::error::Error;
 ///
 /// Clones are cheap and share connections.
 ///
-/// A database works on the Tokio runtime on which it was connected. That runtime must outlive it.
+/// A database works on the Tokio runtime on which it was connected. That runtime must outlive the database.
 #[derive(Clone)]
 pub struct Database {
     backend: Arc<dyn Backend>,

@@ -1,4 +1,4 @@
-//! A pool of connections. A transaction holds one and releases it only if its state is certain.
+//! A pool of connections. A transaction holds a connection, and releases it only if the connection's state is certain.
 //!
 //! The pool of sqlx also reuses a connection whose transaction was dropped in the middle of a statement. The sqlx pool
 //! also checks each connection with a round trip before and after its use. In this pool, dropping a connection closes
@@ -105,7 +105,7 @@ impl<C: Connection + 'static, M: Default + Send + 'static> Pool<C, M> {
         }
     }
 
-    /// Closes idle connections now and others when they are released. The pool opens no more.
+    /// Closes idle connections now and others when they are released. After that, the pool opens no more connections.
     pub(super) async fn close(&self) {
         self.permits.close();
         self.renew().await;
@@ -165,7 +165,7 @@ async fn close_all<C: Connection, M>(idle: Vec<Idle<C, M>>) {
     }
 }
 
-/// A connection in use. Dropping it closes the connection.
+/// A connection in use. Dropping this value closes the connection.
 pub(super) struct PooledConnection<C: Connection, M> {
     /// The connection.
     pub(super) connection: C,

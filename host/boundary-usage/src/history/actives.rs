@@ -63,7 +63,7 @@ impl Visitor for Actives {
     fn day(&mut self, _: NaiveDate, _: &IdSet) {}
 
     fn window(&mut self, window: Window, active: &IdSet) {
-        // The rolling windows of all rows begin later than the days that are skipped here.
+        // Days before the rolling windows of the first row are skipped.
         if self.first.start - window.start < TimeDelta::days(ROLLING_DAYS[1] as i64) {
             self.rolling.iter_mut().flatten().for_each(|union| union.push(active));
         }

@@ -1,10 +1,10 @@
 //! Sets of ids as Theta sketches: union, intersection, difference, and counts with bounds.
 //!
-//! The [set operations of DataSketches] first reduce both sketches to the smaller theta. Below it, both have the hashes
-//! of all their ids, so the operations are those of plain sets. The results are the same as those of the `datasketches`
-//! crate, which the tests compare. Here, each operation is one pass over two ordered lists. The crate's operations take
-//! three to ten times as long, and a report of three years performs twenty thousand of them. The tracker's code
-//! computes the unions.
+//! The [set operations of DataSketches] first reduce both sketches to the smaller theta. Below that theta, both
+//! sketches have the hashes of all their ids, so the operations are those of plain sets. The results are the same as
+//! those of the `datasketches` crate, which the tests compare. Here, each operation is one pass over two ordered lists.
+//! The crate's operations take three to ten times as long, and a report of three years performs twenty thousand of
+//! them. The tracker's code computes the unions.
 //!
 //! The crate computes the estimates and their bounds.
 //!
@@ -33,7 +33,7 @@ pub(super) struct Count {
     pub(super) low: u64,
     /// The upper bound of the 95 % confidence interval.
     pub(super) high: u64,
-    /// Whether the number is exact. The bounds are equal to it then.
+    /// Whether the number is exact, so that both bounds are equal to it.
     pub(super) is_exact: bool,
 }
 

@@ -48,20 +48,20 @@ pub type WindowActivity = Estimated<WindowCounts>;
 /// Numbers of users or of workspaces in a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct WindowCounts {
-    /// Active in the window.
+    /// Ids that were active in the window.
     pub active: u64,
-    /// Active for the first time.
+    /// Ids that were active for the first time.
     pub new: u64,
-    /// Active in this window and in the previous one.
+    /// Ids that were active in this window and in the previous one.
     pub returning: u64,
-    /// Active in this window and in an earlier one, but not in the previous one.
+    /// Ids that were active in this window and in an earlier one, but not in the previous one.
     pub resurrected: u64,
-    /// Active in the previous window and not in this one.
+    /// Ids that were active in the previous window and not in this one.
     pub lost: u64,
-    /// Active in the 7 days that end with this day. `None` unless the windows are days.
+    /// Ids that were active in the 7 days that end with this day. `None` unless the windows are days.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active_7_days: Option<u64>,
-    /// Active in the 30 days that end with this day. `None` unless the windows are days.
+    /// Ids that were active in the 30 days that end with this day. `None` unless the windows are days.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub active_30_days: Option<u64>,
 }

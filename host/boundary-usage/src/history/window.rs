@@ -30,7 +30,7 @@ impl Window {
 }
 
 impl WindowLength {
-    /// Returns the window that contains a date. `None` if it exceeds the calendar.
+    /// Returns the window that contains a date. `None` if that window exceeds the calendar.
     pub(super) fn window_of(self, date: NaiveDate) -> Option<Window> {
         let start = match self {
             Self::Day => date,
@@ -40,12 +40,12 @@ impl WindowLength {
         self.starting(start)
     }
 
-    /// Returns the next window. `None` if it exceeds the calendar.
+    /// Returns the next window. `None` if that window exceeds the calendar.
     pub(super) fn after(self, window: Window) -> Option<Window> {
         self.starting(window.end)
     }
 
-    /// Returns the window that starts this many windows before another one. `None` if it exceeds the calendar.
+    /// Returns the window that starts this many windows before another one. `None` if that window exceeds the calendar.
     pub(super) fn before(self, window: Window, count: u32) -> Option<Window> {
         let start = match self {
             Self::Day => window.start.checked_sub_days(Days::new(count.into())),

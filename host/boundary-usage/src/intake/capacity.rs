@@ -1,6 +1,6 @@
 //! The capacity that all shards share.
 //!
-//! Shards reserve it in blocks, so their threads rarely contend for the shared counter.
+//! Shards reserve capacity in blocks, so their threads rarely contend for the shared counter.
 
 use crate::threads::{AtomicUsize, Ordering};
 

@@ -36,11 +36,12 @@ pub(crate) struct Intake {
     capacity: Capacity,
     /// Whether the worker sleeps until a push wakes it.
     ///
-    /// The worker sets it before it checks the shards, and a push reads it after its change. So no push is missed.
+    /// The worker sets this flag before it checks the shards, and a push reads the flag after it changes a shard. So no
+    /// push is missed.
     asleep: AtomicBool,
     /// Wakes the worker.
     wakeup: Notify,
-    /// The time of the worker's last drain. Only the worker locks it.
+    /// The time of the worker's last drain. Only the worker locks this mutex.
     last_drain: Mutex<Option<Instant>>,
     /// The number of activities that the worker has forwarded to the component.
     forwarded: AtomicU64,
@@ -118,7 +119,7 @@ impl Intake {
     pub(crate) async fn ready(&self) {
         let last_drain = *self.last_drain.lock().expect("only the worker locks it");
         if let Some(last_drain) = last_drain {
-            // A stale wakeup from before the last drain only makes this one early.
+            // A stale wakeup from before the last drain only makes this drain early.
             let _ = timeout_at(last_drain + DRAIN_INTERVAL, self.wakeup.notified()).await;
         }
         loop {

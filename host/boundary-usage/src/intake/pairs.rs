@@ -12,7 +12,8 @@ use crate::activity::Activity;
 /// The number of cache sets. With the activities of a thousand pairs, the table fits into a core's private cache.
 const SETS: usize = 2_048;
 
-/// The number of pairs per set. With only two, the cache would evict about thirty of a thousand active pairs.
+/// The number of pairs per set. With only two pairs per set, the cache would evict about thirty of a thousand active
+/// pairs.
 const WAYS: usize = 4;
 
 /// The number of high bits of a hash that select the set.

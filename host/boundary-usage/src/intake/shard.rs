@@ -1,6 +1,6 @@
 //! One shard of the intake: the waiting activities of a few threads, ideally of one.
 //!
-//! Only those threads and the worker contend for the shard's lock.
+//! Only these threads and the worker contend for the shard's lock.
 
 use std::sync::PoisonError;
 

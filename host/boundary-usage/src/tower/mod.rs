@@ -38,10 +38,10 @@
 //! **Identity.** By default the layer reads the request extension [`Identity`]. The layer can also use two headers or a
 //! closure. A request without an identity passes untracked and counts as [`TrafficCounts::unidentified`].
 //!
-//! **Decision.** By default the layer reads the response extension [`Decision`]. Without one, status 403 means denied.
-//! A proxy that forwards upstream responses sets the extension, because an upstream's own 403 is not a denial of the
-//! proxy. A closure can decide too. A request without a response counts as allowed, for example if the service fails or
-//! the client disconnects. So every identified request is counted once.
+//! **Decision.** By default the layer reads the response extension [`Decision`]. Without this extension, status 403
+//! means denied. A proxy that forwards upstream responses sets the extension, because an upstream's own 403 is not a
+//! denial of the proxy. A closure can decide too. A request without a response counts as allowed, for example if the
+//! service fails or the client disconnects. So every identified request is counted once.
 //!
 //! **Full intake.** If the intake is full or the tracker is shut down, the request still passes. The activity of that
 //! request counts as [`TrafficCounts::refused`] and reaches the hook of [`when_refused`](UsageLayer::when_refused). The

@@ -17,7 +17,7 @@ pub struct FlushDurations {
     pub sum_seconds: f64,
     /// The cumulative buckets.
     ///
-    /// Each has an upper bound in seconds and the number of flushes within it.
+    /// Each bucket has an upper bound in seconds and the number of flushes within it.
     pub buckets: [(f64, u64); BOUNDS.len()],
 }
 

@@ -34,10 +34,10 @@ use crate::intake::Intake;
 use crate::ledger::Ledger;
 use crate::records::Flushed;
 
-/// A running tracker. Clones are cheap and share it.
+/// A running tracker. Clones are cheap and share the tracker.
 ///
-/// Stop it with [`shutdown`](Self::shutdown). If the last clone is dropped without a shutdown, the tracker flushes once
-/// more in the background and the result is lost.
+/// Stop a tracker with [`shutdown`](Self::shutdown). If the last clone is dropped without a shutdown, the tracker
+/// flushes once more in the background and the result is lost.
 #[derive(Clone)]
 pub struct Tracker {
     shared: Arc<Shared>,
@@ -122,8 +122,8 @@ impl Tracker {
 
     /// Refuses later activity, flushes for the last time and stops.
     ///
-    /// Any clone may call it, once. A last flush that fails, or whose commit has no reply, is retried until
-    /// `shutdown_timeout`. Writing the last checkpoint has another time limit of the same length.
+    /// Any clone may call this function, but only once. A last flush that fails, or whose commit has no reply, is
+    /// retried until `shutdown_timeout`. Writing the last checkpoint has another time limit of the same length.
     ///
     /// # Errors
     ///

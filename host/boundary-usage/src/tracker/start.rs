@@ -147,7 +147,7 @@ async fn run(worker: Worker, instance: Instance, commands: mpsc::WeakSender<Comm
         () = worker.run(instance) => {}
         () = flushing => {}
     }
-    // A shutdown has closed the writer already. This call closes it after the last handle was dropped without a
+    // A shutdown has closed the writer already. This call closes the writer after the last handle was dropped without a
     // shutdown.
     if let Some(writer) = writer {
         writer.close(limit).await;

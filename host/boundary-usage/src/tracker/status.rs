@@ -12,7 +12,7 @@ use crate::checkpoint::CheckpointStatus;
 use crate::error::{Error, chain};
 use crate::records::Flushed;
 
-/// The status of a tracker. Counts begin at its start.
+/// The status of a tracker. Counts begin at the tracker's start.
 #[derive(Clone, Debug, Serialize)]
 pub struct TrackerStatus {
     /// The replica.
@@ -48,7 +48,7 @@ pub struct TrackerStatus {
     pub restarts: u64,
     /// Restarts since a flush last completed in the component.
     pub consecutive_restarts: u32,
-    /// The reason of the last restart.
+    /// The reason for the last restart.
     pub last_restart: Option<String>,
     /// The wait before a crashed component restarts, in milliseconds; `None` while a component runs.
     ///
@@ -99,7 +99,7 @@ impl Counters {
 
 impl Shared {
     /// Counts a flush that completed in the component. `activities` is the number of activities that were accepted
-    /// before it.
+    /// before the flush.
     pub(super) fn flushed(&self, activities: u64, flushed: &Result<Flushed, Error>, duration: Duration) {
         let mut counters = self.counters();
         counters.consecutive_restarts = 0;

@@ -145,7 +145,7 @@ impl Worker {
                             Err(crash @ Error::Component { .. }) => return Err(crash),
                             flushed => send_reply(Some(reply), flushed),
                         }
-                        // If the caller of the flush runs on this thread, it continues first.
+                        // If the caller of the flush runs on this thread, that caller continues first.
                         tokio::task::yield_now().await;
                     }
                     Some(Command::Stop(stop)) => self.stop = Some(stop),

@@ -46,7 +46,7 @@ export interface Database {
 /**
  * Connects to a database by its URL, and creates or updates its tables.
  *
- * `sqlite:PATH` names a file that several processes of one machine can share. It is created if it is missing.
+ * `sqlite:PATH` names a file that several processes of one machine can share. A missing file is created.
  * `postgres://USER:PASSWORD@HOST:PORT/DATABASE` is for several replicas, and needs the package `pg`.
  */
 export async function connect(url: string): Promise<Database> {

@@ -47,7 +47,7 @@ export class Postgres implements Database {
     const driver = await import("pg").catch((cause: unknown) => {
       throw new BoundaryUsageError("configuration", "PostgreSQL needs the package pg; run `npm install pg`", { cause });
     });
-    // Some modes allow a second kind of encryption if the first one fails. The driver supports only one per pool.
+    // Some modes allow a second kind of encryption if the first one fails. The driver supports only one kind per pool.
     for (const [attempt, tls] of target.tls.entries()) {
       const pool = new driver.default.Pool(configurationOf(target, tls));
       // The pool itself discards an idle connection that breaks. Without a listener, the event would end the process.

@@ -4,7 +4,7 @@
 
 import { BoundaryUsageError, messageOf } from "../errors.ts";
 
-/** Returns the code and severity of an error reply. Both are empty if the error comes from the driver. */
+/** Returns the code and severity of an error reply. Both texts are empty if the error comes from the driver. */
 export function replyOf(error: unknown): { code: string; severity: string } {
   const { code, severity } = (error ?? {}) as { code?: unknown; severity?: unknown };
   const isReply = typeof code === "string" && typeof severity === "string";

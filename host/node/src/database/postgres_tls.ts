@@ -66,7 +66,7 @@ function isThisMachine(host: string): boolean {
   return isIPv4(host) ? host.startsWith("127.") : ["::1", "localhost"].includes(host.toLowerCase());
 }
 
-/** Reads a PEM file. The value may also be the content itself. */
+/** Reads a PEM file. The value may also be the content of such a file. */
 function readPem(parameter: string, value: string): string | Buffer {
   if (value.trim().startsWith("-----BEGIN")) {
     return value;

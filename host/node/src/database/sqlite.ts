@@ -103,7 +103,7 @@ export class Sqlite implements Database {
   }
 }
 
-/** Creates or updates the tables, if necessary. A new database gets the hashing key. */
+/** Creates or updates the tables, if necessary. A new database gets `key` as its hashing key. */
 async function migrate(connection: SqliteConnection, key: Uint8Array): Promise<void> {
   const action = "updating the database schema";
   const known = await readMigrations("sqlite");

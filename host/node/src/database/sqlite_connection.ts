@@ -39,7 +39,7 @@ const HINTS: Readonly<Record<string, string>> = {
   unavailable: "; make sure that this user may write the file and its directory, and that the disk has room",
 };
 
-/** A connection. At most one transaction uses it at a time. */
+/** A connection, which at most one transaction uses at a time. */
 export class SqliteConnection {
   readonly #path: string;
   readonly #driver: DatabaseSync;

@@ -3,7 +3,7 @@
 This package counts unique workspaces, unique users, allowed requests and denied requests.
 
 The flow is *track → intake → component → transaction → database*. The tracker is a WebAssembly component that all hosts
-share. This package loads it, gives it transactions on the usage of its own replica, and flushes it.
+share. This package loads the component, gives it transactions on the usage of its own replica, and flushes it.
 
     import uuid
     from boundary_usage import Tracker, connect

@@ -91,7 +91,7 @@ def _compiled() -> tuple[Engine, Component]:
 def _engine(_process: int) -> Engine:
     """Returns the engine of a process, and starts the thread that counts its epochs.
 
-    A fork copies no threads, so every process needs its own.
+    A fork copies no threads, so every process needs its own thread.
     """
     engine, _ = _compiled()
 

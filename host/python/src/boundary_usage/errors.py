@@ -71,7 +71,7 @@ class ConfigurationError(BoundaryUsageError, ValueError):
 class StoppedError(BoundaryUsageError):
     """The tracker does not run.
 
-    It was shut down, its thread ended, or this process is a fork.
+    The tracker was shut down, its thread ended, or this process is a fork.
     """
 
 

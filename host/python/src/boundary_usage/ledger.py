@@ -1,8 +1,8 @@
 """The host's record of unflushed activity, beside the component.
 
 The host does not trust the component, and a component that crashes loses its memory. So the ledger applies the same
-rules to the same activity. A restarted component gets all unflushed activity from it, and every update is compared with
-it.
+rules to the same activity. A restarted component gets all unflushed activity from the ledger, and every update is
+compared with the ledger.
 """
 
 import logging

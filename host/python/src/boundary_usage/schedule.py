@@ -7,7 +7,7 @@ no side effects.
 RETRY_SECONDS_MIN = 1.0
 """The first wait after a failure.
 
-Each further failure doubles it, up to the interval.
+Each further failure doubles the wait, up to the interval.
 """
 
 
@@ -16,7 +16,7 @@ SHUTDOWN_RETRY_SECONDS_MIN, SHUTDOWN_RETRY_SECONDS_MAX = 0.05, 0.5
 
 
 def shutdown_retry(attempt: int) -> float:
-    """Returns the wait after an attempt of a shutdown's flush. The first attempt is 0."""
+    """Returns the wait after an attempt of a shutdown's flush. The first attempt has the number 0."""
     return min(SHUTDOWN_RETRY_SECONDS_MIN * (1 << min(attempt, 10)), SHUTDOWN_RETRY_SECONDS_MAX)
 
 

@@ -1,8 +1,8 @@
 """A decoder of compact Theta sketches.
 
-The host checks the component's sketches with it. `guest/src/sketch/bytes.rs` describes the format. A sketch retains the
-16,384 smallest hashes of its ids. Theta is the smallest hash that it does not retain, as a fraction of the range of
-hashes. The module has no side effects.
+The host checks the component's sketches with this decoder. `guest/src/sketch/bytes.rs` describes the format. A sketch
+retains the 16,384 smallest hashes of its ids. Theta is the smallest hash that the sketch does not retain, as a fraction
+of the range of hashes. The module has no side effects.
 """
 
 from dataclasses import dataclass

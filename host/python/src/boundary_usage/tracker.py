@@ -1,4 +1,4 @@
-"""The tracker as a proxy uses it. Its thread is in `worker`."""
+"""The tracker, as a proxy uses it. The module `worker` contains the tracker's thread."""
 
 import math
 import os
@@ -25,8 +25,8 @@ The system's clocks do not support arbitrarily long times.
 class Tracker:
     """A running tracker of one replica. Thread-safe.
 
-    End it with `shutdown` or a `with` statement. Otherwise unflushed activity is lost. Two running trackers must not
-    have the same replica id. If the process forks, start trackers after the fork.
+    End a tracker with `shutdown` or a `with` statement. Otherwise unflushed activity is lost. Two running trackers must
+    not have the same replica id. If the process forks, start trackers after the fork.
 
     - `flush_interval`: seconds between flushes; `None` disables automatic flushes.
     - `flush_jitter`: the largest deviation of each wait, as a fraction of it.
@@ -80,7 +80,7 @@ class Tracker:
         """Refuses further activity, flushes, and stops.
 
         Repeats a failed flush until `shutdown_timeout` expires, and then raises its error. Unflushed activity is then
-        lost. After a `CommitUnknownError` or a `TimedOutError`, it may be in the database.
+        lost. After a `CommitUnknownError` or a `TimedOutError`, that activity may be in the database.
         """
         self._check_process()
         deadline = time.monotonic() + self._shutdown_timeout

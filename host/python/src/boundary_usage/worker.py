@@ -65,7 +65,7 @@ class Worker:
             self._requested.notify()
 
     def _run(self) -> None:
-        """Runs until the last flush. However it ends, nothing is accepted afterwards."""
+        """Runs until the last flush. However this method ends, the tracker accepts nothing afterwards."""
         requests: list[Future[Flushed]] = []
         reason = _STOPPED
         try:

@@ -42,7 +42,8 @@ impl ParquetRows {
         let schema = Arc::new(parse_message_type(&schema(table)).map_err(cause)?);
         let mut properties = WriterProperties::builder().set_created_by(created_by());
         for Column { name, .. } in table.columns.iter().filter(|column| column.kind == Kind::Bytes) {
-            // Sketches do not repeat, and their order has no meaning.
+            // Dictionaries and statistics are useless here, because sketches do not repeat and their order has no
+            // meaning.
             let path = ColumnPath::from(*name);
             properties = properties.set_column_dictionary_enabled(path.clone(), false);
             properties = properties.set_column_encoding(path.clone(), Encoding::PLAIN);
@@ -163,7 +164,7 @@ fn bytes(value: &Value) -> Option<ByteArray> {
     Some(bytes.clone().into())
 }
 
-/// Returns the I/O error inside a Parquet error, if there is one. The caller checks its kind.
+/// Returns the I/O error inside a Parquet error, if there is one. The caller checks the kind of that error.
 fn cause(error: ParquetError) -> io::Error {
     match error {
         ParquetError::External(source) => match source.downcast::<io::Error>() {

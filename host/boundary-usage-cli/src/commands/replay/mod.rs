@@ -84,7 +84,7 @@ const LAST_FLUSH_PAUSES: [u64; 5] = [100, 200, 400, 800, 1_600];
 
 pub(crate) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCode> {
     let started = Instant::now();
-    // This comes first, so that invalid arguments create no database.
+    // The recordings are checked first, so that invalid arguments create no database.
     let inputs = inputs::check(&arguments.files)?;
     let names: Vec<_> = inputs.iter().map(|input| input.name.clone()).collect();
     let mut signals = StopSignals::listen()?;

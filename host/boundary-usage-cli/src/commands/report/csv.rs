@@ -52,7 +52,7 @@ fn activity(activity: &WindowActivity) -> Vec<String> {
     cells
 }
 
-/// Formats cohorts. Each has one line for users and one for workspaces.
+/// Formats cohorts. Each cohort has one line for users and one for workspaces.
 pub(super) fn retention(retention: &Retention) -> Result<Vec<u8>> {
     let longest = retention.cohorts.iter().map(|cohort| cohort.users.counts.active.len()).max().unwrap_or_default();
     let fixed =

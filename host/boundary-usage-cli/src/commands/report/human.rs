@@ -19,7 +19,7 @@ const GAP: usize = 2;
 /// The number of a cohort's windows that fit on a line.
 const COHORT_WINDOWS: usize = 6;
 
-/// Columns of text. The first is aligned to the left, the others to the right.
+/// Columns of text. The first column is aligned to the left, the others to the right.
 struct Columns {
     header: Vec<String>,
     rows: Vec<Vec<String>>,

@@ -47,7 +47,7 @@ impl Process {
         Self { directory, database, writer }
     }
 
-    /// The state files whose names contain a text.
+    /// Returns the number of state files whose names contain a text.
     fn files(&self, text: &str) -> usize {
         let state: PathBuf = self.directory.path().join("state");
         let names = fs::read_dir(state).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());

@@ -28,8 +28,8 @@ pub(super) fn classify(action: &'static str, error: sqlx::Error) -> Error {
         }
         // The role or the database does not exist, or the authentication failed.
         _ if code.starts_with("28") || code == "3D000" => refused(action, reply.message()),
-        // The statement exceeded its time limit. Or the server is read-only, such as a standby before its promotion. Or
-        // it ended the session, because the transaction was idle or took too long.
+        // The statement exceeded its time limit, the server is read-only (such as a standby before its promotion), or
+        // the server ended the session because the transaction was idle or took too long.
         "57014" | "25006" | "25P03" | "25P04" => unavailable(action, error),
         // These classes are about data, constraints, transaction states, syntax and names. Such an error means that the
         // schema was changed or that a statement is wrong.

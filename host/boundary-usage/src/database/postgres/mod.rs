@@ -35,8 +35,8 @@ use crate::error::Error;
 
 /// The time after which an idle connection is closed.
 ///
-/// Flushes are a minute apart, so most of them need a new connection. The time is short for poolers in session mode:
-/// other replicas wait there until this connection is closed, and their wait fails after [`BEGIN_LIMIT`].
+/// Flushes are a minute apart, so most of them need a new connection. The time is short because of poolers in session
+/// mode, where other replicas wait until this connection is closed. Such a wait fails after [`BEGIN_LIMIT`].
 const IDLE_LIMIT: Duration = Duration::from_secs(1);
 
 /// A PostgreSQL database.

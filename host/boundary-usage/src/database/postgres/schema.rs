@@ -1,8 +1,9 @@
 //! The schema in PostgreSQL. A connection reads it first and changes it only if a migration is missing.
 //!
 //! All tables are in one PostgreSQL schema, which this module calls a *namespace*. This is the namespace on the search
-//! path that contains the tables. If none does, it is the first one on the search path. Each transaction uses only this
-//! namespace, so a changed search path or a new namespace cannot redirect a part of the statements.
+//! path that contains the tables. If no namespace contains them, it is the first one on the search path. Each
+//! transaction uses only this namespace, so a changed search path or a new namespace cannot redirect a part of the
+//! statements.
 
 use std::time::Duration;
 

@@ -3,8 +3,9 @@
 //! The modes have the meaning of PostgreSQL's manual. Two rules are stricter than libpq's:
 //!
 //! - A remote host is verified unless the URL sets another mode.
-//! - `verify-ca` needs SSL_CERT_FILE or SSL_CERT_DIR. The driver always trusts the machine's authorities too, and this
-//!   mode does not check the host's name. Without these variables, any certificate of a public authority would pass.
+//! - `verify-ca` needs SSL_CERT_FILE or SSL_CERT_DIR.
+//!   The driver always trusts the machine's authorities too, and this mode does not check the host's name.
+//!   Without these variables, any certificate of a public authority would pass.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -75,7 +76,7 @@ fn is_this_machine(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Checks `sslrootcert`. The driver's error would lack the path, and it accepts a file without a certificate.
+/// Checks `sslrootcert`. The driver's error would lack the path, and the driver accepts a file without a certificate.
 fn check_root(root: &str) -> Result<(), String> {
     if root == SYSTEM {
         return Ok(());

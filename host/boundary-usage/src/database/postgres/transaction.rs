@@ -51,7 +51,7 @@ pub(super) fn query(sql: &'static str) -> Query<'static, Postgres, PgArguments> 
 pub(super) struct PostgresTransaction {
     pooled: PooledPostgres,
     limits: &'static Limits,
-    /// Whether a statement failed or was abandoned before its reply. The connection can only be closed then.
+    /// Whether a statement failed or was abandoned before its reply. In that case the connection can only be closed.
     poisoned: bool,
 }
 

@@ -25,7 +25,7 @@ use crate::summary::Summary;
 pub(super) struct SqliteTransaction {
     pooled: PooledSqlite,
     files: Arc<Files>,
-    /// Whether a statement failed or was abandoned. The connection can only be closed then.
+    /// Whether a statement failed or was abandoned. In that case the connection can only be closed.
     poisoned: bool,
     /// The state of a file that is read without locks.
     pub(super) quiet: Option<Quiet>,

@@ -9,7 +9,7 @@ use super::percent_decode;
 /// The settings in a URL, in order. A later setting replaces an earlier one of the same name.
 pub(super) type Settings = Vec<(String, String)>;
 
-/// Parses a URL. Errors do not quote it.
+/// Parses a URL. Errors do not quote the URL.
 pub(super) fn settings(url: &str) -> Result<Settings, String> {
     let after_scheme = url.split_once(':').and_then(|(_, rest)| rest.strip_prefix("//"));
     let after_scheme = after_scheme.ok_or("`//` is missing behind its scheme")?;

@@ -96,7 +96,7 @@ pub(super) static PARAMETERS: [Parameter; 48] = [
     parameter("scram_client_key", "", Refused("use the password instead")),
 ];
 
-/// Alternative spellings of the driver.
+/// Alternative spellings that the driver accepts.
 const ALIASES: [(&str, &str); 4] =
     [("ssl-mode", "sslmode"), ("ssl-root-cert", "sslrootcert"), ("ssl-cert", "sslcert"), ("ssl-key", "sslkey")];
 

@@ -102,7 +102,7 @@ class Postgres:
     def _begin(self, statement: str) -> "PostgresTransaction":
         """Begins a transaction on an idle connection.
 
-        If all are broken, it opens a new one.
+        If all idle connections are broken, the method opens a new one.
         """
         if os.getpid() != self._process:
             raise RefusedError(
