@@ -1,7 +1,7 @@
 //! The export of the tracker as a component.
 //!
 //! The guest is built for two worlds, which differ in how a call waits. The modules `concurrent` and `blocking` contain
-//! that difference. This module is the same in both.
+//! that difference. This module is the same for both worlds.
 //!
 //! No borrow of the tracker lives across an await, because the host may call `track` on this instance while `flush`
 //! waits for the database (R3).

@@ -105,7 +105,7 @@ pub struct Flush {
     recorded: Option<Recording>,
     delta: Option<Snapshot>,
     in_doubt: Option<InDoubt>,
-    /// The number of this flush. `None` before it has read the database.
+    /// The number of this flush. `None` before the flush has read the database.
     number: Option<u64>,
 }
 
@@ -173,7 +173,7 @@ impl Flush {
         None
     }
 
-    /// Returns the number of this flush; `None` before it has read the database.
+    /// Returns the number of this flush; `None` before the flush has read the database.
     pub fn number(&self) -> Option<u64> {
         self.number
     }

@@ -207,7 +207,7 @@ mod tests {
         (1..=3).for_each(|id| tracker.record(activity(id, 1, 0)));
         let first = flush(&mut tracker, &NEVER_FLUSHED, Outcome::Committed);
         let stored = StoredUsage { last_flush: 1, uniques: Some(stored(delta(&first))) };
-        // The three flushes carry a recording, a snapshot, and both.
+        // The first flush carries a recording, the second a snapshot, and the third both.
         tracker.record(activity(1, 1, 0));
         let recorded = flush(&mut tracker, &stored, Outcome::RolledBack);
         let compacted = flush(&mut tracker, &stored, Outcome::RolledBack);

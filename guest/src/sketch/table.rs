@@ -1,9 +1,9 @@
 //! The hash table of a growing set, with its entries in ascending order.
 //!
-//! Hashes are evenly distributed. The table maps their range linearly to its slots, so a greater hash has the same home
-//! slot or a later one. If a home is occupied, the hash moves to a later slot (linear probing) that keeps the order. A
-//! scan of the table therefore yields the hashes in ascending order. Compaction, growth and the removal of the greatest
-//! hashes need no sort.
+//! Hashes are evenly distributed. The table maps the range of hashes linearly to its slots, so a greater hash has the
+//! same home slot or a later one. If a home is occupied, the hash moves to a later slot (linear probing) that keeps the
+//! order. A scan of the table therefore yields the hashes in ascending order. Compaction, growth and the removal of the
+//! greatest hashes need no sort.
 
 use alloc::vec;
 use alloc::vec::Vec;

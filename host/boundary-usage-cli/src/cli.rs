@@ -36,7 +36,7 @@ Examples:
 
 Exit codes: 0 done, 1 failed, 2 usage error; 128 plus the signal's number if a signal stopped `replay`.";
 
-/// The commands. The doc comment of a command's arguments is its help.
+/// The commands. The doc comment of a command's arguments is the help of the command.
 #[derive(Subcommand)]
 #[expect(missing_docs, reason = "a doc comment of a variant would replace the help, its long form too")]
 pub enum Command {
@@ -79,7 +79,7 @@ impl Cli {
     }
 }
 
-/// Refuses the formats that a command does not have.
+/// Refuses the formats that a command does not support.
 fn check(format: Format, command: &Command) -> Result<(), UsageError> {
     match (format, command) {
         (Format::Csv, Command::Report(_)) | (Format::Csv | Format::Parquet, Command::Export(_)) => Ok(()),

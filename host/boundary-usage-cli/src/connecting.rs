@@ -60,7 +60,7 @@ impl Connecting {
 
     /// Waits until an attempt has failed or 2 s have passed.
     ///
-    /// The database counts as down after that.
+    /// After that, the database counts as down.
     pub async fn down(&self) {
         let _ = timeout(FIRST_NOTICE, self.failed.notified()).await;
     }

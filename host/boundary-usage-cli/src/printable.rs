@@ -107,7 +107,7 @@ fn escape(text: &str) -> Cow<'_, str> {
 
 /// Shortens the middle of a text. The end of a message is often important.
 fn shorten(text: Cow<'_, str>, most: usize) -> Cow<'_, str> {
-    // A character has at least one byte, so most texts need not be counted.
+    // A character has at least one byte, so the characters of most texts need not be counted.
     if text.len() <= most || text.chars().count() <= most {
         return text;
     }

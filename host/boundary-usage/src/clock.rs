@@ -24,7 +24,7 @@ struct Manual {
 impl Clock {
     /// Returns the system's monotonic clock.
     ///
-    /// On a Tokio runtime with paused time, it follows that time.
+    /// On a Tokio runtime with paused time, this clock follows that time.
     pub fn system() -> Self {
         Self(Source::System { origin: Instant::now() })
     }

@@ -1,7 +1,7 @@
 //! The host's ledger of the activity that the database has not confirmed.
 //!
 //! A component that crashes loses its memory. Therefore the host runs the tracker of the `guest` crate natively, beside
-//! the component. This native tracker, the ledger, receives the same activity and the same replies of the database. A
+//! the component. This native tracker, the ledger, receives the same activity and the same replies from the database. A
 //! new instance starts from the ledger. The ledger takes as much memory as the component: two sketches, and one or two
 //! snapshots.
 //!

@@ -19,7 +19,7 @@ pub(crate) fn shard_count() -> usize {
     })
 }
 
-/// Returns the number of the calling thread, in the order of first calls.
+/// Returns the number of the calling thread. Threads are numbered in the order of their first calls.
 pub(crate) fn thread_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {

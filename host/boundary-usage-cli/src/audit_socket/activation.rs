@@ -1,8 +1,8 @@
 //! Sockets that a supervisor such as systemd passes to this process.
 //!
-//! Such a socket outlives the process. Clients can connect and wait while no process serves it, even after a crash. A
-//! configured socket uses the passed socket that is bound to the configured path. A passed socket also matches if its
-//! name (`FileDescriptorName=`) is the configured path or its file name.
+//! Such a socket outlives the process. Clients can connect to the socket and wait while no process serves it, even
+//! after a crash. A configured socket uses the passed socket that is bound to the configured path. A passed socket also
+//! matches if its name (`FileDescriptorName=`) is the configured path or its file name.
 
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! A client that behaves like the real boundary client, for the demo and tests.
 //!
-//! The client writes a frame for each batch of ten decisions and reads nothing. After a failed write it reconnects and
-//! sends the batch again. The real client also sends an incomplete batch after five seconds. The caller of this client
-//! does so with [`AuditClient::flush`].
+//! The client writes a frame for each batch of ten decisions and reads nothing. After a failed write, the client
+//! reconnects and sends the batch again. The real client also sends an incomplete batch after five seconds. The caller
+//! of this client does so with [`AuditClient::flush`].
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;

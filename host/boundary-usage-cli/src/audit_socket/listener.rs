@@ -84,8 +84,8 @@ impl SocketFile {
 
     /// Closes the socket, and passes each client in the accept queue to `serve`.
     ///
-    /// The file stays. Waits while no descriptor is free. If a supervisor passed the socket, clients can still connect,
-    /// and wait for the next process.
+    /// The socket's file stays. The call waits while no descriptor is free. If a supervisor passed the socket, clients
+    /// can still connect, and wait for the next process.
     ///
     /// # Errors
     ///

@@ -93,7 +93,7 @@ fn restrict(created: &Path, path: &Path, group: Option<SocketGroup>) -> Result<(
         .with_context(|| format!("cannot set the permissions of the audit socket {}", path.display()))
 }
 
-/// Checks that nothing exists at this path, or only a stale socket.
+/// Checks that the path is unused, or leads to a stale socket.
 fn check_place(path: &Path) -> Result<()> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,

@@ -2,7 +2,7 @@
 //!
 //! A stop loses nothing that a client has sent. First the sockets are closed for new clients. Then the clients in the
 //! accept queue are accepted. Then the client's side of each connection is closed for writing, and the connection is
-//! read to its end. The system's buffers are small, so this is quick unless the tracker accepts nothing. Batches that
+//! read to its end. The system's buffers are small, so a stop is quick unless the tracker accepts nothing. Batches that
 //! the tracker has not accepted before the time limit are counted and logged.
 
 use std::fs::File;
@@ -55,7 +55,7 @@ pub struct Socket {
 /// The time limit of a stop.
 #[derive(Clone, Copy, Debug)]
 pub struct DrainLimits {
-    /// The time after which unaccepted batches are counted as left.
+    /// The time after which unaccepted batches are counted as left behind.
     pub longest: Duration,
 }
 

@@ -92,7 +92,7 @@ fn this_program() -> String {
 pub fn reply_to_script(program: impl Fn() -> Command) -> Result<bool> {
     let directory = env::current_dir().ok();
     let complete = CompleteEnv::with_factory(program).var(VARIABLE).bin(PROGRAM).completer(this_program());
-    // The error is a clap error, which would print itself; only its text is used.
+    // A clap error would print itself, so only the text of the error is used.
     let replied = complete.try_complete(env::args_os(), directory.as_deref());
     replied.map_err(|error| anyhow::anyhow!("cannot complete: {}", error.to_string().trim_end()))
 }

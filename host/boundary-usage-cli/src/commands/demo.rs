@@ -35,7 +35,7 @@ Examples:
 
 /// Flushes of each replica in the period.
 ///
-/// The last one is the flush of its shutdown.
+/// The last flush of a replica is that of its shutdown.
 const ROUNDS: u32 = 3;
 
 /// The agents: the number of the replica, the owner and the workspace of each.

@@ -1,7 +1,8 @@
 //! `man`: renders the manual pages.
 //!
 //! `clap_mangen` renders most sections. This module renders the synopsis, because `clap_mangen` omits the values of
-//! options, and the sections after the options, because it would wrap the lines of examples like sentences.
+//! options. This module also renders the sections after the options, because `clap_mangen` would wrap the lines of
+//! examples.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -71,7 +72,7 @@ fn render(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     man.render_version_section(page)
 }
 
-/// Renders the usage: optional options, required options, positional arguments.
+/// Renders the synopsis: options that may be omitted, required options, positional arguments.
 fn synopsis(command: &Command) -> Roff {
     let mut line = vec![bold(command.get_bin_name().unwrap_or_else(|| command.get_name()))];
     let options = command.get_arguments().filter(|argument| !argument.is_positional() && !argument.is_hide_set());

@@ -107,7 +107,8 @@ pub struct Arguments {
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_flush_interval)]
     flush_interval: Duration,
 
-    /// Time between collections, counted from midnight UTC, and at midnight. One of the replicas collects.
+    /// Time between collections, counted from midnight UTC. A collection also runs at midnight. One of the replicas
+    /// collects.
     ///
     /// So each period lies within one UTC day, which the history needs. At most 366days. An interval of more than a day
     /// has the same effect as a day.
@@ -285,7 +286,7 @@ struct Running {
     database: Database,
     collector: Option<AbortOnDropHandle<()>>,
     deliverer: Option<Deliverer>,
-    /// Completes only if the database that was down at the start is unusable.
+    /// Completes only if the database was down at the start and turns out to be unusable.
     arrival: Arrival,
     /// Serves HTTP until dropped.
     _http: Option<AbortOnDropHandle<()>>,

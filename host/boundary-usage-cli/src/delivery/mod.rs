@@ -1,12 +1,12 @@
 //! Delivery: `serve --deliver URL` sends each period's summary to a receiver.
 //!
-//! An undelivered summary is sent until a 2xx response acknowledges it, and is then recorded as delivered, once. Any
-//! replica may send a summary: the database leases each delivery to one replica for a limited time. `request` is one
-//! attempt, and `schedule` computes the waits between attempts.
+//! An undelivered summary is sent until a 2xx response acknowledges it. The delivery is then recorded once. Any replica
+//! may send a summary: the database leases each delivery to one replica for a limited time. `request` is one attempt,
+//! and `schedule` computes the waits between attempts.
 //!
-//! All summaries have one destination, so its failures are counted together, in the database. After a failure, no
-//! replica sends another summary before the wait is over. If the receiver responds with 410, this process sends nothing
-//! more.
+//! All summaries have the same destination, so their failures are counted together, in the database. After a failure,
+//! no replica sends another summary before the wait is over. If the receiver responds with 410, this process sends
+//! nothing more.
 //!
 //! A receiver may get a summary twice if its response was lost or late. Every attempt carries the same
 //! `Idempotency-Key`, so the receiver can recognize the repetition.

@@ -28,7 +28,7 @@ pub(super) struct Chart {
     pub(super) middle: Digits,
     pub(super) width: usize,
     pub(super) slots: Vec<Slot>,
-    /// The texts below both ends.
+    /// The texts below both ends of the plot.
     pub(super) first: String,
     pub(super) last: String,
 }
@@ -93,7 +93,7 @@ pub(super) fn charts(periods: &[&Summary]) -> [Chart; 2] {
     ]
 }
 
-/// Plots points, sorted from new to old. `ends` are the texts below both ends.
+/// Plots points, sorted from new to old. `ends` are the texts below both ends of the plot.
 pub(super) fn chart(
     title: &'static str,
     keys: [Key; 2],

@@ -12,7 +12,7 @@
 //! | earlier than both | the database was restored from a backup | all of the checkpoint |
 //!
 //! Each database has its own file. If a file cannot be read, the start fails, because the fault may be temporary. A
-//! file is set aside only if its content is damaged, old or of another replica.
+//! file is set aside only if its content is damaged, is old, or belongs to another replica.
 //!
 //! If the database is unavailable at the start, the checkpoint cannot be validated yet. The tracker then keeps that
 //! checkpoint unchanged in the file. The tracker adds the *offline activity*, which is all activity before the first

@@ -32,7 +32,7 @@ pub(super) enum IdleMode {
     CloseAfter(Duration),
 }
 
-/// The connections of one database. Each has metadata of type `M` for as long as it is open.
+/// The connections of one database. Each connection has metadata of type `M` while it is open.
 pub(super) struct Pool<C: Connection, M> {
     options: C::Options,
     /// The time limit of a new connection.

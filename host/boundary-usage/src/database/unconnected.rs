@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Ages, Backend, Database, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Transaction};
 use crate::error::Error;
 
-/// A backend that forwards to another one after the connection. Until then, every call fails as unavailable.
+/// A backend that forwards to another one as soon as it is connected. Until then, every call fails as unavailable.
 pub(super) struct Unconnected {
     key: HashingKey,
     backend: watch::Sender<Option<Arc<dyn Backend>>>,

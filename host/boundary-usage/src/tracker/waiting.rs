@@ -22,7 +22,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 impl Worker {
-    /// Returns whether the checkpoint is not validated yet, or without one, the database not connected yet.
+    /// Returns whether the tracker waits for the validation of its checkpoint, or for the database if it has no
+    /// checkpoint.
     pub(super) fn is_waiting(&self) -> bool {
         match &self.context.checkpoint_writer {
             Some(writer) => writer.is_unvalidated(),

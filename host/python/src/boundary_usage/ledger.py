@@ -52,7 +52,7 @@ class Ledger:
         return not self.pairs and self._in_doubt is None
 
     def record(self, pairs: Pairs) -> None:
-        """Adds activity. Must precede the component's `track`."""
+        """Adds activity. This call must precede the component's `track`."""
         for pair, counts in pairs.items():
             if pair not in self.pairs and len(self.pairs) >= PAIRS_MAX:
                 self.dropped += 1

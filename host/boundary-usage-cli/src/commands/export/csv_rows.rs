@@ -1,4 +1,4 @@
-//! Rows as CSV (RFC 4180). The last column is the fingerprint of the hashing key.
+//! Writes rows as CSV (RFC 4180). The last column is the fingerprint of the hashing key.
 
 use std::io::{self, Write};
 

@@ -1,4 +1,4 @@
-//! Rows as one JSON object on one line, written row by row.
+//! Writes the rows one after the other, as parts of one JSON object on one line.
 
 use std::io::{self, BufWriter, Write};
 

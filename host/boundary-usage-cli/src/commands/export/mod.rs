@@ -89,7 +89,7 @@ trait RowWriter: Send {
 }
 
 impl Arguments {
-    /// Returns the file to write. `None` is stdout.
+    /// Returns the file to write. `None` means stdout.
     fn file(&self) -> Option<&Path> {
         self.output.as_deref().filter(|file| *file != Path::new("-"))
     }

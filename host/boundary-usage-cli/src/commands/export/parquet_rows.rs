@@ -1,4 +1,4 @@
-//! Rows as Apache Parquet. The last column is the fingerprint of the hashing key.
+//! Writes rows as Apache Parquet. The last column is the fingerprint of the hashing key.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};

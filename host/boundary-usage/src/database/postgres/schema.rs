@@ -40,7 +40,9 @@ struct Found {
     is_chosen: bool,
 }
 
-/// Applies the missing migrations if it may, and returns the quoted name of the schema of the tables.
+/// Applies the missing migrations if the mode allows it.
+///
+/// Returns the quoted name of the schema of the tables.
 pub(super) async fn migrate(
     connection: &mut PgConnection,
     migration_mode: MigrationMode,

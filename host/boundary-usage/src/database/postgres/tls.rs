@@ -1,6 +1,6 @@
 //! TLS to PostgreSQL: the effective `sslmode`, and descriptions of failed handshakes.
 //!
-//! The modes have the meaning of PostgreSQL's manual. Two rules are stricter than libpq's:
+//! The modes have the meaning that PostgreSQL's manual describes. Two rules are stricter than libpq's:
 //!
 //! - A remote host is verified unless the URL sets another mode.
 //! - `verify-ca` needs SSL_CERT_FILE or SSL_CERT_DIR.
