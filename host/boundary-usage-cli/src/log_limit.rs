@@ -33,12 +33,13 @@ impl LogLimit {
         permitted
     }
 
-    /// Takes the number of unlogged events. Returns `None` if there are none, or before the end of the interval.
+    /// Takes the number of unlogged events. Returns `None` if every event was logged, or before the end of the
+    /// interval.
     pub(crate) fn repeated(&self) -> Option<u64> {
         self.take(State::is_due)
     }
 
-    /// Takes the number of unlogged events. Returns `None` if there are none.
+    /// Takes the number of unlogged events. Returns `None` if every event was logged.
     pub(crate) fn rest(&self) -> Option<u64> {
         self.take(|_| true)
     }

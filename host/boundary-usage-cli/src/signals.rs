@@ -84,7 +84,8 @@ impl StopSignals {
     }
 }
 
-/// Returns whether SIGHUP is ignored, as under `nohup`. Installing a handler would end that.
+/// Returns whether SIGHUP is ignored, as under `nohup`. With a handler installed, the signal would no longer be
+/// ignored.
 fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -127,7 +127,7 @@ impl SummaryBuilder {
         Ok(())
     }
 
-    /// Returns the summary, without the id of its period, and its sets.
+    /// Returns the summary and its sets. The summary does not have the id of its period yet.
     pub(crate) fn finish(self) -> ClosedPeriod {
         let Self { workspaces, users, summary, .. } = self;
         let (unique_workspaces, unique_users) = (workspaces.count(), users.count());

@@ -2,9 +2,9 @@
 --
 -- The statement writes nothing if the flush is not newer than the replica's last one, or if the replica has a row.
 --
--- Parameters: $1 replica id (uuid), $2 flush number, $3 allowed requests, $4 denied requests, $5 unique workspaces,
--- $6 unique users (bigint), $7 sketch of the workspaces, $8 sketch of the users (bytea).
--- Returns the replica id if it wrote a row, and no row otherwise.
+-- Parameters: $1 replica id (uuid), $2 flush number, $3 allowed requests, $4 denied requests, $5 unique workspaces, $6
+-- unique users (bigint), $7 sketch of the workspaces, $8 sketch of the users (bytea). Returns the replica id if the
+-- statement wrote a row, and no row otherwise.
 WITH written AS (
     INSERT INTO boundary_usage_stats AS s (
         replica_id, allowed_requests, denied_requests, unique_workspaces_count, unique_users_count,

@@ -49,7 +49,7 @@ REVOKE ALL ON boundary_usage_migrations, boundary_usage_deployment, boundary_usa
 GRANT SELECT ON boundary_usage_migrations TO boundary_usage_replica, boundary_usage_collector;
 
 -- A replica needs these rights for a flush. A replica cannot collect, because it has no right to delete rows. A replica
--- cannot change the id of a row or the start of the row's window either.
+-- cannot change the id of a row or the start of the row's window.
 GRANT SELECT (hashing_key) ON boundary_usage_deployment TO boundary_usage_replica;
 GRANT SELECT, INSERT ON boundary_usage_stats, boundary_usage_replicas TO boundary_usage_replica;
 GRANT UPDATE (

@@ -3,8 +3,8 @@
 -- The statement writes nothing if the flush is not newer than the replica's last one, or if the replica has no row.
 -- Request counts saturate at 2^63 - 1.
 --
--- Parameters: $1 replica id (uuid), $2 flush number, $3 allowed requests, $4 denied requests (bigint).
--- Returns the replica id if it wrote a row, and no row otherwise.
+-- Parameters: $1 replica id (uuid), $2 flush number, $3 allowed requests, $4 denied requests (bigint). Returns the
+-- replica id if the statement wrote a row, and no row otherwise.
 WITH written AS (
     UPDATE boundary_usage_stats AS s SET
         allowed_requests = s.allowed_requests + least($3::bigint, 9223372036854775807 - s.allowed_requests),

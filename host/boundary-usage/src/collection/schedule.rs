@@ -38,7 +38,7 @@ impl Schedule {
     }
 }
 
-/// Returns at most a tenth of the wait and at most a second.
+/// Returns a random extra: at most a tenth of the wait, and at most a second.
 ///
 /// The result is at least a millisecond, which prevents a busy loop just before a period is due.
 fn jitter(wait: Duration, random: u32) -> Duration {

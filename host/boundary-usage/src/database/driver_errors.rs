@@ -28,7 +28,7 @@ pub(super) fn unavailable(action: &'static str, error: sqlx::Error) -> Error {
     Error::Unavailable { action, source: cause(error) }
 }
 
-/// Returns the error of a reply that would be the same at the next attempt.
+/// Returns the error of a failure that would recur at the next attempt.
 pub(super) fn refused(action: &'static str, reason: impl Display) -> Error {
     Error::Refused { message: format!("{action} failed: {reason}") }
 }

@@ -152,7 +152,7 @@ impl OpenRows {
         row_status(row)
     }
 
-    /// Returns the status, with the results of the other statements.
+    /// Combines these rows and the results of the other statements into the status.
     pub(super) fn status(
         self,
         rows: Vec<RowStatus>,

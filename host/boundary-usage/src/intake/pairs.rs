@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::activity::Activity;
 
-/// The number of cache sets. With the activities of a thousand pairs, the table fits into a core's private cache.
+/// The number of cache sets. The table and the activities of a thousand pairs together fit into a core's private cache.
 const SETS: usize = 2_048;
 
 /// The number of pairs per set. With only two pairs per set, the cache would evict about thirty of a thousand active

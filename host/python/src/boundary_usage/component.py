@@ -61,7 +61,7 @@ BATCH = 256
 """The largest number of activities in one call of `track`."""
 
 _TRANSACTION = 1
-"""The number of the resource type, and of the only open transaction."""
+"""The number that stands for the resource type, and for the only open transaction."""
 
 _ERRORS: dict[str, type[BoundaryUsageError]] = {
     "unavailable": UnavailableError,

@@ -27,7 +27,7 @@ impl Destination {
     ///
     /// # Errors
     ///
-    /// Returns an error if the path is not that of a regular file, or if the directory cannot be written.
+    /// Returns an error if the path does not lead to a regular file, or if the directory cannot be written.
     pub(super) fn open(file: Option<&Path>) -> Result<Self> {
         let Some(file) = file else { return Ok(Self::Stdout) };
         let shown = printable::path(file);

@@ -53,7 +53,7 @@ const fn column(name: &'static str, kind: Kind) -> Column {
     Column { name, kind }
 }
 
-/// The columns of a day. The last two are the sketches.
+/// The columns of a day. The last two columns are the sketches.
 const DAY: [Column; 9] = [
     column("day", Kind::Date),
     column("periods", Kind::Count),

@@ -104,7 +104,7 @@ impl Opener {
         self.migration_mode == MigrationMode::Refuse
     }
 
-    /// Reads the database, and repeats a read without locks during which the file changed.
+    /// Reads the database. A read without locks is repeated if the file changed during the read.
     pub(super) async fn read_undisturbed<T, F: Future<Output = T>>(&self, read: impl Fn() -> F) -> T {
         for _ in 1..QUIET_READS {
             // A file that no process has open is read without locks. If a process opens it during the read, the file
