@@ -12,7 +12,7 @@ export interface Snapshot {
   denied: bigint;
 }
 
-/** A growing set of ids, which hashes batches of different ids, because most ids are repeated. */
+/** A growing set of ids. Ids are hashed in batches without duplicates, because most ids are repeated. */
 class ThetaSketch {
   #sketch = CompactThetaSketch.EMPTY;
   #unhashed = new Set<bigint>();

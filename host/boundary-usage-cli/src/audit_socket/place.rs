@@ -35,8 +35,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Lets only one task of this process create a socket at a time.
 ///
-/// All sockets may lose their files simultaneously, and tasks that wait for the directory's lock get it in no
-/// particular order.
+/// All sockets may lose their files simultaneously. Tasks that wait for this mutex get it in turn, but the directory's
+/// lock could keep one of them waiting.
 static SETUP: Mutex<()> = Mutex::const_new(());
 
 /// Device and inode of a file, which do not change if the file is moved.

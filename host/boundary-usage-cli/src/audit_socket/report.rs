@@ -151,7 +151,7 @@ impl Endpoint {
 
     /// Records why no new client can connect, or `None` if clients can connect.
     ///
-    /// Returns whether this changed.
+    /// Returns whether the reason changed.
     pub(super) fn set_fault(&self, fault: Option<String>) -> bool {
         let mut report = self.locked();
         let changes = report.fault != fault;

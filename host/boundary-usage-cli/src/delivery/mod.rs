@@ -135,7 +135,7 @@ impl DeliveryWorker {
             }
             Err(failure) => failure,
         };
-        // The failures of all summaries count together, and the database holds back the other summaries as well.
+        // The failures of all summaries are counted together, and after a failure the database offers no other summary.
         let wait = schedule::wait_after(self.endpoint.retry, delivery.failures + 1, rand::random());
         let retry_in = wait.max(retry_after.unwrap_or_default());
         self.database.delivery_failed(delivery, &error, retry_in).await?;

@@ -31,7 +31,7 @@ impl Worker {
         }
     }
 
-    /// Records into the ledger until the wait is over. Returns `false` if the tracker must stop before that.
+    /// Records activity in the ledger while the tracker waits. Returns `false` if the tracker must stop before that.
     pub(super) async fn wait_for_the_database(&mut self) -> bool {
         let mut validated = pin!(validate_when_connected(self.context.clone()));
         let mut buffer = Vec::new();
