@@ -24,7 +24,7 @@ use crate::snapshot::{Snapshot, Uniques};
 pub struct StoredUsage {
     /// The number of the last applied flush; 0 before the first one.
     pub last_flush: u64,
-    /// The ids of the open period; `None` if the replica has no row in it.
+    /// The ids of the open period; `None` if the replica has no row in that period.
     pub uniques: Option<StoredUniques>,
 }
 

@@ -117,7 +117,7 @@ impl CompactThetaSketch {
     /// A forged sketch would falsify every union that contains it.
     ///
     /// A sketch whose count is an estimate retains exactly 16,384 hashes. Hashes of real ids are evenly distributed
-    /// below theta. The Kolmogorov-Smirnov test measures how far the sketch's hashes deviate from that.
+    /// below theta. The Kolmogorov-Smirnov test measures how far the sketch's hashes deviate from an even distribution.
     pub fn is_plausible(&self) -> bool {
         let kept = self.hashes.len();
         if self.theta < THETA_MIN || (self.theta < THETA_MAX && kept != RETAINED_MAX) {

@@ -198,7 +198,7 @@ enum Place {
 
 impl Place {
     fn of(path: &Path) -> Self {
-        // This also follows a link at the end of the path.
+        // This call also follows a link at the end of the path.
         let path = std::fs::canonicalize(path).unwrap_or_else(|_| absolute(path));
         match path.parent().and_then(|parent| std::fs::metadata(parent).ok()) {
             Some(directory) => {

@@ -21,7 +21,7 @@ struct State {
 }
 
 impl LogLimit {
-    /// Counts an event. Returns whether the caller may log it.
+    /// Counts an event. Returns whether the caller may log the event.
     pub(crate) fn permits(&self) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let permitted = state.repeated == 0 && state.is_due();

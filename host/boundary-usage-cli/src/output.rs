@@ -124,7 +124,7 @@ pub fn print_parsed(mut error: clap::Error) -> ExitCode {
     }
     let plain = error.to_string();
     if printable::lines(&plain) == plain {
-        // This prints colours if stderr is a terminal.
+        // This call prints colours if stderr is a terminal.
         let _ = error.print();
     } else {
         print_error(plain.trim_end());

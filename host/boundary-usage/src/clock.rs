@@ -89,7 +89,7 @@ impl ManualClock {
 
     /// Waits until at least `count` tasks sleep on this clock.
     ///
-    /// The next [`advance`](Self::advance) then affects all of them.
+    /// The next [`advance`](Self::advance) then affects all these tasks.
     pub async fn sleepers(&self, count: usize) {
         let mut sleepers = self.0.sleepers.subscribe();
         sleepers.wait_for(|sleeping| *sleeping >= count).await.expect("the sender lives in self");

@@ -97,7 +97,8 @@ pub enum TrackError {
         /// The name of the field: `workspace` or `owner`.
         field: &'static str,
     },
-    /// The intake is full, because activity arrives faster than the component takes it. Only `try_track` returns this.
+    /// The intake is full, because activity arrives faster than the component takes it. Only `try_track` returns this
+    /// error.
     #[error("the intake is full: {capacity} activities wait for the component")]
     Full {
         /// The capacity of the intake.

@@ -26,7 +26,7 @@ pub struct Uniques {
 pub struct StoredUsage {
     /// The number of the last applied flush, or 0 before the first.
     pub last_flush: u64,
-    /// The sketches of the open period. `None` if the replica has no row in it.
+    /// The sketches of the open period. `None` if the replica has no row in that period.
     pub uniques: Option<Uniques>,
 }
 

@@ -41,7 +41,7 @@ pub enum Received {
         /// The number of logs.
         logs: usize,
     },
-    /// The logs that the client dropped since its last report about them.
+    /// The logs that the client dropped since its last report of dropped logs.
     Dropped {
         /// Logs dropped because the client's queue was full.
         channel_full: u64,

@@ -161,7 +161,8 @@ impl Endpoint {
 
     /// Counts an event.
     ///
-    /// Returns whether the caller may log it. If the caller may not log it, a later line reports the number of events.
+    /// Returns whether the caller may log the event. If the caller may not log it, a later line reports the number of
+    /// events.
     pub(super) fn permits(&self, notice: Notice) -> bool {
         self.notices[notice as usize].permits()
     }

@@ -83,7 +83,7 @@ async fn accept(listener: TcpListener, hosts: Arc<AllowedHosts>, view: Arc<View>
                 } else if failures.permits() {
                     warn!(%error, "cannot accept an HTTP client");
                 }
-                // The usual reason is that no descriptor is free. Closing an idle client may free one.
+                // The usual reason is that no descriptor is free. Closing an idle client may free a descriptor.
                 drop(slot);
                 slots.make_room();
                 tokio::time::sleep(ACCEPT_PAUSE).await;

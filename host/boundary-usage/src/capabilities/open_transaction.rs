@@ -16,7 +16,7 @@ use crate::records::{StoredUsage, Update};
 
 /// A database transaction of one flush. Dropping this value rolls the transaction back, and a call that fails drops it.
 pub(super) struct OpenTransaction {
-    /// `None` after the commit has taken it.
+    /// `None` after the commit has taken the transaction.
     transaction: Option<Box<dyn database::Transaction>>,
     replica: Uuid,
     /// The runtime of the database's connections.

@@ -186,7 +186,8 @@ impl CheckpointWriter {
         *earlier = Earlier::Validated;
         lock(&self.ledger).add(state);
         if *restorable_up_to == u64::MAX {
-            // The file stores offline activity separately from the ledger state. The next write must merge both.
+            // The file stores offline activity separately from the ledger state. The next write must merge these two
+            // parts.
             *written_revision = u64::MAX;
         }
         let mut status = lock(&self.status);

@@ -92,8 +92,9 @@ fn load(engine: &Engine, directory: &Path, entry: &Path) -> Option<Component> {
 
 #[allow(unsafe_code)]
 fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: The code must come from `Component::serialize`. `read` has verified its checksum, and that only this user
-    // or root can have written it. This user and root could also replace the program itself, so they are trusted.
+    // SAFETY: The code must come from `Component::serialize`. `read` has verified the checksum of the code, and that
+    // only this user or root can have written the code. This user and root could also replace the program itself, so
+    // they are trusted.
     unsafe { Component::deserialize(engine, code) }
 }
 

@@ -122,7 +122,7 @@ impl Instance {
             }
             cpu_watchdog.enter();
             match running.as_mut().poll(context) {
-                // This poll may have set the deadline.
+                // The poll above may have set the deadline.
                 Poll::Pending => overdue(context).unwrap_or(Poll::Pending),
                 ran => ran,
             }

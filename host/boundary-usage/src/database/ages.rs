@@ -30,7 +30,7 @@ impl Ages {
 impl Database {
     /// Reads the ages of the open period and the oldest undelivered summary.
     ///
-    /// This costs less than [`Database::status`].
+    /// This read costs less than [`Database::status`].
     ///
     /// # Errors
     ///

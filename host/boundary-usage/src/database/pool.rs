@@ -111,7 +111,7 @@ impl<C: Connection + 'static, M: Default + Send + 'static> Pool<C, M> {
         self.renew().await;
     }
 
-    /// Closes idle connections now and others when they are released. Later acquisitions open new ones.
+    /// Closes idle connections now and others when they are released. Later acquisitions open new connections.
     pub(super) async fn renew(&self) {
         let idle = {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);

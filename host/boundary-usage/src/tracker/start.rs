@@ -42,8 +42,8 @@ impl Plugin {
     /// Starts a tracker whose work is the returned future.
     ///
     /// The caller runs the future to its end on the caller's own thread. The future is not [`Send`], so use
-    /// `tokio::task::LocalSet`, for example. Hosts with a single thread need this. So do simulations, which need a
-    /// reproducible order of events.
+    /// `tokio::task::LocalSet`, for example. Hosts with a single thread need this function. So do simulations, which
+    /// need a reproducible order of events.
     ///
     /// The component can compute for up to [`Options::cpu_limit`] and blocks the thread meanwhile. Call
     /// [`Tracker::try_track`] on this thread: [`Tracker::track`] would wait for itself if the intake were full.

@@ -147,7 +147,7 @@ impl Opener {
     async fn abandon(&self, what: &str) -> Error {
         let mut open = OpenFiles::default();
         while let Some(mut pooled) = self.pool.acquire_idle() {
-            // This fails if another process reads the log. The log is then set aside.
+            // This statement fails if another process reads the log. The log is then set aside.
             let emptied = pooled.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").await;
             tracing::debug!(?emptied, "wrote the log into the database");
             open = std::mem::take(&mut pooled.metadata);
