@@ -105,7 +105,7 @@ fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Shortens the middle of a text. The end of a message is often important.
+/// Shortens the middle of a text, because the end of a message is often important.
 fn shorten(text: Cow<'_, str>, most: usize) -> Cow<'_, str> {
     // A character has at least one byte, so the characters of most texts need not be counted.
     if text.len() <= most || text.chars().count() <= most {

@@ -14,9 +14,9 @@ pub(super) type Key = Spanned<String>;
 /// An optional value, with its place in the file.
 pub(super) type Field<T> = Option<Spanned<Typed<T>>>;
 
-/// A value of the expected type, or of another type.
+/// A value, which has the expected type or a wrong one.
 ///
-/// A value of another type must not end the deserialization, because that would hide the other faults.
+/// A value of a wrong type must not end the deserialization, because that would hide the other faults.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(super) enum Typed<T> {

@@ -25,7 +25,7 @@ pub enum ReportRange {
     },
 }
 
-/// A range in terms of windows.
+/// A range as its first and its last window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Windows {
     pub(super) length: WindowLength,

@@ -152,7 +152,7 @@ impl<'a> Merged<'a> {
         Self { databases: databases.map(|days| Box::pin(days.peekable())).collect() }
     }
 
-    /// Returns the date of the next day. `None` at the end, and before an error.
+    /// Returns the date of the next day. `None` if there is no further day, or if the next day cannot be read.
     async fn next_date(&mut self) -> Option<NaiveDate> {
         let mut first = None;
         for days in &mut self.databases {

@@ -15,7 +15,7 @@ pub(super) fn simple(sql: &str, literals: &[String]) -> RawSql {
     sqlx::raw_sql(AssertSqlSafe(bind(sql, literals)))
 }
 
-/// Replaces the parameters of a statement, each of which has a cast, by literals.
+/// Replaces the parameters of a statement by literals. Each parameter must have a cast.
 fn bind(sql: &str, literals: &[String]) -> String {
     let parameters = (1..).zip(literals);
     parameters
