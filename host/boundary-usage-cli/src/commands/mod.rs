@@ -30,8 +30,8 @@ async fn open(global: &Global) -> Result<Database> {
 
 /// Connects to an existing database for writing.
 ///
-/// A command that closes periods must not create a database. In the wrong directory, it would otherwise always report
-/// zero usage.
+/// A command that closes periods must not create a database. In the wrong directory, such a command would otherwise
+/// always report zero usage.
 async fn connect_to_existing(global: &Global) -> Result<Database> {
     open(global).await?.close().await;
     connect(global).await

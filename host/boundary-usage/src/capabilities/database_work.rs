@@ -3,8 +3,8 @@
 //! If a call's future is dropped before its end, the state of the connection is unknown. A crash of the component drops
 //! the futures of all its calls. Therefore a task finishes the work of a dropped future.
 //!
-//! It would be simpler to run all work as tasks. Each call would then wake another thread, and later this one again,
-//! which takes longer than the call itself.
+//! It would be simpler to run all work as tasks. But each call would then wake another thread and later the calling
+//! thread again, which takes longer than the call itself.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use boundary_usage::{Day, PeriodStatus, Summary};
 use chrono::{DateTime, NaiveDate, SecondsFormat, Utc};
 
-/// A table: the kind of its rows, and their columns.
+/// A table of days or of periods, with its columns.
 pub(super) struct Table {
     /// The name of the list of rows in JSON.
     pub(super) name: &'static str,
