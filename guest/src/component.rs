@@ -69,7 +69,9 @@ pub async fn flush<H: Hooks>(replica: types::Uuid) -> Result<types::Flushed, typ
     result
 }
 
-/// This is a plain string, because code for formatting would add about 3 % to the component's size.
+/// The start of an error message.
+///
+/// The text is a plain string, because code for formatting would add about 3 % to the component's size.
 const STORED_SKETCH_IS_DAMAGED: &str = "the stored sketch of this replica is damaged: ";
 
 /// Runs one transaction: both locks, the read, the upsert, the commit (R4).

@@ -26,7 +26,9 @@ impl Input {
         }
     }
 
-    /// Returns the number of activities of a round over all threads, which take about a tenth of a second.
+    /// Returns the number of activities of a round over all threads.
+    ///
+    /// These activities take about a tenth of a second.
     pub(crate) fn round(self) -> u64 {
         match self {
             Self::Hot => 4_000_000,

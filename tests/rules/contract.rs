@@ -27,7 +27,7 @@ fn r9_the_blocking_component_has_the_same_interface_without_async_functions() {
     assert_eq!(exports, ["flush: func", "track: func"]);
 }
 
-/// The test fails if a part of the standard library, such as formatting, is linked again.
+/// Fails if a part of the standard library, such as formatting, is linked again.
 #[test]
 fn the_components_are_at_most_64_kib_large() {
     for bytes in [Plugin::embedded_bytes(), Plugin::embedded_blocking_bytes()] {

@@ -8,7 +8,9 @@ use core::task::{Context, Poll, Waker};
 
 use super::Component;
 
-/// Contains generated code only, which implements the ABI with raw pointers into linear memory.
+/// Contains generated code only.
+///
+/// The generated code implements the ABI with raw pointers into linear memory.
 #[allow(unsafe_code, missing_docs, unreachable_pub, clippy::all)]
 pub mod bindings {
     wit_bindgen::generate!({ path: "../wit", world: "tracker-blocking" });

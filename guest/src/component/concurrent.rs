@@ -4,7 +4,9 @@ use alloc::vec::Vec;
 
 use super::Component;
 
-/// Contains generated code only, which implements the ABI with raw pointers into linear memory.
+/// Contains generated code only.
+///
+/// The generated code implements the ABI with raw pointers into linear memory.
 #[allow(unsafe_code, missing_docs, unreachable_pub, clippy::all)]
 pub mod bindings {
     wit_bindgen::generate!({ path: "../wit", world: "tracker", pub_export_macro: true });

@@ -11,7 +11,9 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 /// The default seed of DataSketches. Sketches with different seeds cannot be merged.
 const SEED: u64 = 9001;
 
-/// Identifies the seed in a serialized sketch: the lower 16 bits of the hash of [`SEED`] with seed 0.
+/// Identifies the seed in a serialized sketch.
+///
+/// The value is the lower 16 bits of the hash of [`SEED`] with seed 0.
 pub(super) const SEED_HASH: u16 = 0x93cc;
 
 /// The key of the id hashes. Each database has its own key.

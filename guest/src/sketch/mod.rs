@@ -34,8 +34,8 @@ const THETA_MAX: u64 = i64::MAX as u64;
 /// a period.
 const THETA_MIN: u64 = THETA_MAX >> 26;
 
-/// The limit for the unevenness of hashes, as the square of six standard deviations. About one in 10^31 sketches of
-/// random hashes exceeds this limit.
+/// The limit for the unevenness of hashes: the square of six standard deviations. About one in 10^31 sketches of random
+/// hashes exceeds this limit.
 const UNEVENNESS_MAX: f64 = 36.0;
 
 /// A growing set of ids.

@@ -98,7 +98,7 @@ impl Table {
         unreachable!("the last slot is free");
     }
 
-    /// Doubles the home slots, or lowers the bound if the table already has [`HOMES_MAX`].
+    /// Doubles the home slots, or lowers the bound if there already are [`HOMES_MAX`].
     fn make_room(&mut self) {
         let mut bound = self.theta.bound;
         let mut hashes = self.hashes();

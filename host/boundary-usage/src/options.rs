@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::error::Error;
 
-/// The longest time limit, which is short enough that sums of times do not overflow.
+/// The longest time limit, short enough that sums of times do not overflow.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The longest interval, 100 years.

@@ -43,7 +43,7 @@ pub struct Summary {
     pub replica_workspaces_sum: u64,
     /// The sum of the replicas' unique users. A user of two replicas counts twice.
     pub replica_users_sum: u64,
-    /// Rows that exceeded the staleness limit, which none of the numbers above includes.
+    /// Rows that exceeded the staleness limit, which no number above includes.
     pub stale_rows: u64,
     /// Allowed requests of the stale rows.
     pub stale_allowed_requests: u64,
@@ -72,7 +72,7 @@ pub(crate) struct UniqueSets {
     pub(crate) users: CompactThetaSketch,
 }
 
-/// Sums rows into a summary, with memory that does not depend on the number of rows.
+/// Sums rows into a summary, in memory that does not grow with their number.
 pub(crate) struct SummaryBuilder {
     period: OpenPeriod,
     max_staleness: Option<Duration>,

@@ -13,7 +13,9 @@ use uuid::Uuid;
 use super::server::Socket;
 use crate::log_limit::LogLimit;
 
-/// The number of connections without a frame within [`STUCK_WINDOW`] that suggests a stuck client.
+/// The number of connections without a frame that suggests a stuck client.
+///
+/// Only connections within [`STUCK_WINDOW`] count.
 const STUCK_CONNECTIONS: u64 = 10;
 const STUCK_WINDOW: Duration = Duration::from_secs(600);
 

@@ -29,7 +29,7 @@ use crate::slots::Slots;
 /// The limit of clients of one socket. A workspace has only a few clients.
 const MOST_CLIENTS_PER_SOCKET: usize = 1_024;
 
-/// The number of clients that each socket may always serve, even if its share is smaller.
+/// The number of clients that each socket may serve even if its share is smaller.
 ///
 /// The shares may overlap, because few sockets use theirs completely.
 const FEWEST_CLIENTS_PER_SOCKET: usize = 64;

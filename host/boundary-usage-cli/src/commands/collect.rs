@@ -79,7 +79,7 @@ pub(super) async fn close_period(database: &Database, options: CollectOptions) -
     }
 }
 
-/// Describes the change, for the error that is shown if the summary cannot be printed.
+/// Describes the change, for the error of an output that cannot be written.
 fn closed(summary: &Summary) -> String {
     let period = summary.period_id;
     format!(

@@ -85,7 +85,7 @@ impl FirstConnection {
     }
 }
 
-/// Writes the hashing key to the state directory, for a start while the database is down.
+/// Writes the hashing key to the state directory, for a start during an outage.
 async fn remember(key_file: Option<&KeyFile>, database: &Database) {
     let Some(key_file) = key_file else { return };
     if let Err(error) = key_file.remember(database).await {

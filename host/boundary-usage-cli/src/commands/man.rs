@@ -72,7 +72,9 @@ fn render(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     man.render_version_section(page)
 }
 
-/// Renders the synopsis: options that may be omitted, required options, positional arguments.
+/// Renders the synopsis.
+///
+/// Options that may be omitted come first, then required options, then positional arguments.
 fn synopsis(command: &Command) -> Roff {
     let mut line = vec![bold(command.get_bin_name().unwrap_or_else(|| command.get_name()))];
     let options = command.get_arguments().filter(|argument| !argument.is_positional() && !argument.is_hide_set());

@@ -18,6 +18,8 @@ use boundary_usage::Database;
 
 use crate::arguments::Global;
 
+/// The start of an error message about the database.
+///
 /// The message names the setting, but not its value, because a database URL may contain a password.
 const CANNOT_USE: &str = "cannot use the database of --database or BOUNDARY_USAGE_DATABASE";
 

@@ -286,7 +286,7 @@ struct Running {
     database: Database,
     collector: Option<AbortOnDropHandle<()>>,
     deliverer: Option<Deliverer>,
-    /// Completes only if the database was down at the start and turns out to be unusable.
+    /// Completes only if the database was down at the start and is unusable.
     arrival: Arrival,
     /// Serves HTTP until dropped.
     _http: Option<AbortOnDropHandle<()>>,

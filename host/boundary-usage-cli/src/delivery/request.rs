@@ -131,7 +131,9 @@ impl Endpoint {
     }
 }
 
-/// Reads the token from the file, which is read at each attempt because tokens are renewed.
+/// Reads the token from its file.
+///
+/// Each attempt reads the file again, because tokens are renewed.
 fn bearer(file: &Path) -> Result<HeaderValue, String> {
     let read = std::fs::read_to_string(file);
     let token = read.map_err(|error| format!("cannot read the token file {}: {}", file.display(), error.kind()))?;

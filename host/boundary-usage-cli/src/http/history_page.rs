@@ -15,7 +15,7 @@ use super::plot::{Arrangement, Chart, Key, Point, chart};
 #[derive(Template)]
 #[template(path = "history.html")]
 struct Page {
-    /// The nonce with which the browser accepts this page's style, and no other.
+    /// The nonce with which the browser accepts this page's style only.
     nonce: String,
     version: &'static str,
     at: String,

@@ -39,7 +39,7 @@ pub(super) struct Rendered {
 #[derive(Template)]
 #[template(path = "page.html")]
 struct Page {
-    /// The nonce with which the browser accepts this page's style and script, and no others.
+    /// The nonce with which the browser accepts this page's style and script only.
     nonce: String,
     version: &'static str,
     at: String,

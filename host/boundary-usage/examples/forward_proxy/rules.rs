@@ -68,7 +68,9 @@ impl FromStr for Rule {
 }
 
 impl Rule {
-    /// Returns an error for a pattern that cannot match, because it would silently deny requests.
+    /// Returns an error for a pattern that cannot match.
+    ///
+    /// Such a pattern would silently deny requests.
     fn check(&self) -> Result<(), String> {
         let (methods, domains, paths) = (&self.methods, &self.domains, &self.paths);
         if methods.is_empty() && domains.is_empty() && paths.is_empty() {

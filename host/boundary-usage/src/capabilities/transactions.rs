@@ -66,7 +66,7 @@ impl transactions::Host for HostState {
 }
 
 impl HostState {
-    /// Checks that the component may begin a transaction now, and records that one is open.
+    /// Records that a transaction is open, if the component may begin one now.
     fn admit_transaction(&mut self, replica: Uuid) -> Result<(), CallError> {
         if replica != self.context.replica {
             return Err(CallError::refused(format!("replica {replica} is not the component's own")));

@@ -45,7 +45,9 @@ pub struct Checkpoint {
     pub(super) replica: Uuid,
     pub(super) fingerprint: Fingerprint,
     pub(super) ledger_state: LedgerState,
-    /// Activity recorded before the first connection to the database, which no flush has carried.
+    /// Activity that was recorded before the first connection to the database.
+    ///
+    /// No flush has carried this activity.
     pub(super) offline: Option<Snapshot>,
 }
 

@@ -43,7 +43,9 @@ pub(crate) use self::writer::{CheckpointWriter, Found};
 use crate::database::{Database, Lock, LockMode, Purpose};
 use crate::error::Error;
 
-/// An identifier of a database: a hash of its hashing key, which does not reveal the key.
+/// An identifier of a database.
+///
+/// The identifier is a hash of the database's hashing key, which does not reveal the key.
 type Fingerprint = [u8; 16];
 
 fn fingerprint(key: HashingKey) -> Fingerprint {
@@ -95,7 +97,9 @@ impl Checkpoint {
         self.last_flush().max(self.flush_in_doubt().unwrap_or_default())
     }
 
-    /// Returns the highest flush number in the database at which a start still restores a part of this checkpoint.
+    /// Returns the highest flush number at which a start still restores something.
+    ///
+    /// If the replica's last flush in the database is newer, a start restores no part of this checkpoint.
     fn restorable_up_to(&self) -> u64 {
         // Offline activity is always restored.
         if self.offline.is_some() { u64::MAX } else { self.newest_flush() }

@@ -56,7 +56,7 @@ struct Disk {
     files: Option<StateFiles>,
     /// The revision of the ledger state that is in the file.
     written_revision: u64,
-    /// The highest flush number in the database at which a start still restores a part of the file.
+    /// The highest flush number at which a start still restores a part of the file.
     restorable_up_to: u64,
     earlier: Earlier,
 }

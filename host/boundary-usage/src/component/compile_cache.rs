@@ -23,7 +23,9 @@ pub enum CompileCache {
     /// `$XDG_CACHE_HOME` and `~/.cache`. Disabled if none of these variables is set.
     #[default]
     User,
-    /// This directory, which is created if it is missing, and ignored if other users can write to it.
+    /// This directory, which is created if it is missing.
+    ///
+    /// A directory to which other users can write is ignored.
     Directory(PathBuf),
     /// Disabled: compile every time.
     Off,

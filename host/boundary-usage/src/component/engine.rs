@@ -24,7 +24,9 @@ const GROWTH_BYTES: u64 = 1 << 20;
 /// The guard behind a memory if address space is limited, in bytes.
 const GUARD_BYTES: u64 = 64 << 10;
 
-/// The address space that the program needs to compile the component, in MiB: the measured value and a reserve.
+/// The address space that the program needs to compile the component, in MiB.
+///
+/// The number is the measured value and a reserve.
 const ADDRESS_SPACE_NEEDED_MIB: u64 = 512;
 
 /// The address space limit, in bytes, below which the engine is not created.

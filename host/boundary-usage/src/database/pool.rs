@@ -24,7 +24,9 @@ const WAIT_LIMIT: Duration = Duration::from_secs(5);
 pub(super) enum IdleMode {
     /// Keep idle connections open.
     Keep,
-    /// Close each connection that has been idle for this time, at the latest after twice this time.
+    /// Close each connection that has been idle for this time.
+    ///
+    /// The check may come late, but at the latest after twice this time.
     ///
     /// A pooler may have fewer connections to the server than there are clients. In session mode, an idle client keeps
     /// one of them, and other clients would wait for it forever. Firewalls also drop connections that are idle for

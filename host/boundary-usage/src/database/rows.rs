@@ -128,12 +128,14 @@ pub(super) fn day(row: &impl Cells) -> Decoded<Day> {
     })
 }
 
-/// Returns the numbers of a day, in the order of the parameters $4 to $7 of `write_day.sql`.
+/// Returns the numbers of a day, in the order of $4 to $7 of `write_day.sql`.
 pub(super) fn day_numbers(day: &Day) -> [i64; 4] {
     [day.allowed, day.denied, day.uniques.workspaces.count, day.uniques.users.count].map(bigint)
 }
 
-/// The rows of the open period, summed one by one, because all their sketches together can be large.
+/// The rows of the open period.
+///
+/// The rows are summed one by one, because all their sketches together can be large.
 pub(super) struct OpenRows {
     period_start: DateTime<Utc>,
     so_far: SummaryBuilder,

@@ -13,9 +13,11 @@ pub(super) const AFTER_DAYS: [u64; 3] = [7, 30, 90];
 pub(super) struct Cohort {
     window: Window,
     new: IdSet,
-    /// The number of ids that are active in each window, from the cohort's own window on.
+    /// The number of active ids in each window, from the cohort's own window on.
     pub(super) active: Vec<Count>,
-    /// For each of [`AFTER_DAYS`], the number of ids that were active at least that many days after their first day.
+    /// The numbers of ids that stayed active, in the order of [`AFTER_DAYS`].
+    ///
+    /// Each number counts the ids that were active at least that many days after their first day.
     pub(super) active_after: [Count; AFTER_DAYS.len()],
 }
 
@@ -93,7 +95,7 @@ impl Visitor for Cohorts {
 }
 
 impl Cohort {
-    /// Returns whether this many days have passed since the first day of every id in the cohort.
+    /// Returns whether this many days have passed since the first day of every id.
     pub(super) fn has_come(&self, days: u64, today: NaiveDate) -> bool {
         let last_day = self.window.end.checked_sub_days(Days::new(1));
         last_day.and_then(|last| last.checked_add_days(Days::new(days))).is_some_and(|date| date <= today)

@@ -8,8 +8,10 @@ use crate::error::Error;
 use crate::records::{Day, Sketch, Uniques};
 use crate::summary::{Summary, UniqueSets};
 
-/// The longest time after midnight at which a period may end without marking its day as spanning midnight. A collector
-/// needs some time after the cutover, and activity reaches the database up to one flush interval late anyway.
+/// The longest time after midnight at which a period may end without a mark.
+///
+/// A period that ends later marks its day as spanning midnight. A collector needs some time after the cutover, and
+/// activity reaches the database up to one flush interval late anyway.
 const MIDNIGHT_TOLERANCE: TimeDelta = TimeDelta::seconds(60);
 
 /// Adds a period to the UTC day on which it started, within the transaction of its collection.

@@ -10,7 +10,9 @@ pub struct Estimated<T> {
     /// The numbers: exact, or estimates.
     #[serde(flatten)]
     pub counts: T,
-    /// Whether all numbers are exact, which requires that every sketch behind them has at most 16,384 ids.
+    /// Whether all numbers are exact.
+    ///
+    /// Numbers are exact if every sketch behind them has at most 16,384 ids.
     pub exact: bool,
     /// The lower bounds of the 95 % confidence intervals. `None` if the numbers are exact.
     #[serde(skip_serializing_if = "Option::is_none")]

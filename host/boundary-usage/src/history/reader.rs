@@ -9,7 +9,7 @@ use crate::database::{Database, PeriodStatus, Purpose, Transaction};
 use crate::error::Error;
 use crate::records::Day;
 
-/// Reads one state of the history, which does not change however long the reading takes.
+/// Reads one state of the history, however long the reading takes.
 pub struct HistoryReader {
     transaction: Box<dyn Transaction>,
 }

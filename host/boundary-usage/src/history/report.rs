@@ -54,7 +54,7 @@ pub struct WindowCounts {
     pub new: u64,
     /// Ids that were active in this window and in the previous one.
     pub returning: u64,
-    /// Ids that were active in this window and in an earlier one, but not in the previous one.
+    /// Ids that were active in this window and earlier, but not in the previous one.
     pub resurrected: u64,
     /// Ids that were active in the previous window and not in this one.
     pub lost: u64,

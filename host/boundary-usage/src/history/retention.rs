@@ -37,9 +37,11 @@ pub type CohortActivity = Estimated<CohortCounts>;
 pub struct CohortCounts {
     /// The ids of the cohort.
     pub size: u64,
-    /// How many ids of the cohort were active in each window, from the cohort's own window until the end of the range.
+    /// How many ids of the cohort were active in each window.
+    ///
+    /// The first window is the cohort's own, and the last one ends the range.
     pub active: Vec<u64>,
-    /// For 7, 30 and 90 days: how many ids of the cohort were active at least that many days after their first day.
+    /// How many ids were active at least 7, 30 and 90 days after their first day.
     ///
     /// `None` until that time has passed for all ids of the cohort.
     pub active_after_days: BTreeMap<u64, Option<u64>>,

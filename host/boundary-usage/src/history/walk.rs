@@ -26,7 +26,7 @@ pub(super) struct Walk<V> {
 }
 
 impl<V: Visitor> Walk<V> {
-    /// Starts a walk with the window `first`, or with an earlier one if there are earlier days.
+    /// Starts a walk with the window `first`, or earlier if there are earlier days.
     pub(super) fn new(length: WindowLength, first: Window, visitor: V) -> Self {
         Self { length, visitor, window: Some(first), window_set: IdSet::empty(), day: None }
     }

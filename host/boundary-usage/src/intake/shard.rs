@@ -10,8 +10,9 @@ use crate::activity::Activity;
 use crate::error::TrackError;
 use crate::threads::{Condvar, Mutex, MutexGuard};
 
-/// The alignment keeps two shards out of the same cache line, and out of the pair of lines that processors fetch
-/// together.
+/// One shard, which shares no cache line with another shard.
+///
+/// The alignment also keeps shards out of the pair of lines that processors fetch together.
 #[derive(Default)]
 #[repr(align(128))]
 pub(super) struct Shard {

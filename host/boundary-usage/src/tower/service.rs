@@ -48,7 +48,9 @@ where
 }
 
 pin_project! {
-    /// The future of a response, which tracks the request when the future completes or is dropped.
+    /// The future of a response.
+    ///
+    /// The future tracks the request when it completes or is dropped.
     pub struct ResponseFuture<F> {
         #[pin]
         response: F,

@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-/// The wait after the first failure, which doubles with every further failure, up to the interval.
+/// The wait after the first failure.
+///
+/// The wait doubles with every further failure, up to the interval.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 
 /// The waits of one flush loop.

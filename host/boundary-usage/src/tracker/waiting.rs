@@ -22,8 +22,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 impl Worker {
-    /// Returns whether the tracker waits for the validation of its checkpoint, or for the database if it has no
-    /// checkpoint.
+    /// Returns whether the tracker still waits for the database.
+    ///
+    /// A tracker with a checkpoint also waits until the checkpoint is validated.
     pub(super) fn is_waiting(&self) -> bool {
         match &self.context.checkpoint_writer {
             Some(writer) => writer.is_unvalidated(),

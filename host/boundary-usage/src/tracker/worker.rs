@@ -26,8 +26,8 @@ use crate::records::Flushed;
 /// The largest number of activities in one call of the component.
 const BATCH_MAX: usize = 4_096;
 
-/// The first wait after a failed last flush, which doubles with each further failure. This wait is short, because the
-/// process waits for the flush before it exits.
+/// The first wait after a failed last flush, which doubles with each failure. This wait is short, because the process
+/// waits for the flush before it exits.
 const LAST_FLUSH_RETRY_MIN: Duration = Duration::from_millis(50);
 const LAST_FLUSH_RETRY_MAX: Duration = Duration::from_secs(1);
 

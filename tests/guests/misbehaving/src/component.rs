@@ -15,7 +15,9 @@ use crate::{Cue, Mutation};
 
 struct Misbehaving;
 
-/// Contains generated code only, which implements the ABI with raw pointers into linear memory.
+/// Contains generated code only.
+///
+/// The generated code implements the ABI with raw pointers into linear memory.
 #[allow(unsafe_code)]
 mod exports {
     use super::Misbehaving;

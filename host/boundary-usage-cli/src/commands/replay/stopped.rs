@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::progress::{Mark, Position, State};
 use crate::output::timestamp;
 
-/// Returns the part of the message that follows the reason, in one or several lines.
+/// Returns the lines of the message that follow the reason.
 ///
 /// `flushed` is whether the last flush succeeded, and `names` are the recordings.
 pub(super) fn advice(state: &State, flushed: bool, replica: Uuid, names: &[String]) -> String {

@@ -15,7 +15,7 @@ const REPLICA: Uuid = Uuid::from_u128(7);
 /// The last flush that the database has applied.
 const APPLIED: u64 = 5;
 
-/// A process with a database and a state directory, both in one temporary directory.
+/// A process with a database and state files, all in one temporary directory.
 struct Process {
     directory: TempDir,
     database: Database,
@@ -23,7 +23,7 @@ struct Process {
 }
 
 impl Process {
-    /// Starts a process with an earlier process's checkpoint, which consists of these parts.
+    /// Starts a process with an earlier process's checkpoint of these parts.
     async fn start(last_flush: u64, delta: Option<Snapshot>, offline: Option<Snapshot>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", directory.path().join("usage.db").display());

@@ -33,7 +33,9 @@ pub(super) struct Limits {
 /// The limits of a flush.
 pub(super) const FLUSH: Limits = Limits { begin: sql::BEGIN_FLUSH, lock: "5 s", reply: Duration::from_secs(15) };
 
-/// The limits of a collection, which waits for the lock longer than a hanging flush can hold it.
+/// The limits of a collection.
+///
+/// A collection waits for the lock longer than a hanging flush can hold it.
 pub(super) const COLLECTION: Limits =
     Limits { begin: sql::BEGIN_COLLECTION, lock: "30 s", reply: Duration::from_secs(310) };
 

@@ -182,7 +182,9 @@ mod tests {
 
     use super::*;
 
-    /// Returns the paths and the open files of a database with a log and an index, after another file took its place.
+    /// Returns the files of an open database whose place another file has taken.
+    ///
+    /// `log` is the content of the database's log.
     fn replaced(log: &str) -> (TempDir, Files, OpenFiles) {
         let directory = tempfile::tempdir().unwrap();
         let files = Files::new(directory.path().join("usage.db"));

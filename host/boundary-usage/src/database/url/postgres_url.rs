@@ -131,7 +131,9 @@ impl Settings {
         self.0.iter().find(|setting| setting.name == name).map(|setting| setting.value.as_str())
     }
 
-    /// Returns the error of a setting, without the value, which could be a misplaced password.
+    /// Returns the error of a setting.
+    ///
+    /// The error does not contain the value, which could be a misplaced password.
     fn invalid(&self, name: &str, reason: &str) -> Error {
         let setting = self.0.iter().find(|setting| setting.name == name);
         match setting.and_then(|setting| setting.variable) {
