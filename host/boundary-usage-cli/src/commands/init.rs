@@ -19,8 +19,8 @@ use crate::printable;
 /// A database stores hashes of ids, made with its hashing key. `report` can merge databases that have the same key, for
 /// example one for each region. Without a given key, the database gets a random one.
 ///
-/// If the schema exists, nothing is changed, and the command succeeds if the key is the same. With the key and
-/// the database one can test whether an id was active, so keep the file as secret as the database.
+/// If the schema exists, nothing is changed, and the command succeeds if the key is the same. The key and the database
+/// together reveal whether a given id was active, so keep the file as secret as the database.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {

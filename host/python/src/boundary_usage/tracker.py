@@ -28,11 +28,10 @@ class Tracker:
     End a tracker with `shutdown` or a `with` statement. Otherwise unflushed activity is lost. Two running trackers must
     not have the same replica id. If the process forks, start trackers after the fork.
 
-    - `flush_interval`: seconds between flushes; `None` disables automatic flushes.
-    - `flush_jitter`: the largest deviation of each wait, as a fraction of it.
-    - `shutdown_timeout`: seconds that `shutdown` waits for its flush.
-    - `intake_capacity`: the number of different (workspace, owner) pairs that can wait for the component. If it is
-      reached, `track` blocks.
+    The tracker flushes every `flush_interval` seconds, or only on request if that is `None`. `flush_jitter` is the
+    largest deviation of each wait, as a fraction of the wait. `shutdown` waits `shutdown_timeout` seconds for its
+    flush. At most `intake_capacity` different pairs of workspace and owner can wait for the component. If this number
+    is reached, `track` blocks.
     """
 
     def __init__(
