@@ -1,4 +1,4 @@
-//! The command line, and the call of the command that it names.
+//! The command line, and the dispatch to its commands.
 
 use std::process::ExitCode;
 

@@ -79,7 +79,7 @@ pub(super) async fn close_period(database: &Database, options: CollectOptions) -
     }
 }
 
-/// Describes the change, for the error of an output that cannot be written.
+/// Describes the closed period, in case its summary cannot be printed.
 fn closed(summary: &Summary) -> String {
     let period = summary.period_id;
     format!(

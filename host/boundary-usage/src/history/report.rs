@@ -29,7 +29,7 @@ pub struct ReportRow {
     pub complete: bool,
     /// Whether a period ended clearly after the midnight that ends its day.
     ///
-    /// The day then contains activity of the next day.
+    /// If so, the day contains activity of the next day.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub spans_midnight: bool,
     /// Allowed requests.

@@ -51,7 +51,7 @@ class Intake:
         return pairs
 
     def close(self, reason: str) -> None:
-        """Refuses further activities with this reason, unless it was closed before.
+        """Refuses further activities with this reason, unless the queue was closed before.
 
         `drain` still works.
         """

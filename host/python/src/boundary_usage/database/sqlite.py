@@ -93,7 +93,7 @@ class Sqlite:
     def _open(self) -> "OpenFile":
         """Opens the file.
 
-        Enabling the write-ahead log needs a lock for which SQLite does not wait. So this method waits.
+        Enabling the write-ahead log needs a lock for which SQLite does not wait, so this method waits instead.
         """
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
