@@ -19,8 +19,12 @@ import {
   printable,
 } from "./errors.ts";
 import type { Ledger, Unflushed } from "./ledger.ts";
+import { endWaits } from "./timers.ts";
 import { formatUuid, parseUuid } from "./usage.ts";
 import type { Activity, Flushed, StoredUsage, Update, Uuid } from "./usage.ts";
+
+/** The property with which a host numbers its resources. */
+const NUMBER: unique symbol = Symbol.for("cabiRep");
 
 const modules = new Map<string, Promise<WebAssembly.Module>>();
 
@@ -154,6 +158,9 @@ function imports(capabilities: Capabilities, key: Uint8Array, unflushed: Unflush
   const view = new DataView(key.buffer, key.byteOffset, key.byteLength);
 
   class Transaction {
+    /** jco never forgets a number that it has given to a transaction, so all of them have the same number. */
+    readonly [NUMBER] = 1;
+
     static async begin(replica: Uuid): Promise<Transaction> {
       await withContractErrors(capabilities.begin(formatUuid(replica)));
       return new Transaction();
@@ -193,6 +200,8 @@ async function withContractErrors<T>(call: Promise<T>, otherwise: ErrorKind = "r
   } catch (error) {
     // An error without a payload would crash the component.
     throw { payload: { tag: isContractError(error) ? error.kind : otherwise, val: printable(messageOf(error)) } };
+  } finally {
+    endWaits();
   }
 }
 
