@@ -40,7 +40,8 @@ export class CompactThetaSketch {
   /** Returns the set of these ids, hashed with `key`. */
   static of(ids: Iterable<bigint>, key: Uint8Array): CompactThetaSketch {
     const hashes = BigUint64Array.from(ids, hasherOf(key));
-    return new CompactThetaSketch(distinct(hashes, THETA_MAX), THETA_MAX);
+    hashes.sort();
+    return new CompactThetaSketch(merged(hashes, new BigUint64Array(), THETA_MAX), THETA_MAX);
   }
 
   /** Parses a serialized sketch. Returns `undefined` if it is damaged. */
@@ -79,10 +80,7 @@ export class CompactThetaSketch {
   /** Returns the union of both sets. */
   union(other: CompactThetaSketch): CompactThetaSketch {
     const theta = this.#theta < other.#theta ? this.#theta : other.#theta;
-    const hashes = new BigUint64Array(this.#hashes.length + other.#hashes.length);
-    hashes.set(this.#hashes);
-    hashes.set(other.#hashes, this.#hashes.length);
-    return new CompactThetaSketch(distinct(hashes, theta), theta);
+    return new CompactThetaSketch(merged(this.#hashes, other.#hashes, theta), theta);
   }
 
   /** Serializes the set. */
@@ -96,13 +94,23 @@ export class CompactThetaSketch {
     [preamble, SERIAL_VERSION, FAMILY, 0, 0, flags].forEach((byte, index) => view.setUint8(index, byte));
     view.setUint16(6, isEmpty ? 0 : SEED_HASH, true);
     words.forEach((word, index) => view.setBigUint64(8 * (1 + index), word, true));
-    this.#hashes.forEach((hash, index) => view.setBigUint64(8 * (preamble + index), hash, true));
+    for (let index = 0; index < this.#hashes.length; index += 1) {
+      view.setBigUint64(8 * (preamble + index), this.#hashes[index] as bigint, true);
+    }
     return new Uint8Array(view.buffer);
   }
 }
 
-/** Sorts hashes, and drops duplicates and hashes that are not between 0 and theta. */
-function distinct(hashes: BigUint64Array, theta: bigint): BigUint64Array {
-  hashes.sort();
-  return hashes.filter((hash, index) => hash > (hashes[index - 1] ?? 0n) && hash < theta);
+/** Merges two lists of hashes in ascending order, and drops duplicates and hashes that are not between 0 and theta. */
+function merged(left: BigUint64Array, right: BigUint64Array, theta: bigint): BigUint64Array {
+  const hashes = new BigUint64Array(left.length + right.length);
+  let [length, last] = [0, 0n];
+  for (let [first, second] = [0, 0]; first < left.length || second < right.length; ) {
+    const isLeft = second === right.length || (first < left.length && left[first]! < right[second]!);
+    const hash = isLeft ? left[first++]! : right[second++]!;
+    if (hash > last && hash < theta) {
+      hashes[length++] = last = hash;
+    }
+  }
+  return hashes.slice(0, length);
 }

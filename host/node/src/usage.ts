@@ -75,8 +75,18 @@ export interface Activity {
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
+/** Parsed UUIDs, because most requests have the ids of earlier ones, and parsing is most of the time of a `track`. */
+const parsed = new Map<string, Uuid>();
+
+/** The largest number of parsed UUIDs that are kept. */
+const PARSED_MAX = 8_192;
+
 /** Parses a UUID and refuses nil. `name` is for the message. A caller in JavaScript can pass any value. */
 export function parseUuid(text: string, name: string): Uuid {
+  const known = parsed.get(text);
+  if (known !== undefined) {
+    return known;
+  }
   if (typeof text !== "string" || !UUID.test(text)) {
     const hint = "write it as xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
     throw new BoundaryUsageError("configuration", `the ${name} ${display(text)} is not a UUID; ${hint}`);
@@ -86,6 +96,11 @@ export function parseUuid(text: string, name: string): Uuid {
   if (uuid.high === 0n && uuid.low === 0n) {
     throw new BoundaryUsageError("configuration", `the ${name} is the nil UUID, which names no id; use another one`);
   }
+  if (parsed.size >= PARSED_MAX) {
+    parsed.clear();
+  }
+  // A copy, because a part of a header would keep the whole header in memory.
+  parsed.set(Buffer.from(text).toString(), uuid);
   return uuid;
 }
 
