@@ -9,6 +9,8 @@
 
 export { connect, type Database, type Transaction } from "./database/database.ts";
 export { BoundaryUsageError, type ErrorKind } from "./errors.ts";
+export { type Decision, type Middleware, middleware, type MiddlewareOptions } from "./middleware.ts";
+export type { DeniedBy, IdSource, TrafficCounts } from "./middleware.ts";
 export { Tracker } from "./tracker.ts";
 export type { TrackerOptions } from "./options.ts";
 export type { Flushed, Sketch, StoredUsage, Uniques, UniquesUpdate, Update } from "./usage.ts";

@@ -30,10 +30,29 @@ export function completeOptions(options: TrackerOptions): Required<TrackerOption
   }
   checkRange("flushJitter", flushJitter, 0, 1);
   checkRange("shutdownTimeout", shutdownTimeout, 0, TIMER_MAX);
+  checkOnError(onError);
+  return { flushInterval, flushJitter, shutdownTimeout, onError };
+}
+
+/** Refuses an `onError` that is no function. */
+export function checkOnError(onError: unknown): void {
   if (typeof onError !== "function") {
     throw new BoundaryUsageError("configuration", `onError is ${display(onError)}, but must be a function`);
   }
-  return { flushInterval, flushJitter, shutdownTimeout, onError };
+}
+
+/** Calls `onError`. Neither an exception nor a rejected promise of `onError` ends the flush loop or the process. */
+export function report(onError: (error: BoundaryUsageError) => void, error: BoundaryUsageError): void {
+  const warnAbout = (thrown: unknown) => {
+    const message = `onError failed: ${messageOf(thrown)}; it was called with: ${error.message}`;
+    process.emitWarning(printable(message), WARNING);
+  };
+  try {
+    const returned: unknown = onError(error);
+    Promise.resolve(returned).catch(warnAbout);
+  } catch (thrown) {
+    warnAbout(thrown);
+  }
 }
 
 function checkRange(name: string, value: unknown, least: number, most: number): void {
@@ -48,6 +67,6 @@ function display(value: unknown): string {
 }
 
 /** The default of `onError`. */
-function warn(error: BoundaryUsageError): void {
+export function warn(error: BoundaryUsageError): void {
   process.emitWarning(error.message, WARNING);
 }

@@ -6,9 +6,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import { Instance } from "./component.ts";
 import type { Database } from "./database/database.ts";
-import { BoundaryUsageError, messageOf, printable } from "./errors.ts";
+import { BoundaryUsageError } from "./errors.ts";
 import { Ledger } from "./ledger.ts";
-import { completeOptions, TIMER_MAX, type TrackerOptions, WARNING } from "./options.ts";
+import { completeOptions, report, TIMER_MAX, type TrackerOptions } from "./options.ts";
 import { Schedule } from "./schedule.ts";
 import { type Activity, type Flushed, parseRequests, parseUuid } from "./usage.ts";
 
@@ -50,7 +50,7 @@ export class Tracker {
     this.#key = key;
     this.#options = options;
     this.#schedule = new Schedule(options.flushInterval, options.flushJitter);
-    this.#ledger = new Ledger(key, (error) => this.#report(error));
+    this.#ledger = new Ledger(key, (error) => report(options.onError, error));
   }
 
   /** Starts the tracker of a replica on a database. The replica id is a UUID. */
@@ -181,21 +181,7 @@ export class Tracker {
       // If the start fails, the next flush repeats it and reports the error.
       void this.#runningInstance(instance).catch(() => undefined);
     }
-    this.#report(error);
-  }
-
-  /** Calls `onError`. Neither an exception nor a rejected promise of `onError` ends the flush loop or the process. */
-  #report(error: BoundaryUsageError): void {
-    const warn = (thrown: unknown) => {
-      const message = `onError failed: ${messageOf(thrown)}; it was called with: ${error.message}`;
-      process.emitWarning(printable(message), WARNING);
-    };
-    try {
-      const returned: unknown = this.#options.onError(error);
-      Promise.resolve(returned).catch(warn);
-    } catch (thrown) {
-      warn(thrown);
-    }
+    report(this.#options.onError, error);
   }
 
   /** Returns the running instance, or starts one that replaces `failed`. */
