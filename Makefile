@@ -9,7 +9,7 @@ OPTIONAL_FEATURES := boundary-usage-tests/opentelemetry,boundary-usage-tests/par
 .PHONY: help setup setup-component setup-curl setup-postgres setup-pgbouncer setup-chromium setup-shells setup-groff \
   setup-faketime setup-deploy-tools setup-valgrind demo test \
   test-intake test-python test-node test-pingora test-spark page-pictures fuzz simulate bench instructions mutants \
-  mutants-guest mutants-library lint audit release package
+  mutants-guest mutants-library lint audit release install-c package
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -83,6 +83,10 @@ audit: ## Check the dependencies: licences, bans, sources and advisories
 
 release: setup-component ## Build target/release/boundary-usage, with Parquet
 	$(CARGO) build --release --package boundary-usage-cli --features parquet --bin boundary-usage
+
+install-c: setup-component ## Install the C library with its header: PREFIX=/usr/local, and DESTDIR for packagers
+	$(CARGO) build --release --package boundary-usage-c
+	@scripts/install-c $(or $(CARGO_TARGET_DIR),target)/release $(or $(PREFIX),/usr/local)
 
 package: setup-component ## Pack the published crates with the component inside, and build them from there
 	@scripts/package

@@ -4,11 +4,12 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use boundary_usage::{CompileCache, Plugin};
+use boundary_usage::{CompileCache, CompileOptions, Plugin};
 
 fn load(directory: &Path) {
     let cache = CompileCache::Directory(directory.to_owned());
-    let plugin = Plugin::with_cache(Plugin::embedded_bytes(), &cache).unwrap();
+    let options = CompileOptions { cache, ..CompileOptions::default() };
+    let plugin = Plugin::with_options(Plugin::embedded_bytes(), &options).unwrap();
     assert_eq!(plugin.contract().exports, ["flush", "track"]);
 }
 

@@ -7,7 +7,7 @@ use crate::tidy::{Text, assert_none, rust, texts};
 const LIBRARY: &str = "host/boundary-usage/src/";
 
 /// The modules of the library that each of its modules may use. Modules that use no other one are absent.
-const USES: [(&str, &[&str]); 15] = [
+const USES: [(&str, &[&str]); 16] = [
     ("activity", &["error"]),
     // The generated code names two types of the capabilities, which implement its traits.
     ("bindings", &["capabilities"]),
@@ -15,6 +15,7 @@ const USES: [(&str, &[&str]); 15] = [
     ("certificates", &["error"]),
     ("checkpoint", &["database", "error", "ledger", "options"]),
     ("collection", &["database", "error", "history", "records", "summary"]),
+    ("connecting", &["checkpoint", "database", "error"]),
     ("component", &["activity", "bindings", "capabilities", "error", "options", "records"]),
     ("database", &["certificates", "error", "records", "summary"]),
     ("history", &["database", "error", "records", "summary"]),

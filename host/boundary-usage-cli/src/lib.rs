@@ -13,8 +13,7 @@
 //! | [`replay_file`] | the files that `replay` reads |
 //! | [`audit_socket`] | the boundary client's protocol: server, and a client for the demo and tests |
 //! | [`service`] | one serving replica: audit sockets in front of a tracker |
-//! | [`state`] | the state directory and the replica id in it |
-//! | [`connecting`] | the first connection to a database that may be down |
+//! | [`state`] | the default path of the state directory |
 //! | [`delivery`] | sends the summaries of closed periods |
 //! | [`http`] | metrics, health and the status page |
 //! | [`signals`] | the signals that stop a command |
@@ -33,7 +32,6 @@ pub mod audit_socket;
 pub mod cli;
 pub mod commands;
 pub mod configuration;
-pub mod connecting;
 pub mod delivery;
 pub mod descriptors;
 mod environment;

@@ -60,6 +60,7 @@
 //! | `component` | compiles the component and runs an instance of it |
 //! | `capabilities` | implements transactions and locks for the component, and checks each call |
 //! | `database` | stores usage in SQLite or PostgreSQL |
+//! | `connecting` | makes the first connection to a database that may be down |
 //! | `collection` | closes a period and returns its summary |
 //! | `history` | adds periods to days, and reports actives and retention |
 //! | `checkpoint` | keeps unflushed activity on disk |
@@ -76,6 +77,7 @@ mod checkpoint;
 mod clock;
 mod collection;
 mod component;
+mod connecting;
 mod database;
 mod error;
 mod history;
@@ -90,10 +92,11 @@ pub mod tower;
 mod tracker;
 
 pub use activity::Activity;
-pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStatus, KeyFile};
+pub use checkpoint::{Checkpoint, CheckpointError, CheckpointStatus, KeyFile, stored_replica};
 pub use clock::{Clock, ManualClock};
 pub use collection::{CollectOptions, Collection};
-pub use component::{CompileCache, Contract, Plugin};
+pub use component::{CompileCache, CompileOptions, Contract, Plugin};
+pub use connecting::{Connecting, FirstConnection};
 pub use database::{
     Ages, Backend, DELIVERY_WAIT_MAX, Database, DatabaseStatus, Delivery, DeliveryClaim, DeliveryStatus, HashingKey,
     KeyFingerprint, Lock, LockMode, PeriodStatus, Purpose, ReplicaStatus, RowStatus, Transaction,

@@ -1,11 +1,11 @@
 //! The commands, one file for each.
 
+mod announcement;
 pub mod collect;
 pub mod completions;
 pub mod component;
 pub mod demo;
 pub mod export;
-mod first_connection;
 pub mod init;
 pub mod man;
 pub mod replay;

@@ -2,19 +2,20 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use boundary_usage::{Clock, CollectOptions, Database, Error, Options, Plugin};
+use boundary_usage::{Clock, CollectOptions, Database, Error, FirstConnection, Options, Plugin, stored_replica};
 use clap::{ArgGroup, Args};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::CANNOT_USE;
-use super::first_connection::{Arrival, FirstConnection};
+use super::announcement::Announcement;
 use crate::arguments::{
     Global, check_socket_path, parse_address, parse_flush_interval, parse_id, parse_period, parse_retry, parse_wait,
 };
@@ -208,7 +209,7 @@ impl Arguments {
         let state_directory = self.state_directory()?;
         let replica = match (self.replica, &state_directory) {
             (Some(replica), _) => replica,
-            (None, Some(directory)) => state::replica(directory)?,
+            (None, Some(directory)) => stored_replica(directory).context(CANNOT_IDENTIFY)?,
             (None, None) => Uuid::new_v4(),
         };
         let options = Options {
@@ -227,6 +228,9 @@ impl DeliveryArguments {
         deliver.map(|url| DeliveryOptions { url, token_file, timeout, retry })
     }
 }
+
+/// The context of an error of the replica's file.
+const CANNOT_IDENTIFY: &str = "cannot determine the id of this replica; see --state-dir, --no-state and --replica";
 
 pub(crate) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCode> {
     // From here on, a signal lets the program finish its work, even during the start.
@@ -280,6 +284,9 @@ pub(crate) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCod
     if signal.is_hangup() { Ok(ExitCode::SUCCESS) } else { printed.map(|()| ExitCode::SUCCESS) }
 }
 
+/// A future that completes only if the database is unusable, with the error.
+type Arrival = Pin<Box<dyn Future<Output = anyhow::Error> + Send>>;
+
 /// The parts of a running `serve`.
 struct Running {
     service: Service,
@@ -308,9 +315,11 @@ impl Running {
         let endpoint = delivery.as_ref().map(Endpoint::new).transpose()?;
         // Sockets come before the database, so that clients can connect and wait while it is down.
         let bound = BoundSockets::bind(&sockets).await?;
-        let first = FirstConnection::start(&global.database, options.state_directory.as_deref(), &view, &sockets)?;
-        let announcement = first.announcement();
-        let (database, connecting) = first.database().await?;
+        let announcement = Arc::new(Announcement::of(&sockets));
+        let waiting = announcement.clone();
+        let (state_directory, progress) = (options.state_directory.as_deref(), view.connecting().clone());
+        let first = FirstConnection::start(&global.database, state_directory, progress, move || waiting.print())?;
+        let (database, connecting) = first.database().await.context(CANNOT_USE)?;
         // Compiling the component would block this thread for seconds.
         let plugin = tokio::task::spawn_blocking(Plugin::embedded).await.context("cannot load the component")?;
         let plugin = plugin.context("cannot load the component")?;
@@ -347,7 +356,7 @@ impl Running {
                 Box::pin(async move {
                     match connecting.connect_to(&database).await {
                         Ok(()) => report_running(&view, shown),
-                        Err(error) => return error,
+                        Err(error) => return anyhow::Error::from(error).context(CANNOT_USE),
                     }
                     std::future::pending().await
                 })

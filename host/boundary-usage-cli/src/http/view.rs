@@ -6,14 +6,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use boundary_usage::{Ages, Database, DatabaseStatus, Tracker, TrackerStatus, WindowLength};
+use boundary_usage::{Ages, Connecting, Database, DatabaseStatus, Tracker, TrackerStatus, WindowLength};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::history_reading::{HistoryReadings, Reading};
 use crate::audit_socket::{SocketReport, SocketReports};
-use crate::connecting::Connecting;
 
 /// The time for which a reading of the database is reused.
 const FRESH: Duration = Duration::from_secs(1);
@@ -39,7 +38,7 @@ pub struct Replica {
 
 /// The status of a serving process, from its start to its end.
 pub struct View {
-    connecting: Connecting,
+    connecting: Arc<Connecting>,
     phase: Mutex<Phase>,
     /// Locked while reading, so that simultaneous requests share one reading.
     reading: tokio::sync::Mutex<Option<(Instant, DatabaseReading)>>,
@@ -132,7 +131,7 @@ impl View {
     /// Creates the status of a starting process.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            connecting: Connecting::default(),
+            connecting: Arc::default(),
             phase: Mutex::new(Phase::Starting),
             reading: tokio::sync::Mutex::default(),
             ages: tokio::sync::Mutex::default(),
@@ -141,7 +140,7 @@ impl View {
     }
 
     /// Returns the progress of the first connection to the database.
-    pub fn connecting(&self) -> &Connecting {
+    pub fn connecting(&self) -> &Arc<Connecting> {
         &self.connecting
     }
 

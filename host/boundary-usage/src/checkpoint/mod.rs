@@ -23,10 +23,12 @@
 //! - `file` stores the files and locks them.
 //! - `writer` decides when to write.
 //! - `key_file` stores the hashing key for a start without the database.
+//! - `replica_file` stores the replica's id.
 
 mod file;
 mod format;
 mod key_file;
+mod replica_file;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -38,6 +40,7 @@ use uuid::Uuid;
 use self::file::StateFiles;
 pub use self::format::{Checkpoint, CheckpointError};
 pub use self::key_file::KeyFile;
+pub use self::replica_file::stored_replica;
 pub use self::writer::CheckpointStatus;
 pub(crate) use self::writer::{CheckpointWriter, Found};
 use crate::database::{Database, Lock, LockMode, Purpose};

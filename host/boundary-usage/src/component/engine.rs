@@ -1,7 +1,8 @@
 //! The engine, which compiles components, and the ticks that measure their computing time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
@@ -49,11 +50,31 @@ pub(super) fn address_space_hint() -> String {
     address_space_limit().map(hint).unwrap_or_default()
 }
 
-/// An engine and a thread that counts its ticks. The thread ends with the engine.
+/// An engine and a thread that counts its ticks. The last clone ends the thread and waits for it.
 #[derive(Clone)]
 pub(super) struct TickingEngine {
     pub(super) engine: Engine,
     pub(super) ticks: Ticks,
+    _thread: Arc<TickingThread>,
+}
+
+/// The ticking thread, which ends when this is dropped.
+///
+/// A thread that outlives its tracker would still execute code of a library that a process unloads.
+struct TickingThread {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for TickingThread {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // The thread only adds and waits, so it has not panicked.
+            let _ = thread.join();
+        }
+    }
 }
 
 /// The ticks since the creation of the engine.
@@ -72,7 +93,8 @@ impl Ticks {
 }
 
 impl TickingEngine {
-    pub(super) fn new() -> Result<Self, Error> {
+    /// Creates an engine, which may install handlers of process signals.
+    pub(super) fn new(signal_handlers: bool) -> Result<Self, Error> {
         if address_space_limit().is_some_and(|limit| limit < ADDRESS_SPACE_MIN_BYTES) {
             // Without this check, the runtime would panic because it cannot start a thread.
             let message = format!("there is too little address space{}", address_space_hint());
@@ -81,6 +103,7 @@ impl TickingEngine {
         let mut config = Config::new();
         config.wasm_component_model_async(true);
         config.epoch_interruption(true);
+        config.signals_based_traps(signal_handlers);
         if address_space_limit().is_some_and(|limit| limit < RESERVATIONS_BYTES) {
             // Without reservations, compiled code checks bounds, and a memory may move when it grows.
             config.memory_reservation(0).memory_reservation_for_growth(GROWTH_BYTES).memory_guard_size(GUARD_BYTES);
@@ -89,32 +112,34 @@ impl TickingEngine {
             message: format!("the WebAssembly engine cannot be set up on this machine{}", address_space_hint()),
             source: Some(error.into()),
         })?;
-        let ticking = Self { engine, ticks: Ticks::default() };
-        ticking.start()?;
-        Ok(ticking)
+        let ticks = Ticks::default();
+        let thread = TickingThread::start(&engine, &ticks)?;
+        Ok(Self { engine, ticks, _thread: Arc::new(thread) })
     }
+}
 
+impl TickingThread {
     /// Starts the ticking thread.
     ///
     /// A timer of an async runtime could not count the ticks, because a component that computes forever would block it.
-    fn start(&self) -> Result<(), Error> {
-        let engine = self.engine.weak();
-        let ticks = self.ticks.clone();
+    fn start(engine: &Engine, ticks: &Ticks) -> Result<Self, Error> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (engine, ticks, stopped) = (engine.clone(), ticks.clone(), stop.clone());
         let tick = move || {
-            while let Some(engine) = engine.upgrade() {
+            while !stopped.load(Ordering::Relaxed) {
                 ticks.0.fetch_add(1, Ordering::Relaxed);
                 engine.increment_epoch();
-                drop(engine);
-                std::thread::sleep(TICK);
+                std::thread::park_timeout(TICK);
             }
         };
         let thread = std::thread::Builder::new().name("boundary-usage-ticks".into()).spawn(tick);
-        thread.map(drop).map_err(|error| Error::Component {
+        let thread = thread.map_err(|error| Error::Component {
             message: format!(
                 "cannot start the thread that limits the component's computing time{}",
                 address_space_hint()
             ),
             source: Some(error.into()),
-        })
+        })?;
+        Ok(Self { stop, thread: Some(thread) })
     }
 }

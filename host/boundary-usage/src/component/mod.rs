@@ -33,6 +33,24 @@ static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tracker.wasm"
 
 static EMBEDDED_BLOCKING: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tracker-blocking.wasm"));
 
+/// The options of a compilation. `CompileOptions::default()` suits a program in Rust.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompileOptions {
+    /// The place of the compile cache. Default: [`CompileCache::User`].
+    pub cache: CompileCache,
+    /// Whether the component runtime may install handlers of process signals such as SIGSEGV. Default: true.
+    ///
+    /// Without them, compiled code checks the bounds of memory itself, and is slower. A library in a foreign process
+    /// must not install any.
+    pub signal_handlers: bool,
+}
+
+impl Default for CompileOptions {
+    fn default() -> Self {
+        Self { cache: CompileCache::User, signal_handlers: true }
+    }
+}
+
 /// A compiled component, from which trackers are started. Clones are cheap.
 #[derive(Clone)]
 pub struct Plugin {
@@ -73,17 +91,17 @@ impl Plugin {
     /// - [`Error::Component`] if the bytes are not a component, or if it does not fulfil the contract.
     ///   The message lists missing exports and unknown imports.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        Self::with_cache(bytes, &CompileCache::User)
+        Self::with_options(bytes, &CompileOptions::default())
     }
 
-    /// Compiles a component, or loads it from a cache. An unusable cache is ignored.
+    /// Compiles a component with options. An unusable cache is ignored.
     ///
     /// # Errors
     ///
     /// - Those of [`Plugin::from_bytes`].
-    pub fn with_cache(bytes: &[u8], cache: &CompileCache) -> Result<Self, Error> {
-        let engine = TickingEngine::new()?;
-        let component = compile(&engine, bytes, cache)?;
+    pub fn with_options(bytes: &[u8], options: &CompileOptions) -> Result<Self, Error> {
+        let engine = TickingEngine::new(options.signal_handlers)?;
+        let component = compile(&engine, bytes, &options.cache)?;
         let contract = Contract::of(&engine.engine, &component);
         contract.check()?;
         let mut linker = Linker::new(&engine.engine);
@@ -115,7 +133,7 @@ impl Plugin {
     ///
     /// - [`Error::Component`] if the bytes are not a component.
     pub fn contract_of(bytes: &[u8]) -> Result<Contract, Error> {
-        let engine = TickingEngine::new()?;
+        let engine = TickingEngine::new(true)?;
         let component = compile(&engine, bytes, &CompileCache::User)?;
         Ok(Contract::of(&engine.engine, &component))
     }

@@ -1,16 +1,20 @@
-//! The first connection to the database, which may be down when `serve` starts.
+//! The first connection to a database that may be down when the host starts.
 //!
 //! The connection is retried if the server rejects connections, is unreachable, does not reply, or is still starting.
 //! An invalid URL, a failed login or a schema that is too new is an error immediately.
+
+mod first_connection;
 
 use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use boundary_usage::{Database, Error};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::{info, warn};
+
+pub use self::first_connection::FirstConnection;
+use crate::database::Database;
+use crate::error::{Error, chain};
 
 /// The pause after the first failed attempt, which doubles after each attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -41,19 +45,16 @@ impl Connecting {
 
     /// Connects, and retries while the database is down.
     ///
-    /// Calls `when_waiting` once, if there is no connection after 2 s.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error that a retry cannot fix, such as an invalid configuration.
-    pub async fn connect(&self, url: &str, when_waiting: impl FnOnce()) -> Result<Database, Error> {
+    /// Calls `when_waiting` after 2 s, once. Returns an error that a retry cannot fix, such as an invalid
+    /// configuration.
+    pub(crate) async fn connect(&self, url: &str, when_waiting: impl FnOnce()) -> Result<Database, Error> {
         let begun = Instant::now();
         let database = tokio::select! {
             connected = self.attempts(url) => connected?,
             never = self.notices(begun, when_waiting) => match never {},
         };
         if self.failure().is_some() {
-            info!(waited = ?begun.elapsed(), "connected to the database");
+            tracing::info!(waited = ?begun.elapsed(), "connected to the database");
         }
         Ok(database)
     }
@@ -69,10 +70,10 @@ impl Connecting {
         let mut pause = FIRST_PAUSE;
         loop {
             let error = match Database::connect(url).await {
-                Err(error) if is_down(url, &error) => anyhow::Error::from(error),
+                Err(error) if is_down(url, &error) => chain(&error),
                 connected => return connected,
             };
-            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{error:#}"));
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             self.failed.notify_one();
             // The random extra of up to a half keeps replicas from reconnecting simultaneously.
             sleep(pause.mul_f64(1.0 + rand::random::<f64>() / 2.0)).await;
@@ -89,7 +90,7 @@ impl Connecting {
                 when_waiting();
             }
             let reason = self.failure().unwrap_or_else(|| "no reply yet".to_owned());
-            warn!(waited = ?begun.elapsed(), reason, "waiting for the database");
+            tracing::warn!(waited = ?begun.elapsed(), reason, "waiting for the database");
             wait += wait.min(LONGEST_NOTICE);
         }
     }
