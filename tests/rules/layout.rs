@@ -83,7 +83,7 @@ fn the_modules_of_the_library_have_no_cycle() {
     remaining.remove("bindings");
     while !remaining.is_empty() {
         let leaf = remaining.iter().find(|(_, used)| !used.iter().any(|name| remaining.contains_key(name)));
-        let Some((&leaf, _)) = leaf else { panic!("a circle among {:?}", remaining.keys()) };
+        let Some((&leaf, _)) = leaf else { panic!("a cycle among {:?}", remaining.keys()) };
         remaining.remove(leaf);
     }
 }

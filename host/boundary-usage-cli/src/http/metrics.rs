@@ -251,6 +251,7 @@ mod tests {
             intake_capacity: 10,
             pending_activities: 5,
             flushes: 1,
+            confirmed_flushes: 1,
             idle_flushes: 2,
             failed_flushes: 4,
             forgotten_flushes: 3,

@@ -168,6 +168,7 @@ impl Tracker {
             intake_capacity: self.shared.intake.capacity(),
             pending_activities: activities.saturating_sub(counters.written_activities),
             flushes: counters.flushes,
+            confirmed_flushes: counters.confirmed_flushes,
             idle_flushes: counters.idle_flushes,
             failed_flushes: counters.failed_flushes,
             forgotten_flushes,

@@ -29,6 +29,8 @@ pub struct TrackerStatus {
     pub pending_activities: u64,
     /// Successful flushes that had something to do.
     pub flushes: u64,
+    /// Those of them that found an earlier commit without a reply applied, and had nothing else to write.
+    pub confirmed_flushes: u64,
     /// Flushes that had nothing to do.
     pub idle_flushes: u64,
     /// Failed flushes.
@@ -66,6 +68,7 @@ pub struct TrackerStatus {
 /// The counters behind [`TrackerStatus`].
 pub(super) struct Counters {
     pub(super) flushes: u64,
+    pub(super) confirmed_flushes: u64,
     pub(super) idle_flushes: u64,
     pub(super) failed_flushes: u64,
     pub(super) flush_durations: FlushDurations,
@@ -83,6 +86,7 @@ impl Counters {
     pub(super) fn new() -> Self {
         Self {
             flushes: 0,
+            confirmed_flushes: 0,
             idle_flushes: 0,
             failed_flushes: 0,
             flush_durations: FlushDurations::new(),
@@ -105,7 +109,11 @@ impl Shared {
         counters.consecutive_restarts = 0;
         match flushed {
             Ok(Flushed::Idle) => counters.idle_flushes += 1,
-            Ok(_) => counters.flushes += 1,
+            Ok(Flushed::Confirmed { .. }) => {
+                counters.flushes += 1;
+                counters.confirmed_flushes += 1;
+            }
+            Ok(Flushed::Written { .. }) => counters.flushes += 1,
             Err(_) => counters.failed_flushes += 1,
         }
         if !matches!(flushed, Ok(Flushed::Idle)) {
