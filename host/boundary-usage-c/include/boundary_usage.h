@@ -112,8 +112,8 @@ void boundary_usage_options_free(struct boundary_usage_options *options);
 // Copies the options. The caller releases the tracker with `boundary_usage_free`. Blocks while it compiles the
 // component and connects to the database, usually for less than a second.
 //
-// If PostgreSQL is down, the start succeeds if an earlier start on this `state-dir` was connected to the same database.
-// The tracker then records into its checkpoint and connects later. Otherwise the start returns
+// If PostgreSQL is down, the start succeeds if an earlier start on this `state-dir` was connected to the same
+// database. The tracker then records into its checkpoint and connects later. Otherwise the start returns
 // BOUNDARY_USAGE_UNAVAILABLE after 2 s at most, and the caller can try again.
 enum boundary_usage_status boundary_usage_start(const struct boundary_usage_options *options,
                                                 struct boundary_usage_tracker **tracker);

@@ -105,8 +105,8 @@ pub unsafe extern "C" fn boundary_usage_options_free(options: *mut Options) {
 /// Copies the options. The caller releases the tracker with `boundary_usage_free`. Blocks while it compiles the
 /// component and connects to the database, usually for less than a second.
 ///
-/// If PostgreSQL is down, the start succeeds if an earlier start on this `state-dir` was connected to the same database.
-/// The tracker then records into its checkpoint and connects later. Otherwise the start returns
+/// If PostgreSQL is down, the start succeeds if an earlier start on this `state-dir` was connected to the same
+/// database. The tracker then records into its checkpoint and connects later. Otherwise the start returns
 /// BOUNDARY_USAGE_UNAVAILABLE after 2 s at most, and the caller can try again.
 ///
 /// # Safety

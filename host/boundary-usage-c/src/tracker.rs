@@ -246,16 +246,20 @@ const SEARCH_INTERVAL_MIN: Duration = Duration::from_secs(1);
 async fn flush_other_slots(plugin: &Plugin, database: &Database, directory: &Path, options: &boundary_usage::Options) {
     loop {
         match Slot::claim_unflushed(directory) {
-            Ok(Some(slot)) => match flush_slot(plugin, database, &slot, options).await {
-                Ok(()) => {
-                    tracing::info!(slot = %slot.directory().display(), "flushed the activity of a process that has ended");
-                    continue;
+            Ok(Some(slot)) => {
+                let flushed = flush_slot(plugin, database, &slot, options).await;
+                let slot = slot.directory().display();
+                match flushed {
+                    Ok(()) => {
+                        tracing::info!(%slot, "flushed the activity of a process that has ended");
+                        continue;
+                    }
+                    Err(error) => {
+                        let error = format!("{:#}", anyhow::Error::from(error));
+                        tracing::warn!(%slot, error, "cannot flush a slot; repeating it later");
+                    }
                 }
-                Err(error) => {
-                    let error = format!("{:#}", anyhow::Error::from(error));
-                    tracing::warn!(slot = %slot.directory().display(), error, "cannot flush a slot; repeating it later");
-                }
-            },
+            }
             Ok(None) => {}
             Err(error) => tracing::warn!(directory = %directory.display(), %error, "cannot search the slots"),
         }
