@@ -152,7 +152,7 @@ pub unsafe extern "C" fn boundary_usage_track(
         // SAFETY: The caller passes NULL, or a tracker and ids that are valid during the call.
         let (tracker, workspace, owner) =
             unsafe { (running(tracker)?, id("workspace", workspace)?, id("owner", owner)?) };
-        Ok(tracker.track(workspace, owner, allowed, denied)?)
+        tracker.track(workspace, owner, allowed, denied)
     })
     .into()
 }
@@ -178,7 +178,7 @@ pub unsafe extern "C" fn boundary_usage_try_track(
         // SAFETY: The caller passes NULL, or a tracker and ids that are valid during the call.
         let (tracker, workspace, owner) =
             unsafe { (running(tracker)?, id("workspace", workspace)?, id("owner", owner)?) };
-        Ok(tracker.try_track(workspace, owner, allowed, denied)?)
+        tracker.try_track(workspace, owner, allowed, denied)
     })
     .into()
 }

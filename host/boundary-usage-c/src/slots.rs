@@ -43,10 +43,11 @@ impl Slot {
             let entry = entry?;
             let is_slot = entry.file_name().to_str().is_some_and(|name| name.starts_with("slot-"));
             // The slot may be taken and flushed between these steps. A slot without activity does no harm.
-            if is_slot && has_unflushed_activity(&entry.path())? {
-                if let Some(slot) = Self::lock(entry.path())? {
-                    return Ok(Some(slot));
-                }
+            if is_slot
+                && has_unflushed_activity(&entry.path())?
+                && let Some(slot) = Self::lock(entry.path())?
+            {
+                return Ok(Some(slot));
             }
         }
         Ok(None)
