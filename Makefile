@@ -8,8 +8,8 @@ OPTIONAL_FEATURES := boundary-usage-tests/opentelemetry,boundary-usage-tests/par
 
 .PHONY: help setup setup-component setup-curl setup-postgres setup-pgbouncer setup-chromium setup-shells setup-groff \
   setup-faketime setup-deploy-tools setup-valgrind demo test \
-  test-intake test-python test-node test-pingora test-spark page-pictures fuzz simulate bench instructions mutants \
-  mutants-guest mutants-library lint audit release install-c package
+  test-intake test-python test-mitmproxy test-node test-pingora test-spark page-pictures fuzz simulate bench \
+  instructions mutants mutants-guest mutants-library lint audit release install-c package
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -28,6 +28,10 @@ test-intake: ## Explore the interleavings of the intake's threads with a model c
 test-python: setup ## Build the Python package and run its tests, together with Rust replicas
 	$(CARGO) build --workspace --bins
 	$(CARGO) run --quiet --bin with_support -- scripts/test-python
+
+test-mitmproxy: setup ## Run only the tests of the addon for mitmproxy, with mitmdump and curl
+	$(CARGO) build --workspace --bins
+	$(CARGO) run --quiet --bin with_support -- scripts/test-python tests/test_mitmproxy.py
 
 test-node: setup ## Build the Node.js package and run its tests, together with Rust replicas
 	$(CARGO) build --workspace --bins

@@ -48,6 +48,10 @@ class Mitmdump:
             text=True,
         )
         self.log: list[str] = []
+        # A mitmdump that ends too late fails its test, because the log ends early.
+        self._limit = threading.Timer(120, self.process.kill)
+        self._limit.daemon = True
+        self._limit.start()
 
     def wait_for(self, text: str) -> str:
         """Returns the next line of the log that contains the text."""

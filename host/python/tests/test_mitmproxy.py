@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,18 @@ def test_failed_and_unfinished_requests_count_once(sqlite_url: str, certificates
             log = proxy.stop()
     assert "{'allowed': 7}" in log
     assert totals(sqlite_url) == (1, 1, 7, 0)
+
+
+def test_a_failed_tunnel_identifies_no_later_request(sqlite_url: str, certificates: Path, upstream: Upstream) -> None:
+    with Mitmdump(certificates, sqlite_url, *BY_HEADERS) as proxy, closed_port() as gone:
+        client = HTTPConnection(proxy.address)
+        for request, workspace, status in [(("CONNECT", gone), ALICE, 502), (("GET", upstream.http), BOB, 200)]:
+            client.request(*request, headers={"x-workspace": str(workspace), "x-owner": str(CAROL)})
+            response = client.getresponse()
+            assert (response.status, bool(response.read())) == (status, True)
+        client.close()
+        proxy.stop()
+    assert totals(sqlite_url) == (2, 1, 2, 0)
 
 
 def test_an_upstream_that_fails_after_the_connect_counts_once(sqlite_url: str, certificates: Path) -> None:

@@ -138,8 +138,10 @@ class BoundaryUsage:
         self._end(flow)
 
     def http_connect_error(self, flow: HTTPFlow) -> None:
-        """Ends a tunnel that is not open."""
+        """Ends a tunnel that is not open, after which the client may use its connection for other requests."""
         self._end(flow)
+        if connection := self._connections.get(flow.client_conn):
+            connection.tunnel_identity = None
 
     def client_disconnected(self, client: Client) -> None:
         """Ends a tunnel without a request inside it."""
