@@ -18,7 +18,7 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.connection import Client
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.flow import Error
-from mitmproxy.http import HTTPFlow, Response
+from mitmproxy.http import HTTPFlow, Request, Response
 from mitmproxy.net.check import is_valid_host
 
 from boundary_usage import BoundaryUsageError, ConfigurationError, Database, Tracker, connect
@@ -55,13 +55,13 @@ class Settings:
         default = [] if self.allow else ["403"]
         self.denied = {_status(text) for text in _values(options.boundary_usage_denied) or default}
 
-    def allows(self, host: str) -> bool:
-        """Returns whether the allow list is empty or contains the host."""
-        host = host.lower().rstrip(".")
-        return not self.allow or any(
-            pattern in ("*", host) or (pattern.startswith("*.") and host.endswith(pattern[1:]))
-            for pattern in self.allow
-        )
+    def allows(self, request: Request) -> bool:
+        """Returns whether the allow list is empty or contains the request's hosts."""
+        if not self.allow:
+            return True
+        # A client that names two hosts, one in the URL and one in the header, needs both.
+        hosts = (host.lower().rstrip(".") for host in (request.host, request.pretty_host))
+        return all(any(_matches(pattern, host) for pattern in self.allow) for host in hosts)
 
 
 class Connection:
@@ -179,8 +179,7 @@ class BoundaryUsage:
                 _refuse(flow, 403, "this user has no workspace")
                 self._count(None, is_denied=True)
             return
-        # A client that names two hosts, one in the URL and one in the header, needs both.
-        if all(map(self._settings.allows, (flow.request.host, flow.request.pretty_host))):
+        if self._settings.allows(flow.request):
             connection.open[flow.id] = (flow, identity)
         else:
             _refuse(flow, 403, "the allow list does not contain this host")
@@ -281,6 +280,10 @@ def _pattern(text: str) -> str:
         raise ConfigurationError(f"boundary_usage_allow has `{text}`, must be a host without port, *.HOST or *")
     # mitmproxy decodes internationalised names.
     return text.lower().rstrip(".").encode("idna").decode("idna")
+
+
+def _matches(pattern: str, host: str) -> bool:
+    return pattern in ("*", host) or (pattern.startswith("*.") and host.endswith(pattern[1:]))
 
 
 addons = [BoundaryUsage()]
