@@ -63,6 +63,16 @@ typedef enum boundary_usage_status {
     BOUNDARY_USAGE_INTERNAL = 12,
 } boundary_usage_status;
 
+// The level of a log message.
+typedef enum boundary_usage_log_level {
+    // Something needs attention: counts may get lost.
+    BOUNDARY_USAGE_LOG_ERROR = 1,
+    // An operation failed, and the tracker repeats it.
+    BOUNDARY_USAGE_LOG_WARNING = 2,
+    // An event of normal operation.
+    BOUNDARY_USAGE_LOG_INFO = 3,
+} boundary_usage_log_level;
+
 // The options of a tracker. They have the names of the flags of `serve`.
 typedef struct boundary_usage_options boundary_usage_options;
 
