@@ -8,7 +8,7 @@ OPTIONAL_FEATURES := boundary-usage-tests/opentelemetry,boundary-usage-tests/par
 
 .PHONY: help setup setup-component setup-curl setup-postgres setup-pgbouncer setup-chromium setup-shells setup-groff \
   setup-faketime setup-deploy-tools setup-valgrind demo test \
-  test-intake test-python test-mitmproxy test-node test-pingora test-spark page-pictures fuzz simulate bench \
+  test-intake test-python test-mitmproxy test-node test-pingora test-spark test-webhooks page-pictures fuzz simulate bench \
   instructions mutants mutants-guest mutants-library lint audit release install-c package
 
 help: ## List the targets
@@ -40,6 +40,10 @@ test-node: setup ## Build the Node.js package and run its tests, together with R
 test-pingora: setup-component ## Run the tests of the Pingora crate; builds Pingora, which takes minutes
 	@scripts/setup-tool cmake cmake # builds zlib-ng, a dependency of Pingora
 	CARGO_TARGET_DIR=$(or $(CARGO_TARGET_DIR),target) $(CARGO) test --manifest-path host/boundary-usage-pingora/Cargo.toml
+
+test-webhooks: setup ## Verify signed deliveries with the reference libraries for Python and JavaScript
+	$(CARGO) build --workspace --bins
+	$(CARGO) run --quiet --bin with_support -- scripts/test-webhooks
 
 test-spark: setup-component setup-faketime ## Compare Apache Spark's numbers with those of reports; downloads 400 MB
 	$(CARGO) build --workspace --features $(OPTIONAL_FEATURES) --bins

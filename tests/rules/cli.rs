@@ -9,8 +9,20 @@ use serde_json::{Value, json};
 
 use crate::program::{Ended, Workplace, id, numbers, pick};
 
-pub(crate) const COMMANDS: [&str; 11] =
-    ["serve", "replay", "collect", "status", "report", "export", "init", "component", "demo", "completions", "man"];
+pub(crate) const COMMANDS: [&str; 12] = [
+    "serve",
+    "replay",
+    "collect",
+    "status",
+    "report",
+    "export",
+    "deliver",
+    "init",
+    "component",
+    "demo",
+    "completions",
+    "man",
+];
 
 /// Creates a workplace whose default database has the usage of one replica.
 ///

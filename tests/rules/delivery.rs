@@ -57,6 +57,14 @@ pub(crate) fn periods(workplace: &Workplace) -> Vec<Value> {
     workplace.json(["status"])["periods"].as_array().unwrap().clone()
 }
 
+/// Returns the payload of a summary without stale rows.
+pub(crate) fn payload(summary: &Value) -> Value {
+    let mut payload = summary.clone();
+    payload["schema"] = json!("boundary-usage/summary/1");
+    payload["incomplete"] = json!([]);
+    payload
+}
+
 /// Closes a period with the library.
 pub(crate) async fn close(database: &Database) -> Result<Summary> {
     match database.collect(CollectOptions::default()).await? {
@@ -92,7 +100,7 @@ on_each_database! {
             assert_eq!(request.header("authorization"), format!("Bearer {SECRET}"));
             assert_eq!(request.header("content-type"), "application/json");
             assert_eq!(request.header("idempotency-key"), received[0].header("idempotency-key"));
-            assert_eq!(request.body, summary);
+            assert_eq!(request.body, payload(&summary));
         }
         ensure!(received[0].header("idempotency-key").len() == 36);
         let periods = periods(&workplace);
@@ -127,7 +135,7 @@ on_each_database! {
         let keys: BTreeSet<_> = received.iter().map(|request| request.header("idempotency-key")).collect();
         assert_eq!((received.len(), keys.len()), (summaries.len(), summaries.len()));
         for summary in &summaries {
-            assert_eq!(received.iter().filter(|request| request.body == *summary).count(), 1);
+            assert_eq!(received.iter().filter(|request| request.body == payload(summary)).count(), 1);
         }
         Ok(())
     }

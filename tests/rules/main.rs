@@ -68,6 +68,8 @@ mod tls;
 
 /// Collections on both kinds of database (C1 to C3, D4, D7 to D9).
 mod collection;
+/// The command `deliver`, and signed deliveries.
+mod deliver_command;
 /// Delivery of summaries (D7).
 mod delivery;
 /// Attempts at a receiver that fails.

@@ -10,7 +10,7 @@ use crate::cli::COMMANDS;
 use crate::program::{Ended, PROGRAM, Workplace};
 
 /// Sentences that must be in the help and in the manual.
-const SENTENCES: [(&str, &[&str]); 11] = [
+const SENTENCES: [(&str, &[&str]); 12] = [
     (
         "serve",
         &[
@@ -40,6 +40,7 @@ const SENTENCES: [(&str, &[&str]); 11] = [
             "If the export fails, the file stays as it was.",
         ],
     ),
+    ("deliver", &["With --dry-run, the command sends nothing and changes nothing"]),
     ("init", &["`report` can merge databases that have the same key", "keep the file as secret as the database"]),
     ("component", &["Any host with a component runtime can load it"]),
     ("demo", &["Everything happens in a temporary directory"]),

@@ -6,7 +6,9 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::arguments::Global;
-use crate::commands::{collect, completions, component, demo, export, init, man, replay, report, serve, status};
+use crate::commands::{
+    collect, completions, component, deliver, demo, export, init, man, replay, report, serve, status,
+};
 use crate::failure::UsageError;
 use crate::output::Format;
 
@@ -46,6 +48,7 @@ pub enum Command {
     Status(status::Arguments),
     Report(report::Arguments),
     Export(export::Arguments),
+    Deliver(deliver::Arguments),
     Init(init::Arguments),
     Component(component::Arguments),
     Demo(demo::Arguments),
@@ -69,6 +72,7 @@ impl Cli {
             Command::Status(arguments) => status::run(&global, arguments).await?,
             Command::Report(arguments) => report::run(&global, arguments).await?,
             Command::Export(arguments) => return export::run(&global, arguments).await,
+            Command::Deliver(arguments) => deliver::run(&global, arguments).await?,
             Command::Init(arguments) => init::run(&global, arguments).await?,
             Command::Component(arguments) => component::run(&global, &arguments)?,
             Command::Completions(arguments) => completions::run(&arguments)?,

@@ -4,6 +4,8 @@ mod announcement;
 pub mod collect;
 pub mod completions;
 pub mod component;
+pub mod deliver;
+mod delivery_arguments;
 pub mod demo;
 pub mod export;
 pub mod init;

@@ -16,12 +16,13 @@ use uuid::Uuid;
 
 use super::CANNOT_USE;
 use super::announcement::Announcement;
+use super::delivery_arguments::DeliveryArguments;
 use crate::arguments::{
-    Global, check_socket_path, parse_address, parse_flush_interval, parse_id, parse_period, parse_retry, parse_wait,
+    Global, check_socket_path, parse_address, parse_flush_interval, parse_id, parse_period, parse_wait,
 };
 use crate::audit_socket::{BoundSockets, Socket, SocketGroup};
 use crate::configuration::{self, Configuration};
-use crate::delivery::{Deliverer, DeliveryOptions, Endpoint};
+use crate::delivery::{Deliverer, Endpoint};
 use crate::descriptors;
 use crate::failure::UsageError;
 use crate::http::{self, AllowedHosts, Replica, View, parse_host};
@@ -128,32 +129,6 @@ pub struct Arguments {
     delivery: DeliveryArguments,
 }
 
-/// Delivery of summaries.
-#[derive(Args)]
-struct DeliveryArguments {
-    /// URL to which each undelivered summary is sent with POST, as JSON, until the response is a 2xx.
-    ///
-    /// This includes the summaries of periods that were closed earlier. One replica at a time sends. Prefer the
-    /// environment variable if the URL is a secret.
-    #[arg(long, value_name = "URL", env = "BOUNDARY_USAGE_DELIVER", hide_env_values = true)]
-    deliver: Option<String>,
-
-    /// File with a token, which is sent as `Authorization: Bearer`. Each attempt reads the file again.
-    #[arg(long, value_name = "FILE", requires = "deliver")]
-    deliver_token_file: Option<PathBuf>,
-
-    /// Time limit of one attempt. At most 1h.
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_wait, requires = "deliver")]
-    deliver_timeout: Duration,
-
-    /// Wait after the first failure. At most 5m. It doubles with each further failure, up to 5m.
-    ///
-    /// Failures count for the destination and not for each summary, and all replicas share the wait. A `Retry-After`
-    /// header extends the wait, up to 24h. After a 410 this process sends nothing until it is restarted.
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_retry, requires = "deliver")]
-    deliver_retry: Duration,
-}
-
 const EXAMPLES: &str = "\
 Examples:
   boundary-usage serve --socket audit.sock --workspace UUID --owner UUID
@@ -219,13 +194,6 @@ impl Arguments {
             ..Options::default()
         };
         Ok((replica, options))
-    }
-}
-
-impl DeliveryArguments {
-    fn options(self) -> Option<DeliveryOptions> {
-        let Self { deliver, deliver_token_file: token_file, deliver_timeout: timeout, deliver_retry: retry } = self;
-        deliver.map(|url| DeliveryOptions { url, token_file, timeout, retry })
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! An undelivered summary is sent until a 2xx response acknowledges it. The delivery is then recorded once. Any replica
 //! may send a summary: the database leases each delivery to one replica for a limited time. `request` is one attempt,
-//! and `schedule` computes the waits between attempts.
+//! `payload` and `signature` are its content, and `schedule` computes the waits between attempts. `preview` shows
+//! requests without sending them.
 //!
 //! All summaries have the same destination, so their failures are counted together, in the database. After a failure,
 //! no replica sends another summary before the wait is over. If the receiver responds with 410, this process sends
@@ -11,18 +12,23 @@
 //! A receiver may get a summary twice if its response was lost or late. Every attempt carries the same
 //! `Idempotency-Key`, so the receiver can recognize the repetition.
 
+mod payload;
+mod preview;
 mod request;
 mod schedule;
+mod signature;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::bail;
 use boundary_usage::{Database, Delivery, DeliveryClaim, Error};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
+pub use self::preview::{Preview, preview};
 pub use self::request::Endpoint;
 use self::request::Failure;
 
@@ -38,11 +44,14 @@ const LEASE_MARGIN: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// The options of a delivery.
+#[derive(Clone)]
 pub struct DeliveryOptions {
     /// The `https` or `http` URL of the receiver.
     pub url: String,
     /// The file with the bearer token.
     pub token_file: Option<PathBuf>,
+    /// The file with the secrets that sign each delivery.
+    pub secret_file: Option<PathBuf>,
     /// The time limit of an attempt.
     pub timeout: Duration,
     /// The wait after the first failure.
@@ -74,6 +83,29 @@ impl Deliverer {
     }
 }
 
+/// Delivers every summary that is due.
+///
+/// Returns the periods of the delivered summaries, and the wait until the next delivery is due, if any is undelivered.
+///
+/// # Errors
+///
+/// Returns an error if a delivery fails, which is recorded, or if the database cannot be used.
+pub async fn deliver_due(database: Database, endpoint: Endpoint) -> anyhow::Result<(Vec<i64>, Option<Duration>)> {
+    let worker = DeliveryWorker { database, endpoint: Arc::new(endpoint) };
+    let mut delivered = Vec::new();
+    loop {
+        let delivery = match worker.claim().await? {
+            DeliveryClaim::Claimed(delivery) => delivery,
+            DeliveryClaim::NothingDue(due) => return Ok((delivered, due)),
+        };
+        let period = delivery.summary.period_id;
+        match worker.attempt(&delivery).await? {
+            Attempt::Delivered { .. } => delivered.push(period),
+            Attempt::Failed { reason, .. } => bail!("the summary of period {period} is undelivered: {reason}"),
+        }
+    }
+}
+
 impl Drop for Deliverer {
     fn drop(&mut self) {
         self.task.abort();
@@ -91,6 +123,12 @@ enum Next {
     Poll(Duration),
     /// End, because the receiver is gone.
     End,
+}
+
+/// The recorded result of an attempt.
+enum Attempt {
+    Delivered { status: u16, was_undelivered: bool },
+    Failed { reason: String, retry_in: Duration, is_gone: bool },
 }
 
 impl DeliveryWorker {
@@ -116,34 +154,47 @@ impl DeliveryWorker {
     }
 
     async fn deliver_next(&self) -> Result<Next, Error> {
-        match self.database.claim_delivery(self.endpoint.timeout + LEASE_MARGIN).await? {
-            DeliveryClaim::NothingDue(due) => Ok(Next::Poll(schedule::poll(due, POLL, rand::random()))),
-            DeliveryClaim::Claimed(delivery) => self.deliver(&delivery).await,
+        let delivery = match self.claim().await? {
+            DeliveryClaim::NothingDue(due) => return Ok(Next::Poll(schedule::poll(due, POLL, rand::random()))),
+            DeliveryClaim::Claimed(delivery) => delivery,
+        };
+        let (period, attempt) = (delivery.summary.period_id, delivery.attempt);
+        match self.attempt(&delivery).await? {
+            Attempt::Delivered { status, was_undelivered } => {
+                info!(period, attempt, status, was_undelivered, "delivered");
+            }
+            Attempt::Failed { reason: error, is_gone: true, .. } => {
+                warn!(period, attempt, error, "the delivery failed; this process sends nothing until it is restarted");
+                return Ok(Next::End);
+            }
+            Attempt::Failed { reason: error, retry_in, .. } => {
+                warn!(period, attempt, error, ?retry_in, "the delivery failed; it is retried");
+            }
         }
+        Ok(Next::Poll(Duration::ZERO))
     }
 
-    async fn deliver(&self, delivery: &Delivery) -> Result<Next, Error> {
-        let (period, attempt) = (delivery.summary.period_id, delivery.attempt);
+    async fn claim(&self) -> Result<DeliveryClaim, Error> {
+        self.database.claim_delivery(self.endpoint.timeout + LEASE_MARGIN).await
+    }
+
+    /// Sends a claimed summary, and records the result.
+    async fn attempt(&self, delivery: &Delivery) -> Result<Attempt, Error> {
+        let deployment = self.database.key_fingerprint().await?;
         let (endpoint, sent) = (self.endpoint.clone(), delivery.clone());
-        let outcome = tokio::task::spawn_blocking(move || endpoint.send(&sent)).await;
+        let outcome = tokio::task::spawn_blocking(move || endpoint.send(&deployment, &sent)).await;
         let outcome = outcome.unwrap_or_else(|_| Err("the attempt panicked".to_owned().into()));
-        let Failure { reason: error, retry_after, is_gone } = match outcome {
+        let Failure { reason, retry_after, is_gone } = match outcome {
             Ok(status) => {
-                let was_undelivered = self.database.acknowledge(period).await?;
-                info!(period, attempt, status, was_undelivered, "delivered");
-                return Ok(Next::Poll(Duration::ZERO));
+                let was_undelivered = self.database.acknowledge(delivery.summary.period_id).await?;
+                return Ok(Attempt::Delivered { status, was_undelivered });
             }
             Err(failure) => failure,
         };
         // The failures of all summaries are counted together, and after a failure the database offers no other summary.
         let wait = schedule::wait_after(self.endpoint.retry, delivery.failures + 1, rand::random());
         let retry_in = wait.max(retry_after.unwrap_or_default());
-        self.database.delivery_failed(delivery, &error, retry_in).await?;
-        if is_gone {
-            warn!(period, attempt, error, "the delivery failed; this process sends nothing until it is restarted");
-            return Ok(Next::End);
-        }
-        warn!(period, attempt, error, ?retry_in, "the delivery failed; it is retried");
-        Ok(Next::Poll(Duration::ZERO))
+        self.database.delivery_failed(delivery, &reason, retry_in).await?;
+        Ok(Attempt::Failed { reason, retry_in, is_gone })
     }
 }

@@ -5,16 +5,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
-use boundary_usage::Delivery;
 use boundary_usage::certificates::{self, Remedies};
+use boundary_usage::{Delivery, KeyFingerprint, Summary};
 use ureq::http::{HeaderValue, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Error};
 use url::{Host, Url};
 
+use super::payload::{Payload, webhook_id};
+use super::signature::Secrets;
 use super::{DeliveryOptions, schedule};
 use crate::failure::UsageError;
 
@@ -42,11 +44,18 @@ impl From<String> for Failure {
     }
 }
 
+/// The content of a request.
+pub(super) struct Composed {
+    pub(super) headers: Vec<(&'static str, String)>,
+    pub(super) body: String,
+}
+
 /// The receiver of summaries.
 pub struct Endpoint {
     agent: Agent,
     uri: Uri,
     token_file: Option<PathBuf>,
+    secret_file: Option<PathBuf>,
     pub(super) timeout: Duration,
     pub(super) retry: Duration,
 }
@@ -75,20 +84,44 @@ impl Endpoint {
             .max_idle_connections(0)
             .user_agent(concat!("boundary-usage/", env!("CARGO_PKG_VERSION")));
         let agent = config.build().new_agent();
-        let DeliveryOptions { token_file, timeout, retry, .. } = options;
-        Ok(Self { agent, uri, token_file: token_file.clone(), timeout: *timeout, retry: *retry })
+        let DeliveryOptions { token_file, secret_file, timeout, retry, .. } = options.clone();
+        // Each attempt reads the file again. A faulty file is an error of the start already.
+        if let Some(file) = &secret_file {
+            Secrets::read(file).map_err(UsageError)?;
+        }
+        Ok(Self { agent, uri, token_file, secret_file, timeout, retry })
+    }
+
+    /// Returns the body and the headers of a request, except the key of a claimed delivery and the token.
+    pub(super) fn compose(&self, deployment: &KeyFingerprint, summary: &Summary) -> Result<Composed, String> {
+        let body = serde_json::to_string(&Payload::of(summary)).map_err(|error| error.to_string())?;
+        let mut headers = vec![("content-type", "application/json".to_owned())];
+        if let Some(file) = &self.secret_file {
+            let id = webhook_id(deployment, summary);
+            let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+            let signature = Secrets::read(file)?.sign(&id, timestamp, &body);
+            headers.push(("webhook-id", id));
+            headers.push(("webhook-timestamp", timestamp.to_string()));
+            headers.push(("webhook-signature", signature));
+        }
+        Ok(Composed { headers, body })
+    }
+
+    /// Returns the server of the URL without its path, which may be a secret.
+    pub(super) fn server(&self) -> String {
+        let (scheme, authority) = (self.uri.scheme_str().unwrap_or_default(), self.uri.authority());
+        format!("{scheme}://{}", authority.map(ToString::to_string).unwrap_or_default())
     }
 
     /// Sends a summary, and waits for the response.
     ///
     /// Returns the status code of an acknowledgement.
-    pub(super) fn send(&self, delivery: &Delivery) -> Result<u16, Failure> {
-        let body = serde_json::to_string(&delivery.summary).map_err(|error| error.to_string())?;
-        let mut request = self
-            .agent
-            .post(&self.uri)
-            .header("content-type", "application/json")
-            .header("idempotency-key", delivery.idempotency_key.to_string());
+    pub(super) fn send(&self, deployment: &KeyFingerprint, delivery: &Delivery) -> Result<u16, Failure> {
+        let Composed { headers, body } = self.compose(deployment, &delivery.summary)?;
+        let mut request = self.agent.post(&self.uri).header("idempotency-key", delivery.idempotency_key.to_string());
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
         if let Some(file) = &self.token_file {
             request = request.header("authorization", bearer(file)?);
         }
