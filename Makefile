@@ -2,14 +2,15 @@
 
 CARGO ?= cargo
 SECONDS ?= 60
+BUILT = $(abspath $(or $(CARGO_TARGET_DIR),target))
 
 # Features of the program that the demo does not build, because they would make its build longer.
 OPTIONAL_FEATURES := boundary-usage-tests/opentelemetry,boundary-usage-tests/parquet
 
 .PHONY: help setup setup-component setup-curl setup-postgres setup-pgbouncer setup-chromium setup-shells setup-groff \
-  setup-faketime setup-deploy-tools setup-valgrind demo test \
-  test-intake test-python test-mitmproxy test-node test-pingora test-spark test-webhooks page-pictures fuzz simulate bench \
-  instructions mutants mutants-guest mutants-library lint audit release install-c package
+  setup-faketime setup-deploy-tools setup-go setup-valgrind demo test \
+  test-intake test-python test-mitmproxy test-node test-go test-pingora test-spark test-webhooks page-pictures fuzz \
+  simulate bench instructions mutants mutants-guest mutants-library lint audit release install-c package
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -20,7 +21,7 @@ demo: setup-component ## Run two replicas with real clients and print the period
 test: setup ## Run all tests, on SQLite and on a PostgreSQL server that they start
 	$(CARGO) test --workspace
 	$(CARGO) test --workspace --features $(OPTIONAL_FEATURES) --test rules -- opentelemetry:: export_parquet::
-	$(MAKE) test-intake test-python test-node
+	$(MAKE) test-intake test-python test-node test-go
 
 test-intake: ## Explore the interleavings of the intake's threads with a model checker
 	CARGO_TARGET_DIR=$(or $(CARGO_TARGET_DIR),target) $(CARGO) test --manifest-path tests/intake_model/Cargo.toml
@@ -36,6 +37,11 @@ test-mitmproxy: setup ## Run only the tests of the addon for mitmproxy, with mit
 test-node: setup ## Build the Node.js package and run its tests, together with Rust replicas
 	$(CARGO) build --workspace --bins
 	$(CARGO) run --quiet --bin with_support -- scripts/test-node
+
+test-go: setup setup-go ## Build the C library and run the tests of the Go package, together with Rust replicas
+	$(CARGO) build --workspace
+	@scripts/install-c $(BUILT)/debug $(BUILT)/c
+	$(CARGO) run --quiet --bin with_support -- scripts/test-go
 
 test-pingora: setup-component ## Run the tests of the Pingora crate; builds Pingora, which takes minutes
 	@scripts/setup-tool cmake cmake # builds zlib-ng, a dependency of Pingora
@@ -131,6 +137,13 @@ setup-groff:
 
 setup-deploy-tools:
 	@scripts/setup-deploy-tools
+
+# psql creates the databases of the tests.
+setup-go:
+	@scripts/setup-tool go golang-go
+	@scripts/setup-tool gcc gcc libc6-dev
+	@scripts/setup-tool pkg-config pkg-config
+	@scripts/setup-tool psql postgresql-client
 
 setup-valgrind:
 	@scripts/setup-tool valgrind valgrind

@@ -1,0 +1,3 @@
+module example.com/boundary-usage/host/go
+
+go 1.19
