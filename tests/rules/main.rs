@@ -127,6 +127,8 @@ mod client_limits;
 mod ignored_owners;
 /// Replicas in several processes (D4, D6, R8).
 mod processes;
+/// The reload of the configuration on SIGHUP, and the notifications of a supervisor.
+mod reload;
 /// Signals, sockets and intervals (R7, C3, D5, D10).
 mod serve;
 /// Signals that stop `serve`.

@@ -14,7 +14,8 @@ const SENTENCES: [(&str, &[&str]); 12] = [
     (
         "serve",
         &[
-            "SIGTERM, SIGINT, SIGQUIT and SIGHUP (a closed terminal) stop the process in order",
+            "SIGTERM, SIGINT and SIGQUIT stop the process in order",
+            "A faulty file changes nothing",
             "writes everything to the database with a last flush",
         ],
     ),

@@ -14,6 +14,7 @@
 //! | [`audit_socket`] | the boundary client's protocol: server, and a client for the demo and tests |
 //! | [`service`] | one serving replica: audit sockets in front of a tracker |
 //! | [`state`] | the default path of the state directory |
+//! | [`supervisor`] | notifications of systemd |
 //! | [`delivery`] | sends the summaries of closed periods |
 //! | [`http`] | metrics, health and the status page |
 //! | [`signals`] | the signals that stop a command |
@@ -46,6 +47,7 @@ pub mod service;
 pub mod signals;
 mod slots;
 pub mod state;
+pub mod supervisor;
 #[cfg(feature = "opentelemetry")]
 pub mod telemetry;
 

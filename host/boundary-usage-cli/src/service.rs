@@ -7,7 +7,7 @@ use boundary_usage::{CheckpointStatus, Database, Error, Options, Plugin, Tracker
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::audit_socket::{AuditServer, BoundSockets, DrainLimits, SocketReport, SocketReports};
+use crate::audit_socket::{AuditServer, BoundSockets, DrainLimits, Socket, SocketChanges, SocketReport, SocketReports};
 
 /// A running replica.
 pub struct Service {
@@ -51,6 +51,15 @@ impl Service {
     /// Returns a handle to the reports of the sockets.
     pub fn socket_reports(&self) -> SocketReports {
         self.server.reports()
+    }
+
+    /// Serves exactly these sockets from now on. See [`AuditServer::reload`].
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a new socket cannot be bound. Nothing has changed then.
+    pub async fn reload(&mut self, sockets: &[Socket]) -> Result<SocketChanges> {
+        self.server.reload(sockets).await
     }
 
     /// Stops accepting clients, tracks what they have sent, and flushes.

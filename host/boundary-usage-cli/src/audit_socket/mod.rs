@@ -11,8 +11,8 @@
 //! | `message` | the same messages, for encoding |
 //! | `connection` | one client: reading, back-pressure, and an end without loss |
 //! | `acceptor` | one socket: accepts clients, and restores the socket's file |
-//! | `server` | all sockets, and their stop |
-//! | `report` | the counts of a socket, and its log lines |
+//! | `server` | all sockets, their reload, and their stop |
+//! | `report`, `reports` | the counts of a socket, and its log lines; the counts of all sockets |
 //! | `listener`, `place` | the listening socket; the creation of its file |
 //! | `activation` | sockets that a supervisor passes to the process |
 //! | `group` | the group whose members may connect |
@@ -29,6 +29,7 @@ mod listener;
 mod message;
 mod place;
 mod report;
+mod reports;
 mod server;
 mod wire;
 
@@ -41,5 +42,6 @@ pub use message::{
     BoundaryLog, BoundaryMessage, BoundaryStatus, HttpRequest, Message, ReportBoundaryLogsRequest, Resource, Timestamp,
 };
 pub use report::SocketReport;
-pub use server::{AuditServer, BoundSockets, DrainLimits, Socket, SocketReports};
+pub use reports::SocketReports;
+pub use server::{AuditServer, BoundSockets, DrainLimits, Socket, SocketChanges};
 pub use wire::DecodeError;

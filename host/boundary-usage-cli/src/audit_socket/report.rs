@@ -56,6 +56,31 @@ pub struct SocketReport {
     pub dropped_batch_full: u64,
     /// The reason why no new client can connect, if there is one.
     pub fault: Option<String>,
+    /// Whether this is the sum of the sockets that reloads have removed. It has no path and no ids.
+    pub is_removed: bool,
+}
+
+impl SocketReport {
+    /// Adds the counts of another report.
+    pub(super) fn add(&mut self, other: &Self) {
+        for (sum, number) in [
+            (&mut self.connections, other.connections),
+            (&mut self.connections_without_frame, other.connections_without_frame),
+            (&mut self.batches, other.batches),
+            (&mut self.allowed, other.allowed),
+            (&mut self.denied, other.denied),
+            (&mut self.skipped_logs, other.skipped_logs),
+            (&mut self.refused_batches, other.refused_batches),
+            (&mut self.undecodable_frames, other.undecodable_frames),
+            (&mut self.malformed_frames, other.malformed_frames),
+            (&mut self.left_batches, other.left_batches),
+            (&mut self.left_requests, other.left_requests),
+            (&mut self.dropped_channel_full, other.dropped_channel_full),
+            (&mut self.dropped_batch_full, other.dropped_batch_full),
+        ] {
+            *sum = sum.saturating_add(number);
+        }
+    }
 }
 
 /// A kind of log line whose rate is limited.

@@ -6,13 +6,14 @@
 //! the tracker has not accepted before the time limit are counted and logged.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use boundary_usage::Tracker;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 use uuid::Uuid;
@@ -23,6 +24,7 @@ use super::connection::Stop;
 use super::group::SocketGroup;
 use super::listener::SocketFile;
 use super::report::{Endpoint, SocketReport};
+use super::reports::SocketReports;
 use crate::descriptors;
 use crate::slots::Slots;
 
@@ -91,59 +93,129 @@ impl BoundSockets {
 ///
 /// Dropping the server discards data that clients have sent and the server has not read.
 pub struct AuditServer {
+    tracker: Tracker,
     sockets: Vec<ServedSocket>,
+    /// The acceptors of sockets that a reload has removed.
+    leaving: Vec<ServedSocket>,
+    reports: SocketReports,
     connections: TaskTracker,
+    all_slots: Arc<Slots>,
     stop: Stop,
     limits: DrainLimits,
     /// A spare descriptor, which a stop needs to accept the clients in the queue.
     spare: Option<File>,
 }
 
-/// A handle to the reports of all sockets, valid even after the server's end.
-///
-/// The handle is cheap to clone.
-#[derive(Clone, Debug)]
-pub struct SocketReports(Arc<[Arc<Endpoint>]>);
-
-impl SocketReports {
-    /// Returns the current report of each socket.
-    pub fn now(&self) -> Vec<SocketReport> {
-        self.0.iter().map(|endpoint| endpoint.report()).collect()
-    }
-}
-
 struct ServedSocket {
+    socket: Socket,
     endpoint: Arc<Endpoint>,
     acceptor: JoinHandle<()>,
+    /// Makes the acceptor and the connections of this socket end.
+    drain: CancellationToken,
+}
+
+/// The sockets that a reload has changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct SocketChanges {
+    /// The number of new sockets.
+    pub added: usize,
+    /// The number of sockets with other settings, which were closed and opened again.
+    pub changed: usize,
+    /// The number of sockets that are not served any more.
+    pub removed: usize,
+    /// The reasons why sockets with other settings could not be opened again. They are not served any more.
+    pub failures: Vec<String>,
 }
 
 impl AuditServer {
     /// Serves the sockets.
     pub fn start(sockets: BoundSockets, tracker: &Tracker, limits: DrainLimits) -> Self {
-        let sockets = sockets.0;
-        let (connections, stop) = (TaskTracker::new(), Stop::default());
-        let clients = descriptors::audit_clients(sockets.len());
-        let all_slots = Arc::new(Slots::new(clients));
-        let of_each = (clients / sockets.len().max(1)).clamp(FEWEST_CLIENTS_PER_SOCKET, MOST_CLIENTS_PER_SOCKET);
-        let served = sockets.into_iter().map(|(socket, file)| {
+        let mut server = Self {
+            tracker: tracker.clone(),
+            sockets: Vec::new(),
+            leaving: Vec::new(),
+            reports: SocketReports::default(),
+            connections: TaskTracker::new(),
+            all_slots: Arc::new(Slots::new(descriptors::audit_clients(sockets.0.len()))),
+            stop: Stop::default(),
+            limits,
+            spare: File::open("/dev/null").ok(),
+        };
+        server.serve(sockets.0);
+        server
+    }
+
+    fn serve(&mut self, sockets: Vec<(Socket, SocketFile)>) {
+        let all = self.sockets.len() + sockets.len();
+        let share = descriptors::audit_clients(all) / all.max(1);
+        let own_slots = share.clamp(FEWEST_CLIENTS_PER_SOCKET, MOST_CLIENTS_PER_SOCKET);
+        for (socket, file) in sockets {
             let endpoint = Arc::new(Endpoint::new(&socket));
+            let stop = Stop { drain: self.stop.drain.child_token(), give_up: self.stop.give_up.clone() };
+            let drain = stop.drain.clone();
             let acceptor = Acceptor {
                 endpoint: endpoint.clone(),
                 group: socket.group,
-                tracker: tracker.clone(),
-                connections: connections.clone(),
-                stop: stop.clone(),
-                own_slots: Slots::new(of_each),
-                all_slots: all_slots.clone(),
+                tracker: self.tracker.clone(),
+                connections: self.connections.clone(),
+                stop,
+                own_slots: Slots::new(own_slots),
+                all_slots: self.all_slots.clone(),
             };
-            ServedSocket { endpoint, acceptor: tokio::spawn(acceptor.run(file)) }
-        });
-        Self { sockets: served.collect(), connections, stop, limits, spare: File::open("/dev/null").ok() }
+            self.reports.add(endpoint.clone());
+            let acceptor = tokio::spawn(acceptor.run(file));
+            self.sockets.push(ServedSocket { socket, endpoint, acceptor, drain });
+        }
+    }
+
+    /// Serves exactly these sockets from now on. Those whose settings are the same continue undisturbed.
+    ///
+    /// The clients of removed sockets end as in a stop, so nothing that they have sent is lost. A socket with other
+    /// settings is closed before it is opened again, and clients find its file all the time.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a new socket cannot be bound. Nothing has changed then.
+    pub async fn reload(&mut self, sockets: &[Socket]) -> Result<SocketChanges> {
+        self.reports.compact();
+        self.leaving.retain(|socket| !socket.acceptor.is_finished());
+        let served = |path: &Path| self.sockets.iter().find(|served| served.socket.path == path);
+        let added: Vec<_> = sockets.iter().filter(|socket| served(&socket.path).is_none()).collect();
+        let is_changed = |socket: &&Socket| served(&socket.path).is_some_and(|served| served.socket != **socket);
+        let changed: Vec<_> = sockets.iter().filter(is_changed).cloned().collect();
+        let mut bound = Vec::new();
+        for socket in added {
+            bound.push((socket.clone(), SocketFile::bind(&socket.path, socket.group).await?));
+        }
+        let mut changes = SocketChanges { added: bound.len(), changed: changed.len(), ..SocketChanges::default() };
+        let (unchanged, others) =
+            std::mem::take(&mut self.sockets).into_iter().partition(|served| sockets.contains(&served.socket));
+        self.sockets = unchanged;
+        let others: Vec<ServedSocket> = others;
+        changes.removed = others.len() - changed.len();
+        for mut served in others {
+            served.drain.cancel();
+            self.reports.remove(&served.endpoint);
+            if changed.iter().any(|socket| socket.path == served.socket.path) {
+                // The file can be replaced once no process listens on it.
+                served.ended().await;
+            } else {
+                self.leaving.push(served);
+            }
+        }
+        for socket in changed {
+            match SocketFile::bind(&socket.path, socket.group).await {
+                Ok(file) => bound.push((socket, file)),
+                Err(error) => changes.failures.push(format!("{error:#}")),
+            }
+        }
+        self.serve(bound);
+        Ok(changes)
     }
 
     /// Returns a handle to the reports of all sockets.
     pub fn reports(&self) -> SocketReports {
-        SocketReports(self.sockets.iter().map(|socket| socket.endpoint.clone()).collect())
+        self.reports.clone()
     }
 
     /// Stops accepting clients, and tracks what they have already sent.
@@ -172,15 +244,22 @@ impl AuditServer {
 
     /// Waits until all sockets are closed and all connections are read to their end.
     async fn drained(&mut self) {
-        for ServedSocket { endpoint, acceptor } in &mut self.sockets {
-            if !acceptor.is_finished()
-                && let Err(error) = acceptor.await
-            {
-                warn!(socket = %endpoint.path.display(), %error, "the task of an audit socket failed");
-            }
+        for socket in self.sockets.iter_mut().chain(&mut self.leaving) {
+            socket.ended().await;
         }
         self.connections.close();
         self.connections.wait().await;
+    }
+}
+
+impl ServedSocket {
+    /// Waits until the acceptor has ended.
+    async fn ended(&mut self) {
+        if !self.acceptor.is_finished()
+            && let Err(error) = (&mut self.acceptor).await
+        {
+            warn!(socket = %self.endpoint.path.display(), %error, "the task of an audit socket failed");
+        }
     }
 }
 
@@ -188,7 +267,7 @@ impl Drop for AuditServer {
     fn drop(&mut self) {
         self.stop.drain.cancel();
         self.stop.give_up.cancel();
-        for socket in &self.sockets {
+        for socket in self.sockets.iter().chain(&self.leaving) {
             socket.acceptor.abort();
         }
     }

@@ -33,7 +33,7 @@ const EXAMPLES: &str = "\
 Examples:
   boundary-usage deliver --deliver https://example.com/usage
   boundary-usage deliver --deliver https://example.com/usage --dry-run
-  boundary-usage deliver --deliver https://example.com/ --deliver-secret-file key";
+  boundary-usage deliver --deliver-secret-file key --deliver https://example.com";
 
 /// The result of a run.
 #[derive(Serialize)]

@@ -43,14 +43,13 @@ pub(super) struct DeliveryArguments {
 
 impl DeliveryArguments {
     /// Returns the options, or `None` without a URL.
-    pub(super) fn options(self) -> Option<DeliveryOptions> {
-        let Self {
-            deliver,
-            deliver_token_file: token_file,
-            deliver_secret_file: secret_file,
-            deliver_timeout: timeout,
-            deliver_retry: retry,
-        } = self;
-        deliver.map(|url| DeliveryOptions { url, token_file, secret_file, timeout, retry })
+    pub(super) fn options(&self) -> Option<DeliveryOptions> {
+        Some(DeliveryOptions {
+            url: self.deliver.clone()?,
+            token_file: self.deliver_token_file.clone(),
+            secret_file: self.deliver_secret_file.clone(),
+            timeout: self.deliver_timeout,
+            retry: self.deliver_retry,
+        })
     }
 }

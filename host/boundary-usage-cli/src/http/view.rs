@@ -285,7 +285,7 @@ impl SocketTotals {
     fn of(reports: &[SocketReport]) -> Self {
         let sum = |number: fn(&SocketReport) -> u64| reports.iter().map(number).fold(0, u64::saturating_add);
         Self {
-            sockets: reports.len() as u64,
+            sockets: sum(|report| u64::from(!report.is_removed)),
             unavailable: sum(|report| u64::from(report.fault.is_some())),
             connections: sum(|report| report.connections),
             connections_without_frame: sum(|report| report.connections_without_frame),

@@ -1,42 +1,44 @@
 //! `serve`: runs audit sockets in front of a tracker until a signal stops it.
 
+mod reload;
+mod running;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use boundary_usage::{Clock, CollectOptions, Database, Error, FirstConnection, Options, Plugin, stored_replica};
+use boundary_usage::{Options, stored_replica};
 use clap::{ArgGroup, Args};
-use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::info;
 use uuid::Uuid;
 
-use super::CANNOT_USE;
-use super::announcement::Announcement;
+use self::reload::Reloader;
+use self::running::Running;
 use super::delivery_arguments::DeliveryArguments;
 use crate::arguments::{
     Global, check_socket_path, parse_address, parse_flush_interval, parse_id, parse_period, parse_wait,
 };
-use crate::audit_socket::{BoundSockets, Socket, SocketGroup};
+use crate::audit_socket::{Socket, SocketGroup};
 use crate::configuration::{self, Configuration};
-use crate::delivery::{Deliverer, Endpoint};
-use crate::descriptors;
+use crate::delivery::Deliverer;
 use crate::failure::UsageError;
-use crate::http::{self, AllowedHosts, Replica, View, parse_host};
+use crate::http::{View, parse_host};
 use crate::output;
-use crate::service::{Service, ServiceReport};
+use crate::service::ServiceReport;
 use crate::signals::StopSignals;
 use crate::state;
+use crate::supervisor;
 
 /// Serve audit sockets: track the activity of boundary clients, flush it, and collect.
 ///
-/// SIGTERM, SIGINT, SIGQUIT and SIGHUP (a closed terminal) stop the process in order: it accepts no new clients, tracks
-/// what connected clients have sent, and writes everything to the database with a last flush. Socket files stay. A
-/// second signal, other than SIGHUP, stops it immediately. A signal during the start stops it immediately, with exit
-/// code 128 plus the signal's number.
+/// SIGTERM, SIGINT and SIGQUIT stop the process in order: it accepts no new clients, tracks what connected clients have
+/// sent, and writes everything to the database with a last flush. Socket files stay. A second signal stops it
+/// immediately. A signal during the start stops it immediately, with exit code 128 plus the signal's number.
+///
+/// SIGHUP reads the file of --config again: new sockets open, removed ones drain and close, and the others continue. A
+/// faulty file changes nothing. Without --config, SIGHUP (a closed terminal) stops the process too.
 ///
 /// If PostgreSQL is down at the start, the process waits for it. Clients can connect meanwhile, and /readyz reports
 /// "not ready: database".
@@ -204,34 +206,47 @@ pub(crate) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCod
     // From here on, a signal lets the program finish its work, even during the start.
     let mut stop = StopSignals::listen()?;
     let view = View::new();
+    let configuration = arguments.configuration()?;
     let started = tokio::select! {
         biased;
         signal = stop.next() => {
             output::print_error(&format!("stopped by {} during the start", signal.name));
             return Ok(signal.exit_code());
         }
-        started = Running::start(global, arguments, view.clone()) => started,
+        started = Running::start(global, &arguments, &configuration, view.clone()) => started,
     };
-    let Running { service, database, collector, deliverer, arrival, _http } = started?;
+    let Running { mut service, database, collector, deliverer, mut arrival, _http, _supervision } = started?;
+    let reloader = arguments.config.is_some().then(|| Reloader::new(|| arguments.configuration(), configuration));
 
-    let signal = tokio::select! {
-        signal = stop.next() => signal,
-        // Nothing can be counted any more, so exit and let a supervisor restart the process.
-        () = service.tracker().stopped() => bail!(
-            "the tracker panicked; activity since the last checkpoint is lost, or since the last flush if there is no \
-             checkpoint"
-        ),
-        error = arrival => {
-            view.stopping();
-            drop(collector);
-            let (stopped, ()) = tokio::join!(service.stop(), stop_delivery(deliverer));
-            // The tracked activity is in the checkpoint, unless `stopped` reports its loss.
-            return Err(match stopped {
-                Ok(_) => error,
-                Err(stopped) => error.context(stopped.to_string()),
-            });
+    let signal = loop {
+        let signal = tokio::select! {
+            signal = stop.next() => signal,
+            // Nothing can be counted any more, so exit and let a supervisor restart the process.
+            () = service.tracker().stopped() => bail!(
+                "the tracker panicked; activity since the last checkpoint is lost, or since the last flush if there \
+                 is no checkpoint"
+            ),
+            error = &mut arrival => {
+                view.stopping();
+                drop(collector);
+                let (stopped, ()) = tokio::join!(service.stop(), stop_delivery(deliverer));
+                // The tracked activity is in the checkpoint, unless `stopped` reports its loss.
+                return Err(match stopped {
+                    Ok(_) => error,
+                    Err(stopped) => error.context(stopped.to_string()),
+                });
+            }
+        };
+        match &reloader {
+            Some(reloader) if signal.is_hangup() => {
+                supervisor::reloading();
+                reloader.reload(&mut service).await;
+                supervisor::ready();
+            }
+            _ => break signal,
         }
     };
+    supervisor::stopping();
     view.stopping();
     info!(signal = signal.name, "stopping: no new clients; draining connections, then flushing");
     // A running collection is rolled back. Another replica repeats the collection, or this replica does so after its
@@ -250,95 +265,6 @@ pub(crate) async fn run(global: &Global, arguments: Arguments) -> Result<ExitCod
     let printed = global.format.print(&report, || human(&report));
     // A closed terminal cannot show the report, which is no failure.
     if signal.is_hangup() { Ok(ExitCode::SUCCESS) } else { printed.map(|()| ExitCode::SUCCESS) }
-}
-
-/// A future that completes only if the database is unusable, with the error.
-type Arrival = Pin<Box<dyn Future<Output = anyhow::Error> + Send>>;
-
-/// The parts of a running `serve`.
-struct Running {
-    service: Service,
-    database: Database,
-    collector: Option<AbortOnDropHandle<()>>,
-    deliverer: Option<Deliverer>,
-    /// Completes only if the database was down at the start and is unusable.
-    arrival: Arrival,
-    /// Serves HTTP until dropped.
-    _http: Option<AbortOnDropHandle<()>>,
-}
-
-impl Running {
-    async fn start(global: &Global, arguments: Arguments, view: Arc<View>) -> Result<Self> {
-        let Configuration { listen, allow_hosts, sockets, .. } = arguments.configuration()?;
-        descriptors::prepare(sockets.len())?;
-        Database::check_url(&global.database).context(CANNOT_USE)?;
-        // HTTP comes first: if the address is in use, the start fails before it changes anything, and a supervisor can
-        // watch the rest of the start.
-        let http = match listen {
-            Some(address) => Some(http::start(address, AllowedHosts::new(allow_hosts), view.clone()).await?),
-            None => None,
-        };
-        let (replica, options) = arguments.replica_and_options()?;
-        let delivery = arguments.delivery.options();
-        let endpoint = delivery.as_ref().map(Endpoint::new).transpose()?;
-        // Sockets come before the database, so that clients can connect and wait while it is down.
-        let bound = BoundSockets::bind(&sockets).await?;
-        let announcement = Arc::new(Announcement::of(&sockets));
-        let waiting = announcement.clone();
-        let (state_directory, progress) = (options.state_directory.as_deref(), view.connecting().clone());
-        let first = FirstConnection::start(&global.database, state_directory, progress, move || waiting.print())?;
-        let (database, connecting) = first.database().await.context(CANNOT_USE)?;
-        // Compiling the component would block this thread for seconds.
-        let plugin = tokio::task::spawn_blocking(Plugin::embedded).await.context("cannot load the component")?;
-        let plugin = plugin.context("cannot load the component")?;
-        let service = Service::start(&plugin, database.clone(), replica, bound, options).await;
-        let service = service.map_err(|error| match error.downcast_ref::<Error>() {
-            Some(Error::State { source: None, .. }) => {
-                error.context("each process needs its own --state-dir or its own --replica")
-            }
-            _ => error,
-        })?;
-        let collector = (!arguments.no_collect).then(|| {
-            let options = CollectOptions { without_history: arguments.no_history, ..CollectOptions::default() };
-            collect_every(database.clone(), arguments.collect_interval, options)
-        });
-        let shown = Replica {
-            tracker: service.tracker().clone(),
-            sockets: service.socket_reports(),
-            database: database.clone(),
-        };
-        let deliverer = endpoint.map(|endpoint| Deliverer::start(database.clone(), endpoint));
-        let report_running = move |view: &View, shown| {
-            view.running(shown);
-            info!(%replica, sockets = sockets.len(), "serving");
-        };
-        let arrival: Arrival = match connecting {
-            None => {
-                report_running(&view, shown);
-                Box::pin(std::future::pending())
-            }
-            Some(connecting) => {
-                view.waiting(shown.clone());
-                warn!(%replica, "tracking without the database: activity is kept in memory and in the checkpoint");
-                let database = database.clone();
-                Box::pin(async move {
-                    match connecting.connect_to(&database).await {
-                        Ok(()) => report_running(&view, shown),
-                        Err(error) => return anyhow::Error::from(error).context(CANNOT_USE),
-                    }
-                    std::future::pending().await
-                })
-            }
-        };
-        announcement.print();
-        Ok(Self { service, database, collector, deliverer, arrival, _http: http })
-    }
-}
-
-fn collect_every(database: Database, interval: Duration, options: CollectOptions) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        database.collect_every(interval, options, Clock::system()).await;
-    }))
 }
 
 async fn stop_delivery(deliverer: Option<Deliverer>) {
