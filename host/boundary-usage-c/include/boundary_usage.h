@@ -19,8 +19,9 @@
 // faults. Functions may be called from any thread unless their comment says otherwise.
 //
 // PROCESS. The library changes no signal handler, no umask, no environment variable and no working directory. It writes
-// nothing to the standard streams. Its descriptors are closed on exec: one epoll, one eventfd and one socket pair for
-// each tracker, locks in the state directory, and the connections and files of the database.
+// nothing to the standard streams. Its descriptors are closed on exec. A tracker has two epolls, one eventfd, one
+// socket, one image of the component's memory, locks in the state directory, and the connections and files of the
+// database. One pair of sockets stays open for the process.
 //
 // FORK. After fork, the child cannot use the trackers of its parent, whose threads it lacks. All functions return
 // BOUNDARY_USAGE_FORKED there. Start trackers after the fork, for example in each worker process. A child that is

@@ -1,0 +1,71 @@
+"""The scenarios that all hosts run, compiled as C and as C++, natively and under valgrind."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import COMPILERS, SCENARIOS, Compile, Proxy, new_postgres, run_silently
+
+ALL = sorted(SCENARIOS.glob("*.txt"))
+WITH_FAULTS = [path for path in ALL if "\nfail " in path.read_text()]
+WITHOUT_FAULTS = [path for path in ALL if path not in WITH_FAULTS]
+
+
+def stem(path: Path) -> str:
+    return path.stem
+
+
+def run_with_proxy(command: list[str], scenario: Path) -> None:
+    """Runs a scenario whose faults are cuts of the connection to PostgreSQL."""
+    proxy = Proxy(new_postgres())
+    assert proxy.process.stdin is not None and proxy.process.stdout is not None
+    pipes = [proxy.process.stdin.fileno(), proxy.process.stdout.fileno()]
+    arguments = [str(scenario), proxy.url, proxy.behind, *map(str, pipes)]
+    run_silently(*command, *arguments, pass_fds=pipes)
+    proxy.close()
+
+
+def test_there_are_scenarios_of_both_kinds() -> None:
+    assert len(WITH_FAULTS) >= 4
+    assert len(WITHOUT_FAULTS) >= 10
+
+
+@pytest.mark.parametrize("scenario", WITHOUT_FAULTS, ids=stem)
+@pytest.mark.parametrize("language", COMPILERS)
+def test_scenario(compiled: Compile, url: str, language: str, scenario: Path) -> None:
+    run_silently(compiled("scenario", language), scenario, url, url)
+
+
+@pytest.mark.parametrize("scenario", WITH_FAULTS, ids=stem)
+@pytest.mark.parametrize("language", COMPILERS)
+def test_scenario_with_faults(compiled: Compile, language: str, scenario: Path) -> None:
+    run_with_proxy([str(compiled("scenario", language))], scenario)
+
+
+@pytest.fixture
+def valgrind(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Returns the command of valgrind, with a compile cache that outlives the tests.
+
+    The compilation of the component takes minutes under valgrind. Its CPU has fewer features, so it has its own cache.
+    """
+    assert shutil.which("valgrind"), "valgrind is missing; run `make setup-valgrind`"
+    target = os.environ.get("CARGO_TARGET_DIR", str(SCENARIOS.parents[1] / "target"))
+    monkeypatch.setenv("XDG_CACHE_HOME", f"{target}/c-tests/valgrind-cache")
+    monkeypatch.delenv("CACHE_DIRECTORY", raising=False)
+    leaks = ["--leak-check=full", "--errors-for-leak-kinds=definite,possible", "--show-leak-kinds=definite,possible"]
+    return ["valgrind", "--quiet", "--error-exitcode=99", *leaks]
+
+
+@pytest.mark.parametrize("scenario", WITHOUT_FAULTS, ids=stem)
+def test_scenario_under_valgrind(compiled: Compile, valgrind: list[str], sqlite_url: str, scenario: Path) -> None:
+    run_silently(*valgrind, compiled("scenario"), scenario, sqlite_url, sqlite_url, seconds=1200)
+
+
+@pytest.mark.parametrize("scenario", WITH_FAULTS, ids=stem)
+def test_scenario_with_faults_under_valgrind(compiled: Compile, valgrind: list[str], scenario: Path) -> None:
+    run_with_proxy([*valgrind, str(compiled("scenario"))], scenario)
+
+
+def test_threads_under_valgrind(compiled: Compile, valgrind: list[str], sqlite_url: str) -> None:
+    run_silently(*valgrind, compiled("threads"), sqlite_url, "5", seconds=1200)

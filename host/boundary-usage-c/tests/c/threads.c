@@ -1,0 +1,108 @@
+// Many threads use one tracker and all functions that allow it. The counts are exact.
+//
+//     threads DATABASE ROUNDS
+
+#include "checks.h"
+
+enum { TRACKERS = 8, PAIRS = 50 };
+
+// The log sink's state, which the program releases after it has replaced the sink.
+typedef struct logged {
+    pthread_mutex_t lock;
+    unsigned messages;
+} logged;
+
+typedef struct work {
+    boundary_usage_tracker *tracker;
+    unsigned thread, rounds;
+} work;
+
+static int stops;
+
+static void *track_pairs(void *argument) {
+    const work *own = (const work *)argument;
+    unsigned round, pair, full = 0;
+    for (round = 0; round < own->rounds; round++) {
+        for (pair = 1; pair <= PAIRS; pair++) {
+            CHECK_STATUS(BOUNDARY_USAGE_OK, track_number(own->tracker, own->thread * PAIRS + pair));
+        }
+        // Each thread has its own last error, so no other thread changes this text.
+        CHECK_STATUS(BOUNDARY_USAGE_INVALID_ARGUMENT,
+                     boundary_usage_track(own->tracker, NULL, NULL, own->thread, own->rounds));
+        CHECK(strcmp(boundary_usage_last_error(), "workspace is NULL") == 0);
+        full += boundary_usage_flush(NULL) == BOUNDARY_USAGE_INVALID_ARGUMENT;
+        CHECK(strcmp(boundary_usage_last_error(), "tracker is NULL") == 0);
+    }
+    CHECK(full == own->rounds);
+    return NULL;
+}
+
+static void *flush_repeatedly(void *tracker) {
+    while (!__atomic_load_n(&stops, __ATOMIC_ACQUIRE)) {
+        CHECK_STATUS(BOUNDARY_USAGE_OK, boundary_usage_flush((boundary_usage_tracker *)tracker));
+    }
+    return NULL;
+}
+
+static void *read_status_repeatedly(void *tracker) {
+    unsigned long long activities = 0;
+    while (!__atomic_load_n(&stops, __ATOMIC_ACQUIRE)) {
+        unsigned long long now = status_number((const boundary_usage_tracker *)tracker, "\"activities\":");
+        CHECK(now >= activities);
+        activities = now;
+    }
+    return NULL;
+}
+
+static void count_message(int level, const char *message, void *context) {
+    logged *log = (logged *)context;
+    pthread_mutex_lock(&log->lock);
+    CHECK(level >= 1 && level <= 3 && message[0] != 0);
+    log->messages++;
+    pthread_mutex_unlock(&log->lock);
+}
+
+// Replaces the sink again and again. A call of a replaced sink would use released memory.
+static void *replace_log_repeatedly(void *argument) {
+    (void)argument;
+    while (!__atomic_load_n(&stops, __ATOMIC_ACQUIRE)) {
+        logged *log = (logged *)calloc(1, sizeof *log);
+        CHECK(log != NULL && pthread_mutex_init(&log->lock, NULL) == 0);
+        boundary_usage_set_log(count_message, log);
+        boundary_usage_set_log(NULL, NULL);
+        pthread_mutex_destroy(&log->lock);
+        free(log);
+    }
+    return NULL;
+}
+
+int main(int count, char **arguments) {
+    pthread_t threads[TRACKERS], flushing, reading, logging;
+    work works[TRACKERS];
+    boundary_usage_tracker *tracker;
+    unsigned thread, rounds;
+    CHECK(count == 3);
+    rounds = (unsigned)atoi(arguments[2]);
+    tracker = started(manual_options(arguments[1]));
+    CHECK(pthread_create(&flushing, NULL, flush_repeatedly, tracker) == 0);
+    CHECK(pthread_create(&reading, NULL, read_status_repeatedly, tracker) == 0);
+    CHECK(pthread_create(&logging, NULL, replace_log_repeatedly, NULL) == 0);
+    for (thread = 0; thread < TRACKERS; thread++) {
+        works[thread].tracker = tracker;
+        works[thread].thread = thread;
+        works[thread].rounds = rounds;
+        CHECK(pthread_create(&threads[thread], NULL, track_pairs, &works[thread]) == 0);
+    }
+    for (thread = 0; thread < TRACKERS; thread++) {
+        CHECK(pthread_join(threads[thread], NULL) == 0);
+    }
+    __atomic_store_n(&stops, 1, __ATOMIC_RELEASE);
+    CHECK(pthread_join(flushing, NULL) == 0);
+    CHECK(pthread_join(reading, NULL) == 0);
+    CHECK(pthread_join(logging, NULL) == 0);
+    CHECK(status_number(tracker, "\"activities\":") == (unsigned long long)TRACKERS * PAIRS * rounds);
+    CHECK_STATUS(BOUNDARY_USAGE_OK, boundary_usage_shutdown(tracker));
+    CHECK(status_number(tracker, "\"pending_activities\":") == 0);
+    boundary_usage_free(tracker);
+    return 0;
+}
