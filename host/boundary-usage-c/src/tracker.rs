@@ -26,6 +26,8 @@ pub struct Tracker {
     tracker: boundary_usage::Tracker,
     connection: Connection,
     runtime: Handle,
+    /// The thread ends after this is dropped.
+    release: oneshot::Sender<()>,
     thread: JoinHandle<()>,
 }
 
@@ -60,8 +62,8 @@ impl Tracker {
         let thread = thread.map_err(|error| Failure::internal(format!("cannot start a thread: {error}")))?;
         let started = started.blocking_recv().unwrap_or_else(|_| Err(Failure::internal("the thread has panicked")));
         match started {
-            Ok((tracker, connection, runtime)) => {
-                Ok(Self { generation: process::generation(), tracker, connection, runtime, thread })
+            Ok((tracker, connection, runtime, release)) => {
+                Ok(Self { generation: process::generation(), tracker, connection, runtime, release, thread })
             }
             Err(failure) => {
                 let _ = thread.join();
@@ -111,13 +113,13 @@ impl Tracker {
         }
         // After a shutdown this is an error and does nothing. Otherwise a failure is in the log.
         let _ = self.shutdown();
-        let Self { tracker, connection, runtime, thread, .. } = *self;
-        drop((tracker, connection, runtime));
+        let Self { tracker, connection, runtime, release, thread, .. } = *self;
+        drop((tracker, connection, runtime, release));
         let _ = thread.join();
     }
 }
 
-type Started = (boundary_usage::Tracker, Connection, Handle);
+type Started = (boundary_usage::Tracker, Connection, Handle, oneshot::Sender<()>);
 
 /// Runs a tracker on the current thread until it ends.
 fn run_thread(options: &Options, ready: oneshot::Sender<Result<Started, Failure>>) {
@@ -149,7 +151,8 @@ async fn run(options: &Options, ready: oneshot::Sender<Result<Started, Failure>>
             return;
         }
     };
-    let _ = ready.send(Ok((tracker, connection, Handle::current())));
+    let (release, released) = oneshot::channel();
+    let _ = ready.send(Ok((tracker, connection, Handle::current(), release)));
     let beside = async {
         if let Some(unconnected) = unconnected
             && let Err(error) = unconnected.connect_to(&database).await
@@ -169,6 +172,8 @@ async fn run(options: &Options, ready: oneshot::Sender<Result<Started, Failure>>
         () = beside => {}
     }
     database.close().await;
+    // After the work has ended, a shutdown on the caller's thread still writes its last checkpoint on this runtime.
+    let _ = released.await;
 }
 
 /// The parts of a tracker before its start.

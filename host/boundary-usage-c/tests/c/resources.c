@@ -129,6 +129,7 @@ static void run_cycle(const char *database, const char *state) {
     CHECK_STATUS(BOUNDARY_USAGE_OK, track_number(tracker, 1));
     CHECK_STATUS(BOUNDARY_USAGE_OK, boundary_usage_flush(tracker));
     CHECK_STATUS(BOUNDARY_USAGE_STATE, boundary_usage_start(options, &second));
+    CHECK_STATUS(BOUNDARY_USAGE_OK, boundary_usage_shutdown(tracker));
     boundary_usage_free(tracker);
     boundary_usage_options_free(options);
 }
