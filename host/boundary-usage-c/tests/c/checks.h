@@ -34,10 +34,31 @@ static inline void check_status(boundary_usage_status expected, boundary_usage_s
     }
 }
 
+// Waits until a condition is true, for a minute at most.
+#define AWAIT(condition)                                       \
+    do {                                                       \
+        int check_waits = 0;                                   \
+        while (!(condition)) {                                 \
+            struct timespec check_pause = {0, 10 * 1000 * 1000}; \
+            CHECK(check_waits++ < 6000 && #condition);         \
+            nanosleep(&check_pause, NULL);                     \
+        }                                                      \
+    } while (0)
+
 // Writes the UUID of a name such as `w7`: its first byte is the letter, and its last eight bytes are the number.
+//
+// A name of 32 hexadecimal digits is the UUID itself.
 static inline void id_of(const char *name, uint8_t id[16]) {
     unsigned long long number = strtoull(name + 1, NULL, 10);
     int place;
+    if (strlen(name) == 32) {
+        for (place = 0; place < 16; place++) {
+            unsigned value;
+            CHECK(sscanf(name + 2 * place, "%2x", &value) == 1);
+            id[place] = (uint8_t)value;
+        }
+        return;
+    }
     memset(id, 0, 16);
     id[0] = (uint8_t)name[0];
     for (place = 15; place >= 8; place--) {
@@ -80,9 +101,13 @@ static inline boundary_usage_options *manual_options(const char *database) {
 }
 
 // Starts a tracker and releases its options.
+//
+// A start waits 2 s for the database, and valgrind makes both slower. So an unavailable database is tried again.
 static inline boundary_usage_tracker *started(boundary_usage_options *options) {
     boundary_usage_tracker *tracker = NULL;
-    CHECK_STATUS(BOUNDARY_USAGE_OK, boundary_usage_start(options, &tracker));
+    boundary_usage_status status;
+    AWAIT((status = boundary_usage_start(options, &tracker)) != BOUNDARY_USAGE_UNAVAILABLE);
+    CHECK_STATUS(BOUNDARY_USAGE_OK, status);
     CHECK(tracker != NULL);
     boundary_usage_options_free(options);
     return tracker;
@@ -98,16 +123,5 @@ static inline boundary_usage_status track_number(boundary_usage_tracker *tracker
     id_of(name, owner);
     return boundary_usage_track(tracker, workspace, owner, 1, 0);
 }
-
-// Waits until a condition is true, for a minute at most.
-#define AWAIT(condition)                                       \
-    do {                                                       \
-        int check_waits = 0;                                   \
-        while (!(condition)) {                                 \
-            struct timespec check_pause = {0, 10 * 1000 * 1000}; \
-            CHECK(check_waits++ < 6000 && #condition);         \
-            nanosleep(&check_pause, NULL);                     \
-        }                                                      \
-    } while (0)
 
 #endif

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
     return compile_once
 
 
-def run_silently(*command: str | Path, seconds: int = 300, **options: Any) -> None:
+def run_silently(*command: str | Path, seconds: int = 1800, **options: Any) -> None:
     """Runs a program that must succeed without a byte on its standard streams."""
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, **options)
     assert (ended.returncode, ended.stdout.decode(), ended.stderr.decode()) == (0, "", "")
@@ -226,8 +227,21 @@ class Replica:
         self._replies.close()
 
 
+Start = Callable[..., Replica]
+
+UNAVAILABLE, COMMIT_UNKNOWN, REFUSED, COMPONENT, STATE = 4, 7, 8, 9, 10
+MANUAL = {"flush_interval": "1day", "checkpoint_interval": "5ms"}
+
+
+def await_checkpoint(replica: Replica) -> None:
+    """Waits until the checkpoint contains all activity that was tracked before this call."""
+    until(lambda: replica.status()["waiting_activities"] == 0)
+    now = time.time()
+    until(lambda: datetime.fromisoformat(replica.status()["checkpoint"]["complete_at"]).timestamp() > now)
+
+
 @pytest.fixture
-def replica(compiled: Compile) -> Iterator[Callable[..., Replica]]:
+def replica(compiled: Compile) -> Iterator[Start]:
     """Returns a function that starts replicas with options. Running ones are killed after the test."""
     replicas: list[Replica] = []
 

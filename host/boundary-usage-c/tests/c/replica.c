@@ -9,7 +9,7 @@
 // | --- | --- |
 // | `set NAME VALUE` | the status, and after an error its message |
 // | `start`, `flush`, `shutdown` | the same |
-// | `track W U A D` | the same, for ids such as `w1` and `u1` |
+// | `track W U A D` | the same, for ids such as `w1` or of 32 digits |
 // | `status` | the JSON object |
 // | `free` | `0` |
 // | `log PATH` | `0`. Appends log messages to a file |
@@ -52,9 +52,9 @@ static void reply(boundary_usage_status status) {
 
 static boundary_usage_status track(char *rest) {
     uint8_t workspace[16], owner[16];
-    char names[2][16];
+    char names[2][40];
     unsigned long long allowed, denied;
-    CHECK(sscanf(rest, "%15s %15s %llu %llu", names[0], names[1], &allowed, &denied) == 4);
+    CHECK(sscanf(rest, "%39s %39s %llu %llu", names[0], names[1], &allowed, &denied) == 4);
     id_of(names[0], workspace);
     id_of(names[1], owner);
     return boundary_usage_track(tracker, workspace, owner, allowed, denied);

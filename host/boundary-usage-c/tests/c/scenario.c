@@ -1,9 +1,10 @@
-// Runs a file of `tests/scenarios` against the C library. `tests/src/scenario.rs` describes the lines.
+// Runs files of `tests/scenarios` against the C library. `tests/src/scenario.rs` describes the lines.
 //
-//     scenario FILE DATABASE DIRECT [COMMANDS REPLIES]
+//     scenario DATABASE DIRECT COMMANDS REPLIES FILE...
 //
 // The replicas use DATABASE, and the program of the Rust host collects from DIRECT, which is the same database. Faults
-// need a real connection to cut: DATABASE is then a `postgres-proxy`, with the descriptors of its stdin and stdout.
+// need a real connection to cut: DATABASE is then a `postgres-proxy`, and COMMANDS and REPLIES are the descriptors of
+// its stdin and stdout. They are -1 without a proxy.
 
 #include "checks.h"
 
@@ -196,7 +197,7 @@ static void collect(char **expected) {
     check_context = "";
 }
 
-// Returns the number of elements of the array `rows`, each of which has one `last_flush`.
+// Returns the number of objects in the array `rows`.
 static unsigned long rows(void) {
     const char *found = strstr(program("status"), "\"rows\":"), *end;
     unsigned long count = 0;
@@ -256,17 +257,10 @@ static void run(FILE *file) {
     }
 }
 
-int main(int count, char **arguments) {
-    FILE *file;
+// Runs a file, and stops its replicas.
+static void run_file(const char *path) {
+    FILE *file = fopen(path, "r");
     int place;
-    CHECK(count == 4 || count == 6);
-    database = arguments[2];
-    CHECK(setenv("BOUNDARY_USAGE_DATABASE", arguments[3], 1) == 0);
-    if (count == 6) {
-        commands = fdopen(atoi(arguments[4]), "w");
-        replies = fdopen(atoi(arguments[5]), "r");
-    }
-    file = fopen(arguments[1], "r");
     CHECK(file != NULL);
     run(file);
     fclose(file);
@@ -275,13 +269,33 @@ int main(int count, char **arguments) {
         ask_proxy("pending", reply, sizeof reply);
         check_context = "a fault did not strike";
         CHECK(strcmp(reply, "0\n") == 0);
-        fclose(commands);
-        fclose(replies);
     }
+    check_context = path;
     for (place = 0; place < REPLICAS; place++) {
         if (replicas[place].tracker != NULL) {
             stop(&replicas[place]);
         }
+    }
+}
+
+int main(int count, char **arguments) {
+    int argument;
+    CHECK(count > 5);
+    database = arguments[1];
+    CHECK(setenv("BOUNDARY_USAGE_DATABASE", arguments[2], 1) == 0);
+    if (atoi(arguments[3]) >= 0) {
+        commands = fdopen(atoi(arguments[3]), "w");
+        replies = fdopen(atoi(arguments[4]), "r");
+        CHECK(commands != NULL && replies != NULL);
+    }
+    for (argument = 5; argument < count; argument++) {
+        run_file(arguments[argument]);
+        // The next scenario begins with an empty period.
+        (void)program("collect");
+    }
+    if (commands != NULL) {
+        fclose(commands);
+        fclose(replies);
     }
     return 0;
 }

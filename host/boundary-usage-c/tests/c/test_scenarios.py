@@ -16,13 +16,16 @@ def stem(path: Path) -> str:
     return path.stem
 
 
-def run_with_proxy(command: list[str], scenario: Path) -> None:
-    """Runs a scenario whose faults are cuts of the connection to PostgreSQL."""
+def run_scenarios(command: list[str], url: str, *scenarios: Path) -> None:
+    run_silently(*command, url, url, "-1", "-1", *scenarios)
+
+
+def run_with_faults(command: list[str], *scenarios: Path) -> None:
+    """Runs scenarios whose faults are cuts of the connection to PostgreSQL."""
     proxy = Proxy(new_postgres())
     assert proxy.process.stdin is not None and proxy.process.stdout is not None
     pipes = [proxy.process.stdin.fileno(), proxy.process.stdout.fileno()]
-    arguments = [str(scenario), proxy.url, proxy.behind, *map(str, pipes)]
-    run_silently(*command, *arguments, pass_fds=pipes)
+    run_silently(*command, proxy.url, proxy.behind, *map(str, pipes), *scenarios, pass_fds=pipes)
     proxy.close()
 
 
@@ -34,13 +37,13 @@ def test_there_are_scenarios_of_both_kinds() -> None:
 @pytest.mark.parametrize("scenario", WITHOUT_FAULTS, ids=stem)
 @pytest.mark.parametrize("language", COMPILERS)
 def test_scenario(compiled: Compile, url: str, language: str, scenario: Path) -> None:
-    run_silently(compiled("scenario", language), scenario, url, url)
+    run_scenarios([str(compiled("scenario", language))], url, scenario)
 
 
 @pytest.mark.parametrize("scenario", WITH_FAULTS, ids=stem)
 @pytest.mark.parametrize("language", COMPILERS)
 def test_scenario_with_faults(compiled: Compile, language: str, scenario: Path) -> None:
-    run_with_proxy([str(compiled("scenario", language))], scenario)
+    run_with_faults([str(compiled("scenario", language))], scenario)
 
 
 @pytest.fixture
@@ -54,18 +57,18 @@ def valgrind(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setenv("XDG_CACHE_HOME", f"{target}/c-tests/valgrind-cache")
     monkeypatch.delenv("CACHE_DIRECTORY", raising=False)
     leaks = ["--leak-check=full", "--errors-for-leak-kinds=definite,possible", "--show-leak-kinds=definite,possible"]
-    return ["valgrind", "--quiet", "--error-exitcode=99", *leaks]
+    return ["valgrind", "--quiet", "--error-exitcode=99", "--num-callers=40", *leaks]
 
 
-@pytest.mark.parametrize("scenario", WITHOUT_FAULTS, ids=stem)
-def test_scenario_under_valgrind(compiled: Compile, valgrind: list[str], sqlite_url: str, scenario: Path) -> None:
-    run_silently(*valgrind, compiled("scenario"), scenario, sqlite_url, sqlite_url, seconds=1200)
+def test_scenarios_under_valgrind(compiled: Compile, valgrind: list[str], url: str) -> None:
+    run_scenarios([*valgrind, str(compiled("scenario"))], url, *WITHOUT_FAULTS)
 
 
-@pytest.mark.parametrize("scenario", WITH_FAULTS, ids=stem)
-def test_scenario_with_faults_under_valgrind(compiled: Compile, valgrind: list[str], scenario: Path) -> None:
-    run_with_proxy([*valgrind, str(compiled("scenario"))], scenario)
+def test_scenarios_with_faults_under_valgrind(compiled: Compile, valgrind: list[str]) -> None:
+    run_with_faults([*valgrind, str(compiled("scenario"))], *WITH_FAULTS)
 
 
-def test_threads_under_valgrind(compiled: Compile, valgrind: list[str], sqlite_url: str) -> None:
-    run_silently(*valgrind, compiled("threads"), sqlite_url, "5", seconds=1200)
+@pytest.mark.parametrize("arguments", [["arguments"], ["threads", "5"]], ids=lambda arguments: arguments[0])
+def test_program_under_valgrind(compiled: Compile, valgrind: list[str], url: str, arguments: list[str]) -> None:
+    name, *rest = arguments
+    run_silently(*valgrind, compiled(name), url, *rest)
