@@ -8,9 +8,9 @@ BUILT = $(abspath $(or $(CARGO_TARGET_DIR),target))
 OPTIONAL_FEATURES := boundary-usage-tests/opentelemetry,boundary-usage-tests/parquet
 
 .PHONY: help setup setup-component setup-curl setup-postgres setup-pgbouncer setup-chromium setup-shells setup-groff \
-  setup-faketime setup-deploy-tools setup-go setup-valgrind demo test \
-  test-intake test-python test-mitmproxy test-node test-go test-pingora test-spark test-webhooks page-pictures fuzz \
-  simulate bench instructions mutants mutants-guest mutants-library lint audit release install-c package
+  setup-faketime setup-deploy-tools setup-c setup-go setup-valgrind demo test test-c test-intake test-python \
+  test-mitmproxy test-node test-go test-pingora test-spark test-webhooks page-pictures fuzz simulate bench \
+  instructions mutants mutants-guest mutants-library lint audit release install-c package
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -21,7 +21,7 @@ demo: setup-component ## Run two replicas with real clients and print the period
 test: setup ## Run all tests, on SQLite and on a PostgreSQL server that they start
 	$(CARGO) test --workspace
 	$(CARGO) test --workspace --features $(OPTIONAL_FEATURES) --test rules -- opentelemetry:: export_parquet::
-	$(MAKE) test-intake test-python test-node test-go
+	$(MAKE) test-intake test-python test-node test-c test-go
 
 test-intake: ## Explore the interleavings of the intake's threads with a model checker
 	CARGO_TARGET_DIR=$(or $(CARGO_TARGET_DIR),target) $(CARGO) test --manifest-path tests/intake_model/Cargo.toml
@@ -37,6 +37,11 @@ test-mitmproxy: setup ## Run only the tests of the addon for mitmproxy, with mit
 test-node: setup ## Build the Node.js package and run its tests, together with Rust replicas
 	$(CARGO) build --workspace --bins
 	$(CARGO) run --quiet --bin with_support -- scripts/test-node
+
+test-c: setup-component setup-postgres setup-c setup-valgrind ## Run C and C++ programs on the C library
+	$(CARGO) build --workspace
+	@scripts/install-c $(BUILT)/debug $(BUILT)/c
+	$(CARGO) run --quiet --bin with_support -- scripts/test-c $(BUILT)/c $(ARGS)
 
 test-go: setup setup-go ## Build the C library and run the tests of the Go package, together with Rust replicas
 	$(CARGO) build --workspace
@@ -146,4 +151,11 @@ setup-go:
 	@scripts/setup-tool psql postgresql-client
 
 setup-valgrind:
-	@scripts/setup-tool valgrind valgrind
+	@scripts/setup-tool valgrind valgrind libc6-dbg # without its symbols, valgrind reports false errors
+
+setup-c:
+	@scripts/setup-tool gcc gcc libc6-dev
+	@scripts/setup-tool g++ g++
+	@scripts/setup-tool pkg-config pkg-config
+	@scripts/setup-tool readelf binutils
+	@scripts/setup-tool psql postgresql-client

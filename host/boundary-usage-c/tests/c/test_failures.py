@@ -5,6 +5,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+
 from conftest import COMPONENT, MANUAL, Proxy, Start, await_checkpoint, from_environment, totals, until
 
 ERROR, WARNING, INFO = 1, 2, 3
@@ -86,8 +87,9 @@ def test_a_replaced_log_receives_nothing_more(replica: Start, proxy: Proxy, tmp_
     first, second = tmp_path / "first", tmp_path / "second"
     logging = replica(database=proxy.url, flush_interval="20ms", shutdown_timeout="100ms")
     logging.ok(f"log {first}", "start")
-    # Each attempt of a flush logs its failure.
+    # Each attempt of a flush logs its failure. The cut closes the idle connection.
     proxy.run("refuse")
+    proxy.run("cut request:1")
     logging.ok("track w1 u1 1 1")
     until(lambda: messages(first))
     logging.ok(f"log {second}")

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from conftest import COMPILERS, SOURCES, WARNINGS, Compile, library_folder, pkg_config, run_silently
 
 SHARED = "libboundary_usage.so"
@@ -49,7 +50,7 @@ def test_the_status_ok_is_zero_and_all_codes_differ() -> None:
 
 @pytest.mark.parametrize("language", COMPILERS)
 def test_the_header_compiles_alone(language: str) -> None:
-    code = '#include <boundary_usage.h>\nint main(void) { return boundary_usage_version() == 0; }\n'
+    code = "#include <boundary_usage.h>\nint main(void) { return boundary_usage_version() == 0; }\n"
     kind = {"c99": "c", "c++17": "c++"}[language]
     command = [COMPILERS[language][0], f"-std={language}", *WARNINGS, "-fsyntax-only", "-x", kind, "-"]
     subprocess.run([*command, *pkg_config("--cflags")], input=code, text=True, check=True)

@@ -3,8 +3,20 @@
 import time
 from pathlib import Path
 
-from conftest import COMMIT_UNKNOWN, MANUAL, STATE, UNAVAILABLE, Proxy, Replica, Start, allowed_requests, psql, totals
-from conftest import await_checkpoint, until
+from conftest import (
+    COMMIT_UNKNOWN,
+    MANUAL,
+    STATE,
+    UNAVAILABLE,
+    Proxy,
+    Replica,
+    Start,
+    allowed_requests,
+    await_checkpoint,
+    psql,
+    totals,
+    until,
+)
 
 
 def track(replica: Replica, first: int, last: int) -> None:
@@ -126,9 +138,7 @@ def test_a_silent_database_fails_the_start_within_its_limit(replica: Start, prox
     waiting.end()
 
 
-def test_a_start_without_the_database_succeeds_with_a_stored_key(
-    replica: Start, proxy: Proxy, tmp_path: Path
-) -> None:
+def test_a_start_without_the_database_succeeds_with_a_stored_key(replica: Start, proxy: Proxy, tmp_path: Path) -> None:
     options = {"database": proxy.url, "state_dir": str(tmp_path / "state")} | MANUAL
     first = replica(**options)
     first.ok("start", "track w1 u1 1 1", "flush", "shutdown")

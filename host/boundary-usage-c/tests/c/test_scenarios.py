@@ -1,11 +1,11 @@
 """The scenarios that all hosts run, compiled as C and as C++, natively and under valgrind."""
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
-from conftest import COMPILERS, SCENARIOS, Compile, Proxy, new_postgres, run_silently
+
+from conftest import COMPILERS, SCENARIOS, Compile, Proxy, from_environment, new_postgres, run_silently
 
 ALL = sorted(SCENARIOS.glob("*.txt"))
 WITH_FAULTS = [path for path in ALL if "\nfail " in path.read_text()]
@@ -53,8 +53,7 @@ def valgrind(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     The compilation of the component takes minutes under valgrind. Its CPU has fewer features, so it has its own cache.
     """
     assert shutil.which("valgrind"), "valgrind is missing; run `make setup-valgrind`"
-    target = os.environ.get("CARGO_TARGET_DIR", str(SCENARIOS.parents[1] / "target"))
-    monkeypatch.setenv("XDG_CACHE_HOME", f"{target}/c-tests/valgrind-cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", f"{from_environment('BOUNDARY_USAGE_TEST_TARGET')}/valgrind-cache")
     monkeypatch.delenv("CACHE_DIRECTORY", raising=False)
     leaks = ["--leak-check=full", "--errors-for-leak-kinds=definite,possible", "--show-leak-kinds=definite,possible"]
     return ["valgrind", "--quiet", "--error-exitcode=99", "--num-callers=40", *leaks]
