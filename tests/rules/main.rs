@@ -63,6 +63,8 @@ mod replaced_files;
 mod secrets;
 /// TLS connections to PostgreSQL.
 mod tls;
+/// Data of earlier schemas.
+mod upgrades;
 
 // Collection and delivery.
 
