@@ -9,7 +9,7 @@ OPTIONAL_FEATURES := boundary-usage-tests/opentelemetry,boundary-usage-tests/par
 
 .PHONY: help setup setup-component setup-curl setup-postgres setup-pgbouncer setup-chromium setup-shells setup-groff \
   setup-faketime setup-deploy-tools setup-c setup-go setup-valgrind demo test test-c test-intake test-python \
-  test-mitmproxy test-node test-go test-pingora test-spark test-webhooks page-pictures fuzz simulate bench \
+  test-mitmproxy test-node test-go test-hosts test-pingora test-spark test-webhooks page-pictures fuzz simulate bench \
   instructions mutants mutants-guest mutants-library lint audit release install-c package
 
 help: ## List the targets
@@ -21,7 +21,7 @@ demo: setup-component ## Run two replicas with real clients and print the period
 test: setup ## Run all tests, on SQLite and on a PostgreSQL server that they start
 	$(CARGO) test --workspace
 	$(CARGO) test --workspace --features $(OPTIONAL_FEATURES) --test rules -- opentelemetry:: export_parquet::
-	$(MAKE) test-intake test-python test-node test-c test-go
+	$(MAKE) test-intake test-python test-node test-c test-go test-hosts
 
 test-intake: ## Explore the interleavings of the intake's threads with a model checker
 	CARGO_TARGET_DIR=$(or $(CARGO_TARGET_DIR),target) $(CARGO) test --manifest-path tests/intake_model/Cargo.toml
@@ -47,6 +47,11 @@ test-go: setup setup-go ## Build the C library and run the tests of the Go packa
 	$(CARGO) build --workspace
 	@scripts/install-c $(BUILT)/debug $(BUILT)/c
 	$(CARGO) run --quiet --bin with_support -- scripts/test-go
+
+test-hosts: setup setup-go ## Run one replica each of Rust, C, Go, Python and Node.js on one PostgreSQL database
+	$(CARGO) build --workspace
+	@scripts/install-c $(BUILT)/debug $(BUILT)/c
+	$(CARGO) run --quiet --bin with_support -- scripts/test-hosts
 
 test-pingora: setup-component ## Run the tests of the Pingora crate; builds Pingora, which takes minutes
 	@scripts/setup-tool cmake cmake # builds zlib-ng, a dependency of Pingora
