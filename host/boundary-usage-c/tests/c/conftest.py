@@ -71,7 +71,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
 def run_silently(*command: str | Path, seconds: int = 1800, **options: Any) -> None:
     """Runs a program that must succeed without a byte on its standard streams."""
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, **options)
-    assert (ended.returncode, ended.stdout.decode(), ended.stderr.decode()) == (0, "", "")
+    output = (ended.stdout + ended.stderr).decode()
+    assert (ended.returncode, output) == (0, ""), f"{command} ended with {ended.returncode}:\n{output}"
 
 
 def program_json(url: str, *arguments: str) -> Any:

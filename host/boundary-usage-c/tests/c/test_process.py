@@ -30,5 +30,5 @@ def test_a_shortage_is_an_error_of_the_call(compiled: Compile, tmp_path: Path, s
 
 
 @pytest.mark.parametrize("language", COMPILERS)
-def test_many_threads_use_a_tracker(compiled: Compile, language: str, url: str) -> None:
-    run_silently(compiled("threads", language), url, "300")
+def test_many_threads_use_a_tracker(compiled: Compile, language: str, url: str, tmp_path: Path) -> None:
+    run_silently(compiled("threads", language), url, "300", tmp_path / "replaced.db")

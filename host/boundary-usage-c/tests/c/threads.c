@@ -1,14 +1,18 @@
 // Many threads use one tracker and all functions that allow it. The counts are exact.
 //
-//     threads DATABASE ROUNDS
+//     threads DATABASE ROUNDS REPLACED
+//
+// REPLACED is the path of another SQLite file, which the program replaces. The flushes of its tracker fail and are
+// logged, while a thread replaces the log sink.
 
 #include "checks.h"
 
+#include <sched.h>
+
 enum { TRACKERS = 8, PAIRS = 50 };
 
-// The log sink's state, which the program releases after it has replaced the sink.
+// The log sink's context, which the program releases after it has replaced the sink.
 typedef struct logged {
-    pthread_mutex_t lock;
     unsigned messages;
 } logged;
 
@@ -54,36 +58,65 @@ static void *read_status_repeatedly(void *tracker) {
     return NULL;
 }
 
+static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned all_messages;
+
 static void count_message(int level, const char *message, void *context) {
-    logged *log = (logged *)context;
-    pthread_mutex_lock(&log->lock);
-    CHECK(level >= 1 && level <= 3 && message[0] != 0);
-    log->messages++;
-    pthread_mutex_unlock(&log->lock);
+    CHECK(level >= BOUNDARY_USAGE_LOG_ERROR && level <= BOUNDARY_USAGE_LOG_INFO && message[0] != 0);
+    pthread_mutex_lock(&log_lock);
+    ((logged *)context)->messages++;
+    pthread_mutex_unlock(&log_lock);
 }
 
 // Replaces the sink again and again. A call of a replaced sink would use released memory.
 static void *replace_log_repeatedly(void *argument) {
     (void)argument;
     while (!__atomic_load_n(&stops, __ATOMIC_ACQUIRE)) {
-        logged *log = (logged *)calloc(1, sizeof *log);
-        CHECK(log != NULL && pthread_mutex_init(&log->lock, NULL) == 0);
+        logged *log;
+        pthread_mutex_lock(&log_lock);
+        log = (logged *)calloc(1, sizeof *log);
+        CHECK(log != NULL);
+        pthread_mutex_unlock(&log_lock);
         boundary_usage_set_log(count_message, log);
+        sched_yield();
+#ifndef RELEASES_EARLY // With this mistake, a test shows that ThreadSanitizer notices a late call.
         boundary_usage_set_log(NULL, NULL);
-        pthread_mutex_destroy(&log->lock);
+#endif
+        pthread_mutex_lock(&log_lock);
+        __atomic_fetch_add(&all_messages, log->messages, __ATOMIC_RELAXED);
         free(log);
+        pthread_mutex_unlock(&log_lock);
     }
     return NULL;
+}
+
+// Returns a tracker whose flushes fail, because another file replaces its database.
+static boundary_usage_tracker *failing_tracker(const char *path) {
+    char database[1024];
+    boundary_usage_options *options = boundary_usage_options_new();
+    boundary_usage_tracker *tracker;
+    FILE *file;
+    snprintf(database, sizeof database, "sqlite:%s", path);
+    set_option(options, "database", database);
+    set_option(options, "flush-interval", "1ms");
+    set_option(options, "shutdown-timeout", "100ms");
+    tracker = started(options);
+    CHECK(unlink(path) == 0);
+    file = fopen(path, "w");
+    CHECK(file != NULL && fputs("This is not a database.", file) >= 0 && fclose(file) == 0);
+    CHECK_STATUS(BOUNDARY_USAGE_OK, track_number(tracker, 1));
+    return tracker;
 }
 
 int main(int count, char **arguments) {
     pthread_t threads[TRACKERS], flushing, reading, logging;
     work works[TRACKERS];
-    boundary_usage_tracker *tracker;
+    boundary_usage_tracker *tracker, *failing;
     unsigned thread, rounds;
-    CHECK(count == 3);
+    CHECK(count == 4);
     rounds = (unsigned)atoi(arguments[2]);
     tracker = started(manual_options(arguments[1]));
+    failing = failing_tracker(arguments[3]);
     CHECK(pthread_create(&flushing, NULL, flush_repeatedly, tracker) == 0);
     CHECK(pthread_create(&reading, NULL, read_status_repeatedly, tracker) == 0);
     CHECK(pthread_create(&logging, NULL, replace_log_repeatedly, NULL) == 0);
@@ -96,6 +129,7 @@ int main(int count, char **arguments) {
     for (thread = 0; thread < TRACKERS; thread++) {
         CHECK(pthread_join(threads[thread], NULL) == 0);
     }
+    AWAIT(__atomic_load_n(&all_messages, __ATOMIC_RELAXED) >= 20);
     __atomic_store_n(&stops, 1, __ATOMIC_RELEASE);
     CHECK(pthread_join(flushing, NULL) == 0);
     CHECK(pthread_join(reading, NULL) == 0);
@@ -104,5 +138,7 @@ int main(int count, char **arguments) {
     CHECK_STATUS(BOUNDARY_USAGE_OK, boundary_usage_shutdown(tracker));
     CHECK(status_number(tracker, "\"pending_activities\":") == 0);
     boundary_usage_free(tracker);
+    CHECK(boundary_usage_shutdown(failing) != BOUNDARY_USAGE_OK);
+    boundary_usage_free(failing);
     return 0;
 }
