@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import COMPILERS, SCENARIOS, Compile, Proxy, from_environment, new_postgres, run_silently
+from conftest import COMPILERS, SCENARIOS, SOURCES, Compile, Proxy, from_environment, new_postgres, run_silently
 
 ALL = sorted(SCENARIOS.glob("*.txt"))
 WITH_FAULTS = [path for path in ALL if "\nfail " in path.read_text()]
@@ -56,7 +56,8 @@ def valgrind(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setenv("XDG_CACHE_HOME", f"{from_environment('BOUNDARY_USAGE_TEST_TARGET')}/valgrind-cache")
     monkeypatch.delenv("CACHE_DIRECTORY", raising=False)
     leaks = ["--leak-check=full", "--errors-for-leak-kinds=definite,possible", "--show-leak-kinds=definite,possible"]
-    return ["valgrind", "--quiet", "--error-exitcode=99", "--num-callers=40", *leaks]
+    suppressed = f"--suppressions={SOURCES / 'valgrind.supp'}"
+    return ["valgrind", "--quiet", "--error-exitcode=99", "--num-callers=40", suppressed, *leaks]
 
 
 def test_scenarios_under_valgrind(compiled: Compile, valgrind: list[str], url: str) -> None:
