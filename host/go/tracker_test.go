@@ -122,7 +122,7 @@ func descriptors(t *testing.T) int {
 func TestAShutdownReleasesThreadsAndDescriptors(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, url string) {
 		run := func() {
-			tracker := start(t, usage.Options{Database: url})
+			tracker := start(t, usage.Options{Database: url, StateDir: newStateDir(t)})
 			if threads(t) == 0 {
 				t.Fatal("a running tracker has no thread")
 			}
@@ -147,7 +147,7 @@ func TestAProgramThatTheProcessStartsInheritsNoDescriptor(t *testing.T) {
 			return string(output)
 		}
 		before := inherited()
-		tracker := start(t, usage.Options{Database: url})
+		tracker := start(t, usage.Options{Database: url, StateDir: newStateDir(t)})
 		must(t, tracker.Track(id("w1"), id("u1"), 1, 0))
 		equal(t, inherited(), before)
 		must(t, tracker.Shutdown(context.Background()))
