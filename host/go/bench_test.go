@@ -34,7 +34,7 @@ func BenchmarkTrack(b *testing.B) {
 
 // BenchmarkMiddleware measures a handler without and with the middleware. The difference is the cost of the middleware.
 func BenchmarkMiddleware(b *testing.B) {
-	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }))
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(200) }))
 	middleware := usage.NewMiddleware(
 		start(b, usage.Options{Database: newSqlite(b)}), usage.IdentifyByHeaders("X-Workspace", "X-Owner"),
 		usage.MiddlewareOptions{})

@@ -127,7 +127,8 @@ func TestIDsAreParsedAndPrintedLikeUUIDs(t *testing.T) {
 	parsed, err := usage.ParseID(strings.ToUpper(text))
 	must(t, err)
 	equal(t, parsed.String(), text)
-	equal(t, parsed, usage.ID{0x01, 0x93, 0xa1, 0xb2, 0xc3, 0xd4, 0x7e, 0x5f, 0x80, 0x71, 0x92, 0xa3, 0xb4, 0xc5, 0xd6, 0xe7})
+	equal(t, parsed, usage.ID{
+		0x01, 0x93, 0xa1, 0xb2, 0xc3, 0xd4, 0x7e, 0x5f, 0x80, 0x71, 0x92, 0xa3, 0xb4, 0xc5, 0xd6, 0xe7})
 	for _, invalid := range []string{
 		"", "7", text[1:], text + "0", strings.ReplaceAll(text, "-", ""), strings.Replace(text, "a", "g", 1),
 		"{" + text + "}", strings.Replace(text, "-7", "7-", 1), strings.Repeat(text, 1000),

@@ -22,8 +22,8 @@ func TestMain(m *testing.M) {
 	os.Exit(1)
 }
 
-// trackForever tracks an activity each millisecond. After each one, it prints the time before the activity, and the time
-// at which the checkpoint was last complete.
+// trackForever tracks an activity each millisecond. After each one, it prints the time before the activity, and the
+// time at which the checkpoint was last complete.
 func trackForever(url, directory string) error {
 	tracker, err := usage.Start(usage.Options{
 		Database: url, StateDir: directory, FlushInterval: manual, CheckpointInterval: checkpointInterval})

@@ -71,7 +71,8 @@ type program struct{ url string }
 
 // command returns a command of the program with its output in JSON.
 func (p program) command(t testing.TB, arguments ...string) *exec.Cmd {
-	command := exec.Command(variable(t, "BOUNDARY_USAGE_TEST_PROGRAM"), append([]string{"--format", "json"}, arguments...)...)
+	arguments = append([]string{"--format", "json"}, arguments...)
+	command := exec.Command(variable(t, "BOUNDARY_USAGE_TEST_PROGRAM"), arguments...)
 	command.Env = append(os.Environ(), "BOUNDARY_USAGE_DATABASE="+p.url)
 	command.Stderr = os.Stderr
 	return command

@@ -12,7 +12,9 @@ import (
 
 // Tracker is a running tracker. Its methods may be called from any goroutine.
 type Tracker struct {
-	// use is held for reading during each call of the library, and for writing when the tracker is released.
+	// use is held for reading during each call of the library, and for writing only by the release.
+	//
+	// So a call that cannot have it does not wait, because the tracker is stopped.
 	use sync.RWMutex
 	// c is 0 after the release.
 	c C.bridge_tracker
@@ -23,8 +25,8 @@ type Tracker struct {
 // Start starts a tracker. It blocks while it compiles the component and connects to the database.
 //
 // If PostgreSQL is down, the start succeeds if an earlier start on this StateDir was connected to the same database.
-// The tracker then records into its checkpoint and connects later. Otherwise Start returns [ErrUnavailable] after 2 s at
-// most. The caller must call [Tracker.Shutdown] in the end, and nothing else releases the tracker.
+// The tracker then records into its checkpoint and connects later. Otherwise Start returns [ErrUnavailable] after 2 s
+// at most. The caller must call [Tracker.Shutdown] in the end, because nothing else releases the tracker.
 func Start(options Options) (*Tracker, error) {
 	tracker := new(Tracker)
 	err := options.withC(func(opts *C.boundary_usage_options) error {
@@ -42,21 +44,19 @@ func Start(options Options) (*Tracker, error) {
 // means that activity arrives faster than the component takes it. Track returns [ErrInvalidArgument] for a nil id, and
 // [ErrStopped] after a shutdown. If it returns an error, it has recorded nothing.
 func (t *Tracker) Track(workspace, owner ID, allowed, denied uint64) error {
-	t.use.RLock()
-	defer t.use.RUnlock()
-	if t.c == 0 {
+	if !t.begin() {
 		return stopped
 	}
+	defer t.use.RUnlock()
 	return failure(C.bridge_track(t.c, idOf(workspace), idOf(owner), C.uint64_t(allowed), C.uint64_t(denied)))
 }
 
 // TryTrack records activity like [Tracker.Track], but never blocks. It returns [ErrFull] if the intake is full.
 func (t *Tracker) TryTrack(workspace, owner ID, allowed, denied uint64) error {
-	t.use.RLock()
-	defer t.use.RUnlock()
-	if t.c == 0 {
+	if !t.begin() {
 		return stopped
 	}
+	defer t.use.RUnlock()
 	return failure(C.bridge_try_track(t.c, idOf(workspace), idOf(owner), C.uint64_t(allowed), C.uint64_t(denied)))
 }
 
@@ -87,22 +87,42 @@ func (t *Tracker) Shutdown(ctx context.Context) error {
 	}
 	return await(ctx, func() error {
 		err := t.with(func(tracker C.bridge_tracker) C.bridge_result { return C.bridge_shutdown(tracker) })
-		// After the library's shutdown, other calls return soon.
-		t.use.Lock()
-		defer t.use.Unlock()
-		C.bridge_free(t.c)
-		t.c = 0
+		if err == nil {
+			t.release()
+		} else {
+			// A flush may still wait for the database.
+			go t.release()
+		}
 		return err
 	})
 }
 
+// release waits for the end of all calls, and frees the tracker.
+func (t *Tracker) release() {
+	t.use.Lock()
+	defer t.use.Unlock()
+	C.bridge_free(t.c)
+	t.c = 0
+}
+
+// begin begins a call of the library, which must end with use.RUnlock. It returns false if the tracker is stopped.
+func (t *Tracker) begin() bool {
+	if !t.use.TryRLock() {
+		return false
+	}
+	if t.c == 0 {
+		t.use.RUnlock()
+		return false
+	}
+	return true
+}
+
 // with calls a function with the tracker of the library, unless it has been released.
 func (t *Tracker) with(call func(C.bridge_tracker) C.bridge_result) error {
-	t.use.RLock()
-	defer t.use.RUnlock()
-	if t.c == 0 {
+	if !t.begin() {
 		return stopped
 	}
+	defer t.use.RUnlock()
 	return failure(call(t.c))
 }
 

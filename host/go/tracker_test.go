@@ -82,6 +82,26 @@ func TestACancelledShutdownContinuesAndCountsOnce(t *testing.T) {
 	})
 }
 
+func TestAFlushThatHangsDelaysNoOtherCallAfterAShutdown(t *testing.T) {
+	proxy := newProxy(t, newPostgres(t))
+	tracker := start(t, usage.Options{
+		Database: proxy.url, FlushTimeout: longest, ShutdownTimeout: 100 * time.Millisecond})
+	must(t, tracker.Track(id("w1"), id("u1"), 3, 1))
+	proxy.run("cut silence")
+	flushed := make(chan error, 1)
+	go func() { flushed <- tracker.Flush(context.Background()) }()
+	proxy.run("committing 1")
+	if err := tracker.Shutdown(context.Background()); !errors.Is(err, usage.ErrTimedOut) {
+		t.Fatalf("the error is %v", err)
+	}
+	for i := 0; i < 1000; i++ {
+		if err := tracker.Track(id("w1"), id("u1"), 1, 0); !errors.Is(err, usage.ErrStopped) {
+			t.Fatalf("the error is %v", err)
+		}
+	}
+	equal(t, len(flushed), 0)
+}
+
 func TestEveryCallAfterAShutdownReturnsErrStopped(t *testing.T) {
 	tracker := start(t, usage.Options{Database: newSqlite(t)})
 	must(t, tracker.Shutdown(context.Background()))
@@ -162,7 +182,12 @@ func TestLogMessagesReachTheFunctionUntilItIsReplaced(t *testing.T) {
 		message string
 	}
 	messages := make(chan entry, 1000)
-	usage.SetLog(func(level usage.LogLevel, message string) { messages <- entry{level, message} })
+	usage.SetLog(func(level usage.LogLevel, message string) {
+		select {
+		case messages <- entry{level, message}:
+		default: // A full channel must not block the tracker.
+		}
+	})
 	proxy := newProxy(t, newPostgres(t))
 	tracker := start(t, usage.Options{Database: proxy.url, FlushInterval: time.Millisecond})
 	must(t, tracker.Flush(context.Background()))
