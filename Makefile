@@ -79,7 +79,9 @@ simulate: setup-component ## Simulate replicas and faults: SEEDS=2000 or STEPS=1
 	  $(if $(SEED),--seed $(SEED),$(if $(STEPS),--steps $(STEPS),--seeds $(or $(SEEDS),2000))) \
 	  $(if $(FIRST),--first $(FIRST)) $(if $(MUTATION),--mutation $(MUTATION))
 
-bench: setup ## Measure speed and memory; ONLY=databases runs one part, see tests/benches/main.rs
+bench: setup setup-c ## Measure speed and memory; ONLY=databases runs one part, see tests/benches/main.rs
+	$(CARGO) build --workspace --lib --profile bench
+	@scripts/install-c $(BUILT)/release $(BUILT)/bench/c
 	$(CARGO) bench --workspace --bench usage -- $(ONLY)
 
 # Incremental compilation splits a crate into many more units. Less is inlined, and the counts more than double.

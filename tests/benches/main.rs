@@ -11,6 +11,7 @@
 mod bare;
 mod databases;
 mod history;
+mod hosts;
 mod inputs;
 mod operations;
 mod ours;
@@ -64,7 +65,7 @@ fn main() -> Result<()> {
     }
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench");
     std::fs::create_dir_all(&directory)?;
-    let sections: [(&str, Section); 7] = [
+    let sections: [(&str, Section); 8] = [
         ("throughput", throughput),
         ("operations", operations::measure),
         ("memory", memory),
@@ -72,6 +73,7 @@ fn main() -> Result<()> {
         ("databases", databases),
         ("collections", collections),
         ("history", history),
+        ("hosts", hosts::measure),
     ];
     let selected: Vec<&String> = arguments.iter().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     if selected == ["picture"] {

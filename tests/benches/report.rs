@@ -46,7 +46,7 @@ impl Goal {
     }
 }
 
-const GOALS: [(&str, Goal); 17] = [
+const GOALS: [(&str, Goal); 19] = [
     ("whole_path_2_threads_over_native", Goal::AtMost(0.5)),
     ("whole_path_2_threads_over_go", Goal::AtMost(0.5)),
     ("whole_path_2_threads_over_1", Goal::AtMost(1.0)),
@@ -60,6 +60,8 @@ const GOALS: [(&str, Goal); 17] = [
     ("collect_with_history_over_without", Goal::AtMost(1.1)),
     ("report_3_years_full_s", Goal::AtMost(2.0)),
     ("report_3_years_full_growth_bytes", Goal::AtMost((64 << 20) as f64)),
+    ("track_from_c_ns", Goal::AtMost(60.0)),
+    ("nginx_requests_with_over_without", Goal::AtLeast(0.97)),
     ("start_to_first_track_ms", Goal::AtMost(20.0)),
     ("instantiate_us", Goal::AtMost(100.0)),
     ("idle_tracker_bytes", Goal::AtMost((1 << 20) as f64)),
