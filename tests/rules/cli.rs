@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::program::{Ended, Workplace, id, numbers, pick};
 
-pub(crate) const COMMANDS: [&str; 12] = [
+pub(crate) const COMMANDS: [&str; 13] = [
     "serve",
     "replay",
     "collect",
@@ -17,6 +17,7 @@ pub(crate) const COMMANDS: [&str; 12] = [
     "report",
     "export",
     "deliver",
+    "monitor",
     "init",
     "component",
     "demo",

@@ -45,6 +45,8 @@ mod database_urls;
 mod hostile_settings;
 /// Creation and migration of the schema.
 mod migrations;
+/// The command `monitor`.
+mod monitor_command;
 /// Outages of PostgreSQL (D2, D3, D6, D7).
 mod outages_postgres;
 /// Outages of SQLite files (D2, D3, D6).

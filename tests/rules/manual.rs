@@ -10,7 +10,7 @@ use crate::cli::COMMANDS;
 use crate::program::{Ended, PROGRAM, Workplace};
 
 /// Sentences that must be in the help and in the manual.
-const SENTENCES: [(&str, &[&str]); 12] = [
+const SENTENCES: [(&str, &[&str]); 13] = [
     (
         "serve",
         &[
@@ -42,6 +42,7 @@ const SENTENCES: [(&str, &[&str]); 12] = [
         ],
     ),
     ("deliver", &["With --dry-run, the command sends nothing and changes nothing"]),
+    ("monitor", &["An unavailable database is critical", "changes nothing"]),
     ("init", &["`report` can merge databases that have the same key", "keep the file as secret as the database"]),
     ("component", &["Any host with a component runtime can load it"]),
     ("demo", &["Everything happens in a temporary directory"]),

@@ -66,7 +66,7 @@ fn name_of_function(line: &str) -> Option<&str> {
     name.split(['(', '<']).next()
 }
 
-/// Returns every text of the project except built and hidden files.
+/// Returns every text of the project except built and hidden files, and the data of earlier schemas.
 pub(crate) fn texts() -> Vec<Text> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let (mut texts, mut folders) = (Vec::new(), vec![root.to_owned()]);
@@ -74,7 +74,7 @@ pub(crate) fn texts() -> Vec<Text> {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path: PathBuf = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap();
-            if name.starts_with('.') || ["dist", "node_modules", "target"].contains(&name) {
+            if name.starts_with('.') || ["dist", "node_modules", "target", "upgrades"].contains(&name) {
                 continue;
             } else if path.is_dir() {
                 folders.push(path);

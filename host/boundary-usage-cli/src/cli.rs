@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::arguments::Global;
 use crate::commands::{
-    collect, completions, component, deliver, demo, export, init, man, replay, report, serve, status,
+    collect, completions, component, deliver, demo, export, init, man, monitor, replay, report, serve, status,
 };
 use crate::failure::UsageError;
 use crate::output::Format;
@@ -49,6 +49,7 @@ pub enum Command {
     Report(report::Arguments),
     Export(export::Arguments),
     Deliver(deliver::Arguments),
+    Monitor(monitor::Arguments),
     Init(init::Arguments),
     Component(component::Arguments),
     Demo(demo::Arguments),
@@ -73,6 +74,7 @@ impl Cli {
             Command::Report(arguments) => report::run(&global, arguments).await?,
             Command::Export(arguments) => return export::run(&global, arguments).await,
             Command::Deliver(arguments) => deliver::run(&global, arguments).await?,
+            Command::Monitor(arguments) => return monitor::run(&global, arguments).await,
             Command::Init(arguments) => init::run(&global, arguments).await?,
             Command::Component(arguments) => component::run(&global, &arguments)?,
             Command::Completions(arguments) => completions::run(&arguments)?,

@@ -78,7 +78,12 @@ pub fn main() -> ExitCode {
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return output::print_parsed(error),
+        Err(error) => {
+            let is_wrong = error.use_stderr();
+            let code = output::print_parsed(error);
+            // Monitoring systems understand the code 2 of usage errors as a critical state of the service.
+            return if is_wrong && is_monitor() { ExitCode::from(3) } else { code };
+        }
     };
     match run(cli) {
         Ok(code) => code,
@@ -87,6 +92,11 @@ pub fn main() -> ExitCode {
             ExitCode::from(if is_usage_error(&error) { 2 } else { 1 })
         }
     }
+}
+
+/// Returns whether the arguments are those of `monitor`.
+fn is_monitor() -> bool {
+    std::env::args_os().any(|argument| argument == "monitor")
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {

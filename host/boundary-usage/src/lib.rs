@@ -99,7 +99,7 @@ pub use component::{CompileCache, CompileOptions, Contract, Plugin};
 pub use connecting::{Connecting, FirstConnection};
 pub use database::{
     Ages, Backend, DELIVERY_WAIT_MAX, Database, DatabaseStatus, Delivery, DeliveryClaim, DeliveryStatus, HashingKey,
-    KeyFingerprint, Lock, LockMode, PeriodStatus, Purpose, ReplicaStatus, RowStatus, Transaction,
+    KeyFingerprint, LiveReplicas, Lock, LockMode, PeriodStatus, Purpose, ReplicaStatus, RowStatus, Transaction,
 };
 pub use error::{Error, TrackError};
 pub use history::{

@@ -10,6 +10,7 @@ pub mod demo;
 pub mod export;
 pub mod init;
 pub mod man;
+pub mod monitor;
 pub mod replay;
 pub mod report;
 pub mod serve;

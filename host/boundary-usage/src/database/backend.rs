@@ -7,7 +7,7 @@ use chrono::{NaiveDate, Utc};
 use futures_util::stream::BoxStream;
 use uuid::Uuid;
 
-use super::{Ages, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, KeyFingerprint, PeriodStatus};
+use super::{Ages, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, KeyFingerprint, LiveReplicas, PeriodStatus};
 use crate::error::Error;
 use crate::records::{Day, DeletedRow, OpenPeriod, StoredUsage, Update};
 use crate::summary::Summary;
@@ -38,6 +38,11 @@ pub trait Backend: Send + Sync + 'static {
     /// See [`Database::ages`](super::Database::ages). A backend may read the ages without the rest of the status.
     async fn ages(&self) -> Result<Ages, Error> {
         Ok(Ages::of(&self.status().await?, Utc::now()))
+    }
+
+    /// See [`Database::live_replicas`](super::Database::live_replicas).
+    async fn live_replicas(&self, within: Duration) -> Result<LiveReplicas, Error> {
+        Ok(LiveReplicas::of(&self.status().await?, within, Utc::now()))
     }
 
     /// See [`Database::acknowledge`](super::Database::acknowledge).

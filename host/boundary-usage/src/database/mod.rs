@@ -9,6 +9,7 @@ mod database_status;
 mod delivery;
 mod driver_errors;
 mod fingerprint;
+mod live_replicas;
 mod migration;
 mod pool;
 mod postgres;
@@ -26,6 +27,7 @@ pub use self::backend::{Backend, Lock, LockMode, Purpose, Transaction};
 pub use self::database_status::{DatabaseStatus, PeriodStatus, ReplicaStatus, RowStatus};
 pub use self::delivery::{DELIVERY_WAIT_MAX, Delivery, DeliveryClaim, DeliveryStatus};
 pub use self::fingerprint::KeyFingerprint;
+pub use self::live_replicas::LiveReplicas;
 
 use crate::error::Error;
 

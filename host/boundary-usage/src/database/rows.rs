@@ -10,7 +10,10 @@ use uuid::Uuid;
 
 use super::delivery::Destination;
 use super::migration::AppliedMigration;
-use super::{Ages, DatabaseStatus, Delivery, DeliveryStatus, KeyFingerprint, PeriodStatus, ReplicaStatus, RowStatus};
+use super::{
+    Ages, DatabaseStatus, Delivery, DeliveryStatus, KeyFingerprint, LiveReplicas, PeriodStatus, ReplicaStatus,
+    RowStatus,
+};
 use crate::error::Error;
 use crate::records::{Day, DeletedRow, OpenPeriod, Sketch, StoredUsage, Uniques, UniquesUpdate, Update};
 use crate::summary::{Summary, SummaryBuilder};
@@ -273,6 +276,15 @@ pub(super) fn destination(row: &impl Cells) -> Decoded<Destination> {
         first_due: wait("first_due_ms")?,
         last_due: wait("last_due_ms")?,
     })
+}
+
+/// Reads the result of `read_live_replicas.sql`.
+pub(super) fn live_replicas(row: &impl Cells) -> Decoded<LiveReplicas> {
+    let longest_silent = match row.integer("age_ms")? {
+        Some(age) => Some((row.replica()?, TimeDelta::milliseconds(age))),
+        None => None,
+    };
+    Ok(LiveReplicas { count: row.count("live")?, longest_silent })
 }
 
 /// Reads the result of `read_ages.sql`.

@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{Ages, Backend, Database, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, Purpose, Transaction};
+use super::{
+    Ages, Backend, Database, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, LiveReplicas, Purpose, Transaction,
+};
 use crate::error::Error;
 
 /// A backend that forwards to another one as soon as it is connected. Until then, every call fails as unavailable.
@@ -86,6 +88,10 @@ impl Backend for Unconnected {
 
     async fn ages(&self) -> Result<Ages, Error> {
         self.backend()?.ages().await
+    }
+
+    async fn live_replicas(&self, within: Duration) -> Result<LiveReplicas, Error> {
+        self.backend()?.live_replicas(within).await
     }
 
     async fn acknowledge(&self, period: i64) -> Result<bool, Error> {

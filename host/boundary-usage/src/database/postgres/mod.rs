@@ -27,7 +27,8 @@ use super::driver_errors::refused;
 use super::migration::MigrationMode;
 use super::pool::{IdleMode, Pool, PooledConnection, timed_out};
 use super::{
-    Ages, Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, KeyFingerprint, Purpose, Transaction, rows,
+    Ages, Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, KeyFingerprint, LiveReplicas, Purpose,
+    Transaction, rows,
 };
 use crate::database::rows::OpenRows;
 use crate::database::url::{self, PostgresUrl};
@@ -146,6 +147,15 @@ impl Backend for Postgres {
         let ages = errors::decoded(rows::ages(&row.expect("the statement always returns a row")))?;
         Box::new(transaction).rollback().await;
         Ok(ages)
+    }
+
+    async fn live_replicas(&self, within: Duration) -> Result<LiveReplicas, Error> {
+        let mut transaction = self.open(&transaction::READ).await?;
+        let read = query(sql::READ_LIVE_REPLICAS).bind(within.as_secs_f64());
+        let row = transaction.fetch("reading the live replicas", read).await?;
+        let live = errors::decoded(rows::live_replicas(&row.expect("an aggregate returns a row")))?;
+        Box::new(transaction).rollback().await;
+        Ok(live)
     }
 
     async fn acknowledge(&self, period: i64) -> Result<bool, Error> {

@@ -23,7 +23,8 @@ use self::opening::Opener;
 use self::transaction::SqliteTransaction;
 use super::migration::MigrationMode;
 use super::{
-    Ages, Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, KeyFingerprint, Purpose, Transaction, rows, url,
+    Ages, Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, KeyFingerprint, LiveReplicas, Purpose,
+    Transaction, rows, url,
 };
 use crate::database::rows::OpenRows;
 use crate::error::Error;
@@ -99,6 +100,15 @@ impl Backend for Sqlite {
         let ages = transaction.decoded(rows::ages(&row.expect("the statement always returns a row")))?;
         Box::new(transaction).rollback().await;
         Ok(ages)
+    }
+
+    async fn live_replicas(&self, within: Duration) -> Result<LiveReplicas, Error> {
+        let mut transaction = self.open(sql::BEGIN_READ).await?;
+        let read = sqlx::query(sql::READ_LIVE_REPLICAS).bind(within.as_secs_f64());
+        let row = transaction.fetch("reading the live replicas", read).await?;
+        let live = transaction.decoded(rows::live_replicas(&row.expect("an aggregate returns a row")))?;
+        Box::new(transaction).rollback().await;
+        Ok(live)
     }
 
     async fn acknowledge(&self, period: i64) -> Result<bool, Error> {

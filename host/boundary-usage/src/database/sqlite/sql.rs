@@ -27,6 +27,7 @@ statements! {
     READ_DAYS = "read_days.sql",
     READ_DELIVERY = "read_delivery.sql",
     READ_HASHING_KEY = "read_hashing_key.sql",
+    READ_LIVE_REPLICAS = "read_live_replicas.sql",
     READ_MIGRATIONS = "read_migrations.sql",
     READ_OPEN_PERIOD = "read_open_period.sql",
     READ_PERIODS = "read_periods.sql",
