@@ -3,6 +3,7 @@
 CARGO ?= cargo
 SECONDS ?= 60
 BUILT = $(abspath $(or $(CARGO_TARGET_DIR),target))
+PACKAGES = $(BUILT)/packages
 
 # Features of the program that the demo does not build, because they would make its build longer.
 OPTIONAL_FEATURES := boundary-usage-tests/opentelemetry,boundary-usage-tests/parquet
@@ -10,7 +11,8 @@ OPTIONAL_FEATURES := boundary-usage-tests/opentelemetry,boundary-usage-tests/par
 .PHONY: help setup setup-component setup-curl setup-postgres setup-pgbouncer setup-chromium setup-shells setup-groff \
   setup-faketime setup-deploy-tools setup-c setup-go setup-valgrind demo test test-c test-intake test-python \
   test-mitmproxy test-node test-go test-hosts test-pingora test-spark test-webhooks page-pictures fuzz simulate bench \
-  instructions mutants mutants-guest mutants-library lint audit release install-c package
+  instructions mutants mutants-guest mutants-library lint audit release install-c deb image \
+  test-packages package setup-packaging
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -114,6 +116,18 @@ install-c: setup-component ## Install the C library with its header: PREFIX=/usr
 	$(CARGO) build --release --package boundary-usage-c
 	@scripts/install-c $(or $(CARGO_TARGET_DIR),target)/release $(or $(PREFIX),/usr/local)
 
+deb: setup-packaging release ## Build a Debian package of the release in target/packages
+	@scripts/package-debian $(BUILT)/release/boundary-usage $(PACKAGES)
+
+image: setup-packaging release ## Build a container image of the release in target/packages; needs root
+	@scripts/debian-root $(PACKAGES)/debian-root
+	@scripts/build-image $(BUILT)/release/boundary-usage $(PACKAGES)/debian-root \
+	  $(PACKAGES)/boundary-usage.oci.tar
+
+test-packages: setup-component setup-packaging ## Test the Debian package in a booted system, and the image; needs root
+	$(CARGO) build --workspace --bins
+	@scripts/test-packages $(BUILT)/debug/boundary-usage
+
 package: setup-component ## Pack the published crates with the component inside, and build them from there
 	@scripts/package
 
@@ -149,6 +163,9 @@ setup-groff:
 
 setup-deploy-tools:
 	@scripts/setup-deploy-tools
+
+setup-packaging:
+	@scripts/setup-packaging
 
 # psql creates the databases of the tests.
 setup-go:
