@@ -8,7 +8,7 @@
 #include <fcntl.h>
 #include <malloc.h>
 
-enum { WARM_UP = 5, BYTES_PER_CYCLE = 512, DESCRIPTORS = 256 };
+enum { WARM_UP = 5, BYTES_PER_CYCLE = 64, DESCRIPTORS = 256 };
 
 // The descriptors of the process before the first start.
 static int is_open_before[DESCRIPTORS];
@@ -92,7 +92,7 @@ static void check_descriptors(const char *database_file, const char *state) {
             CHECK(strstr(target, database_file) != NULL || strncmp(target, state, strlen(state)) == 0);
         }
     }
-    snprintf(counts, sizeof counts, "%d epoll, %d eventfd, %d sockets, %d memory images", polls, events, sockets, images);
+    snprintf(counts, sizeof counts, "%d epolls, %d eventfds, %d sockets, %d images", polls, events, sockets, images);
     check_context = counts;
     CHECK(polls == 2 && events == 1 && images == 1);
     // Its socket, the pair of the process, and at most one connection to PostgreSQL.
@@ -169,8 +169,10 @@ int main(int count, char **arguments) {
     for (descriptor = 0; descriptor < DESCRIPTORS; descriptor++) {
         is_open_before[descriptor] = fcntl(descriptor, F_GETFD) >= 0;
     }
-    // `mallinfo2` counts the main arena only.
-    CHECK(mallopt(M_ARENA_MAX, 1) == 1);
+    // `mallinfo2` counts the main arena only, and also released memory in the caches of small blocks. The caller of this
+    // program switches the caches of the threads off.
+    CHECK(mallopt(M_ARENA_MAX, 1) == 1 && mallopt(M_MXFAST, 0) == 1);
+    CHECK(getenv("GLIBC_TUNABLES") != NULL);
     open_before = descriptors();
     running_before = threads();
     CHECK(running_before == 1);

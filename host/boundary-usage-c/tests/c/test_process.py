@@ -1,5 +1,6 @@
 """What the library does to the process around it: signals, streams, forks, threads and descriptors."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ def test_signals_and_the_umask_are_left_alone(compiled: Compile, url: str) -> No
 
 
 def test_threads_descriptors_and_memory_are_those_of_the_header(compiled: Compile, tmp_path: Path, url: str) -> None:
-    run_silently(compiled("resources"), url, tmp_path / "state", "40")
+    environment = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
+    run_silently(compiled("resources"), url, tmp_path / "state", "40", env=environment)
 
 
 @pytest.mark.parametrize("shortage", ["threads", "descriptors"])
