@@ -153,6 +153,7 @@ class Nginx:
         if (self.state / "compiled").exists() and not COMPILED.exists():
             shutil.copytree(self.state / "compiled", COMPILED)
         # A test that fails leaves no process and no file.
+        if "KEEP" in os.environ: print(self.errors())
         shutil.rmtree(self.folder)
 
     @property
