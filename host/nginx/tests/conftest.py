@@ -30,6 +30,9 @@ IDENTITY = {"X-Workspace": WORKSPACE, "X-Owner": OWNER}
 # The limit of every wait, in seconds. The machine of the tests may be slow.
 LIMIT = 60
 
+# A binary upgrade needs an absolute path.
+NGINX = "/usr/sbin/nginx"
+
 _numbers = itertools.count()
 
 # The compiled component of the first test, for the others.
@@ -126,25 +129,28 @@ class Nginx:
 
     def command(self, *arguments: str) -> list[str]:
         """Returns a command of nginx for this configuration."""
-        return ["nginx", "-e", str(self.error_log), "-c", str(self.folder / "nginx.conf"), *arguments]
+        return [NGINX, "-e", str(self.error_log), "-c", str(self.folder / "nginx.conf"), *arguments]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Runs nginx until it ends or detaches itself. It gets no HOME."""
-        environment = {"PATH": os.environ["PATH"] + ":/usr/sbin"}
+        """Runs nginx until it ends or detaches itself. It gets no environment."""
         return subprocess.run(
-            self.command(*arguments), env=environment, stderr=subprocess.PIPE, text=True, timeout=LIMIT, check=False
+            self.command(*arguments), env={}, stderr=subprocess.PIPE, text=True, timeout=LIMIT, check=False
         )
+
+    def start(self) -> None:
+        """Starts the server; returns when all workers run."""
+        started = self.run()
+        assert started.returncode == 0, started.stderr
+        wait_until(lambda: len(self.running_workers()) == self.workers, "all workers")
 
     def __enter__(self) -> "Nginx":
         # A development build of the library compiles the component for seconds.
         if COMPILED.exists():
-            shutil.copytree(COMPILED, self.state / "compiled", symlinks=True)
+            shutil.copytree(COMPILED, self.state / "compiled")
             for path in [self.state, *self.state.rglob("*")]:
                 if os.geteuid() == 0:
                     shutil.chown(path, "www-data")
-        started = self.run()
-        assert started.returncode == 0, started.stderr
-        wait_until(lambda: len(self.running_workers()) == self.workers, "all workers")
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -153,7 +159,6 @@ class Nginx:
         if (self.state / "compiled").exists() and not COMPILED.exists():
             shutil.copytree(self.state / "compiled", COMPILED)
         # A test that fails leaves no process and no file.
-        if "KEEP" in os.environ: print(self.errors())
         shutil.rmtree(self.folder)
 
     @property

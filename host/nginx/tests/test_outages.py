@@ -38,8 +38,11 @@ def test_a_stop_before_the_first_connection_does_not_wait(proxy: Proxy) -> None:
         assert "exited with code 0" in nginx.errors()
 
 
-def test_an_outage_loses_nothing_through_a_reload(proxy: Proxy) -> None:
-    with Nginx(proxy.url, http="boundary_usage_flush_interval 1s;", server=SERVER) as nginx:
+def test_an_outage_loses_nothing_through_a_reload_and_a_restart(proxy: Proxy) -> None:
+    nginx = Nginx(
+        proxy.url, http="boundary_usage_flush_interval 1s; boundary_usage_shutdown_timeout 1s;", server=SERVER
+    )
+    with nginx:
         nginx.get("/")
         proxy.run("refuse")
         proxy.run("cut write reset")
@@ -47,9 +50,15 @@ def test_an_outage_loses_nothing_through_a_reload(proxy: Proxy) -> None:
         wait_until(lambda: "[warn]" in nginx.errors(), "a failed flush")
         nginx.reload()
         nginx.get("/")
-        proxy.run("accept")
-        nginx.stop()
         assert nginx.results(3) == ["allowed"] * 3
+        nginx.stop()
+        assert "the last flush failed, and the next worker repeats it" in nginx.errors()
+        proxy.run("accept")
+        nginx.start()
+        # The worker restores one slot at its start, and flushes the other one.
+        wait_until(lambda: "flushed the activity of a process that has ended" in nginx.errors(), "an empty slot")
+        nginx.stop()
+        assert "internal error" not in nginx.errors()
         nginx.url = proxy.behind
         assert nginx.totals() == (1, 1, 3, 0)
 
