@@ -9,10 +9,10 @@ PACKAGES = $(BUILT)/packages
 OPTIONAL_FEATURES := boundary-usage-tests/opentelemetry,boundary-usage-tests/parquet
 
 .PHONY: help setup setup-component setup-curl setup-postgres setup-pgbouncer setup-chromium setup-shells setup-groff \
-  setup-faketime setup-deploy-tools setup-c setup-go setup-valgrind demo test test-c test-intake test-python \
-  test-mitmproxy test-node test-go test-hosts test-pingora test-spark test-webhooks page-pictures fuzz simulate bench \
-  instructions mutants mutants-guest mutants-library lint audit release install-c deb image \
-  test-packages package setup-packaging
+  setup-faketime setup-deploy-tools setup-c setup-go setup-nginx setup-valgrind demo test test-c test-intake \
+  test-python test-mitmproxy test-node test-go test-hosts test-nginx test-pingora test-spark test-webhooks \
+  page-pictures fuzz simulate bench instructions mutants mutants-guest mutants-library lint audit release install-c \
+  deb image test-packages package setup-packaging
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -54,6 +54,11 @@ test-hosts: setup setup-go ## Run one replica each of Rust, C, Go, Python and No
 	$(CARGO) build --workspace
 	@scripts/install-c $(BUILT)/debug $(BUILT)/c
 	$(CARGO) run --quiet --bin with_support -- scripts/test-hosts
+
+test-nginx: setup-component setup-postgres setup-curl setup-nginx ## Build the module for nginx and test it under load
+	$(CARGO) build --workspace
+	@scripts/install-c $(BUILT)/debug $(BUILT)/c
+	$(CARGO) run --quiet --bin with_support -- scripts/test-nginx $(BUILT)/c $(ARGS)
 
 test-pingora: setup-component ## Run the tests of the Pingora crate; builds Pingora, which takes minutes
 	@scripts/setup-tool cmake cmake # builds zlib-ng, a dependency of Pingora
@@ -173,6 +178,11 @@ setup-go:
 	@scripts/setup-tool gcc gcc libc6-dev
 	@scripts/setup-tool pkg-config pkg-config
 	@scripts/setup-tool psql postgresql-client
+
+setup-nginx: setup-c
+	@PATH="$$PATH:/usr/sbin" scripts/setup-tool nginx nginx
+	@scripts/setup-tool dh_nginx nginx-dev
+	@scripts/setup-tool wrk wrk
 
 setup-valgrind:
 	@scripts/setup-tool valgrind valgrind libc6-dbg # without its symbols, valgrind reports false errors

@@ -5,8 +5,8 @@
 // The shortest time between two log lines of a worker about uncounted requests, in seconds.
 #define REPORT_INTERVAL 60
 
-// The longest part of an invalid id in a log line.
-#define SHOWN_BYTES 40
+// The longest part of an invalid id or of an error in a log line.
+#define SHOWN_BYTES 100
 
 #define ID_CHARACTERS 36
 
@@ -114,33 +114,33 @@ is_denied(ngx_array_t *denied, ngx_uint_t status)
 
 // Adds to the number of uncounted requests, and logs it unless the worker has recently done so.
 static void
-report(ngx_http_request_t *r, const result_t *result, ngx_str_t *id)
+report(ngx_http_request_t *r, const result_t *result, ngx_str_t *detail)
 {
+    char               *quote;
     u_char              shown[SHOWN_BYTES];
     size_t              i, length;
-    ngx_atomic_t       *uncounted;
     ngx_atomic_uint_t   number;
     static time_t       next;
 
-    uncounted = uncounted_requests(r);
-    number = (ngx_atomic_uint_t) ngx_atomic_fetch_add(uncounted, 1) + 1;
+    number = (ngx_atomic_uint_t) ngx_atomic_fetch_add(uncounted_requests(r), 1) + 1;
 
     if (ngx_time() < next) {
         return;
     }
 
     next = ngx_time() + REPORT_INTERVAL;
-    length = ngx_min(id->len, SHOWN_BYTES);
+    length = ngx_min(detail->len, SHOWN_BYTES);
 
-    // The value may come from the client.
+    // An id may come from the client.
     for (i = 0; i < length; i++) {
-        shown[i] = id->data[i] < 0x20 || id->data[i] >= 0x7f ? '?' : id->data[i];
+        shown[i] = detail->data[i] < 0x20 || detail->data[i] >= 0x7f ? '?' : detail->data[i];
     }
 
+    quote = detail->data != NULL ? "\"" : "";
     ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
-                  "boundary usage: request not counted: %s: \"%*s\" (%uA requests until now; "
+                  "boundary usage: request not counted: %s%s%s%*s%s (%uA requests until now; "
                   "each worker logs one of them a minute)",
-                  result->reason, length, shown, number);
+                  result->reason, detail->data != NULL ? ": " : "", quote, length, shown, quote, number);
 }
 
 

@@ -133,8 +133,11 @@ class Nginx:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs nginx until it ends or detaches itself. It gets no environment."""
+        environment = {}
+        if preloaded := os.environ.get("BOUNDARY_USAGE_TEST_PRELOAD"):
+            environment = {"LD_PRELOAD": preloaded, "ASAN_OPTIONS": "detect_leaks=0"}
         return subprocess.run(
-            self.command(*arguments), env={}, stderr=subprocess.PIPE, text=True, timeout=LIMIT, check=False
+            self.command(*arguments), env=environment, stderr=subprocess.PIPE, text=True, timeout=LIMIT, check=False
         )
 
     def start(self) -> None:
