@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::program::{Ended, Workplace, id, numbers, pick};
 
-pub(crate) const COMMANDS: [&str; 13] = [
+pub(crate) const COMMANDS: [&str; 14] = [
     "serve",
     "replay",
     "collect",
@@ -18,6 +18,7 @@ pub(crate) const COMMANDS: [&str; 13] = [
     "export",
     "deliver",
     "monitor",
+    "prune",
     "init",
     "component",
     "demo",
@@ -70,6 +71,14 @@ fn a_usage_error_exits_with_2_and_states_the_reason() {
         ("export --format csv --what weeks", "possible values: days, periods"),
         ("export --format csv --what periods --sketches", "periods have no sketches"),
         ("export --format csv --from 2026-01-02 --to 2026-01-02", "no day"),
+        ("export --format csv --what pruned-days --from 2026-01-02", "--from and --to do not select"),
+        ("prune", "--periods-older-than"),
+        ("prune --dry-run", "--replicas-idle-for"),
+        ("prune --replicas-idle-for 23h", "from 1day to 100years"),
+        ("prune --days-older-than none", "from 1day to 100years"),
+        ("prune --replicas-idle-for 90d --undelivered", "--periods-older-than"),
+        ("serve --config a.toml --prune-replicas-idle-for 1h", "from 1day to 100years, or none"),
+        ("serve --config a.toml --no-collect --prune-days-older-than 99d", "cannot be used with"),
         ("report --last 0", "--last"),
         ("report --from 2026-01-32", "write it like 2026-01-31"),
         ("report --from 2026-01-02 --to 2026-01-02", "no day"),
@@ -136,7 +145,22 @@ async fn status_changes_nothing_and_has_its_documented_fields() -> anyhow::Resul
     assert_eq!(std::fs::read(workplace.path("boundary-usage.db"))?, before);
     assert_eq!(workplace.files(), ["boundary-usage.db"]);
 
-    assert_eq!(names(&status), ["damaged", "key_fingerprint", "period_start", "periods", "replicas", "rows", "so_far"]);
+    assert_eq!(
+        names(&status),
+        [
+            "damaged",
+            "key_fingerprint",
+            "more_periods",
+            "more_replicas",
+            "more_rows",
+            "period_start",
+            "periods",
+            "replicas",
+            "rows",
+            "so_far",
+            "undelivered"
+        ]
+    );
     let row = pick(&status["rows"][0], ["replica", "unique_workspaces", "unique_users", "allowed_requests"]);
     assert_eq!(row, [json!(id(1)), json!(3), json!(3), json!(5)]);
     assert_eq!(pick(&status["replicas"][0], ["replica", "last_flush"]), [json!(id(1)), json!(1)]);

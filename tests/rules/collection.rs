@@ -166,7 +166,8 @@ on_each_database_and_pooler! {
         let mut collectors = Vec::new();
         for _ in 0..2 {
             let (database, clock) = (test.connect().await?, clock.clone());
-            let collect = async move { database.collect_every(A_DAY, Default::default(), clock).await };
+            let options = (CollectOptions::default(), Default::default());
+            let collect = async move { database.collect_every(A_DAY, options.0, options.1, clock).await };
             collectors.push(tokio::spawn(collect));
         }
         hands.sleepers(2).await;
@@ -301,7 +302,7 @@ async fn every_attempt_to_collect_is_logged_with_its_outcome() {
     let (database, faults) = Faults::in_front_of(&without_time());
     faults.inject(Fault::Begin);
     for (interval, running_time) in [(A_DAY, Duration::from_secs(2)), (Duration::ZERO, Duration::from_millis(5))] {
-        let collecting = database.collect_every(interval, Default::default(), Clock::system());
+        let collecting = database.collect_every(interval, Default::default(), Default::default(), Clock::system());
         assert!(tokio::time::timeout(running_time, collecting).await.is_err());
     }
     for outcome in ["the collection failed; it is tried again", "the period is not due yet", "collected"] {

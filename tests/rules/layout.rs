@@ -7,14 +7,14 @@ use crate::tidy::{Text, assert_none, rust, texts};
 const LIBRARY: &str = "host/boundary-usage/src/";
 
 /// The modules of the library that each of its modules may use. Modules that use no other one are absent.
-const USES: [(&str, &[&str]); 16] = [
+const USES: [(&str, &[&str]); 17] = [
     ("activity", &["error"]),
     // The generated code names two types of the capabilities, which implement its traits.
     ("bindings", &["capabilities"]),
     ("capabilities", &["bindings", "checkpoint", "database", "error", "ledger", "records"]),
     ("certificates", &["error"]),
     ("checkpoint", &["database", "error", "ledger", "options"]),
-    ("collection", &["database", "error", "history", "records", "summary"]),
+    ("collection", &["database", "error", "history", "pruning", "records", "summary"]),
     ("connecting", &["checkpoint", "database", "error"]),
     ("component", &["activity", "bindings", "capabilities", "error", "options", "records"]),
     ("database", &["certificates", "error", "records", "summary"]),
@@ -22,6 +22,7 @@ const USES: [(&str, &[&str]); 16] = [
     ("intake", &["activity", "error", "threads"]),
     ("ledger", &["error", "records"]),
     ("options", &["clock", "error"]),
+    ("pruning", &["database", "error", "history", "records"]),
     ("summary", &["error", "records"]),
     ("tower", &["activity", "error", "tracker"]),
     (

@@ -82,6 +82,10 @@ mod delivery_back_off;
 mod future_times;
 /// Days and reports (H1 to H3, H7, H8).
 mod history;
+/// The status of a large database, and the plans of its statements.
+mod large_database;
+/// The deletion of old periods, idle replicas and old days (H6, D3).
+mod pruning;
 
 // Proxies that embed the library.
 
@@ -112,6 +116,8 @@ mod manual;
 mod output;
 /// Support for tests that run the program. This module has no tests.
 mod program;
+/// The command `prune`, and the pruning of `serve`.
+mod prune_command;
 /// The command `replay` (D1).
 mod replay;
 /// The commands `report` and `init` (H2, H4, H5, H7).

@@ -10,7 +10,7 @@ use crate::cli::COMMANDS;
 use crate::program::{Ended, PROGRAM, Workplace};
 
 /// Sentences that must be in the help and in the manual.
-const SENTENCES: [(&str, &[&str]); 13] = [
+const SENTENCES: [(&str, &[&str]); 14] = [
     (
         "serve",
         &[
@@ -32,7 +32,7 @@ const SENTENCES: [(&str, &[&str]); 13] = [
         ],
     ),
     ("collect", &["The summary stays in the database, undelivered, until", "does not create it"]),
-    ("status", &["every undelivered summary", "and change nothing"]),
+    ("status", &["the oldest undelivered summaries", "and change nothing"]),
     ("report", &["So active = new + returning + resurrected", "estimates with 95 % bounds", "changes nothing"]),
     (
         "export",
@@ -43,6 +43,7 @@ const SENTENCES: [(&str, &[&str]); 13] = [
     ),
     ("deliver", &["With --dry-run, the command sends nothing and changes nothing"]),
     ("monitor", &["An unavailable database is critical", "changes nothing"]),
+    ("prune", &["The newest period always stays.", "`report` never counts them as new again"]),
     ("init", &["`report` can merge databases that have the same key", "keep the file as secret as the database"]),
     ("component", &["Any host with a component runtime can load it"]),
     ("demo", &["Everything happens in a temporary directory"]),

@@ -23,7 +23,7 @@ on_each_database! {
         }
         let keys: Vec<_> = connects.join_all().await.into_iter().collect::<Result<_, _>>()?;
         assert!(keys.iter().all(|key| *key == keys[0]));
-        assert_eq!(test.number("SELECT count(*) FROM boundary_usage_migrations").await?, 4);
+        assert_eq!(test.number("SELECT count(*) FROM boundary_usage_migrations").await?, 5);
         Ok(())
     }
 
@@ -31,7 +31,8 @@ on_each_database! {
         let file = test.url.strip_prefix("sqlite:");
         file.map(std::fs::File::create).transpose()?;
         let Err(error) = Database::open(&test.url).await.map(drop) else { bail!("opened without a schema") };
-        ensure!(error.to_string().contains("lacks the versions [1, 2, 3, 4] of its schema"), "{error}");
+        ensure!(error.to_string().contains("lacks the versions [1, 2, 3, 4, 5] of its schema"), "{error}");
+        ensure!(Database::check_exists(&test.url).await.is_err(), "there is no schema");
         match file {
             Some(file) => assert_eq!(std::fs::metadata(file)?.len(), 0),
             None => {
@@ -56,7 +57,7 @@ on_each_database! {
             let output = child.wait_with_output()?;
             ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         }
-        assert_eq!(test.number("SELECT count(*) FROM boundary_usage_migrations").await?, 4);
+        assert_eq!(test.number("SELECT count(*) FROM boundary_usage_migrations").await?, 5);
         assert_eq!(test.number("SELECT count(*) FROM boundary_usage_deployment").await?, 1);
         Ok(())
     }
@@ -79,13 +80,18 @@ on_each_database! {
         // Versions are only added and never changed, so this is the schema of version 2.
         test.execute("DROP TABLE boundary_usage_deliveries").await?;
         test.execute("DROP TABLE boundary_usage_days").await?;
+        test.execute("DROP TABLE boundary_usage_before").await?;
+        for index in ["replicas_flushed", "periods_delivered"] {
+            test.execute(&format!("DROP INDEX boundary_usage_{index}")).await?;
+        }
         if test.is_postgres {
             test.execute("ALTER TABLE boundary_usage_deployment DROP COLUMN key_fingerprint").await?;
         }
         test.execute("DELETE FROM boundary_usage_migrations WHERE version > 2").await?;
 
         let Err(error) = Database::open(&test.url).await.map(drop) else { bail!("opened an outdated schema") };
-        ensure!(error.to_string().contains("lacks the versions [3, 4] of its schema"), "{error}");
+        ensure!(error.to_string().contains("lacks the versions [3, 4, 5] of its schema"), "{error}");
+        Database::check_exists(&test.url).await?;
         let database = test.connect().await?;
         assert!(database.backend().hashing_key().await? == key);
         let status = database.status().await?;

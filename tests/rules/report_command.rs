@@ -203,7 +203,7 @@ fn the_other_formats_have_the_same_numbers(workplace: &Workplace, now: &str) {
             let value = if kind.is_empty() { &row[key] } else { &row[kind][key] };
             let value = match value {
                 // The mark is absent, or the number is exact and has no bounds.
-                Value::Null if *name == "spans_midnight" => "false".into(),
+                Value::Null if ["spans_midnight", "pruned"].contains(name) => "false".into(),
                 Value::Null => String::new(),
                 Value::String(text) => text.clone(),
                 other => other.to_string(),

@@ -163,7 +163,9 @@ async fn too_long_durations_are_refused_and_the_error_names_the_limit() {
 async fn a_collector_with_the_longest_interval_waits_without_a_panic() {
     let database = Database::with_backend(Arc::new(ModelDatabase::default()));
     let (clock, _manual) = Clock::manual();
-    let collector = tokio::spawn(async move { database.collect_every(Duration::MAX, Default::default(), clock).await });
+    let collector = tokio::spawn(async move {
+        database.collect_every(Duration::MAX, Default::default(), Default::default(), clock).await
+    });
     let ended = tokio::time::timeout(Duration::from_millis(200), collector).await;
     assert!(ended.is_err(), "{ended:?}");
 }

@@ -185,6 +185,26 @@ impl TestDatabase {
         self.shift(table, column, -i64::from(seconds)).await
     }
 
+    /// Returns an SQL expression for the time this number of days ago.
+    pub fn days_ago(&self, days: u32) -> String {
+        if self.is_postgres {
+            format!("now() - interval '{days} days'")
+        } else {
+            format!("strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-{days} days')")
+        }
+    }
+
+    /// Returns an SQL expression for a table with the numbers from 1 to `last` in the column `value`.
+    pub fn numbers(&self, last: u32) -> String {
+        if self.is_postgres {
+            format!("(SELECT value FROM generate_series(1, {last}) AS series (value)) AS numbers")
+        } else {
+            let series =
+                "WITH RECURSIVE series (value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM series WHERE value";
+            format!("({series} < {last}) SELECT value FROM series) AS numbers")
+        }
+    }
+
     /// Moves the times in a column into the future.
     ///
     /// They are then as if the database's clock had been ahead.

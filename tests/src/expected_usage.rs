@@ -119,7 +119,7 @@ impl ExpectedUsage {
 ///
 /// A loop that also closed empty periods would fill a small disk before the first flush of a slow machine.
 async fn collected_if_used(database: &Database) -> Result<Totals, boundary_usage::Error> {
-    let status = database.status().await?;
+    let status = database.full_status().await?;
     if status.rows.is_empty() { Ok(totals(&status)) } else { collected(database).await }
 }
 
@@ -128,7 +128,7 @@ async fn collected_if_used(database: &Database) -> Result<Totals, boundary_usage
 /// The sum comes from the database instead of the returned summaries, because a reply can be lost.
 async fn collected(database: &Database) -> Result<Totals, boundary_usage::Error> {
     database.collect(CollectOptions::default()).await?;
-    Ok(totals(&database.status().await?))
+    Ok(totals(&database.full_status().await?))
 }
 
 fn totals(status: &DatabaseStatus) -> Totals {

@@ -10,9 +10,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use boundary_usage::{
     Backend, Database, DatabaseStatus, Day, DeletedRow, Delivery, DeliveryClaim, Error, HashingKey, Lock, LockMode,
-    OpenPeriod, PeriodStatus, Purpose, StoredUsage, Summary, Transaction, Update,
+    OpenPeriod, PeriodStatus, PruneLimits, Pruned, Purpose, StatusScope, StoredUsage, Summary, Transaction, Update,
 };
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;
@@ -152,8 +152,8 @@ impl Backend for FaultyDatabase {
         Ok(Box::new(FaultyTransaction { inner, faults: self.faults.clone() }))
     }
 
-    async fn status(&self) -> Result<DatabaseStatus, Error> {
-        self.inner.status().await
+    async fn status(&self, scope: StatusScope) -> Result<DatabaseStatus, Error> {
+        self.inner.status(scope).await
     }
 
     async fn acknowledge(&self, period: i64) -> Result<bool, Error> {
@@ -222,6 +222,35 @@ impl Transaction for FaultyTransaction {
 
     async fn write_day(&mut self, day: &Day) -> Result<(), Error> {
         self.inner.write_day(day).await
+    }
+
+    async fn read_before(&mut self) -> Result<Option<Day>, Error> {
+        self.inner.read_before().await
+    }
+
+    async fn write_before(&mut self, before: &Day) -> Result<(), Error> {
+        self.inner.write_before(before).await
+    }
+
+    async fn delete_days(&mut self, before: NaiveDate, limit: u32) -> Result<Vec<Day>, Error> {
+        self.inner.delete_days(before, limit).await
+    }
+
+    async fn delete_periods(
+        &mut self,
+        ended_before: DateTime<Utc>,
+        undelivered: bool,
+        limit: u32,
+    ) -> Result<u64, Error> {
+        self.inner.delete_periods(ended_before, undelivered, limit).await
+    }
+
+    async fn delete_replicas(&mut self, idle_since: DateTime<Utc>, limit: u32) -> Result<u64, Error> {
+        self.inner.delete_replicas(idle_since, limit).await
+    }
+
+    async fn count_prunable(&mut self, limits: &PruneLimits) -> Result<Pruned, Error> {
+        self.inner.count_prunable(limits).await
     }
 
     fn days(&mut self) -> BoxStream<'_, Result<Day, Error>> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use boundary_usage::{
     Backend, DatabaseStatus, Day, DeletedRow, Delivery, DeliveryClaim, Error, HashingKey, Lock, LockMode, OpenPeriod,
-    PeriodStatus, Purpose, StoredUsage, Summary, Transaction, UniquesUpdate, Update,
+    PeriodStatus, Purpose, StatusScope, StoredUsage, Summary, Transaction, UniquesUpdate, Update,
 };
 use chrono::{DateTime, NaiveDate, Utc};
 use futures_util::stream::{self, BoxStream};
@@ -135,7 +135,7 @@ impl Backend for ModelDatabase {
         Ok(Box::new(ModelTransaction { database: self.clone(), guards: Vec::new(), writes: Vec::new() }))
     }
 
-    async fn status(&self) -> Result<DatabaseStatus, Error> {
+    async fn status(&self, _: StatusScope) -> Result<DatabaseStatus, Error> {
         Ok(DatabaseStatus { period_start: self.tables().open_period().start, ..DatabaseStatus::default() })
     }
 

@@ -44,6 +44,13 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest period.
 const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
+/// The longest age of what is kept.
+const CENTURY: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
+/// An age at which something is deleted, or `None` to keep it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgeLimit(pub Option<Duration>);
+
 /// The length limit of a unix socket's path. The address has room for 108 bytes, of which the last is 0.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
 
@@ -83,9 +90,34 @@ pub fn parse_period(text: &str) -> Result<Duration, String> {
     parse_duration(text, YEAR, "from 1ms to 366days")
 }
 
+/// Parses the age of what is deleted.
+///
+/// # Errors
+///
+/// Returns an error if the text is not a duration from 1day to 100years.
+pub fn parse_age(text: &str) -> Result<Duration, String> {
+    parse_within(text, DAY, CENTURY, "from 1day to 100years")
+}
+
+/// Parses the age of what is deleted, or `none`.
+///
+/// # Errors
+///
+/// Returns an error if the text is neither `none` nor a duration from 1day to 100years.
+pub fn parse_age_limit(text: &str) -> Result<AgeLimit, String> {
+    match text {
+        "none" => Ok(AgeLimit(None)),
+        _ => parse_within(text, DAY, CENTURY, "from 1day to 100years, or none").map(|age| AgeLimit(Some(age))),
+    }
+}
+
 fn parse_duration(text: &str, longest: Duration, range: &str) -> Result<Duration, String> {
+    parse_within(text, Duration::from_millis(1), longest, range)
+}
+
+fn parse_within(text: &str, shortest: Duration, longest: Duration, range: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(duration) if (Duration::from_millis(1)..=longest).contains(&duration) => Ok(duration),
+        Ok(duration) if (shortest..=longest).contains(&duration) => Ok(duration),
         Ok(_) => Err(format!("must be {range}")),
         Err(error) => Err(format!("{error}; write it like 60s, 30m or 1h 30m, {range}")),
     }
@@ -169,6 +201,20 @@ mod tests {
         }
         assert!(parse_wait("61m").unwrap_err().contains("from 1ms to 1h"));
         assert!(parse_flush_interval("25h").unwrap_err().contains("from 1ms to 1day"));
+    }
+
+    #[test]
+    fn an_age_is_at_least_a_day_or_none() {
+        assert_eq!((parse_age("1d"), parse_age("100years").is_ok()), (Ok(DAY), true));
+        assert_eq!(
+            (parse_age_limit("none"), parse_age_limit("90d")),
+            (Ok(AgeLimit(None)), Ok(AgeLimit(Some(90 * DAY))))
+        );
+        for invalid in ["23h 59m", "0s", "102years", "none at all", ""] {
+            assert!(parse_age(invalid).unwrap_err().contains("from 1day to 100years"), "{invalid}");
+            assert!(parse_age_limit(invalid).unwrap_err().contains("or none"), "{invalid}");
+        }
+        assert!(parse_age("none").is_err());
     }
 
     #[test]

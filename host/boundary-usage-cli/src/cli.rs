@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::arguments::Global;
 use crate::commands::{
-    collect, completions, component, deliver, demo, export, init, man, monitor, replay, report, serve, status,
+    collect, completions, component, deliver, demo, export, init, man, monitor, prune, replay, report, serve, status,
 };
 use crate::failure::UsageError;
 use crate::output::Format;
@@ -35,6 +35,7 @@ Examples:
   boundary-usage collect --format json
   boundary-usage report --by week
   boundary-usage export --format csv --output days.csv
+  boundary-usage prune --replicas-idle-for 90d --dry-run
 
 Exit codes: 0 done, 1 failed, 2 usage error; 128 plus the signal's number if a signal stopped `replay`.";
 
@@ -50,6 +51,7 @@ pub enum Command {
     Export(export::Arguments),
     Deliver(deliver::Arguments),
     Monitor(monitor::Arguments),
+    Prune(prune::Arguments),
     Init(init::Arguments),
     Component(component::Arguments),
     Demo(demo::Arguments),
@@ -75,6 +77,7 @@ impl Cli {
             Command::Export(arguments) => return export::run(&global, arguments).await,
             Command::Deliver(arguments) => deliver::run(&global, arguments).await?,
             Command::Monitor(arguments) => return monitor::run(&global, arguments).await,
+            Command::Prune(arguments) => prune::run(&global, arguments).await?,
             Command::Init(arguments) => init::run(&global, arguments).await?,
             Command::Component(arguments) => component::run(&global, &arguments)?,
             Command::Completions(arguments) => completions::run(&arguments)?,

@@ -63,6 +63,7 @@
 //! | `connecting` | makes the first connection to a database that may be down |
 //! | `collection` | closes a period and returns its summary |
 //! | `history` | adds periods to days, and reports actives and retention |
+//! | `pruning` | deletes old periods, idle replicas and old days |
 //! | `checkpoint` | keeps unflushed activity on disk |
 //! | `ledger` | runs the tracker's rules natively, to check and to replace the component |
 
@@ -84,6 +85,7 @@ mod history;
 mod intake;
 mod ledger;
 mod options;
+mod pruning;
 mod records;
 mod summary;
 mod threads;
@@ -99,7 +101,8 @@ pub use component::{CompileCache, CompileOptions, Contract, Plugin};
 pub use connecting::{Connecting, FirstConnection};
 pub use database::{
     Ages, Backend, DELIVERY_WAIT_MAX, Database, DatabaseStatus, Delivery, DeliveryClaim, DeliveryStatus, HashingKey,
-    KeyFingerprint, LiveReplicas, Lock, LockMode, PeriodStatus, Purpose, ReplicaStatus, RowStatus, Transaction,
+    KeyFingerprint, LiveReplicas, Lock, LockMode, Number, PeriodStatus, PruneLimits, Pruned, Purpose, ReplicaStatus,
+    RowStatus, StatusScope, Transaction,
 };
 pub use error::{Error, TrackError};
 pub use history::{
@@ -107,6 +110,7 @@ pub use history::{
     ReportRow, Retention, WindowActivity, WindowCounts, WindowLength,
 };
 pub use options::Options;
+pub use pruning::PruneOptions;
 pub use records::{Day, DeletedRow, Flushed, OpenPeriod, Sketch, StoredUsage, Uniques, UniquesUpdate, Update};
 pub use summary::Summary;
 pub use tracker::{FlushDurations, Tracker, TrackerStatus};

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use boundary_usage::{
-    Backend, Database, DatabaseStatus, Delivery, DeliveryClaim, Error, HashingKey, OpenPeriod, Purpose, Summary,
-    Transaction, Update,
+    Backend, Database, DatabaseStatus, Delivery, DeliveryClaim, Error, HashingKey, OpenPeriod, Purpose, StatusScope,
+    Summary, Transaction, Update,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
@@ -225,8 +225,8 @@ impl Backend for Connection {
         Ok(Box::new(SessionTransaction::new(server.clone(), *client, purpose, session)))
     }
 
-    async fn status(&self) -> Result<DatabaseStatus, Error> {
-        self.server.database.status().await
+    async fn status(&self, scope: StatusScope) -> Result<DatabaseStatus, Error> {
+        self.server.database.status(scope).await
     }
 
     async fn acknowledge(&self, period: i64) -> Result<bool, Error> {

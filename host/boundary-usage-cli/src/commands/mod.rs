@@ -11,6 +11,7 @@ pub mod export;
 pub mod init;
 pub mod man;
 pub mod monitor;
+pub mod prune;
 pub mod replay;
 pub mod report;
 pub mod serve;
@@ -38,7 +39,7 @@ async fn open(global: &Global) -> Result<Database> {
 /// A command that closes periods must not create a database. In the wrong directory, such a command would otherwise
 /// always report zero usage.
 async fn connect_to_existing(global: &Global) -> Result<Database> {
-    open(global).await?.close().await;
+    Database::check_exists(&global.database).await.context(CANNOT_USE)?;
     connect(global).await
 }
 

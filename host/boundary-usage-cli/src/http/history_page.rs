@@ -175,6 +175,7 @@ fn notes(report: &Report) -> Vec<&'static str> {
     let notes = [
         (report.rows.iter().any(|row| !row.complete), "The last window is not complete."),
         (report.rows.iter().any(|row| row.spans_midnight), "Some periods ended after midnight, so their days overlap."),
+        (report.rows.iter().any(|row| row.pruned), "The first windows lack the activity of pruned days."),
         (report.rows.iter().any(is_estimate), "Numbers of more than 16,384 are estimates."),
     ];
     notes.into_iter().filter(|(applies, _)| *applies).map(|(_, note)| note).collect()

@@ -22,9 +22,6 @@ const PERIODS: usize = 48;
 /// The number of undelivered summaries shown, beginning with the oldest.
 const UNDELIVERED: usize = 12;
 
-/// The number of replicas shown, beginning with the one that flushed last.
-const REPLICAS: usize = 100;
-
 /// Numbers of at least this value have a smaller font on narrow screens.
 ///
 /// Half the width of a phone has room for seven digits with commas.
@@ -56,9 +53,11 @@ struct Page {
     periods: Vec<Period>,
     undelivered: Vec<Undelivered>,
     undelivered_count: Digits,
+    /// Whether there may be more undelivered summaries.
+    undelivered_at_least: bool,
     replicas: Vec<Replica>,
-    /// The number of replicas that are not shown.
-    more: usize,
+    /// The number of replicas that are not shown, or empty.
+    more: String,
     replica: String,
     facts: Vec<Fact>,
 }
@@ -151,8 +150,9 @@ impl Page {
             periods: Vec::new(),
             undelivered: Vec::new(),
             undelivered_count: Digits::default(),
+            undelivered_at_least: false,
             replicas: Vec::new(),
-            more: 0,
+            more: String::new(),
             replica: tracker.map(|tracker| tracker.replica.to_string()).unwrap_or_default(),
             facts: match (tracker, &local.sockets) {
                 (Some(tracker), Some(sockets)) => facts(tracker, sockets, local.at),
@@ -170,21 +170,22 @@ impl Page {
         self.has_reading = true;
         self.since = format::timestamp(database.period_start);
         self.age = format::duration(period_length(&database.so_far));
-        self.numbers = numbers(&database.so_far);
+        self.numbers = numbers(database);
         let past: Vec<_> = database.periods.iter().map(|period| &period.summary).take(PERIODS).collect();
         if !past.is_empty() {
             self.charts = charts(&past).into();
         }
         self.periods = past.into_iter().map(Period::of).collect();
         let undelivered: Vec<_> = database.periods.iter().filter(|period| period.delivered_at.is_none()).collect();
-        self.undelivered_count = Digits(undelivered.len() as u64);
+        self.undelivered_count = Digits(database.undelivered.count);
+        self.undelivered_at_least = database.undelivered.at_least;
         self.undelivered =
             undelivered.into_iter().rev().take(UNDELIVERED).map(|period| Undelivered::of(period, now)).collect();
         let rows: HashMap<_, _> = database.rows.iter().map(|row| (row.replica, row)).collect();
-        let mut replicas: Vec<_> = database.replicas.iter().collect();
-        replicas.sort_by_key(|replica| std::cmp::Reverse(replica.flushed_at));
-        self.more = replicas.len().saturating_sub(REPLICAS);
-        let shown = replicas.into_iter().take(REPLICAS).map(|replica| {
+        if database.more_replicas.count > 0 {
+            self.more = database.more_replicas.to_string();
+        }
+        let shown = database.replicas.iter().map(|replica| {
             let row = rows.get(&replica.replica).copied();
             let number = |number: fn(&RowStatus) -> u64| Digits(row.map(number).unwrap_or_default());
             let id = replica.replica.to_string();
@@ -205,11 +206,15 @@ impl Page {
     }
 }
 
-fn numbers(so_far: &Summary) -> Vec<Number> {
+fn numbers(database: &DatabaseStatus) -> Vec<Number> {
+    let so_far = &database.so_far;
     let number =
         |name, label, value, note| Number { name, label, value, text: Digits(value), is_long: value >= LONG, note };
     let (allowed, denied) = (so_far.allowed_requests, so_far.denied_requests);
-    let everywhere = || "over all replicas".to_owned();
+    let everywhere = || match database.more_rows.count {
+        0 => "over all replicas".to_owned(),
+        more => format!("at least: without those of {} other replicas", format::count(more)),
+    };
     vec![
         number("workspaces", "unique workspaces", so_far.unique_workspaces, everywhere()),
         number("users", "unique users", so_far.unique_users, everywhere()),

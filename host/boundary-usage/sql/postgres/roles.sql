@@ -9,7 +9,8 @@
 --
 -- The role boundary_usage_replica is for proxies. This role can flush, but neither collect nor read closed periods. The
 -- role boundary_usage_collector is for telemetry. This role can collect, read the status, report, deliver and
--- acknowledge, but neither add usage nor read the key of the id hashes. Neither role may create, alter or drop
+-- acknowledge, but neither add usage nor read the key of the id hashes. It can delete idle replicas, but no period and
+-- no day. The role boundary_usage_pruner can delete old periods and days, too. No role may create, alter or drop
 -- anything. Up to PostgreSQL 14 every role may create tables in the schema public. On such a database this script
 -- fails, and the error names the right to revoke.
 
@@ -22,7 +23,7 @@ DECLARE
         WHERE c.oid = 'boundary_usage_stats'::regclass
     );
 BEGIN
-    FOREACH role_name IN ARRAY ARRAY['boundary_usage_replica', 'boundary_usage_collector'] LOOP
+    FOREACH role_name IN ARRAY ARRAY['boundary_usage_replica', 'boundary_usage_collector', 'boundary_usage_pruner'] LOOP
         BEGIN
             EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
         EXCEPTION
@@ -42,11 +43,12 @@ $$;
 
 -- Revokes all rights first, so the grants below are complete.
 REVOKE ALL ON boundary_usage_migrations, boundary_usage_deployment, boundary_usage_stats, boundary_usage_replicas,
-    boundary_usage_periods, boundary_usage_deliveries, boundary_usage_days
-    FROM boundary_usage_replica, boundary_usage_collector;
+    boundary_usage_periods, boundary_usage_deliveries, boundary_usage_days, boundary_usage_before
+    FROM boundary_usage_replica, boundary_usage_collector, boundary_usage_pruner;
 
 -- Every connection checks the version of the tables.
-GRANT SELECT ON boundary_usage_migrations TO boundary_usage_replica, boundary_usage_collector;
+GRANT SELECT ON boundary_usage_migrations
+    TO boundary_usage_replica, boundary_usage_collector, boundary_usage_pruner;
 
 -- A replica needs these rights for a flush. A replica cannot collect, because it has no right to delete rows. A replica
 -- cannot change the id of a row or the start of the row's window.
@@ -62,12 +64,13 @@ GRANT UPDATE (last_flush, flushed_at) ON boundary_usage_replicas TO boundary_usa
 -- delete a summary.
 GRANT SELECT (created_at, key_fingerprint) ON boundary_usage_deployment TO boundary_usage_collector;
 GRANT SELECT, DELETE ON boundary_usage_stats TO boundary_usage_collector;
-GRANT SELECT ON boundary_usage_replicas TO boundary_usage_collector;
+GRANT SELECT, DELETE ON boundary_usage_replicas TO boundary_usage_collector;
 GRANT SELECT, INSERT ON boundary_usage_periods TO boundary_usage_collector;
 GRANT UPDATE (delivered_at) ON boundary_usage_periods TO boundary_usage_collector;
 
 -- A collection adds its period to a day, and a report reads all days. A collector cannot delete a day.
 GRANT SELECT, INSERT ON boundary_usage_days TO boundary_usage_collector;
+GRANT SELECT ON boundary_usage_before TO boundary_usage_collector;
 GRANT UPDATE (
     periods, spans_midnight, allowed_requests, denied_requests, unique_workspaces, unique_users, workspaces_sketch,
     users_sketch
@@ -78,3 +81,13 @@ GRANT UPDATE (
 GRANT SELECT, INSERT ON boundary_usage_deliveries TO boundary_usage_collector;
 GRANT UPDATE (attempts, attempted_at, lease, next_attempt_at, last_error)
     ON boundary_usage_deliveries TO boundary_usage_collector;
+
+-- A pruner needs these rights to delete old periods, idle replicas and old days. PostgreSQL deletes the deliveries of a
+-- period itself. A pruner can neither read a sketch of the open period nor change a period.
+GRANT SELECT (created_at) ON boundary_usage_deployment TO boundary_usage_pruner;
+GRANT SELECT (replica_id) ON boundary_usage_stats TO boundary_usage_pruner;
+GRANT SELECT, DELETE ON boundary_usage_replicas, boundary_usage_periods, boundary_usage_days TO boundary_usage_pruner;
+GRANT SELECT, INSERT ON boundary_usage_before TO boundary_usage_pruner;
+GRANT UPDATE (
+    day, periods, allowed_requests, denied_requests, unique_workspaces, unique_users, workspaces_sketch, users_sketch
+) ON boundary_usage_before TO boundary_usage_pruner;

@@ -1,5 +1,6 @@
--- Reads the last flush of every replica, for the status.
+-- Reads the replicas that flushed last, for the status.
 --
--- Parameters: none.
--- Returns one row for each replica that has flushed, in the order of their ids.
-SELECT replica_id, last_flush, flushed_at FROM boundary_usage_replicas ORDER BY replica_id;
+-- Parameters: ?1 the largest number of replicas (integer).
+-- Returns one row for each replica with its last flush, newest first.
+SELECT replica_id, last_flush, flushed_at FROM boundary_usage_replicas
+ORDER BY flushed_at DESC, replica_id DESC LIMIT ?1;

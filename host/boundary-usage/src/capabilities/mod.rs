@@ -82,8 +82,9 @@ impl ReplicaContext {
         if let Some(Forgotten { confirmed, stored }) = self.ledger().stored_read(stored) {
             tracing::warn!(
                 replica = %self.replica, confirmed, stored,
-                "the database has lost flushes {} to {confirmed}, which it had confirmed: a backup was restored, or a \
-                 lagging standby took over; their usage is lost unless a collected period contains it",
+                "the database has lost flushes {} to {confirmed}, which it had confirmed: a backup was restored, a \
+                 lagging standby took over, or the replica was idle and pruned; their usage is lost unless a collected \
+                 period contains it",
                 stored + 1
             );
         }

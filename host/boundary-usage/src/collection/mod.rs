@@ -18,9 +18,10 @@ use futures_util::stream::BoxStream;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use crate::database::{Database, Lock, LockMode, Purpose, Transaction};
+use crate::database::{Database, Lock, LockMode, Pruned, Purpose, Transaction};
 use crate::error::{Error, chain};
 use crate::history;
+use crate::pruning::PruneOptions;
 use crate::records::{DeletedRow, OpenPeriod};
 use crate::summary::{ClosedPeriod, Summary, SummaryBuilder};
 
@@ -118,12 +119,27 @@ impl Database {
     /// database. Failures are logged as warnings, and the loop continues. Any number of collectors may run: the first
     /// one closes a period that is due (C3), and the others see that the next one is not due. `options.interval` has no
     /// effect.
-    pub async fn collect_every(&self, interval: Duration, options: CollectOptions, clock: crate::Clock) {
+    ///
+    /// After each collection that closes the last period of a UTC day, the loop prunes. So one collector prunes once a
+    /// day. With the default of `prune`, it deletes nothing.
+    pub async fn collect_every(
+        &self,
+        interval: Duration,
+        options: CollectOptions,
+        prune: PruneOptions,
+        clock: crate::Clock,
+    ) {
         let mut schedule = schedule::Schedule::new(interval);
         loop {
             let outcome = self.collect(CollectOptions { interval: Some(interval), ..options }).await;
             log(&outcome);
-            clock.sleep(schedule.wait_after(&outcome, rand::random())).await;
+            let prune = async {
+                if prune != PruneOptions::default() && ends_a_day(&outcome) {
+                    log_pruned(&self.prune(prune).await);
+                }
+            };
+            // A long pruning does not delay the next collection, unless it takes longer than the wait.
+            tokio::join!(clock.sleep(schedule.wait_after(&outcome, rand::random())), prune);
         }
     }
 }
@@ -201,6 +217,25 @@ fn log(outcome: &Result<Collection, Error>) {
         Err(error) => {
             let cause = std::error::Error::source(error);
             tracing::warn!(%error, cause, "the collection failed; it is tried again");
+        }
+    }
+}
+
+/// Returns whether a collection closed the last period of a UTC day. Midnight is a cutover, so every day has one.
+fn ends_a_day(outcome: &Result<Collection, Error>) -> bool {
+    let Ok(Collection::Closed(summary)) = outcome else { return false };
+    summary.period_start.date_naive() < summary.end().date_naive()
+}
+
+fn log_pruned(outcome: &Result<Pruned, Error>) {
+    match outcome {
+        Ok(pruned) if pruned.is_empty() => tracing::debug!("there is nothing to prune"),
+        Ok(Pruned { periods, undelivered_kept, replicas, days }) => {
+            tracing::info!(periods, undelivered_kept, replicas, days, "pruned");
+        }
+        Err(error) => {
+            let cause = std::error::Error::source(error);
+            tracing::warn!(%error, cause, "the pruning failed; it is tried again tomorrow");
         }
     }
 }

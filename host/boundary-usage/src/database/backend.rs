@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use futures_util::stream::BoxStream;
 use uuid::Uuid;
 
-use super::{Ages, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, KeyFingerprint, LiveReplicas, PeriodStatus};
+use super::{
+    Ages, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, KeyFingerprint, LiveReplicas, PeriodStatus, PruneLimits,
+    Pruned, StatusScope,
+};
 use crate::error::Error;
 use crate::records::{Day, DeletedRow, OpenPeriod, StoredUsage, Update};
 use crate::summary::Summary;
@@ -33,16 +36,16 @@ pub trait Backend: Send + Sync + 'static {
     async fn begin(&self, purpose: Purpose) -> Result<Box<dyn Transaction>, Error>;
 
     /// See [`Database::status`](super::Database::status).
-    async fn status(&self) -> Result<DatabaseStatus, Error>;
+    async fn status(&self, scope: StatusScope) -> Result<DatabaseStatus, Error>;
 
     /// See [`Database::ages`](super::Database::ages). A backend may read the ages without the rest of the status.
     async fn ages(&self) -> Result<Ages, Error> {
-        Ok(Ages::of(&self.status().await?, Utc::now()))
+        Ok(Ages::of(&self.status(StatusScope::All).await?, Utc::now()))
     }
 
     /// See [`Database::live_replicas`](super::Database::live_replicas).
     async fn live_replicas(&self, within: Duration) -> Result<LiveReplicas, Error> {
-        Ok(LiveReplicas::of(&self.status().await?, within, Utc::now()))
+        Ok(LiveReplicas::of(&self.status(StatusScope::All).await?, within, Utc::now()))
     }
 
     /// See [`Database::acknowledge`](super::Database::acknowledge).
@@ -110,6 +113,47 @@ pub trait Transaction: Send {
     /// - [`Error::Conflict`] if the database changed during a read without locks. The next read may succeed.
     fn periods(&mut self) -> BoxStream<'_, Result<PeriodStatus, Error>>;
 
+    /// Reads the merged set of the pruned days. `None` if no day was pruned.
+    ///
+    /// Its date is that of the last pruned day, and its numbers are sums over all of them.
+    async fn read_before(&mut self) -> Result<Option<Day>, Error> {
+        Ok(None)
+    }
+
+    /// Inserts or replaces the merged set of the pruned days.
+    async fn write_before(&mut self, _before: &Day) -> Result<(), Error> {
+        Err(cannot_prune())
+    }
+
+    /// Deletes up to `limit` of the oldest days before a date, and returns them in any order.
+    async fn delete_days(&mut self, _before: NaiveDate, _limit: u32) -> Result<Vec<Day>, Error> {
+        Err(cannot_prune())
+    }
+
+    /// Deletes up to `limit` of the oldest periods that ended before a time, and returns their number.
+    ///
+    /// The newest period stays, and so do undelivered ones unless `undelivered` is true.
+    async fn delete_periods(
+        &mut self,
+        _ended_before: DateTime<Utc>,
+        _undelivered: bool,
+        _limit: u32,
+    ) -> Result<u64, Error> {
+        Err(cannot_prune())
+    }
+
+    /// Deletes up to `limit` replicas that have not flushed since a time, and returns their number.
+    ///
+    /// A replica with a row in the open period stays.
+    async fn delete_replicas(&mut self, _idle_since: DateTime<Utc>, _limit: u32) -> Result<u64, Error> {
+        Err(cannot_prune())
+    }
+
+    /// Counts what pruning would delete.
+    async fn count_prunable(&mut self, _limits: &PruneLimits) -> Result<Pruned, Error> {
+        Err(cannot_prune())
+    }
+
     /// Commits the transaction.
     ///
     /// # Errors
@@ -122,12 +166,17 @@ pub trait Transaction: Send {
     async fn rollback(self: Box<Self>);
 }
 
+/// Returns the error of a backend without the methods for pruning.
+fn cannot_prune() -> Error {
+    Error::Refused { message: "this kind of database cannot prune".to_owned() }
+}
+
 /// The purpose of a transaction, which determines its time limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// A flush of one replica, with short time limits.
     Flush,
-    /// A collection, which waits for running flushes and reads all rows.
+    /// A collection, which waits for running flushes and reads all rows, or a batch of a pruning.
     Collection,
     /// A report or an export, which reads one state of the database and writes nothing.
     Report,

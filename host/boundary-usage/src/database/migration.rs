@@ -71,6 +71,19 @@ pub(super) enum MigrationMode {
     Apply,
     /// Fail.
     Refuse,
+    /// Accept an earlier schema as it is, and fail if there is none.
+    Accept,
+}
+
+impl MigrationMode {
+    /// Returns whether a connection fails because of missing migrations.
+    pub(super) fn refuses(self, missing: &[&Migration], known: &[Migration]) -> bool {
+        match self {
+            Self::Apply => false,
+            Self::Refuse => !missing.is_empty(),
+            Self::Accept => missing.len() == known.len(),
+        }
+    }
 }
 
 /// Returns the error of a connection that may not apply missing migrations.

@@ -13,6 +13,7 @@ mod live_replicas;
 mod migration;
 mod pool;
 mod postgres;
+mod prune_limits;
 mod rows;
 mod sqlite;
 mod unconnected;
@@ -24,10 +25,11 @@ pub use boundary_usage_tracker::HashingKey;
 
 pub use self::ages::Ages;
 pub use self::backend::{Backend, Lock, LockMode, Purpose, Transaction};
-pub use self::database_status::{DatabaseStatus, PeriodStatus, ReplicaStatus, RowStatus};
+pub use self::database_status::{DatabaseStatus, Number, PeriodStatus, ReplicaStatus, RowStatus, StatusScope};
 pub use self::delivery::{DELIVERY_WAIT_MAX, Delivery, DeliveryClaim, DeliveryStatus};
 pub use self::fingerprint::KeyFingerprint;
 pub use self::live_replicas::LiveReplicas;
+pub use self::prune_limits::{PruneLimits, Pruned};
 
 use crate::error::Error;
 
@@ -91,6 +93,17 @@ impl Database {
         Self::connect_with(url, migration::MigrationMode::Refuse, None).await
     }
 
+    /// Checks that a database has the schema of this release or of an earlier one, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Refused`] if the schema is missing.
+    /// - Those of [`Database::connect`].
+    pub async fn check_exists(url: &str) -> Result<(), Error> {
+        Self::connect_with(url, migration::MigrationMode::Accept, None).await?.close().await;
+        Ok(())
+    }
+
     /// Connects. A new schema gets `new_key`, or a random key.
     async fn connect_with(
         url: &str,
@@ -143,11 +156,22 @@ impl Database {
 
     /// Reads the open period, the replicas and the closed periods.
     ///
+    /// The status has the scope [`StatusScope::Recent`].
+    ///
     /// # Errors
     ///
     /// - Any error of the backend if the database cannot be read.
     pub async fn status(&self) -> Result<DatabaseStatus, Error> {
-        self.backend.status().await
+        self.backend.status(StatusScope::Recent).await
+    }
+
+    /// Reads the status, and lists everything.
+    ///
+    /// # Errors
+    ///
+    /// - Any error of the backend if the database cannot be read.
+    pub async fn full_status(&self) -> Result<DatabaseStatus, Error> {
+        self.backend.status(StatusScope::All).await
     }
 
     /// Records the delivery of a period's summary. Returns whether it was undelivered.

@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::delivery::Destination;
 use super::migration::AppliedMigration;
 use super::{
-    Ages, DatabaseStatus, Delivery, DeliveryStatus, KeyFingerprint, LiveReplicas, PeriodStatus, ReplicaStatus,
-    RowStatus,
+    Ages, DatabaseStatus, Delivery, DeliveryStatus, KeyFingerprint, LiveReplicas, Number, PeriodStatus, Pruned,
+    ReplicaStatus, RowStatus, StatusScope,
 };
 use crate::error::Error;
 use crate::records::{Day, DeletedRow, OpenPeriod, Sketch, StoredUsage, Uniques, UniquesUpdate, Update};
@@ -136,18 +136,45 @@ pub(super) fn day_numbers(day: &Day) -> [i64; 4] {
     [day.allowed, day.denied, day.uniques.workspaces.count, day.uniques.users.count].map(bigint)
 }
 
-/// The rows of the open period.
+/// The result of `read_counts.sql`.
+pub(super) struct Counts {
+    rows: u64,
+    allowed_requests: u64,
+    denied_requests: u64,
+    replica_workspaces_sum: u64,
+    replica_users_sum: u64,
+    replicas: u64,
+    periods: u64,
+    undelivered: u64,
+}
+
+/// Reads the result of `read_counts.sql`.
+pub(super) fn counts(row: &impl Cells) -> Decoded<Counts> {
+    Ok(Counts {
+        rows: row.count("rows")?,
+        allowed_requests: row.count("allowed_requests")?,
+        denied_requests: row.count("denied_requests")?,
+        replica_workspaces_sum: row.count("replica_workspaces_sum")?,
+        replica_users_sum: row.count("replica_users_sum")?,
+        replicas: row.count("replicas")?,
+        periods: row.count("periods")?,
+        undelivered: row.count("undelivered")?,
+    })
+}
+
+/// The listed rows of the open period.
 ///
 /// The rows are summed one by one, because all their sketches together can be large.
 pub(super) struct OpenRows {
+    scope: StatusScope,
     period_start: DateTime<Utc>,
     so_far: SummaryBuilder,
     damaged: Vec<String>,
 }
 
 impl OpenRows {
-    pub(super) fn new(open: OpenPeriod) -> Self {
-        Self { period_start: open.start, so_far: SummaryBuilder::new(open, None), damaged: Vec::new() }
+    pub(super) fn new(scope: StatusScope, open: OpenPeriod) -> Self {
+        Self { scope, period_start: open.start, so_far: SummaryBuilder::new(open, None), damaged: Vec::new() }
     }
 
     pub(super) fn add(&mut self, row: &impl Cells) -> Decoded<RowStatus> {
@@ -160,15 +187,51 @@ impl OpenRows {
     /// Combines these rows and the results of the other statements into the status.
     pub(super) fn status(
         self,
-        rows: Vec<RowStatus>,
+        counts: &Counts,
+        mut rows: Vec<RowStatus>,
         replicas: Vec<ReplicaStatus>,
         periods: Vec<PeriodStatus>,
         key_fingerprint: Option<KeyFingerprint>,
     ) -> DatabaseStatus {
-        let Self { period_start, so_far, damaged } = self;
-        let so_far = so_far.finish().summary;
-        DatabaseStatus { period_start, so_far, damaged, key_fingerprint, rows, replicas, periods }
+        let Self { scope, period_start, so_far, damaged } = self;
+        rows.sort_by_key(|row| std::cmp::Reverse((row.updated_at, row.replica)));
+        let mut so_far = so_far.finish().summary;
+        let more_rows = Number { count: counts.rows, at_least: false }.without(rows.len());
+        if more_rows.count > 0 {
+            so_far = Summary {
+                allowed_requests: counts.allowed_requests,
+                denied_requests: counts.denied_requests,
+                replicas: counts.rows,
+                replica_workspaces_sum: counts.replica_workspaces_sum,
+                replica_users_sum: counts.replica_users_sum,
+                ..so_far
+            };
+        }
+        let counted = |count| Number::counted(count, scope.count());
+        DatabaseStatus {
+            period_start,
+            so_far,
+            damaged,
+            key_fingerprint,
+            more_rows,
+            rows,
+            more_replicas: counted(counts.replicas).without(replicas.len()),
+            replicas,
+            more_periods: counted(counts.periods).without(periods.len()),
+            periods,
+            undelivered: counted(counts.undelivered),
+        }
     }
+}
+
+/// Reads the result of `count_prunable.sql`.
+pub(super) fn prunable(row: &impl Cells) -> Decoded<Pruned> {
+    Ok(Pruned {
+        periods: row.count("periods")?,
+        undelivered_kept: row.count("undelivered_kept")?,
+        replicas: row.count("replicas")?,
+        days: row.count("days")?,
+    })
 }
 
 fn row_status(row: &impl Cells) -> Decoded<RowStatus> {

@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{
-    Ages, Backend, Database, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, LiveReplicas, Purpose, Transaction,
+    Ages, Backend, Database, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, LiveReplicas, Purpose, StatusScope,
+    Transaction,
 };
 use crate::error::Error;
 
@@ -82,8 +83,8 @@ impl Backend for Unconnected {
         self.backend()?.begin(purpose).await
     }
 
-    async fn status(&self) -> Result<DatabaseStatus, Error> {
-        self.backend()?.status().await
+    async fn status(&self, scope: StatusScope) -> Result<DatabaseStatus, Error> {
+        self.backend()?.status(scope).await
     }
 
     async fn ages(&self) -> Result<Ages, Error> {

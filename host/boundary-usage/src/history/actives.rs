@@ -8,7 +8,7 @@ use super::walk::Visitor;
 use super::window::{Window, WindowLength};
 
 /// The lengths of the rolling windows of a report by day, in days.
-const ROLLING_DAYS: [usize; 2] = [7, 30];
+pub(super) const ROLLING_DAYS: [usize; 2] = [7, 30];
 
 /// The numbers of one window for one kind of id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(super) struct Row {
 /// Computes the rows of a report for one kind of id.
 pub(super) struct Actives {
     first: Window,
-    /// The ids of all windows before the current one.
+    /// The ids of all windows before the current one, and of the pruned days.
     before: IdSet,
     previous: IdSet,
     rolling: Option<[SlidingUnion; 2]>,
@@ -33,10 +33,10 @@ pub(super) struct Actives {
 }
 
 impl Actives {
-    /// Creates a computation that returns the rows from the window `first` on.
-    pub(super) fn new(length: WindowLength, first: Window) -> Self {
+    /// Creates a computation that returns the rows from the window `first` on. `before` has the ids of the pruned days.
+    pub(super) fn new(length: WindowLength, first: Window, before: IdSet) -> Self {
         let rolling = (length == WindowLength::Day).then(|| ROLLING_DAYS.map(SlidingUnion::new));
-        Self { first, before: IdSet::empty(), previous: IdSet::empty(), rolling, rows: Vec::new() }
+        Self { first, before, previous: IdSet::empty(), rolling, rows: Vec::new() }
     }
 
     /// Returns one row for each window.

@@ -40,9 +40,10 @@ pub(super) struct Cohorts {
 }
 
 impl Cohorts {
-    /// Creates a computation that returns the cohorts from the window `first` on.
-    pub(super) fn new(first: Window) -> Self {
-        Self { first, before: IdSet::empty(), new_ids: Vec::new(), cohorts: Vec::new() }
+    /// Creates a computation that returns the cohorts from the window `first` on. `before` has the ids of the pruned
+    /// days.
+    pub(super) fn new(first: Window, before: IdSet) -> Self {
+        Self { first, before, new_ids: Vec::new(), cohorts: Vec::new() }
     }
 
     /// Returns one cohort for each window.

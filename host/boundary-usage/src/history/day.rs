@@ -1,7 +1,7 @@
 //! The day to which a collection adds its period (H1).
 
 use boundary_usage_tracker::{CompactThetaSketch, SketchError};
-use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 
 use crate::database::Transaction;
 use crate::error::Error;
@@ -58,12 +58,12 @@ fn merge(stored: Option<Day>, summary: &Summary, uniques: UniqueSets, end: DateT
     })
 }
 
-fn serialized(set: &CompactThetaSketch) -> Sketch {
+pub(super) fn serialized(set: &CompactThetaSketch) -> Sketch {
     Sketch { count: set.count(), bytes: set.to_bytes() }
 }
 
 /// Returns the error of a damaged sketch of a day.
-pub(super) fn damaged(date: chrono::NaiveDate, name: &str, error: SketchError) -> Error {
+pub(super) fn damaged(date: NaiveDate, name: &str, error: SketchError) -> Error {
     let what = format!("the {name} sketch of the day {date} is damaged: {error}");
     let hint = "restore the row of boundary_usage_days from a backup, or delete it and lose the day's history";
     Error::Refused { message: format!("{what}; {hint}") }

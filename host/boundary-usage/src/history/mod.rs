@@ -1,7 +1,8 @@
 //! The history: days, and reports over them.
 //!
 //! A collection adds its period to its UTC day (H1). A report reads all days in order, computes with sets of ids, and
-//! changes nothing (H8). A report holds a bounded number of sets, however many days there are.
+//! changes nothing (H8). A report holds a bounded number of sets, however many days there are. Pruned days are one set
+//! (H6), whose ids are not new.
 //!
 //! ```text
 //!  days of each database ──▶ one stream, ordered by day ──▶ users:      windows ──▶ set algebra ──▶ counts
@@ -9,6 +10,7 @@
 //! ```
 
 mod actives;
+mod before;
 mod cohorts;
 mod day;
 mod estimated;
@@ -24,6 +26,7 @@ mod tests;
 mod walk;
 mod window;
 
+pub(crate) use self::before::merge_days;
 pub(crate) use self::day::add;
 pub use self::estimated::Estimated;
 pub use self::range::ReportRange;
@@ -34,6 +37,7 @@ pub use self::window::WindowLength;
 
 use self::actives::Actives;
 use self::cohorts::Cohorts;
+use self::id_set::IdSet;
 use self::reading::Reading;
 use crate::database::Database;
 use crate::error::Error;
@@ -129,7 +133,7 @@ impl<'a> History<'a> {
     ///
     /// Returns the errors of [`Database::report`].
     pub async fn report(&self, options: ReportOptions) -> Result<Report, Error> {
-        let read = self.read(options, |windows| Actives::new(windows.length, windows.first)).await?;
+        let read = self.read(options, |windows, before| Actives::new(windows.length, windows.first, before)).await?;
         let (users, workspaces) = (read.users.into_rows(), read.workspaces.into_rows());
         let rows = read.windows.iter().zip(users).zip(workspaces);
         let rows = rows.map(|((window, users), workspaces)| {
@@ -139,13 +143,14 @@ impl<'a> History<'a> {
                 end: window.end,
                 complete: read.state.is_complete(window),
                 spans_midnight: requests.spans_midnight,
+                pruned: read.state.lacks_pruned_days(window, options.by),
                 allowed_requests: requests.allowed,
                 denied_requests: requests.denied,
                 users: (&users).into(),
                 workspaces: (&workspaces).into(),
             }
         });
-        Ok(Report { by: options.by, rows: rows.collect() })
+        Ok(Report { by: options.by, last_pruned_day: read.state.last_pruned_day, rows: rows.collect() })
     }
 
     /// Reports the cohorts of each window and their retention. See [`Database::retention`].
@@ -154,23 +159,24 @@ impl<'a> History<'a> {
     ///
     /// Returns the errors of [`Database::report`].
     pub async fn retention(&self, options: ReportOptions) -> Result<Retention, Error> {
-        let read = self.read(options, |windows| Cohorts::new(windows.first)).await?;
+        let read = self.read(options, |windows, before| Cohorts::new(windows.first, before)).await?;
         let today = read.state.today_in(read.windows);
         let (users, workspaces) = (read.users.into_cohorts(), read.workspaces.into_cohorts());
         let cohorts = read.windows.iter().zip(users).zip(workspaces);
         let cohorts = cohorts.map(|((window, users), workspaces)| CohortRow {
             start: window.start,
+            pruned: read.state.last_pruned_day >= Some(window.start),
             users: CohortActivity::of(&users, today),
             workspaces: CohortActivity::of(&workspaces, today),
         });
-        Ok(Retention { by: options.by, cohorts: cohorts.collect() })
+        Ok(Retention { by: options.by, last_pruned_day: read.state.last_pruned_day, cohorts: cohorts.collect() })
     }
 
     /// Reads all days. If a file changed during a read without locks, reads it again.
     async fn read<V: walk::Visitor + Send + 'static>(
         &self,
         options: ReportOptions,
-        visitor: impl Fn(range::Windows) -> V,
+        visitor: impl Fn(range::Windows, IdSet) -> V,
     ) -> Result<Reading<V>, Error> {
         const ATTEMPTS: usize = 3;
         for _ in 1..ATTEMPTS {

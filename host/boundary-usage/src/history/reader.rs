@@ -1,9 +1,10 @@
 //! Reads the days and the closed periods as streams, for an export.
 
-use boundary_usage_tracker::CompactThetaSketch;
+use boundary_usage_tracker::{CompactThetaSketch, SketchError};
 use chrono::NaiveDate;
-use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
+use super::before::damaged_set;
 use super::day::damaged;
 use crate::database::{Database, PeriodStatus, Purpose, Transaction};
 use crate::error::Error;
@@ -58,10 +59,28 @@ impl HistoryReader {
     /// - Any other error of the backend if the days cannot be read.
     pub fn days(&mut self, from: Option<NaiveDate>, to: Option<NaiveDate>) -> BoxStream<'_, Result<Day, Error>> {
         let validated = move |day: Result<Day, Error>| match day {
-            Ok(day) => is_within(day.date, from, to).then(|| validate(&day).map(|()| day)),
+            Ok(day) => is_within(day.date, from, to)
+                .then(|| validate(&day, |name, error| damaged(day.date, name, error)).map(|()| day)),
             Err(error) => Some(Err(error)),
         };
         self.transaction.days().filter_map(move |day| std::future::ready(validated(day))).boxed()
+    }
+
+    /// Reads the merged set of the pruned days, if there is one.
+    ///
+    /// Its date is that of the last pruned day, and its numbers are sums over all of them.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::Refused`] if its sketch is damaged, or if the role may not read the history.
+    /// - Any other error of the backend if it cannot be read.
+    pub fn pruned_days(&mut self) -> BoxStream<'_, Result<Day, Error>> {
+        let read = async {
+            let before = self.transaction.read_before().await?;
+            before.iter().try_for_each(|before| validate(before, damaged_set))?;
+            Ok(stream::iter(before.map(Ok)))
+        };
+        stream::once(read).try_flatten().boxed()
     }
 
     /// Reads the closed periods that started from the date `from` until the day before `to`, oldest first.
@@ -93,9 +112,9 @@ fn is_within(date: NaiveDate, from: Option<NaiveDate>, to: Option<NaiveDate>) ->
     from.is_none_or(|from| from <= date) && to.is_none_or(|to| date < to)
 }
 
-fn validate(day: &Day) -> Result<(), Error> {
+fn validate(day: &Day, damaged: impl Fn(&str, SketchError) -> Error) -> Result<(), Error> {
     for (name, sketch) in [("workspaces", &day.uniques.workspaces), ("users", &day.uniques.users)] {
-        CompactThetaSketch::from_bytes(&sketch.bytes).map_err(|error| damaged(day.date, name, error))?;
+        CompactThetaSketch::from_bytes(&sketch.bytes).map_err(|error| damaged(name, error))?;
     }
     Ok(())
 }

@@ -9,11 +9,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::ReportOptions;
+use super::actives::ROLLING_DAYS;
+use super::before::Before;
 use super::day::damaged;
 use super::id_set::IdSet;
 use super::range::Windows;
 use super::walk::{Visitor, Walk};
-use super::window::Window;
+use super::window::{Window, WindowLength};
 use crate::database::{Database, Purpose};
 use crate::error::Error;
 use crate::records::{Day, OpenPeriod};
@@ -44,19 +46,31 @@ pub(super) struct State {
     now: DateTime<Utc>,
     /// The start of the oldest open period with usage.
     open_since: Option<DateTime<Utc>>,
+    pub(super) last_pruned_day: Option<NaiveDate>,
 }
 
 impl State {
-    fn of(open_periods: &[OpenPeriod]) -> Self {
+    fn of(open_periods: &[OpenPeriod], last_pruned_day: Option<NaiveDate>) -> Self {
         let now = open_periods.iter().map(|period| period.now).max().unwrap_or_default();
         let with_usage = open_periods.iter().filter(|period| period.has_usage);
-        Self { now, open_since: with_usage.map(|period| period.start).min() }
+        Self { now, open_since: with_usage.map(|period| period.start).min(), last_pruned_day }
     }
 
     /// Returns whether a window is over and no open period belongs to it.
     pub(super) fn is_complete(&self, window: Window) -> bool {
         let end = window.end.and_time(NaiveTime::MIN).and_utc();
         self.now >= end && self.open_since.is_none_or(|start| start >= end)
+    }
+
+    /// Returns whether a number of a window needs pruned days.
+    ///
+    /// The numbers need the previous window, and those of a day also the rolling windows that end with it.
+    pub(super) fn lacks_pruned_days(&self, window: Window, length: WindowLength) -> bool {
+        let first_needed = match length {
+            WindowLength::Day => window.start.checked_sub_days(Days::new(ROLLING_DAYS[1] as u64 - 1)),
+            WindowLength::Week | WindowLength::Month => length.before(window, 1).map(|previous| previous.start),
+        };
+        self.last_pruned_day >= Some(first_needed.unwrap_or(NaiveDate::MIN))
     }
 
     /// Returns the last day of the windows that is not in the future.
@@ -70,23 +84,28 @@ impl State {
 pub(super) async fn read<V: Visitor + Send + 'static>(
     databases: &[Database],
     options: ReportOptions,
-    visitor: impl Fn(Windows) -> V,
+    visitor: impl Fn(Windows, IdSet) -> V,
 ) -> Result<Reading<V>, Error> {
     let mut transactions = Vec::new();
     let mut open_periods = Vec::new();
+    let mut before = Before::empty();
     for database in databases {
         let mut transaction = database.backend().begin(Purpose::Report).await?;
         open_periods.push(transaction.open_period().await?);
+        if let Some(pruned) = transaction.read_before().await? {
+            before.add(&pruned)?;
+        }
         transactions.push(transaction);
     }
-    let state = State::of(&open_periods);
+    let state = State::of(&open_periods, before.last_day);
     let mut days = Merged::new(transactions.iter_mut().map(|transaction| transaction.days()));
     let first_day = days.next_date().await;
     let windows = options.range.windows(options.by, state.now, first_day)?;
     let start =
         first_day.and_then(|date| options.by.window_of(date)).map_or(windows.first, |window| window.min(windows.first));
-    let users = Consumer::start("users", Walk::new(options.by, start, visitor(windows)), windows.last);
-    let workspaces = Consumer::start("workspaces", Walk::new(options.by, start, visitor(windows)), windows.last);
+    let walk = |before| Walk::new(options.by, start, visitor(windows, before));
+    let users = Consumer::start("users", walk(before.users), windows.last);
+    let workspaces = Consumer::start("workspaces", walk(before.workspaces), windows.last);
     let mut requests = BTreeMap::<_, Requests>::new();
     while let Some(day) = days.next().await {
         let Day { date, spans_midnight, allowed, denied, uniques, .. } = day?;

@@ -12,6 +12,9 @@ use super::window::WindowLength;
 pub struct Report {
     /// The length of the windows.
     pub by: WindowLength,
+    /// The last day that was pruned. `None` if no day was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_pruned_day: Option<NaiveDate>,
     /// The windows, oldest first.
     pub rows: Vec<ReportRow>,
 }
@@ -32,6 +35,11 @@ pub struct ReportRow {
     /// If so, the day contains activity of the next day.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub spans_midnight: bool,
+    /// Whether a number of the window lacks pruned days: of the window, of the previous one, or of the last 30 days.
+    ///
+    /// `active` and `new` are right if the window starts after the last pruned day.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pruned: bool,
     /// Allowed requests.
     pub allowed_requests: u64,
     /// Denied requests.

@@ -14,6 +14,9 @@ use super::window::WindowLength;
 pub struct Retention {
     /// The length of the windows.
     pub by: WindowLength,
+    /// The last day that was pruned. `None` if no day was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_pruned_day: Option<NaiveDate>,
     /// One cohort for each window, oldest first.
     pub cohorts: Vec<CohortRow>,
 }
@@ -23,6 +26,9 @@ pub struct Retention {
 pub struct CohortRow {
     /// The first date of the window.
     pub start: NaiveDate,
+    /// Whether days of the window were pruned, so that its cohort lacks the ids of these days.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pruned: bool,
     /// The users.
     pub users: CohortActivity,
     /// The workspaces.

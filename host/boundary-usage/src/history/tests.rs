@@ -175,10 +175,10 @@ fn h4_every_number_of_a_report_is_that_of_plain_sets() {
     for (seed, length) in (0..30).flat_map(|seed| LENGTHS.map(|length| (seed, length))) {
         let history = History::draw(seed);
         let windows = history.windows(length);
-        let rows = history.walk(windows, Actives::new(length, windows.first)).into_rows();
+        let rows = history.walk(windows, Actives::new(length, windows.first, IdSet::empty())).into_rows();
         assert_eq!(rows.len(), windows.iter().count());
         let later = windows.iter().nth(rows.len() / 2).unwrap();
-        let later_rows = history.walk(windows, Actives::new(length, later)).into_rows();
+        let later_rows = history.walk(windows, Actives::new(length, later, IdSet::empty())).into_rows();
         assert_eq!(later_rows, rows[rows.len() / 2..], "the rows of a shorter range are the same");
         let mut previous = Ids::new();
         for (window, row) in windows.iter().zip(rows) {
@@ -204,7 +204,7 @@ fn h5_every_number_of_the_retention_is_that_of_plain_sets() {
     for (seed, length) in (0..30).flat_map(|seed| LENGTHS.map(|length| (seed, length))) {
         let history = History::draw(seed);
         let windows = history.windows(length);
-        let cohorts = history.walk(windows, Cohorts::new(windows.first)).into_cohorts();
+        let cohorts = history.walk(windows, Cohorts::new(windows.first, IdSet::empty())).into_cohorts();
         assert_eq!(cohorts.len(), windows.iter().count());
         for (window, cohort) in windows.iter().zip(cohorts) {
             let new = &history.in_window(window) - &history.before(window.start);
@@ -228,7 +228,7 @@ fn h5_every_number_of_the_retention_is_that_of_plain_sets() {
 fn h5_a_time_has_come_when_it_has_come_for_the_last_day_of_the_cohort() {
     let history = History { first: NaiveDate::from_ymd_opt(2026, 1, 5).unwrap(), days: vec![Ids::from([1]); 7] };
     let windows = history.windows(WindowLength::Week);
-    let cohorts = history.walk(windows, Cohorts::new(windows.first)).into_cohorts();
+    let cohorts = history.walk(windows, Cohorts::new(windows.first, IdSet::empty())).into_cohorts();
     // The week ends with 11 January.
     let has_come = |today: &str| cohorts[0].has_come(7, today.parse().unwrap());
     assert!(!has_come("2026-01-17") && has_come("2026-01-18"));

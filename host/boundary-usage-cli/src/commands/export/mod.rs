@@ -65,6 +65,7 @@ pub struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   boundary-usage export --format csv --output days.csv
+  boundary-usage export --what pruned-days --sketches --format json
   boundary-usage export --what periods --format json --from 2026-01-01
   boundary-usage export --sketches --format parquet --output eu.parquet";
 
@@ -75,6 +76,8 @@ enum What {
     Days,
     /// Closed periods.
     Periods,
+    /// The set of all days that `prune` deleted: at most one row, with the date of the last one.
+    PrunedDays,
 }
 
 /// The number of times that an export into a file is tried if a database file changes during a read without locks.
@@ -96,6 +99,9 @@ impl Arguments {
 
     fn check(&self, format: Format) -> Result<(), UsageError> {
         check_range(self.from, self.to)?;
+        if matches!(self.what, What::PrunedDays) && (self.from.or(self.to)).is_some() {
+            return Err(UsageError("pruned days are one set; --from and --to do not select a part of it".to_owned()));
+        }
         if self.sketches && matches!(self.what, What::Periods) {
             return Err(UsageError("periods have no sketches; use --sketches with --what days".to_owned()));
         }
@@ -150,12 +156,14 @@ async fn try_export(database: &Database, format: Format, arguments: &Arguments) 
     let table = match arguments.what {
         What::Days => Table::days(key_fingerprint, arguments.sketches),
         What::Periods => Table::periods(key_fingerprint),
+        What::PrunedDays => Table::pruned_days(key_fingerprint, arguments.sketches),
     };
     let mut reader = database.read_history().await.context("cannot read the history")?;
     let destination = Destination::open(arguments.file())?;
     let mut rows: BoxStream<'_, Result<Row, Error>> = match arguments.what {
         What::Days => reader.days(arguments.from, arguments.to).map_ok(|day| table.day(day)).boxed(),
         What::Periods => reader.periods(arguments.from, arguments.to).map_ok(|period| table.period(period)).boxed(),
+        What::PrunedDays => reader.pruned_days().map_ok(|day| table.day(day)).boxed(),
     };
     let mut count = 0_u64;
     let writer = destination.writer().and_then(|output| row_writer(format, &table, output));

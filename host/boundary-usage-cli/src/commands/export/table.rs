@@ -92,6 +92,11 @@ impl Table {
         Self { name: "days", columns, key_fingerprint }
     }
 
+    /// Returns the table of the pruned days, which has the same columns.
+    pub(super) fn pruned_days(key_fingerprint: String, with_sketches: bool) -> Self {
+        Self { name: "pruned_days", ..Self::days(key_fingerprint, with_sketches) }
+    }
+
     /// Returns the table of the closed periods.
     pub(super) fn periods(key_fingerprint: String) -> Self {
         Self { name: "periods", columns: &PERIOD, key_fingerprint }

@@ -6,7 +6,9 @@ use boundary_usage::{CohortActivity, Report, Retention, WindowActivity, WindowCo
 /// Formats a report. Bounds are empty where numbers are exact.
 pub(super) fn report(report: &Report) -> Result<Vec<u8>> {
     let mut header: Vec<String> =
-        ["start", "end", "complete", "spans_midnight", "allowed_requests", "denied_requests"].map(String::from).into();
+        ["start", "end", "complete", "spans_midnight", "pruned", "allowed_requests", "denied_requests"]
+            .map(String::from)
+            .into();
     for kind in ["users", "workspaces"] {
         header.extend(COUNTS.map(|(name, _)| format!("{kind}_{name}")));
         header.push(format!("{kind}_exact"));
@@ -20,6 +22,7 @@ pub(super) fn report(report: &Report) -> Result<Vec<u8>> {
             row.end.to_string(),
             row.complete.to_string(),
             row.spans_midnight.to_string(),
+            row.pruned.to_string(),
             row.allowed_requests.to_string(),
             row.denied_requests.to_string(),
         ];
@@ -55,16 +58,17 @@ fn activity(activity: &WindowActivity) -> Vec<String> {
 /// Formats cohorts. Each cohort has one line for users and one for workspaces.
 pub(super) fn retention(retention: &Retention) -> Result<Vec<u8>> {
     let longest = retention.cohorts.iter().map(|cohort| cohort.users.counts.active.len()).max().unwrap_or_default();
-    let fixed =
-        ["start", "kind", "size", "exact", "active_after_7_days", "active_after_30_days", "active_after_90_days"];
+    let after = ["active_after_7_days", "active_after_30_days", "active_after_90_days"];
+    let fixed = ["start", "kind", "size", "exact"].into_iter().chain(after).chain(["pruned"]);
     let windows = (0..longest).map(|window| format!("active_{window}"));
-    let header = fixed.map(String::from).into_iter().chain(windows).collect();
+    let header = fixed.map(String::from).chain(windows).collect();
     let rows = retention.cohorts.iter().flat_map(|cohort| {
         [("users", &cohort.users), ("workspaces", &cohort.workspaces)].map(|(kind, activity)| {
             let CohortActivity { counts, exact, .. } = activity;
             let mut cells = vec![cohort.start.to_string(), kind.into(), counts.size.to_string(), exact.to_string()];
             let text = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
             cells.extend(counts.active_after_days.values().map(|number| text(*number)));
+            cells.push(cohort.pruned.to_string());
             cells.extend((0..longest).map(|window| text(counts.active.get(window).copied())));
             cells
         })

@@ -83,7 +83,7 @@ fn label(row: &ReportRow, length: WindowLength, is_estimate: bool) -> String {
         WindowLength::Day | WindowLength::Week => row.start.to_string(),
     };
     let mark = |condition, mark| if condition { mark } else { "" };
-    start + mark(!row.complete, "*") + mark(row.spans_midnight, "^") + mark(is_estimate, "~")
+    start + mark(!row.complete, "*") + mark(row.spans_midnight, "^") + mark(is_estimate, "~") + mark(row.pruned, "<")
 }
 
 fn activity(title: &str, report: &Report, of: impl Fn(&ReportRow) -> &WindowActivity) -> String {
@@ -126,7 +126,10 @@ fn notes(report: &Report) -> String {
             "~ estimates; --format json shows their 95 % bounds",
         ),
     ];
-    let notes: Vec<_> = notes.iter().filter(|(applies, _)| *applies).map(|(_, note)| *note).collect();
+    let mut notes: Vec<_> = notes.iter().filter(|(applies, _)| *applies).map(|(_, note)| (*note).to_owned()).collect();
+    if let Some(last) = report.last_pruned_day.filter(|_| report.rows.iter().any(|row| row.pruned)) {
+        notes.push(format!("< needs pruned days (until {last}); active and new are right after that day"));
+    }
     if notes.is_empty() { String::new() } else { format!("\n\n{}", notes.join("\n")) }
 }
 
@@ -140,6 +143,9 @@ pub(super) fn retention(retention: &Retention) -> String {
     }
     if retention.cohorts.iter().any(|row| !row.users.exact || !row.workspaces.exact) {
         text += "\n\n~ estimates; --format json shows their 95 % bounds";
+    }
+    if let Some(last) = retention.last_pruned_day.filter(|_| retention.cohorts.iter().any(|row| row.pruned)) {
+        text += &format!("\n\n< lacks the ids of pruned days (until {last})");
     }
     text
 }
@@ -156,7 +162,8 @@ fn cohorts(title: &str, retention: &Retention, of: impl Fn(&CohortRow) -> &bound
         let activity = of(row);
         let counts = &activity.counts;
         let share = |active: u64| share(active, counts.size);
-        let start = format!("{}{}", row.start, if activity.exact { "" } else { "~" });
+        let marks = [if activity.exact { "" } else { "~" }, if row.pruned { "<" } else { "" }];
+        let start = format!("{}{}", row.start, marks.concat());
         let windows =
             (1..=later).map(|window| counts.active.get(window).map_or(String::new(), |active| share(*active)));
         let after = counts.active_after_days.values().map(|active| active.map_or(String::new(), &share));
@@ -196,12 +203,13 @@ mod tests {
             end: "2026-01-02".parse().unwrap(),
             complete: false,
             spans_midnight: true,
+            pruned: true,
             allowed_requests: u64::MAX,
             denied_requests: 1,
             users: activity.clone(),
             workspaces: activity,
         };
-        Report { by: WindowLength::Day, rows: vec![row] }
+        Report { by: WindowLength::Day, last_pruned_day: "2025-12-31".parse().ok(), rows: vec![row] }
     }
 
     fn widest(text: &str) -> usize {
@@ -213,7 +221,10 @@ mod tests {
         for number in [0, 7, 99_999_999] {
             let text = report(&report_of(number));
             assert!(widest(&text) <= COLUMNS, "{text}");
-            assert!(text.contains("2026-01-01*^~") && text.contains("~ estimates"), "{text}");
+            assert!(
+                text.contains("2026-01-01*^~<") && text.contains("(until 2025-12-31)") && text.contains("~ estimates"),
+                "{text}"
+            );
             assert!(text.contains(&number.to_string()), "{text}");
         }
     }
@@ -226,10 +237,15 @@ mod tests {
             active_after_days: [(7, Some(99_999_999)), (30, Some(1)), (90, None)].into(),
         };
         let activity = CohortActivity { counts, exact: true, low: None, high: None };
-        let cohort = CohortRow { start: "2026-01-05".parse().unwrap(), users: activity.clone(), workspaces: activity };
-        let text = retention(&Retention { by: WindowLength::Week, cohorts: vec![cohort] });
+        let start = "2026-01-05".parse().unwrap();
+        let cohort = CohortRow { start, pruned: true, users: activity.clone(), workspaces: activity };
+        let text =
+            retention(&Retention { by: WindowLength::Week, last_pruned_day: Some(start), cohorts: vec![cohort] });
         assert!(widest(&text) <= COLUMNS, "{text}");
-        assert!(text.contains("█ 100%") && text.contains("only 6 later windows"), "{text}");
+        assert!(
+            text.contains("█ 100%") && text.contains("only 6 later windows") && text.contains("2026-01-05<"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use self::reload::Reloader;
 use self::running::Running;
 use super::delivery_arguments::DeliveryArguments;
+use super::prune::PruneSettings;
 use crate::arguments::{
     Global, check_socket_path, parse_address, parse_flush_interval, parse_id, parse_period, parse_wait,
 };
@@ -126,6 +127,9 @@ pub struct Arguments {
     /// Keep no history: add no period to its day, so `report` does not see it. Set it for all replicas of a database.
     #[arg(long, conflicts_with = "no_collect")]
     no_history: bool,
+
+    #[command(flatten)]
+    prune: PruneSettings,
 
     #[command(flatten)]
     delivery: DeliveryArguments,

@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use boundary_usage::{Clock, CollectOptions, Database, Error, FirstConnection, Plugin};
@@ -79,7 +78,10 @@ impl Running {
         })?;
         let collector = (!arguments.no_collect).then(|| {
             let options = CollectOptions { without_history: arguments.no_history, ..CollectOptions::default() };
-            collect_every(database.clone(), arguments.collect_interval, options)
+            let (database, interval, prune) = (database.clone(), arguments.collect_interval, arguments.prune.options());
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                database.collect_every(interval, options, prune, Clock::system()).await;
+            }))
         });
         let shown = Replica {
             tracker: service.tracker().clone(),
@@ -122,10 +124,4 @@ fn arrival(
         }
         std::future::pending().await
     })
-}
-
-fn collect_every(database: Database, interval: Duration, options: CollectOptions) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        database.collect_every(interval, options, Clock::system()).await;
-    }))
 }

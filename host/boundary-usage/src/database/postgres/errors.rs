@@ -23,7 +23,8 @@ pub(super) fn classify(action: &'static str, error: sqlx::Error) -> Error {
             Error::Conflict { message: format!("{action} failed: {}: {hint}", reply.message()) }
         }
         "42501" => {
-            let hint = "grant the role boundary_usage_replica or boundary_usage_collector, depending on the command";
+            let hint = "grant the role boundary_usage_replica, boundary_usage_collector or boundary_usage_pruner, \
+                        depending on the command";
             refused(action, format!("{}; {hint}", reply.message()))
         }
         // The role or the database does not exist, or the authentication failed.

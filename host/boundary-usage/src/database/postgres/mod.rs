@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::query::Query;
 use sqlx::{ConnectOptions, Executor, PgConnection};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -28,7 +29,7 @@ use super::migration::MigrationMode;
 use super::pool::{IdleMode, Pool, PooledConnection, timed_out};
 use super::{
     Ages, Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, KeyFingerprint, LiveReplicas, Purpose,
-    Transaction, rows,
+    StatusScope, Transaction, rows,
 };
 use crate::database::rows::OpenRows;
 use crate::database::url::{self, PostgresUrl};
@@ -128,17 +129,22 @@ impl Backend for Postgres {
         Ok(Box::new(self.open(limits).await?))
     }
 
-    async fn status(&self) -> Result<DatabaseStatus, Error> {
+    async fn status(&self, scope: StatusScope) -> Result<DatabaseStatus, Error> {
         let mut transaction = self.open(&transaction::READ).await?;
         let open = transaction.open_period().await?;
-        let mut open_rows = OpenRows::new(open);
-        let rows = transaction.fetch_all("reading the rows", sql::READ_ROWS, |row| open_rows.add(row)).await?;
-        let replicas = transaction.fetch_all("reading the replicas", sql::READ_REPLICAS, rows::replica_status).await?;
-        let periods = transaction.fetch_all("reading the periods", sql::READ_PERIODS, rows::period_status).await?;
+        let mut open_rows = OpenRows::new(scope, open);
+        let newest = query(sql::READ_ROWS).bind(scope.recent());
+        let rows = transaction.fetch_all("reading the rows", newest, |row| open_rows.add(row)).await?;
+        let counts = transaction.fetch("counting", query(sql::READ_COUNTS).bind(scope.count())).await?;
+        let counts = errors::decoded(rows::counts(&counts.expect("an aggregate returns a row")))?;
+        let newest = query(sql::READ_REPLICAS).bind(scope.recent());
+        let replicas = transaction.fetch_all("reading the replicas", newest, rows::replica_status).await?;
+        let newest = scope.periods().into_iter().fold(query(sql::READ_PERIODS), Query::bind);
+        let periods = transaction.fetch_all("reading the periods", newest, rows::period_status).await?;
         let key = transaction.fetch("reading the key's fingerprint", query(sql::READ_FINGERPRINT)).await?;
         let key = errors::decoded(key.as_ref().map(rows::fingerprint).transpose())?;
         Box::new(transaction).rollback().await;
-        Ok(open_rows.status(rows, replicas, periods, key))
+        Ok(open_rows.status(&counts, rows, replicas, periods, key))
     }
 
     async fn ages(&self) -> Result<Ages, Error> {

@@ -24,11 +24,12 @@ const READ_LIMIT: Duration = Duration::from_secs(10);
 /// The time limit of the migrations, which is longer than the server's own limits.
 const MIGRATE_LIMIT: Duration = Duration::from_secs(400);
 
-const SCRIPTS: [(&str, &str); 4] = [
+const SCRIPTS: [(&str, &str); 5] = [
     ("usage", include_str!("../../../sql/postgres/migrations/0001_usage.sql")),
     ("periods", include_str!("../../../sql/postgres/migrations/0002_periods.sql")),
     ("deliveries", include_str!("../../../sql/postgres/migrations/0003_deliveries.sql")),
     ("days", include_str!("../../../sql/postgres/migrations/0004_days.sql")),
+    ("pruning", include_str!("../../../sql/postgres/migrations/0005_pruning.sql")),
 ];
 
 /// The result of `find_schema.sql`.
@@ -56,11 +57,11 @@ pub(super) async fn migrate(
         Failure::Driver(error) => errors::at(address, errors::classify("reading the schema's version", error)),
     })?;
     let missing = migration::missing(&known, &applied)?;
-    if missing.is_empty() {
-        return Ok(schema);
-    }
-    if migration_mode == MigrationMode::Refuse {
+    if migration_mode.refuses(&missing, &known) {
         return Err(migration::refused(&missing));
+    }
+    if missing.is_empty() || migration_mode == MigrationMode::Accept {
+        return Ok(schema);
     }
     let migrated = timeout(MIGRATE_LIMIT, apply(connection, &schema, &known, new_key)).await;
     match migrated.unwrap_or_else(|_| Err(timed_out(MIGRATE_LIMIT).into())) {

@@ -20,7 +20,11 @@ statements! {
     BEGIN_MIGRATION = "begin_migration.sql",
     BEGIN_READ = "begin_read.sql",
     CLAIM_DELIVERY = "claim_delivery.sql",
+    COUNT_PRUNABLE = "count_prunable.sql",
     CREATE_MIGRATIONS_TABLE = "create_migrations_table.sql",
+    DELETE_DAYS = "delete_days.sql",
+    DELETE_PERIODS = "delete_periods.sql",
+    DELETE_REPLICAS = "delete_replicas.sql",
     DELETE_ROWS = "delete_rows.sql",
     FIND_PERIOD = "find_period.sql",
     FIND_SCHEMA = "find_schema.sql",
@@ -30,6 +34,8 @@ statements! {
     READ_AGES = "read_ages.sql",
     READ_ALL_PERIODS = "read_all_periods.sql",
     READ_BACKOFF = "read_backoff.sql",
+    READ_BEFORE = "read_before.sql",
+    READ_COUNTS = "read_counts.sql",
     READ_DAY = "read_day.sql",
     READ_DAYS = "read_days.sql",
     READ_DELIVERY = "read_delivery.sql",
@@ -47,6 +53,7 @@ statements! {
     SET_TRANSACTION = "set_transaction.sql",
     UPDATE_REQUESTS = "update_requests.sql",
     UPDATE_USAGE = "update_usage.sql",
+    WRITE_BEFORE = "write_before.sql",
     WRITE_DAY = "write_day.sql",
 }
 

@@ -4,7 +4,7 @@ use std::mem;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
@@ -15,7 +15,8 @@ use uuid::Uuid;
 use super::{PooledPostgres, errors, literals, sql};
 use crate::database::driver_errors::poisoned;
 use crate::database::pool::timed_out;
-use crate::database::{Lock, LockMode, PeriodStatus, Transaction, rows};
+use crate::database::rows::Cells;
+use crate::database::{Lock, LockMode, PeriodStatus, PruneLimits, Pruned, Transaction, rows};
 use crate::error::Error;
 use crate::records::{Day, DeletedRow, OpenPeriod, StoredUsage, Uniques, UniquesUpdate, Update};
 use crate::summary::Summary;
@@ -78,11 +79,11 @@ impl PostgresTransaction {
     pub(super) async fn fetch_all<T>(
         &mut self,
         action: &'static str,
-        sql: &'static str,
+        statement: Query<'static, Postgres, PgArguments>,
         mut read: impl FnMut(&PgRow) -> Result<T, sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
         self.start()?;
-        let rows = query(sql).fetch(&mut self.pooled.connection).map_err(|error| errors::classify(action, error));
+        let rows = statement.fetch(&mut self.pooled.connection).map_err(|error| errors::classify(action, error));
         let rows = rows.and_then(|row| std::future::ready(errors::decoded(read(&row)))).try_collect();
         let rows = timeout(self.limits.reply, rows).await;
         let rows = rows.unwrap_or_else(|_| Err(errors::classify(action, timed_out(self.limits.reply))))?;
@@ -200,6 +201,45 @@ impl Transaction for PostgresTransaction {
         let statement = rows::day_numbers(day).into_iter().fold(statement, Query::bind);
         let Uniques { workspaces, users } = day.uniques.clone();
         self.fetch("writing a day", statement.bind(workspaces.bytes).bind(users.bytes)).await.map(drop)
+    }
+
+    async fn read_before(&mut self) -> Result<Option<Day>, Error> {
+        let row = self.fetch("reading the pruned days", query(sql::READ_BEFORE)).await?;
+        errors::decoded(row.as_ref().map(rows::day).transpose())
+    }
+
+    async fn write_before(&mut self, before: &Day) -> Result<(), Error> {
+        let statement = query(sql::WRITE_BEFORE).bind(before.date).bind(rows::bigint(before.periods));
+        let statement = rows::day_numbers(before).into_iter().fold(statement, Query::bind);
+        let Uniques { workspaces, users } = before.uniques.clone();
+        self.fetch("writing the pruned days", statement.bind(workspaces.bytes).bind(users.bytes)).await.map(drop)
+    }
+
+    async fn delete_days(&mut self, before: NaiveDate, limit: u32) -> Result<Vec<Day>, Error> {
+        let statement = query(sql::DELETE_DAYS).bind(before).bind(i64::from(limit));
+        self.fetch_all("deleting days", statement, rows::day).await
+    }
+
+    async fn delete_periods(
+        &mut self,
+        ended_before: DateTime<Utc>,
+        undelivered: bool,
+        limit: u32,
+    ) -> Result<u64, Error> {
+        let statement = query(sql::DELETE_PERIODS).bind(ended_before).bind(undelivered).bind(i64::from(limit));
+        Ok(self.fetch_all("deleting periods", statement, rows::period_id).await?.len() as u64)
+    }
+
+    async fn delete_replicas(&mut self, idle_since: DateTime<Utc>, limit: u32) -> Result<u64, Error> {
+        let statement = query(sql::DELETE_REPLICAS).bind(idle_since).bind(i64::from(limit));
+        Ok(self.fetch_all("deleting replicas", statement, Cells::replica).await?.len() as u64)
+    }
+
+    async fn count_prunable(&mut self, limits: &PruneLimits) -> Result<Pruned, Error> {
+        let statement = query(sql::COUNT_PRUNABLE).bind(limits.periods_ended_before).bind(limits.undelivered);
+        let statement = statement.bind(limits.replicas_idle_since).bind(limits.days_before);
+        let row = self.fetch("counting what to delete", statement).await?;
+        errors::decoded(rows::prunable(&row.expect("an aggregate returns a row")))
     }
 
     fn days(&mut self) -> BoxStream<'_, Result<Day, Error>> {

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::Executor;
+use sqlx::query::Query;
 use uuid::Uuid;
 
 use self::opening::Opener;
@@ -24,7 +25,7 @@ use self::transaction::SqliteTransaction;
 use super::migration::MigrationMode;
 use super::{
     Ages, Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, KeyFingerprint, LiveReplicas, Purpose,
-    Transaction, rows, url,
+    StatusScope, Transaction, rows, url,
 };
 use crate::database::rows::OpenRows;
 use crate::error::Error;
@@ -53,18 +54,23 @@ impl Sqlite {
         Ok(SqliteTransaction::new(pooled, self.opener.files.clone()))
     }
 
-    async fn read_status(&self) -> Result<DatabaseStatus, Error> {
+    async fn read_status(&self, scope: StatusScope) -> Result<DatabaseStatus, Error> {
         let mut transaction = self.open(sql::BEGIN_READ).await?;
         let open = transaction.open_period().await?;
-        let mut open_rows = OpenRows::new(open);
-        let rows = transaction.fetch_all("reading the rows", sql::READ_ROWS, |row| open_rows.add(row)).await?;
-        let replicas = transaction.fetch_all("reading the replicas", sql::READ_REPLICAS, rows::replica_status).await?;
-        let periods = transaction.fetch_all("reading the periods", sql::READ_PERIODS, rows::period_status).await?;
+        let mut open_rows = OpenRows::new(scope, open);
+        let newest = sqlx::query(sql::READ_ROWS).bind(scope.recent());
+        let rows = transaction.fetch_all("reading the rows", newest, |row| open_rows.add(row)).await?;
+        let counts = transaction.fetch("counting", sqlx::query(sql::READ_COUNTS).bind(scope.count())).await?;
+        let counts = transaction.decoded(rows::counts(&counts.expect("an aggregate returns a row")))?;
+        let newest = sqlx::query(sql::READ_REPLICAS).bind(scope.recent());
+        let replicas = transaction.fetch_all("reading the replicas", newest, rows::replica_status).await?;
+        let newest = scope.periods().into_iter().fold(sqlx::query(sql::READ_PERIODS), Query::bind);
+        let periods = transaction.fetch_all("reading the periods", newest, rows::period_status).await?;
         let key = transaction.fetch("reading the hashing key", sqlx::query(sql::READ_HASHING_KEY)).await?;
         let key = transaction.decoded(key.as_ref().map(rows::key).transpose())?;
         Box::new(transaction).rollback().await;
         let key = super::migration::hashing_key(key.as_deref()).ok();
-        Ok(open_rows.status(rows, replicas, periods, key.map(KeyFingerprint::of)))
+        Ok(open_rows.status(&counts, rows, replicas, periods, key.map(KeyFingerprint::of)))
     }
 }
 
@@ -90,8 +96,8 @@ impl Backend for Sqlite {
         Ok(Box::new(transaction))
     }
 
-    async fn status(&self) -> Result<DatabaseStatus, Error> {
-        self.opener.read_undisturbed(|| self.read_status()).await
+    async fn status(&self, scope: StatusScope) -> Result<DatabaseStatus, Error> {
+        self.opener.read_undisturbed(|| self.read_status(scope)).await
     }
 
     async fn ages(&self) -> Result<Ages, Error> {

@@ -59,7 +59,7 @@ impl Opener {
                 let options = options.create_if_missing(create).journal_mode(SqliteJournalMode::Wal);
                 options.synchronous(SqliteSynchronous::Full)
             }
-            MigrationMode::Refuse => options.read_only(true),
+            MigrationMode::Refuse | MigrationMode::Accept => options.read_only(true),
         };
         Self {
             quiet_pool: Pool::new(options.clone().immutable(true), OPEN_LIMIT, IdleMode::Keep),
@@ -101,7 +101,7 @@ impl Opener {
 
     /// Returns whether the file is opened read-only.
     pub(super) fn reads_only(&self) -> bool {
-        self.migration_mode == MigrationMode::Refuse
+        self.migration_mode != MigrationMode::Apply
     }
 
     /// Reads the database. A read without locks is repeated if the file changed during the read.
@@ -191,7 +191,7 @@ impl Opener {
         if !self.create && self.files.path().try_exists().is_ok_and(|exists| !exists) {
             let hint = match self.migration_mode {
                 MigrationMode::Apply => "correct the path, or omit `mode=rw` to create it",
-                MigrationMode::Refuse => "`serve` or `replay` creates it",
+                MigrationMode::Refuse | MigrationMode::Accept => "`serve` or `replay` creates it",
             };
             return Err(unavailable(format!("there is no database file {shown}; {hint}")));
         }

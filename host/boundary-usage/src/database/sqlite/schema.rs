@@ -9,11 +9,12 @@ use crate::database::migration::{self, AppliedMigration, Failure, Migration, Mig
 use crate::database::rows;
 use crate::error::Error;
 
-const SCRIPTS: [(&str, &str); 4] = [
+const SCRIPTS: [(&str, &str); 5] = [
     ("usage", include_str!("../../../sql/sqlite/migrations/0001_usage.sql")),
     ("periods", include_str!("../../../sql/sqlite/migrations/0002_periods.sql")),
     ("deliveries", include_str!("../../../sql/sqlite/migrations/0003_deliveries.sql")),
     ("days", include_str!("../../../sql/sqlite/migrations/0004_days.sql")),
+    ("pruning", include_str!("../../../sql/sqlite/migrations/0005_pruning.sql")),
 ];
 
 /// Applies missing migrations if the mode allows it, and returns the database's hashing key.
@@ -29,10 +30,10 @@ pub(super) async fn migrate(
     let applied = read_applied(connection).await;
     let applied = applied.map_err(|error| errors::classify("reading the schema's version", path, error))?;
     let missing = migration::missing(&known, &applied)?;
-    if !missing.is_empty() {
-        if migration_mode == MigrationMode::Refuse {
-            return Err(migration::refused(&missing));
-        }
+    if migration_mode.refuses(&missing, &known) {
+        return Err(migration::refused(&missing));
+    }
+    if !missing.is_empty() && migration_mode == MigrationMode::Apply {
         apply(connection, &known, key).await.map_err(|failure| match failure {
             Failure::Driver(error) => errors::classify("migrating the schema", path, error),
             Failure::Refused(error) => error,

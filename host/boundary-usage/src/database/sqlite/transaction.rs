@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use sqlx::Executor;
 use sqlx::query::Query;
@@ -16,7 +16,8 @@ use super::files::{Files, Quiet};
 use super::opening::PooledSqlite;
 use super::{errors, sql};
 use crate::database::driver_errors::poisoned;
-use crate::database::{Lock, LockMode, PeriodStatus, Transaction, rows};
+use crate::database::rows::Cells;
+use crate::database::{Lock, LockMode, PeriodStatus, PruneLimits, Pruned, Transaction, rows};
 use crate::error::Error;
 use crate::records::{Day, DeletedRow, OpenPeriod, StoredUsage, Uniques, UniquesUpdate, Update};
 use crate::summary::Summary;
@@ -73,14 +74,13 @@ impl SqliteTransaction {
     pub(super) async fn fetch_all<T>(
         &mut self,
         action: &'static str,
-        sql: &'static str,
+        statement: Statement<'_>,
         mut read: impl FnMut(&SqliteRow) -> Result<T, sqlx::Error>,
     ) -> Result<Vec<T>, Error> {
         self.start()?;
         let Self { pooled, files, .. } = self;
         let path = files.shown();
-        let rows =
-            sqlx::query(sql).fetch(&mut pooled.connection).map_err(|error| errors::classify(action, path, error));
+        let rows = statement.fetch(&mut pooled.connection).map_err(|error| errors::classify(action, path, error));
         let read = |row| std::future::ready(read(&row).map_err(|error| errors::classify("reading a row", path, error)));
         let rows = rows.and_then(read).try_collect().await?;
         self.poisoned = false;
@@ -199,6 +199,47 @@ impl Transaction for SqliteTransaction {
         let statement = rows::day_numbers(day).into_iter().fold(statement, Query::bind);
         let statement = statement.bind(&day.uniques.workspaces.bytes[..]).bind(&day.uniques.users.bytes[..]);
         self.fetch("writing a day", statement).await.map(drop)
+    }
+
+    async fn read_before(&mut self) -> Result<Option<Day>, Error> {
+        let row = self.fetch("reading the pruned days", sqlx::query(sql::READ_BEFORE)).await?;
+        self.decoded(row.as_ref().map(rows::day).transpose())
+    }
+
+    async fn write_before(&mut self, before: &Day) -> Result<(), Error> {
+        let statement = sqlx::query(sql::WRITE_BEFORE).bind(before.date).bind(rows::bigint(before.periods));
+        let statement = rows::day_numbers(before).into_iter().fold(statement, Query::bind);
+        let Uniques { workspaces, users } = &before.uniques;
+        let statement = statement.bind(&workspaces.bytes[..]).bind(&users.bytes[..]);
+        self.fetch("writing the pruned days", statement).await.map(drop)
+    }
+
+    async fn delete_days(&mut self, before: NaiveDate, limit: u32) -> Result<Vec<Day>, Error> {
+        let statement = sqlx::query(sql::DELETE_DAYS).bind(before).bind(limit);
+        self.fetch_all("deleting days", statement, rows::day).await
+    }
+
+    async fn delete_periods(
+        &mut self,
+        ended_before: DateTime<Utc>,
+        undelivered: bool,
+        limit: u32,
+    ) -> Result<u64, Error> {
+        let statement = sqlx::query(sql::DELETE_PERIODS).bind(rows::rfc3339(ended_before)).bind(undelivered);
+        Ok(self.fetch_all("deleting periods", statement.bind(limit), rows::period_id).await?.len() as u64)
+    }
+
+    async fn delete_replicas(&mut self, idle_since: DateTime<Utc>, limit: u32) -> Result<u64, Error> {
+        let statement = sqlx::query(sql::DELETE_REPLICAS).bind(rows::rfc3339(idle_since)).bind(limit);
+        Ok(self.fetch_all("deleting replicas", statement, Cells::replica).await?.len() as u64)
+    }
+
+    async fn count_prunable(&mut self, limits: &PruneLimits) -> Result<Pruned, Error> {
+        let statement = sqlx::query(sql::COUNT_PRUNABLE);
+        let statement = statement.bind(limits.periods_ended_before.map(rows::rfc3339)).bind(limits.undelivered);
+        let statement = statement.bind(limits.replicas_idle_since.map(rows::rfc3339)).bind(limits.days_before);
+        let row = self.fetch("counting what to delete", statement).await?;
+        self.decoded(rows::prunable(&row.expect("an aggregate returns a row")))
     }
 
     fn days(&mut self) -> BoxStream<'_, Result<Day, Error>> {
