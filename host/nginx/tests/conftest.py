@@ -3,6 +3,8 @@
 `make test-nginx` builds the module, starts a PostgreSQL server, and passes both in the environment.
 """
 
+import atexit
+import contextlib
 import ctypes
 import http.client
 import itertools
@@ -35,8 +37,13 @@ NGINX = "/usr/sbin/nginx"
 
 _numbers = itertools.count()
 
+# The folders of all servers. The workers run as www-data if the tests run as root.
+FOLDERS = Path(tempfile.mkdtemp(prefix="boundary-usage-nginx-"))
+FOLDERS.chmod(0o755)
+atexit.register(shutil.rmtree, FOLDERS, ignore_errors=True)
+
 # The compiled component of the first test, for the others.
-COMPILED = Path(tempfile.mkdtemp(prefix="boundary-usage-nginx-")) / "compiled"
+COMPILED = FOLDERS / "compiled"
 
 # nginx detaches itself, and its processes become children of this process. So their ends are noticed.
 ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -74,6 +81,14 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in found if is_running(int(child))]
 
 
+def title(pid: int) -> bytes:
+    """Returns the title of a process, which is empty if the process has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 class Nginx:
     """An nginx server with the module, in a folder of its own."""
 
@@ -82,8 +97,7 @@ class Nginx:
 
         The state directory contains the database file, because the workers' user can write there.
         """
-        self.folder = Path(tempfile.mkdtemp(prefix="boundary-usage-nginx-"))
-        # The workers run as www-data if the tests run as root.
+        self.folder = Path(tempfile.mkdtemp(dir=FOLDERS))
         self.folder.chmod(0o755)
         self.state = self.folder / "state"
         self.url = url or f"sqlite:{self.state / 'usage.db'}"
@@ -161,8 +175,6 @@ class Nginx:
             self.stop()
         if (self.state / "compiled").exists() and not COMPILED.exists():
             shutil.copytree(self.state / "compiled", COMPILED)
-        # A test that fails leaves no process and no file.
-        shutil.rmtree(self.folder)
 
     @property
     def master(self) -> int:
@@ -171,12 +183,12 @@ class Nginx:
 
     def running_workers(self, master: int | None = None) -> list[int]:
         """Returns the workers that accept connections."""
-        workers = []
-        for child in children(master or self.master):
-            name = Path(f"/proc/{child}/cmdline").read_bytes()
-            if name.startswith(b"nginx: worker process") and b"shutting down" not in name:
-                workers.append(child)
-        return workers
+        workers = {child: title(child) for child in children(master or self.master)}
+        return [
+            worker
+            for worker, name in workers.items()
+            if name.startswith(b"nginx: worker process") and b"shutting down" not in name
+        ]
 
     def send(self, number: signal.Signals) -> None:
         """Sends a signal to the master."""
@@ -196,6 +208,8 @@ class Nginx:
         processes = [master, *children(master)]
         os.kill(master, number)
         wait_until(lambda: not any(is_running(process) for process in processes), "the end of nginx")
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(master, 0)
 
     def get(self, path: str, headers: dict[str, str] = IDENTITY) -> tuple[int, str]:
         """Sends a request; returns the status and the body."""

@@ -28,10 +28,10 @@ SERVER = f"""
     location = /mirrored {{ mirror /allowed; }}
 
     location = /limited {{ boundary_usage_denied 503; limit_req zone=one; try_files /none =404; }}
-    location /statuses/ {{
+    location /statuses {{
         boundary_usage_denied 402 404;
-        location = /statuses/402 {{ return 402; }}
-        location = /statuses/403 {{ return 403; }}
+        location = /statuses-402 {{ return 402; }}
+        location = /statuses-403 {{ return 403; }}
     }}
     location = /off {{ boundary_usage off; return 200; }}
     location /constant {{ boundary_usage_workspace {OTHER}; return 200; }}
@@ -52,9 +52,9 @@ REQUESTS = [
     ("/mirrored", "allowed"),
     ("/limited", "allowed"),
     ("/limited", "denied"),
-    ("/statuses/402", "denied"),
-    ("/statuses/403", "allowed"),
-    ("/statuses/404", "denied"),
+    ("/statuses-402", "denied"),
+    ("/statuses-403", "allowed"),
+    ("/statuses-404", "denied"),
     ("/off", "-"),
     ("/constant", "allowed"),
     ("/composed?node=000000000003", "allowed"),
