@@ -12,7 +12,7 @@ OPTIONAL_FEATURES := boundary-usage-tests/opentelemetry,boundary-usage-tests/par
   setup-faketime setup-deploy-tools setup-c setup-go setup-nginx setup-valgrind demo test test-c test-intake \
   test-python test-mitmproxy test-node test-go test-hosts test-nginx test-pingora test-spark test-webhooks \
   page-pictures fuzz simulate bench instructions mutants mutants-guest mutants-library lint audit release install-c \
-  deb image test-packages package setup-packaging
+  deb image test-packages package setup-packaging test-proxies setup-proxies
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -35,6 +35,10 @@ test-python: setup ## Build the Python package and run its tests, together with 
 test-mitmproxy: setup ## Run only the tests of the addon for mitmproxy, with mitmdump and curl
 	$(CARGO) build --workspace --bins
 	$(CARGO) run --quiet --bin with_support -- scripts/test-python tests/test_mitmproxy.py
+
+test-proxies: setup setup-proxies ## Track the access logs of Squid, HAProxy, Caddy, Envoy and Traefik
+	$(CARGO) build --workspace --bins
+	BOUNDARY_USAGE_TEST_PROXIES=$(BUILT)/proxies/bin $(CARGO) run --quiet --bin with_support -- scripts/test-python tests/proxies
 
 test-node: setup ## Build the Node.js package and run its tests, together with Rust replicas
 	$(CARGO) build --workspace --bins
@@ -183,6 +187,9 @@ setup-nginx: setup-c
 	@PATH="$$PATH:/usr/sbin" scripts/setup-tool nginx nginx
 	@scripts/setup-tool dh_nginx nginx-dev
 	@scripts/setup-tool wrk wrk
+
+setup-proxies:
+	@scripts/setup-proxies $(BUILT)/proxies
 
 setup-valgrind:
 	@scripts/setup-tool valgrind valgrind libc6-dbg # without its symbols, valgrind reports false errors
