@@ -13,7 +13,8 @@ import pytest
 from conftest import from_environment, totals
 from running import AUTHORIZATION, OWNER, READER, WORKSPACE, Proxy, Upstream, documented, free_port
 
-PASSWORD = "$apr1$C8QV0v16$pZT7tO8Glgz6ZIa44MMPj."  # "secret"
+SQUID_HASH = "$apr1$C8QV0v16$pZT7tO8Glgz6ZIa44MMPj."  # "secret"
+CADDY_HASH = "$2a$04$Tj.7YYqypkr7q31z87Bpu.FFecgnX4t.okSKzWiJTerxRxuGpfS3q"  # "secret"
 WRONG = "Basic YWxpY2U6d3Jvbmc="  # "alice:wrong"
 SITE, FORBIDDEN = "site.example", "forbidden.example"
 
@@ -36,9 +37,10 @@ def program(name: str) -> str:
 def test_squid_passes_its_log_to_the_reader(sqlite_url: str, tmp_path: Path, upstream: Upstream) -> None:
     port, log = free_port(), tmp_path / "reader.log"
     os.mkfifo(log)
-    (tmp_path / "users").write_text(f"alice:{PASSWORD}\n")
+    (tmp_path / "users").write_text(f"alice:{SQUID_HASH}\n")
     helper = tmp_path / "helper"
-    helper.write_text(documented("sh", {"/opt/boundary-usage/bin/python": f"2>{log} {READER[0]}"}))
+    places = {"/opt/boundary-usage/bin/python": f"2>{log} {READER[0]}"}
+    helper.write_text(documented("sh", places | {"sqlite:/var/lib/boundary-usage/usage.db": sqlite_url}))
     helper.chmod(0o755)
     lines = documented("squid", {"/etc/squid/users.htpasswd": tmp_path / "users", "/etc/squid/boundary-usage": helper})
     configuration = tmp_path / "squid.conf"
@@ -98,7 +100,7 @@ def test_caddy_writes_its_log_to_the_reader(sqlite_url: str, tmp_path: Path, ups
     port = free_port()
     places = {":8080 {": f"http://:{port} {{", "example.com": SITE, "http://upstream:8080": upstream.address}
     configuration = tmp_path / "Caddyfile"
-    configuration.write_text("{\n\tadmin off\n}\n" + documented("caddy", places))
+    configuration.write_text("{\n\tadmin off\n}\n" + documented("caddy", places | {"HASH": CADDY_HASH}))
     command = [*READER, program("caddy"), "run", "--config", str(configuration)]
     with Proxy(tmp_path, sqlite_url, command, port) as proxy:
         check_by_status(proxy)
@@ -109,13 +111,13 @@ def test_traefik_writes_its_log_to_the_reader(sqlite_url: str, tmp_path: Path, u
     port = free_port()
     dynamic = tmp_path / "dynamic"
     dynamic.mkdir()
-    lines = documented("traefik", {"/var/log/traefik.log": tmp_path / "traefik.log"})
+    lines = documented("yaml traefik", {"/var/log/traefik.log": tmp_path / "traefik.log"})
     configuration = tmp_path / "traefik.yaml"
     configuration.write_text(
         f"{lines}entryPoints: {{ egress: {{ address: '127.0.0.1:{port}' }} }}\n"
         f"providers: {{ file: {{ directory: {dynamic} }} }}\n"
     )
-    identity = documented("traefik-dynamic", {"http://127.0.0.1:9000": f"http://{upstream.address}"})
+    identity = documented("yaml traefik-dynamic", {"http://127.0.0.1:9000": f"http://{upstream.address}"})
     (dynamic / "identity.yaml").write_text(identity)
     routes = TRAEFIK.format(site=SITE, forbidden=FORBIDDEN, upstream=upstream.address)
     (dynamic / "routes.yaml").write_text(routes)
@@ -128,7 +130,7 @@ def test_traefik_writes_its_log_to_the_reader(sqlite_url: str, tmp_path: Path, u
 
 def test_envoy_writes_its_log_to_the_reader(sqlite_url: str, tmp_path: Path, upstream: Upstream) -> None:
     port = free_port()
-    lines = documented("envoy", {"http://127.0.0.1:9000": f"http://{upstream.address}"})
+    lines = documented("yaml envoy", {"http://127.0.0.1:9000": f"http://{upstream.address}"})
     configuration = tmp_path / "envoy.yaml"
     upstream_port = upstream.address.partition(":")[2]
     configuration.write_text(
