@@ -38,7 +38,8 @@ test-mitmproxy: setup ## Run only the tests of the addon for mitmproxy, with mit
 
 test-proxies: setup setup-proxies ## Track the access logs of Squid, HAProxy, Caddy, Envoy and Traefik
 	$(CARGO) build --workspace --bins
-	BOUNDARY_USAGE_TEST_PROXIES=$(BUILT)/proxies/bin $(CARGO) run --quiet --bin with_support -- scripts/test-python tests/proxies
+	BOUNDARY_USAGE_TEST_PROXIES=$(BUILT)/proxies/bin \
+	  $(CARGO) run --quiet --bin with_support -- scripts/test-python tests/proxies
 
 test-node: setup ## Build the Node.js package and run its tests, together with Rust replicas
 	$(CARGO) build --workspace --bins
