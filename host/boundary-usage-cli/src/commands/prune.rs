@@ -52,7 +52,7 @@ pub struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   boundary-usage prune --replicas-idle-for 90d
-  boundary-usage prune --periods-older-than 400d --days-older-than 1100d --dry-run
+  boundary-usage prune --days-older-than 1100d --dry-run
   boundary-usage prune --periods-older-than 400d --undelivered --format json";
 
 /// The settings with which `serve` prunes.
