@@ -18,7 +18,7 @@ CONFIGURATION = "/etc/boundary-usage/boundary-usage.toml"
 SOCKETS = "/run/boundary-usage"
 STATE = "/var/lib/boundary-usage"
 # Far longer than any awaited step takes. A test that waits longer has failed.
-LIMIT = 90
+LIMIT = 300
 
 
 def await_condition(what: str, condition: Callable[[], Any]) -> Any:
