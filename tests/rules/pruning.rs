@@ -156,7 +156,7 @@ on_each_database! {
                     (one.active, one.new, row.start) == (other.0.active, other.0.new, other.1)
                 })
             };
-            assert!(after.clone().count() > 0 && after.clone().all(|row| same(row)), "by {length:?}");
+            assert!(after.clone().count() > 0 && after.clone().all(same), "by {length:?}");
             let cohorts = database.retention(by(length)).await?;
             assert_eq!(cohorts.last_pruned_day, last_pruned_day);
             for cohort in cohorts.cohorts.iter().filter(|cohort| !cohort.pruned) {
