@@ -12,7 +12,7 @@ fn copy_of_the_project() -> Result<TempDir> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the tests are in the project")?;
     let copy = tempfile::tempdir()?;
     let files = ["Cargo.toml", "Cargo.lock", "LICENSE", "guest", "tests", "wit"];
-    let hosts = ["host/boundary-usage", "host/boundary-usage-cli"];
+    let hosts = ["host/boundary-usage", "host/boundary-usage-c", "host/boundary-usage-cli"];
     run(Command::new("cp").args(["-a", "--parents"]).args(files).args(hosts).arg(copy.path()).current_dir(root))?;
     Ok(copy)
 }
