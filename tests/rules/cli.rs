@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::program::{Ended, Workplace, id, numbers, pick};
 
-pub(crate) const COMMANDS: [&str; 14] = [
+pub(crate) const COMMANDS: [&str; 15] = [
     "serve",
     "replay",
     "collect",
@@ -18,6 +18,7 @@ pub(crate) const COMMANDS: [&str; 14] = [
     "export",
     "deliver",
     "monitor",
+    "check",
     "prune",
     "init",
     "component",

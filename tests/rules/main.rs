@@ -37,6 +37,8 @@ mod state_files;
 mod authority;
 /// Certificate files and messages of TLS errors.
 mod certificates;
+/// The command `check`.
+mod check_command;
 /// Flushes on both kinds of database (R4, R5, R8, D2, D3, D6).
 mod database;
 /// Database URLs of SQLite and PostgreSQL.

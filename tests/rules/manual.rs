@@ -10,7 +10,7 @@ use crate::cli::COMMANDS;
 use crate::program::{Ended, PROGRAM, Workplace};
 
 /// Sentences that must be in the help and in the manual.
-const SENTENCES: [(&str, &[&str]); 14] = [
+const SENTENCES: [(&str, &[&str]); 15] = [
     (
         "serve",
         &[
@@ -42,6 +42,7 @@ const SENTENCES: [(&str, &[&str]); 14] = [
         ],
     ),
     ("deliver", &["With --dry-run, the command sends nothing and changes nothing"]),
+    ("check", &["and for each fault what to do", "The exit code is 1 if there is a fault"]),
     ("monitor", &["An unavailable database is critical", "changes nothing"]),
     ("prune", &["The newest period always stays.", "`report` never counts them as new again"]),
     ("init", &["`report` can merge databases that have the same key", "keep the file as secret as the database"]),

@@ -13,6 +13,8 @@
 
 // This is the border to C: it converts raw pointers to references.
 #![allow(unsafe_code)]
+// The comments are also those of the header, and contain annotations for its generator.
+#![allow(rustdoc::broken_intra_doc_links)]
 
 mod log;
 mod options;

@@ -7,7 +7,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::arguments::Global;
 use crate::commands::{
-    collect, completions, component, deliver, demo, export, init, man, monitor, prune, replay, report, serve, status,
+    check, collect, completions, component, deliver, demo, export, init, man, monitor, prune, replay, report, serve,
+    status,
 };
 use crate::failure::UsageError;
 use crate::output::Format;
@@ -51,6 +52,7 @@ pub enum Command {
     Export(export::Arguments),
     Deliver(deliver::Arguments),
     Monitor(monitor::Arguments),
+    Check(check::Arguments),
     Prune(prune::Arguments),
     Init(init::Arguments),
     Component(component::Arguments),
@@ -76,6 +78,7 @@ impl Cli {
             Command::Report(arguments) => report::run(&global, arguments).await?,
             Command::Export(arguments) => return export::run(&global, arguments).await,
             Command::Deliver(arguments) => deliver::run(&global, arguments).await?,
+            Command::Check(arguments) => return check::run(&global, arguments).await,
             Command::Monitor(arguments) => return monitor::run(&global, arguments).await,
             Command::Prune(arguments) => prune::run(&global, arguments).await?,
             Command::Init(arguments) => init::run(&global, arguments).await?,

@@ -1,5 +1,6 @@
 //! Plain data that several modules share: stored usage, the update of a flush, and a flush's result.
 
+use boundary_usage_tracker::CompactThetaSketch;
 use chrono::{DateTime, NaiveDate, Utc};
 use uuid::Uuid;
 
@@ -10,6 +11,15 @@ pub struct Sketch {
     pub count: u64,
     /// The compact Theta sketch.
     pub bytes: Vec<u8>,
+}
+
+impl Sketch {
+    /// Returns the count that the bytes yield. `None` if they are damaged.
+    ///
+    /// It is exact up to 16,384, and else an estimate with a relative standard error of 0.78 %.
+    pub fn estimate(&self) -> Option<u64> {
+        CompactThetaSketch::from_bytes(&self.bytes).ok().map(|sketch| sketch.count())
+    }
 }
 
 /// The unique workspaces and users.

@@ -1,6 +1,7 @@
 //! The commands, one file for each.
 
 mod announcement;
+pub mod check;
 pub mod collect;
 pub mod completions;
 pub mod component;
