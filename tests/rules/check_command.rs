@@ -59,7 +59,8 @@ on_each_database! {
     async fn sums_and_counts_that_differ_are_faults(test) {
         let workplace = Workplace::on(&test.url);
         fill(&workplace);
-        execute(&test, "UPDATE boundary_usage_days SET allowed_requests = allowed_requests + 1, unique_users = 7").await?;
+        let change = "UPDATE boundary_usage_days SET allowed_requests = allowed_requests + 1, unique_users = 7";
+        execute(&test, change).await?;
         let found = faults(&workplace).join("; ");
         assert!(found.contains("has 7 allowed and 8 denied requests, and its periods have 6 and 8"), "{found}");
         assert!(found.contains("7 users are stored, and the sketch has 1"), "{found}");
