@@ -6,7 +6,7 @@ use boundary_usage_tests::on_each_database;
 use boundary_usage_tests::receiver::{Received, Receiver, Reply};
 use serde_json::{Value, json};
 
-use crate::delivery::{closed_periods, deliver, payload, periods, url};
+use crate::delivery::{close, closed_periods, deliver, payload, periods, url};
 use crate::program::{Ended, Workplace};
 
 /// A secret in the format of the specification.
@@ -68,6 +68,20 @@ on_each_database! {
             let id = headers.iter().find(|(name, _)| name == "webhook-id").map(|(_, id)| id.as_str());
             assert_eq!(id, Some(sent.header("webhook-id")));
         }
+        Ok(())
+    }
+
+    async fn a_dry_run_shows_more_requests_than_a_status_lists(test) {
+        let workplace = Workplace::on(&test.url);
+        let database = test.connect().await?;
+        for _ in 0..80 {
+            close(&database).await?;
+        }
+        let receiver = Receiver::start([])?;
+        let shown = run(&workplace, &receiver, &["--dry-run"]).json();
+        let requests = shown["requests"].as_array().unwrap();
+        let periods: Vec<_> = requests.iter().map(|request| request["period_id"].as_i64().unwrap()).collect();
+        assert_eq!(periods, (1..=80).collect::<Vec<_>>());
         Ok(())
     }
 

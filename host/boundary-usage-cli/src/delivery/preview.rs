@@ -28,7 +28,7 @@ pub struct Preview {
 /// Returns an error if the database or the file with the secrets cannot be read.
 pub async fn preview(database: &Database, endpoint: &Endpoint) -> Result<Vec<Preview>> {
     let deployment: KeyFingerprint = database.key_fingerprint().await?;
-    let status = database.status().await?;
+    let status = database.full_status().await?;
     let undelivered = status.periods.iter().rev().filter(|period| period.delivered_at.is_none());
     let compose = |period: &boundary_usage::PeriodStatus| {
         let Composed { headers, body } =
