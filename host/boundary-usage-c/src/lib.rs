@@ -26,10 +26,12 @@ mod tracker;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
 
+use uuid::Uuid;
+
 pub use self::log::LogLevel;
 pub use self::options::Options;
 pub use self::status::Status;
-use self::status::{Failure, failed, guard};
+use self::status::{Failure, guard};
 pub use self::tracker::Tracker;
 
 /// Returns the version of the library, such as "0.1.0". The string is static.
@@ -150,13 +152,12 @@ pub unsafe extern "C" fn boundary_usage_track(
     allowed: u64,
     denied: u64,
 ) -> Status {
-    guard(|| {
-        // SAFETY: The caller passes NULL, or a tracker and ids that are valid during the call.
-        let (tracker, workspace, owner) =
-            unsafe { (running(tracker)?, id("workspace", workspace)?, id("owner", owner)?) };
-        tracker.track(workspace, owner, allowed, denied)
-    })
-    .into()
+    // SAFETY: The caller passes NULL, or a tracker and ids that are valid during the call.
+    unsafe {
+        with_ids(tracker, workspace, owner, |tracker, workspace, owner| {
+            tracker.track(workspace, owner, allowed, denied)
+        })
+    }
 }
 
 /// Records activity like `boundary_usage_track`, but never blocks.
@@ -176,13 +177,12 @@ pub unsafe extern "C" fn boundary_usage_try_track(
     allowed: u64,
     denied: u64,
 ) -> Status {
-    guard(|| {
-        // SAFETY: The caller passes NULL, or a tracker and ids that are valid during the call.
-        let (tracker, workspace, owner) =
-            unsafe { (running(tracker)?, id("workspace", workspace)?, id("owner", owner)?) };
-        tracker.try_track(workspace, owner, allowed, denied)
-    })
-    .into()
+    // SAFETY: The caller passes NULL, or a tracker and ids that are valid during the call.
+    unsafe {
+        with_ids(tracker, workspace, owner, |tracker, workspace, owner| {
+            tracker.try_track(workspace, owner, allowed, denied)
+        })
+    }
 }
 
 /// Writes all activity that was recorded before this call to the database.
@@ -303,6 +303,26 @@ pub unsafe extern "C" fn boundary_usage_set_log(
     });
 }
 
+/// Calls a function of a running tracker with two ids.
+///
+/// # Safety
+///
+/// `tracker` is NULL or points to a tracker, and each id is NULL or points to 16 bytes, during the call.
+unsafe fn with_ids(
+    tracker: *const Tracker,
+    workspace: *const u8,
+    owner: *const u8,
+    call: impl FnOnce(&Tracker, Uuid, Uuid) -> Result<(), Failure>,
+) -> Status {
+    guard(|| {
+        // SAFETY: The caller's promise.
+        let (tracker, workspace, owner) =
+            unsafe { (running(tracker)?, id("workspace", workspace)?, id("owner", owner)?) };
+        call(tracker, workspace, owner)
+    })
+    .into()
+}
+
 fn null(argument: &'static str) -> Failure {
     Failure::argument(format!("{argument} is NULL"))
 }
@@ -315,7 +335,7 @@ fn null(argument: &'static str) -> Failure {
 unsafe fn running<'a>(tracker: *const Tracker) -> Result<&'a Tracker, Failure> {
     // SAFETY: The caller's promise.
     let tracker = unsafe { tracker.as_ref() }.ok_or_else(|| null("tracker"))?;
-    if tracker.is_of_this_process() { Ok(tracker) } else { Err(failed(Status::BoundaryUsageForked)) }
+    if tracker.is_of_this_process() { Ok(tracker) } else { Err(Failure::forked()) }
 }
 
 /// Returns the UUID at a pointer.
@@ -323,10 +343,10 @@ unsafe fn running<'a>(tracker: *const Tracker) -> Result<&'a Tracker, Failure> {
 /// # Safety
 ///
 /// `bytes` is NULL or points to 16 bytes.
-unsafe fn id(argument: &'static str, bytes: *const u8) -> Result<uuid::Uuid, Failure> {
+unsafe fn id(argument: &'static str, bytes: *const u8) -> Result<Uuid, Failure> {
     // SAFETY: The caller's promise. Arrays of bytes have no alignment.
     let bytes = unsafe { bytes.cast::<[u8; 16]>().as_ref() }.ok_or_else(|| null(argument))?;
-    Ok(uuid::Uuid::from_bytes(*bytes))
+    Ok(Uuid::from_bytes(*bytes))
 }
 
 /// Returns the text at a pointer.

@@ -52,19 +52,14 @@ impl Failure {
         Self { status: Status::BoundaryUsageInvalidArgument, message: message.into() }
     }
 
+    pub(crate) fn forked() -> Self {
+        let message = "the tracker belongs to the parent process; start another one after a fork";
+        Self { status: Status::BoundaryUsageForked, message: message.to_owned() }
+    }
+
     pub(crate) fn internal(error: impl Display) -> Self {
         Self { status: Status::BoundaryUsageInternal, message: format!("internal error: {error}") }
     }
-}
-
-/// Returns the failure of a status whose message is always the same.
-pub(crate) fn failed(status: Status) -> Failure {
-    let message = match status {
-        Status::BoundaryUsageForked => "the tracker belongs to the parent process; start another one after a fork",
-        Status::BoundaryUsageStopped => "the tracker is stopped",
-        _ => "internal error",
-    };
-    Failure { status, message: message.to_owned() }
 }
 
 impl From<Error> for Failure {

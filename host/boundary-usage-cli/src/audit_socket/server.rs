@@ -188,10 +188,9 @@ impl AuditServer {
             bound.push((socket.clone(), SocketFile::bind(&socket.path, socket.group).await?));
         }
         let mut changes = SocketChanges { added: bound.len(), changed: changed.len(), ..SocketChanges::default() };
-        let (unchanged, others) =
-            std::mem::take(&mut self.sockets).into_iter().partition(|served| sockets.contains(&served.socket));
+        let all = std::mem::take(&mut self.sockets).into_iter();
+        let (unchanged, others): (Vec<_>, Vec<_>) = all.partition(|served| sockets.contains(&served.socket));
         self.sockets = unchanged;
-        let others: Vec<ServedSocket> = others;
         changes.removed = others.len() - changed.len();
         for mut served in others {
             served.drain.cancel();

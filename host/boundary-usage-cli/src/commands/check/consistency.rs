@@ -31,7 +31,7 @@ const SKETCH: &str = "the numbers of unique ids cannot be trusted; restore the r
 pub(super) struct Consistency {
     findings: Vec<Finding>,
     periods: u64,
-    /// The id, the end, and the number of the last period.
+    /// The id and the end of the last period.
     last: Option<(i64, DateTime<Utc>)>,
     of_days: BTreeMap<NaiveDate, PeriodsOfDay>,
     days_without_all_periods: u64,
