@@ -45,6 +45,8 @@ mod database;
 mod database_urls;
 /// PostgreSQL settings that would change results or durability.
 mod hostile_settings;
+/// Log lines of failures that repeat.
+mod log_lines;
 /// Creation and migration of the schema.
 mod migrations;
 /// The command `monitor`.

@@ -7,7 +7,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use boundary_usage::{
-    CompileCache, CompileOptions, Connecting, Database, Error, FirstConnection, Plugin, TrackerStatus, stored_replica,
+    CompileCache, CompileOptions, Connecting, Database, Error, FailedAttempts, FirstConnection, Plugin, TrackerStatus,
+    stored_replica,
 };
 use serde::Serialize;
 use tokio::runtime::{Builder, Handle};
@@ -249,6 +250,7 @@ const SEARCH_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// Flushes the activity of processes that have ended without a last flush, again and again.
 async fn flush_other_slots(plugin: &Plugin, database: &Database, directory: &Path, options: &boundary_usage::Options) {
+    let mut failures = FailedAttempts::default();
     loop {
         match Slot::claim_unflushed(directory) {
             Ok(Some(slot)) => {
@@ -256,17 +258,25 @@ async fn flush_other_slots(plugin: &Plugin, database: &Database, directory: &Pat
                 let slot = slot.directory().display();
                 match flushed {
                     Ok(()) => {
+                        failures.succeeded();
                         tracing::info!(%slot, "flushed the activity of a process that has ended");
                         continue;
                     }
                     Err(error) => {
-                        let error = format!("{:#}", anyhow::Error::from(error));
-                        tracing::warn!(%slot, error, "cannot flush a slot; repeating it later");
+                        if let Some(attempt) = failures.failed() {
+                            let error = format!("{:#}", anyhow::Error::from(error));
+                            tracing::warn!(%slot, attempt, error, "cannot flush a slot; repeating it later");
+                        }
                     }
                 }
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(directory = %directory.display(), %error, "cannot search the slots"),
+            Err(error) => {
+                if let Some(attempt) = failures.failed() {
+                    let directory = directory.display();
+                    tracing::warn!(%directory, attempt, %error, "cannot search the slots; repeating it later");
+                }
+            }
         }
         tokio::time::sleep(options.flush_interval.max(SEARCH_INTERVAL_MIN)).await;
     }

@@ -81,6 +81,7 @@ mod component;
 mod connecting;
 mod database;
 mod error;
+mod failed_attempts;
 mod history;
 mod intake;
 mod ledger;
@@ -105,6 +106,7 @@ pub use database::{
     RowStatus, StatusScope, Transaction,
 };
 pub use error::{Error, TrackError};
+pub use failed_attempts::FailedAttempts;
 pub use history::{
     CohortActivity, CohortCounts, CohortRow, Estimated, History, HistoryReader, Report, ReportOptions, ReportRange,
     ReportRow, Retention, WindowActivity, WindowCounts, WindowLength,

@@ -12,7 +12,10 @@ export interface TrackerOptions {
   flushJitter?: number;
   /** Time limit of `shutdown` in milliseconds. Default: 10,000. */
   shutdownTimeout?: number;
-  /** Called with each failed flush and each failure of the component. Default: `process.emitWarning`. */
+  /**
+   * Called with each failed flush and each failure of the component. Default: `process.emitWarning`, at most once a
+   * minute.
+   */
   onError?: (error: BoundaryUsageError) => void;
 }
 
@@ -24,7 +27,7 @@ export const TIMER_MAX = 2 ** 31 - 1;
 
 /** Completes options with their defaults, and refuses invalid ones. A caller in JavaScript can pass any value. */
 export function completeOptions(options: TrackerOptions): Required<TrackerOptions> {
-  const { flushInterval = 60_000, flushJitter = 0.1, shutdownTimeout = 10_000, onError = warn } = options;
+  const { flushInterval = 60_000, flushJitter = 0.1, shutdownTimeout = 10_000, onError = rareWarnings() } = options;
   if (flushInterval !== Number.POSITIVE_INFINITY) {
     checkRange("flushInterval", flushInterval, 1, TIMER_MAX);
   }
@@ -66,7 +69,24 @@ function display(value: unknown): string {
   return printable(messageOf(value));
 }
 
-/** The default of `onError`. */
+/** Emits a process warning. */
 export function warn(error: BoundaryUsageError): void {
   process.emitWarning(error.message, WARNING);
+}
+
+/** The time between two warnings of repeated failures, in milliseconds. */
+const WARNING_INTERVAL = 60_000;
+
+/** Returns a function that warns at most once a minute, with the number of the other failures. */
+export function rareWarnings(emit = warn, now = () => performance.now()): (error: BoundaryUsageError) => void {
+  let [warned, others] = [Number.NEGATIVE_INFINITY, 0];
+  return (error) => {
+    if (now() - warned < WARNING_INTERVAL) {
+      others += 1;
+      return;
+    }
+    const text = others > 0 ? `${error.message} (and ${others} failures before it)` : error.message;
+    [warned, others] = [now(), 0];
+    emit(new BoundaryUsageError(error.kind, text, { cause: error }));
+  };
 }

@@ -5,12 +5,27 @@ import { once } from "node:events";
 import test from "node:test";
 
 import { BoundaryUsageError, connect, Tracker, type TrackerOptions } from "boundary-usage";
+import { rareWarnings } from "../src/options.ts";
 
 import { Faults } from "./faults.ts";
 import { uuid } from "./scenario.ts";
 import { MANUAL, newSqlite, onEachDatabase, Program, rows } from "./support.ts";
 
 const NEVER = Number.POSITIVE_INFINITY;
+
+test("repeated failures cause one warning a minute, with the number of the others", () => {
+  const warnings: string[] = [];
+  let now = 0;
+  const report = rareWarnings(
+    (error) => warnings.push(error.message),
+    () => now,
+  );
+  for (; now < 150_000; now += 1_000) {
+    report(new BoundaryUsageError("unavailable", `failure ${now / 1_000}`));
+  }
+  const others = "(and 59 failures before it)";
+  assert.deepEqual(warnings, ["failure 0", `failure 60 ${others}`, `failure 120 ${others}`]);
+});
 
 onEachDatabase("`track` refuses values that are not ids or counts, and loses nothing", async (url) => {
   const database = await connect(url);

@@ -1,5 +1,6 @@
 """Promises of `track`, `flush` and `shutdown`, also while they run simultaneously."""
 
+import logging
 import threading
 from uuid import UUID
 
@@ -23,7 +24,7 @@ from boundary_usage import (
 )
 from boundary_usage.capabilities import Capabilities
 from boundary_usage.database import postgres
-from boundary_usage.schedule import Schedule
+from boundary_usage.schedule import FailedAttempts, Schedule
 from boundary_usage.usage import Cumulative, Delta, Sketch, Unchanged, Uniques, Update
 
 
@@ -48,6 +49,30 @@ def test_r3_activity_during_a_flush_belongs_to_the_next_one(url: str) -> None:
     assert tracker.flush() == Written(flush=2, new_period=False)
     tracker.shutdown()
     assert totals(url) == (2, 2, 30, 15)
+
+
+def test_the_first_of_repeated_failures_is_logged_and_then_one_a_minute() -> None:
+    attempts = FailedAttempts()
+    shown = [attempt for second in range(150) if (attempt := attempts.failed(float(second)))]
+    assert shown == [1, 61, 121]
+    assert (attempts.succeeded(), attempts.succeeded()) == (150, 0)
+    assert attempts.failed(150.0) == 1
+
+
+def test_failed_flushes_are_logged_with_replica_and_attempt(sqlite_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    faults = Faults(connect(sqlite_url))
+    tracker = Tracker(uuid("r1"), faults, flush_interval=None)
+    tracker.track(uuid("w1"), uuid("u1"), 1, 1)
+    with caplog.at_level(logging.INFO, logger="boundary_usage"):
+        for _ in range(3):
+            faults.queued.append("begin")
+            with pytest.raises(UnavailableError):
+                tracker.flush()
+        tracker.flush()
+    tracker.shutdown()
+    first, last = caplog.messages
+    assert first.startswith(f"a flush of replica {uuid('r1')} failed (attempt 1) and is repeated: ")
+    assert last == f"the flushes of replica {uuid('r1')} succeed again after 3 failed attempts"
 
 
 def test_r7_the_flush_loop_continues_after_a_failure(sqlite_url: str) -> None:

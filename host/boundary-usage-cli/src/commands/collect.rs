@@ -54,7 +54,7 @@ pub(crate) async fn run(global: &Global, arguments: Arguments) -> Result<()> {
         Some(period) => acknowledge(global, &database, period).await?,
         None => {
             let Arguments { max_staleness, no_history: without_history, .. } = arguments;
-            let options = CollectOptions { max_staleness, interval: None, without_history };
+            let options = CollectOptions { max_staleness, without_history, ..CollectOptions::default() };
             let summary = close_period(&database, options).await?;
             global.format.print_change(&summary, || human(&summary), || closed(&summary))?;
         }

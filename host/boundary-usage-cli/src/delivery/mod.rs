@@ -23,10 +23,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
-use boundary_usage::{Database, Delivery, DeliveryClaim, Error};
+use boundary_usage::{Database, Delivery, DeliveryClaim, Error, FailedAttempts};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 pub use self::preview::{Preview, preview};
 pub use self::request::Endpoint;
@@ -65,11 +66,11 @@ pub struct Deliverer {
 }
 
 impl Deliverer {
-    /// Starts to deliver, beginning with the oldest undelivered summary.
-    pub fn start(database: Database, endpoint: Endpoint) -> Self {
+    /// Starts to deliver, beginning with the oldest undelivered summary. Log lines name the replica.
+    pub fn start(database: Database, endpoint: Endpoint, replica: Uuid) -> Self {
         let (stop, stopped) = watch::channel(false);
         let worker = DeliveryWorker { database, endpoint: Arc::new(endpoint) };
-        Self { stop, task: tokio::spawn(worker.run(stopped)) }
+        Self { stop, task: tokio::spawn(worker.run(replica, stopped)) }
     }
 
     /// Stops. Waits for a running attempt until the time limit.
@@ -132,20 +133,27 @@ enum Attempt {
 }
 
 impl DeliveryWorker {
-    async fn run(self, mut stopped: watch::Receiver<bool>) {
-        let mut failures = 0;
+    async fn run(self, replica: Uuid, mut stopped: watch::Receiver<bool>) {
+        let (mut failures, mut log) = (0, FailedAttempts::default());
         while !*stopped.borrow_and_update() {
-            let wait = match self.deliver_next().await {
+            let wait = match self.deliver_next(replica).await {
                 Ok(Next::Poll(wait)) => {
                     failures = 0;
+                    if let Some(failed_attempts) = log.succeeded() {
+                        info!(%replica, failed_attempts, "deliveries can use the database again");
+                    }
                     wait
                 }
                 Ok(Next::End) => return,
                 Err(error) => {
                     failures += 1;
-                    let error: &dyn std::error::Error = &error;
-                    warn!(error, "cannot read or update deliveries in the database; retrying");
-                    schedule::wait_after(self.endpoint.retry, failures, rand::random())
+                    let retry_in = schedule::wait_after(self.endpoint.retry, failures, rand::random());
+                    if let Some(attempt) = log.failed() {
+                        let error: &dyn std::error::Error = &error;
+                        let text = "cannot read or update deliveries in the database; it is tried again";
+                        warn!(%replica, attempt, error, ?retry_in, "{text}");
+                    }
+                    retry_in
                 }
             };
             // An error means that the handle was dropped, which aborts this task anyway.
@@ -153,7 +161,7 @@ impl DeliveryWorker {
         }
     }
 
-    async fn deliver_next(&self) -> Result<Next, Error> {
+    async fn deliver_next(&self, replica: Uuid) -> Result<Next, Error> {
         let delivery = match self.claim().await? {
             DeliveryClaim::NothingDue(due) => return Ok(Next::Poll(schedule::poll(due, POLL, rand::random()))),
             DeliveryClaim::Claimed(delivery) => delivery,
@@ -161,14 +169,15 @@ impl DeliveryWorker {
         let (period, attempt) = (delivery.summary.period_id, delivery.attempt);
         match self.attempt(&delivery).await? {
             Attempt::Delivered { status, was_undelivered } => {
-                info!(period, attempt, status, was_undelivered, "delivered");
+                info!(%replica, period, attempt, status, was_undelivered, "delivered");
             }
             Attempt::Failed { reason: error, is_gone: true, .. } => {
-                warn!(period, attempt, error, "the delivery failed; this process sends nothing until it is restarted");
+                let text = "the delivery failed; this process sends nothing until it is restarted";
+                warn!(%replica, period, attempt, error, "{text}");
                 return Ok(Next::End);
             }
             Attempt::Failed { reason: error, retry_in, .. } => {
-                warn!(period, attempt, error, ?retry_in, "the delivery failed; it is retried");
+                warn!(%replica, period, attempt, error, ?retry_in, "the delivery failed; it is retried");
             }
         }
         Ok(Next::Poll(Duration::ZERO))

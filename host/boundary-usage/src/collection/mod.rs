@@ -9,6 +9,7 @@
 //! The collection is native code, because the sandbox of a proxy must not be able to delete other replicas' rows.
 
 mod cutover;
+mod log;
 mod schedule;
 
 use std::time::Duration;
@@ -17,8 +18,10 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tracing::Instrument;
 use tracing::field::Empty;
+use uuid::Uuid;
 
-use crate::database::{Database, Lock, LockMode, Pruned, Purpose, Transaction};
+use self::log::Log;
+use crate::database::{Database, Lock, LockMode, Purpose, Transaction};
 use crate::error::{Error, chain};
 use crate::history;
 use crate::pruning::PruneOptions;
@@ -41,6 +44,8 @@ pub struct CollectOptions {
     ///
     /// Every collector of a database should have the same value. Otherwise a day lacks some of its periods.
     pub without_history: bool,
+    /// The replica that runs [`collect_every`](Database::collect_every), for its log lines. Default: none.
+    pub replica: Option<Uuid>,
 }
 
 /// The result of a collection.
@@ -116,9 +121,9 @@ impl Database {
     /// Collects at each cutover, until the future is dropped.
     ///
     /// The cutovers are the multiples of `interval` counted from midnight UTC, and midnight (H2), by the clock of the
-    /// database. Failures are logged as warnings, and the loop continues. Any number of collectors may run: the first
-    /// one closes a period that is due (C3), and the others see that the next one is not due. `options.interval` has no
-    /// effect.
+    /// database. Failures are logged as warnings, at most one a minute, and the loop continues. `options.interval` has
+    /// no effect. Any number of collectors may run: the first one closes a period that is due (C3), and the others see
+    /// that the next one is not due.
     ///
     /// After each collection that closes the last period of a UTC day, the loop prunes. So one collector prunes once a
     /// day. With the default of `prune`, it deletes nothing.
@@ -130,16 +135,18 @@ impl Database {
         clock: crate::Clock,
     ) {
         let mut schedule = schedule::Schedule::new(interval);
+        let mut log = Log::new(options.replica);
         loop {
             let outcome = self.collect(CollectOptions { interval: Some(interval), ..options }).await;
-            log(&outcome);
+            let wait = schedule.wait_after(&outcome, rand::random());
+            log.collected(&outcome, wait);
             let prune = async {
                 if prune != PruneOptions::default() && ends_a_day(&outcome) {
-                    log_pruned(&self.prune(prune).await);
+                    log.pruned(&self.prune(prune).await);
                 }
             };
             // A long pruning does not delay the next collection, unless it takes longer than the wait.
-            tokio::join!(clock.sleep(schedule.wait_after(&outcome, rand::random())), prune);
+            tokio::join!(clock.sleep(wait), prune);
         }
     }
 }
@@ -204,40 +211,10 @@ async fn next_batch(rows: &mut BoxStream<'_, Result<DeletedRow, Error>>) -> Resu
     Ok(batch)
 }
 
-fn log(outcome: &Result<Collection, Error>) {
-    match outcome {
-        Ok(Collection::Closed(summary)) => tracing::info!(
-            period = summary.period_id,
-            replicas = summary.replicas,
-            unique_workspaces = summary.unique_workspaces,
-            unique_users = summary.unique_users,
-            "collected"
-        ),
-        Ok(Collection::NotDue { age, .. }) => tracing::debug!(?age, "the period is not due yet"),
-        Err(error) => {
-            let cause = std::error::Error::source(error);
-            tracing::warn!(%error, cause, "the collection failed; it is tried again");
-        }
-    }
-}
-
 /// Returns whether a collection closed the last period of a UTC day. Midnight is a cutover, so every day has one.
 fn ends_a_day(outcome: &Result<Collection, Error>) -> bool {
     let Ok(Collection::Closed(summary)) = outcome else { return false };
     summary.period_start.date_naive() < summary.end().date_naive()
-}
-
-fn log_pruned(outcome: &Result<Pruned, Error>) {
-    match outcome {
-        Ok(pruned) if pruned.is_empty() => tracing::debug!("there is nothing to prune"),
-        Ok(Pruned { periods, undelivered_kept, replicas, days }) => {
-            tracing::info!(periods, undelivered_kept, replicas, days, "pruned");
-        }
-        Err(error) => {
-            let cause = std::error::Error::source(error);
-            tracing::warn!(%error, cause, "the pruning failed; it is tried again tomorrow");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -126,15 +126,15 @@ impl Shared {
         }
     }
 
-    /// Counts a crash of the component and returns the wait before its restart.
-    pub(super) fn crashed(&self, error: &Error) -> Duration {
+    /// Counts a crash of the component. Returns the number of crashes without a flush, and the wait before the restart.
+    pub(super) fn crashed(&self, error: &Error) -> (u32, Duration) {
         let mut counters = self.counters();
         let wait = flush_schedule::restart_wait(counters.consecutive_restarts);
         counters.restarts += 1;
         counters.consecutive_restarts += 1;
         counters.last_restart = Some(error.to_string());
         counters.restart_wait = Some(wait);
-        wait
+        (counters.consecutive_restarts, wait)
     }
 
     pub(super) fn restarted(&self) {

@@ -13,6 +13,7 @@ use tokio::time::timeout_at;
 use super::worker::{Command, Reply, Worker, send_reply};
 use crate::capabilities::ReplicaContext;
 use crate::error::Error;
+use crate::failed_attempts::FailedAttempts;
 use crate::records::Flushed;
 
 /// The wait after the first failed attempt to validate the checkpoint. This wait doubles after each further failure.
@@ -82,6 +83,7 @@ impl Worker {
 /// Waits for the database, and adds the valid part of an earlier process's checkpoint to the ledger.
 async fn validate_when_connected(context: Arc<ReplicaContext>) {
     let mut pause = FIRST_PAUSE;
+    let mut failures = FailedAttempts::default();
     context.database.connected().await;
     let Some(writer) = &context.checkpoint_writer else { return };
     loop {
@@ -93,10 +95,12 @@ async fn validate_when_connected(context: Arc<ReplicaContext>) {
             Ok(Err(error)) => error,
             Err(panic) => Error::Unavailable { action: "reading the last flush", source: panic.into() },
         };
-        tracing::warn!(
-            replica = %context.replica, error = &error as &dyn std::error::Error, retry_in = ?pause,
-            "cannot validate the checkpoint yet; nothing is flushed until then, and tracking continues"
-        );
+        if let Some(attempt) = failures.failed() {
+            tracing::warn!(
+                replica = %context.replica, attempt, error = &error as &dyn std::error::Error, retry_in = ?pause,
+                "cannot validate the checkpoint yet; nothing is flushed until then, and tracking continues"
+            );
+        }
         tokio::time::sleep(pause).await;
         pause = (2 * pause).min(LONGEST_PAUSE);
     }

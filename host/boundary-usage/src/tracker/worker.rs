@@ -20,6 +20,7 @@ use crate::activity::Activity;
 use crate::capabilities::ReplicaContext;
 use crate::component::{Instance, InstanceHandle, Plugin};
 use crate::error::Error;
+use crate::failed_attempts::FailedAttempts;
 use crate::options::Options;
 use crate::records::Flushed;
 
@@ -93,11 +94,11 @@ impl Worker {
             };
             let Err(error) = run else { return };
             self.context.ledger().flush_ends();
-            let wait = self.shared.crashed(&error);
+            let (attempt, wait) = self.shared.crashed(&error);
             let cause = &error as &dyn std::error::Error;
             tracing::error!(
-                replica = %self.context.replica, error = cause, ?wait,
-                "the component crashed and will be restarted"
+                replica = %self.context.replica, attempt, error = cause, retry_in = ?wait,
+                "the component crashed and will be restarted; its activity is kept"
             );
             if let Some(stop) = self.stop.take_if(|stop| Instant::now() + wait >= stop.deadline) {
                 send_reply(stop.reply, Err(error));
@@ -171,14 +172,18 @@ impl Worker {
         buffer: &mut Vec<Activity>,
     ) -> Result<(), Error> {
         let mut wait = LAST_FLUSH_RETRY_MIN;
+        let mut failures = FailedAttempts::default();
         loop {
             let flushed = self.flush(component, buffer).await;
             let Some(Stop { deadline, .. }) = self.stop else { return Ok(()) };
             match flushed {
                 Err(crash @ Error::Component { .. }) => return Err(crash),
                 Err(error) if can_pass(&error) && Instant::now() + wait < deadline => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(replica = %self.shared.replica, error, retry_in = ?wait, "the last flush failed");
+                    if let Some(attempt) = failures.failed() {
+                        let (replica, error) = (self.shared.replica, &error as &dyn std::error::Error);
+                        let left = deadline.saturating_duration_since(Instant::now());
+                        tracing::warn!(%replica, attempt, error, ?left, "the last flush failed; it is repeated");
+                    }
                     tokio::time::sleep(wait).await;
                     wait = wait.saturating_mul(2).min(LAST_FLUSH_RETRY_MAX);
                 }
@@ -276,6 +281,7 @@ pub(super) fn send_reply(reply: Option<Reply>, flushed: Result<Flushed, Error>) 
 pub(super) async fn flush_loop(commands: mpsc::WeakSender<Command>, options: Options, replica: uuid::Uuid) {
     let mut schedule = Schedule::new(options.flush_interval, options.flush_jitter);
     let mut wait = schedule.after_success(rand::random());
+    let mut failures = FailedAttempts::default();
     loop {
         options.clock.sleep(wait).await;
         let Some(commands) = commands.upgrade() else { return };
@@ -287,12 +293,21 @@ pub(super) async fn flush_loop(commands: mpsc::WeakSender<Command>, options: Opt
         wait = match flushed.await {
             Ok(Ok(flushed)) => {
                 tracing::debug!(%replica, ?flushed, "flushed");
+                if let Some(failed_attempts) = failures.succeeded() {
+                    tracing::info!(%replica, failed_attempts, "the flushes succeed again");
+                }
                 schedule.after_success(rand::random())
             }
             Ok(Err(error)) => {
                 let wait = schedule.after_failure(rand::random());
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(%replica, error, retry_in = ?wait, "flush failed; the next flush carries its activity");
+                if let Some(attempt) = failures.failed() {
+                    let error = &error as &dyn std::error::Error;
+                    let retry_in = wait;
+                    tracing::warn!(
+                        %replica, attempt, error, ?retry_in,
+                        "flush failed; the next flush carries its activity"
+                    );
+                }
                 wait
             }
             // The component crashed, and the worker has logged the crash.

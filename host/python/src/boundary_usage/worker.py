@@ -16,7 +16,7 @@ from .capabilities import Capabilities
 from .component import Instance
 from .errors import BoundaryUsageError, CommitUnknownError, ComponentError, StoppedError
 from .intake import Intake
-from .schedule import Schedule, shutdown_retry
+from .schedule import FailedAttempts, Schedule, shutdown_retry
 from .usage import Flushed, Pairs
 
 _log = logging.getLogger("boundary_usage")
@@ -36,6 +36,7 @@ class Worker:
         self._ledger = capabilities.ledger
         self._interval = interval
         self._schedule = Schedule(interval or 0.0, jitter)
+        self._failures = FailedAttempts()
         self._instance: Instance | None = Instance(replica, capabilities)
         self._requested = threading.Condition()
         self._drain_requested = False
@@ -105,7 +106,7 @@ class Worker:
             self._forward()
         except BoundaryUsageError as error:
             # The ledger and the intake keep the activity, and the next flush restarts the component.
-            _log.error("cannot forward activity to the component of replica %s: %s", self._replica, error)
+            self._log_failure("the component of replica %s failed (attempt %d) and is restarted: %s", error)
 
     def _flush_for(self, requests: list[Future[Flushed]], deadline: float | None) -> float:
         """Flushes, and completes the requests; returns the wait for the next flush.
@@ -141,16 +142,23 @@ class Worker:
         try:
             self._forward()
             assert self._instance is not None, "`_forward` starts one"
-            return self._instance.flush()
+            flushed = self._instance.flush()
         except BoundaryUsageError as error:
             if isinstance(error, ComponentError):
                 self._instance = None
-                _log.error("the component of replica %s failed and is restarted: %s", self._replica, error)
-            elif isinstance(error, CommitUnknownError):
-                _log.warning("%s", error)
+                self._log_failure("the component of replica %s failed (attempt %d) and is restarted: %s", error)
             else:
-                _log.warning("a flush of replica %s failed and is repeated: %s", self._replica, error)
+                self._log_failure("a flush of replica %s failed (attempt %d) and is repeated: %s", error)
             return error
+        if failed := self._failures.succeeded():
+            _log.info("the flushes of replica %s succeed again after %d failed attempts", self._replica, failed)
+        return flushed
+
+    def _log_failure(self, text: str, error: BoundaryUsageError) -> None:
+        """Logs a failure with the replica and the attempt, at most once a minute."""
+        attempt = self._failures.failed(time.monotonic())
+        if attempt is not None:
+            _log.warning(text, self._replica, attempt, error)
 
     def _forward(self) -> None:
         """Forwards the intake's activity to the component."""

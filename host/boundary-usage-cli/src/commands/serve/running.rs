@@ -77,7 +77,8 @@ impl Running {
             _ => error,
         })?;
         let collector = (!arguments.no_collect).then(|| {
-            let options = CollectOptions { without_history: arguments.no_history, ..CollectOptions::default() };
+            let (without_history, replica) = (arguments.no_history, Some(replica));
+            let options = CollectOptions { without_history, replica, ..CollectOptions::default() };
             let (database, interval, prune) = (database.clone(), arguments.collect_interval, arguments.prune.options());
             AbortOnDropHandle::new(tokio::spawn(async move {
                 database.collect_every(interval, options, prune, Clock::system()).await;
@@ -88,7 +89,7 @@ impl Running {
             sockets: service.socket_reports(),
             database: database.clone(),
         };
-        let deliverer = endpoint.map(|endpoint| Deliverer::start(database.clone(), endpoint));
+        let deliverer = endpoint.map(|endpoint| Deliverer::start(database.clone(), endpoint, replica));
         let arrival = arrival(connecting, &database, &view, shown, sockets.len());
         announcement.print();
         let supervision = supervisor::report(service.tracker().clone(), database.clone());
