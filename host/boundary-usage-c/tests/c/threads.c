@@ -41,9 +41,16 @@ static void *track_pairs(void *argument) {
     return NULL;
 }
 
+// Leaves the processor to the other threads. Valgrind runs one thread at a time, and a flush has a time limit.
+static void pause_briefly(void) {
+    const struct timespec pause = {0, 1000 * 1000};
+    nanosleep(&pause, NULL);
+}
+
 static void *flush_repeatedly(void *tracker) {
     while (!__atomic_load_n(&stops, __ATOMIC_ACQUIRE)) {
         CHECK_STATUS(BOUNDARY_USAGE_OK, boundary_usage_flush((boundary_usage_tracker *)tracker));
+        pause_briefly();
     }
     return NULL;
 }
@@ -54,6 +61,7 @@ static void *read_status_repeatedly(void *tracker) {
         unsigned long long now = status_number((const boundary_usage_tracker *)tracker, "\"activities\":");
         CHECK(now >= activities);
         activities = now;
+        pause_briefly();
     }
     return NULL;
 }
@@ -86,6 +94,7 @@ static void *replace_log_repeatedly(void *argument) {
         __atomic_fetch_add(&all_messages, log->messages, __ATOMIC_RELAXED);
         free(log);
         pthread_mutex_unlock(&log_lock);
+        pause_briefly();
     }
     return NULL;
 }
