@@ -5,6 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use boundary_usage_tests::databases::TestDatabase;
+use boundary_usage_tests::expected_usage::until;
+use boundary_usage_tests::on_each_database;
 use serde_json::{Value, json};
 
 use crate::audit_socket::{SESSION, send_and_hang_up};
@@ -95,6 +97,35 @@ fn d10_metrics_and_status_report_requests_flushes_and_clients() {
     let so_far = &status["database"]["status"]["so_far"];
     assert_eq!(pick(so_far, ["unique_workspaces", "unique_users", "replicas"]), [json!(1), json!(1), json!(1)]);
     serving.stop().json();
+}
+
+on_each_database! {
+    async fn the_ages_of_every_replica_fall_when_another_process_collects_and_delivers(test) {
+        test.connect().await?;
+        test.set_back("boundary_usage_deployment", "created_at", 9_000).await?;
+        let workplace = Workplace::on(&test.url);
+        let serve = |name| {
+            let arguments = with_http(one_socket(&workplace.path(name), 1, 2), &["--no-collect"]);
+            let serving = workplace.serve(1, arguments);
+            (serving.http(), serving)
+        };
+        let replicas = [serve("a.sock"), serve("b.sock")];
+        // A replica reads the ages at most once a second.
+        let all_read = async |name, condition: fn(f64) -> bool| {
+            for (address, _) in &replicas {
+                until(name, async || Ok(metric(&get(address, "/metrics").body, name).is_some_and(condition))).await?;
+            }
+            anyhow::Ok(())
+        };
+        let (open, undelivered) = ("open_period_age_seconds", "oldest_undelivered_age_seconds");
+        all_read(open, |age| age > 7_200.0).await?;
+        workplace.json(["collect"]);
+        all_read(open, |age| age < 300.0).await?;
+        test.set_back("boundary_usage_periods", "period_end", 9_000).await?;
+        all_read(undelivered, |age| age > 7_200.0).await?;
+        workplace.json(["collect", "--acknowledge", "1"]);
+        all_read(undelivered, |age| age == 0.0).await
+    }
 }
 
 #[test]
