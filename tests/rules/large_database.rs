@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use boundary_usage::{CollectOptions, Database, StatusScope};
 use boundary_usage_tests::databases::TestDatabase;
+use boundary_usage_tests::expected_usage::until;
 use boundary_usage_tests::on_each_database;
 use boundary_usage_tests::usage::{flush, id, update};
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
-use crate::http::{get, with_http};
-use crate::program::{Workplace, one_socket};
+use crate::http::{get, json as status_json, with_http};
+use crate::program::{Serving, Workplace, one_socket};
 
 /// The half hours of ten years.
 const PERIODS: u32 = 175_200;
@@ -79,6 +81,53 @@ async fn assert_at_most_twice(
     bail!("it takes {:?} instead of {:?}", least[1], least[0])
 }
 
+/// The number of pages that are compared. Each needs a new reading of the database, which takes place once a second.
+const PAGES: usize = 30;
+
+/// The number of pages before the first comparison.
+const PAGES_MIN: usize = 3;
+
+/// The part of a response's time that does not come from the database: connection, rendering, scheduling.
+const PAGE_SLACK: Duration = Duration::from_millis(5);
+
+/// Starts `serve` without collections.
+fn serve(url: &str) -> (Workplace, Serving) {
+    let workplace = Workplace::on(url);
+    let arguments = with_http(one_socket(&workplace.path("audit.sock"), 1, 2), &["--no-collect"]);
+    let serving = workplace.serve(1, arguments);
+    (workplace, serving)
+}
+
+/// Returns the time of a response for which the server read the database, instead of reusing its last reading.
+async fn time_of_page(address: &str, path: &str) -> Result<Duration> {
+    let mut time = Duration::ZERO;
+    until("a request reads the database", async || {
+        let (start, begun) = (Utc::now(), Instant::now());
+        let response = get(address, path);
+        time = begun.elapsed();
+        let end = Utc::now();
+        ensure!(response.code == 200, "{}", response.body);
+        let read: DateTime<Utc> = serde_json::from_value(status_json(address)["database"]["at"].clone())?;
+        Ok((start..=end).contains(&read))
+    })
+    .await?;
+    Ok(time)
+}
+
+/// Measures a page of a small database and of a large one, in turns, until the least times allow a conclusion.
+async fn assert_page_at_most_twice(addresses: [&str; 2], path: &str) -> Result<()> {
+    let mut least = [Duration::MAX; 2];
+    for round in 1..=PAGES {
+        for (address, least) in addresses.into_iter().zip(&mut least) {
+            *least = time_of_page(address, path).await?.min(*least);
+        }
+        if round >= PAGES_MIN && least[1] <= 2 * least[0] + PAGE_SLACK {
+            return Ok(());
+        }
+    }
+    bail!("{path} takes {:?} instead of {:?}", least[1], least[0])
+}
+
 async fn another(test: &TestDatabase) -> Result<TestDatabase> {
     if test.is_postgres { TestDatabase::postgres().await } else { TestDatabase::sqlite() }
 }
@@ -101,6 +150,16 @@ on_each_database! {
         let collect = async |database: &Database| database.collect(CollectOptions::default()).await.map(drop);
         assert_at_most_twice(databases, collect).await?;
         assert_at_most_twice(databases, async |database| database.ages().await.map(drop)).await?;
+        let servers = [&other, &test].map(|test| serve(&test.url));
+        let addresses = servers.each_ref().map(|(_, serving)| serving.http());
+        for path in ["/", "/status.json"] {
+            assert_page_at_most_twice(addresses.each_ref().map(String::as_str), path).await?;
+        }
+        for path in ["/", "/status.json", "/metrics"] {
+            let [small, large] = addresses.each_ref().map(|address| get(address, path).body.len());
+            // The numbers of a large database have more digits.
+            ensure!(large <= small + small / 10, "{path} has {large} instead of {small} bytes");
+        }
         Ok(())
     }
 
@@ -167,10 +226,8 @@ async fn the_page_and_json_are_bounded_and_count_the_others() -> Result<()> {
     test.connect().await?;
     insert_periods(&test, 300).await?;
     insert_replicas(&test, 1_050).await?;
-    let workplace = Workplace::on(&test.url);
-    let arguments = with_http(one_socket(&workplace.path("audit.sock"), 1, 2), &["--no-collect"]);
-    let serving = workplace.serve(1, arguments);
-    let status: Value = serde_json::from_str(&get(&serving.http(), "/status.json").body)?;
+    let (_workplace, serving) = serve(&test.url);
+    let status: Value = status_json(&serving.http());
     let status = &status["database"]["status"];
     assert_eq!(status["more_replicas"], json!({"count": 900, "at_least": true}));
     assert_eq!(status["more_periods"], json!({"count": 240, "at_least": false}));
