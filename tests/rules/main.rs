@@ -43,6 +43,8 @@ mod check_command;
 mod database;
 /// Database URLs of SQLite and PostgreSQL.
 mod database_urls;
+/// A standby of PostgreSQL, and the failover to it (D2, D3).
+mod failover;
 /// PostgreSQL settings that would change results or durability.
 mod hostile_settings;
 /// Log lines of failures that repeat.

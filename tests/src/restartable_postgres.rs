@@ -1,6 +1,6 @@
 //! A PostgreSQL server of a single test.
 //!
-//! The test can kill, stop and restart it, and fill its disk.
+//! The test can kill, stop and restart it, fill its disk, and start a standby of it.
 //!
 //! Unlike the server that the other tests share, it flushes its writes to the disk, as in production. It listens only
 //! on a Unix socket, because another process could take its port while the server is down. A shell stops the server and
@@ -70,8 +70,16 @@ fill() {
 clear() {
     rm disk/ballast
 }
-"$programs/initdb" --pgdata=disk/data --username=postgres --auth=trust --no-sync --encoding=UTF8 --locale=C \
-    --wal-segsize=1 >log 2>&1 && start || { cat log >&2; exit 1; }
+create() {
+    if [ -n "$primary" ]; then
+        "$programs/pg_basebackup" --pgdata=disk/data --dbname="host=$primary port=5432 user=postgres" \
+            --write-recovery-conf --checkpoint=fast --no-sync
+    else
+        "$programs/initdb" --pgdata=disk/data --username=postgres --auth=trust --no-sync --encoding=UTF8 --locale=C \
+            --wal-segsize=1
+    fi
+}
+create >log 2>&1 && start || { cat log >&2; exit 1; }
 echo "$directory"
 while read -r command; do
     if "$command"; then echo done; else echo failed; fi
@@ -99,7 +107,7 @@ impl RestartablePostgres {
     ///
     /// Returns an error if PostgreSQL is not installed or does not start.
     pub async fn start(settings: &str) -> Result<Self> {
-        Self::start_on("", settings).await
+        Self::start_on("", settings, "").await
     }
 
     /// Starts a server whose data are on a separate disk.
@@ -110,12 +118,23 @@ impl RestartablePostgres {
     ///
     /// Returns an error if PostgreSQL is not installed or does not start, or if this machine does not allow the mount.
     pub async fn start_on_a_disk_of(size: &str) -> Result<Self> {
-        Self::start_on(size, "").await
+        Self::start_on(size, "", "").await
     }
 
-    async fn start_on(disk: &str, settings: &str) -> Result<Self> {
+    /// Starts a hot standby of this server, from a base backup and by streaming replication.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if this server does not run, or if the standby does not start.
+    pub async fn start_standby(&self) -> Result<Self> {
+        Self::start_on("", "", &self.socket_directory()).await
+    }
+
+    /// Starts a server, as the standby of the server with the socket directory `primary` unless that is empty.
+    async fn start_on(disk: &str, settings: &str, primary: &str) -> Result<Self> {
         let mut watchdog = watchdog(!disk.is_empty());
         watchdog.env("disk", disk).env("settings", settings).env("programs", programs()?).env("inside", INSIDE);
+        watchdog.env("primary", primary);
         watchdog.stdin(Stdio::piped()).stdout(Stdio::piped());
         tokio::task::spawn_blocking(move || {
             let mut child = watchdog.spawn().context("cannot run `sh`")?;
@@ -130,7 +149,12 @@ impl RestartablePostgres {
 
     /// Returns the URL of its database, through its socket.
     pub fn url(&self) -> String {
-        format!("postgres://postgres@localhost:5432/postgres?host={}/socket", self.directory)
+        url_through(&self.socket_directory())
+    }
+
+    /// Returns the directory of its socket.
+    pub fn socket_directory(&self) -> String {
+        format!("{}/socket", self.directory)
     }
 
     /// Returns the server's log.
@@ -211,6 +235,11 @@ impl Shell {
         }
         Ok(line.trim_end().to_owned())
     }
+}
+
+/// Returns the URL of the database of the server whose socket is in a directory.
+pub fn url_through(socket_directory: &str) -> String {
+    format!("postgres://postgres@localhost:5432/postgres?host={socket_directory}")
 }
 
 /// Returns the command of the outer script.

@@ -29,8 +29,14 @@ pub(super) fn classify(action: &'static str, error: sqlx::Error) -> Error {
         }
         // The role or the database does not exist, or the authentication failed.
         _ if code.starts_with("28") || code == "3D000" => refused(action, reply.message()),
-        // The statement exceeded its time limit, the server is read-only (such as a standby before its promotion), or
-        // the server ended the session because the transaction was idle or took too long.
+        // A server in recovery refuses to begin a transaction that writes. During a login, the code is about the
+        // client's parameters.
+        "0A000" if matches!(reply.severity(), PgSeverity::Error) => {
+            let hint = "the server is a read-only standby; connect to the primary, or promote this server";
+            Error::Unavailable { action, source: format!("{}: {hint}", reply.message()).into() }
+        }
+        // The statement exceeded its time limit, the transaction is read-only, or the server ended the session because
+        // the transaction was idle or took too long.
         "57014" | "25006" | "25P03" | "25P04" => unavailable(action, error),
         // These classes are about data, constraints, transaction states, syntax and names. Such an error means that the
         // schema was changed or that a statement is wrong.
