@@ -1,7 +1,9 @@
 """The Debian package in a booted system: from the installation to the purge, with clients that send frames."""
 
 import os
+import re
 import subprocess
+import tempfile
 import time
 import unittest
 from pathlib import Path
@@ -112,18 +114,40 @@ class DebianPackage(unittest.TestCase):
             machine.run("systemctl", "stop", "boundary-usage.socket", "boundary-usage.service")
             self.assertEqual(expected(3), numbers(machine.usage("collect")))
 
-    def test_the_unit_is_hardened_and_lintian_finds_no_error(self) -> None:
+    def test_the_unit_is_hardened_and_lintian_finds_no_fault(self) -> None:
         with Machine(ROOT, PACKAGES) as machine:
             machine.install(NEW)
             verdict = machine.run("systemd-analyze", "security", "--no-pager", "boundary-usage.service")
             exposure = float(verdict.split("Overall exposure level for boundary-usage.service: ")[1].split()[0])
             self.assertLessEqual(exposure, HIGHEST_EXPOSURE, verdict)
-            self.assertEqual("", machine.run("systemd-analyze", "verify", "boundary-usage.service"))
+            # A minimal Debian has no `man` that could find the manual.
+            self.assertEqual("", machine.run("systemd-analyze", "verify", "--man=no", "boundary-usage.service"))
             self.assertIn("serve", machine.run("zcat", "/usr/share/man/man1/boundary-usage-serve.1.gz"))
             completion = "source /usr/share/bash-completion/completions/boundary-usage; complete -p boundary-usage"
             self.assertIn("boundary-usage", machine.run("bash", "-c", completion))
-        checked = subprocess.run(["lintian", "--fail-on=error", NEW], capture_output=True, text=True)
-        self.assertEqual(0, checked.returncode, checked.stdout + checked.stderr)
+            for path in ("fish/vendor_completions.d/boundary-usage.fish", "zsh/vendor-completions/_boundary-usage"):
+                self.assertIn("boundary-usage", machine.path(f"/usr/share/{path}").read_text())
+        checked = subprocess.run(["lintian", "--fail-on=error,warning", NEW], capture_output=True, text=True)
+        self.assertEqual((0, ""), (checked.returncode, checked.stdout), checked.stderr)
+
+    def test_the_copyright_file_names_every_linked_crate(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run(["dpkg-deb", "--extract", NEW, folder], check=True)
+            copyright_file = (Path(folder) / "usr/share/doc/boundary-usage/copyright").read_text()
+            program = (Path(folder) / "usr/bin/boundary-usage").read_bytes()
+        # Panic messages contain the paths of their sources.
+        sources = re.findall(rb"\bregistry/src/[^/]+/([\w-]+)-(\d+\.\d+\.\d+[\w.+-]*)/", program)
+        linked = {f"{name.decode()} {version.decode()}" for name, version in sources}
+        self.assertGreater(len(linked), 50)
+        component = ["--package=boundary-usage-tracker", "--target=wasm32-unknown-unknown"]
+        for package in (["--package=boundary-usage-cli"], component):
+            command = ["cargo", "tree", "--locked", "--edges=normal,no-proc-macro", "--prefix=none", *package]
+            tree = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            linked |= {f"{name} {version}" for name, version in re.findall(r"^(\S+) v(\S+)$", tree, re.MULTILINE)}
+        entry = re.compile(r"^(\S+ \S+)\n  License: \S.*\n  Authors: \S.*\n  Notices: \S", re.MULTILINE)
+        self.assertEqual(set(), linked - set(entry.findall(copyright_file)))
+        for holder in ("Copyright 2026 the authors of boundary-usage", "The Rust Project Developers", "BoringSSL"):
+            self.assertIn(holder, copyright_file)
 
 
 if __name__ == "__main__":

@@ -86,6 +86,8 @@ class Image(unittest.TestCase):
             self.assertTrue(send_session(podman.sockets, "audit.sock"))
             status = json.loads(podman.run("exec", "serve", "boundary-usage", "status", "--format=json"))
             self.assertEqual([], status["damaged"])
+            podman.run("cp", "serve:/usr/share/doc/boundary-usage/copyright", folder)
+            self.assertIn("The notices follow", (Path(folder) / "copyright").read_text())
             podman.stop()
 
             podman.serve()
