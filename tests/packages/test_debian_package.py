@@ -1,5 +1,6 @@
 """The Debian package in a booted system: from the installation to the purge, with clients that send frames."""
 
+import json
 import os
 import re
 import subprocess
@@ -65,10 +66,14 @@ class DebianPackage(unittest.TestCase):
 
     def kill_after_a_checkpoint(self, machine: Machine) -> None:
         """Kill the service after everything sent so far is in the checkpoint, and nothing in the database."""
-        sent = time.monotonic()
         await_condition(
-            "the checkpoint is newer than what was sent",
-            lambda: time.monotonic() - machine.metric("checkpoint_age_seconds") > sent,
+            "the component has tracked what was sent",
+            lambda: json.loads(machine.get("/status.json"))["tracker"]["waiting_activities"] == 0,
+        )
+        tracked = time.monotonic()
+        await_condition(
+            "the checkpoint is newer",
+            lambda: time.monotonic() - machine.metric("checkpoint_age_seconds") > tracked,
         )
         self.assertGreater(machine.metric("pending_activities"), 0)
         machine.run("systemctl", "kill", "--signal=KILL", "boundary-usage")
