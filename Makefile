@@ -12,7 +12,7 @@ OPTIONAL_FEATURES := boundary-usage-tests/opentelemetry,boundary-usage-tests/par
   setup-faketime setup-deploy-tools setup-c setup-go setup-nginx setup-valgrind demo test test-c test-intake \
   test-python test-mitmproxy test-node test-go test-hosts test-nginx test-pingora test-spark test-webhooks \
   page-pictures fuzz simulate bench instructions mutants mutants-guest mutants-library lint audit release install-c \
-  deb image test-packages package setup-packaging test-proxies setup-proxies
+  deb image test-packages test-upgrade package setup-packaging test-proxies setup-proxies
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -137,6 +137,11 @@ image: setup-packaging release ## Build a container image of the release in targ
 test-packages: setup-component setup-packaging ## Test the Debian package in a booted system, and the image; needs root
 	$(CARGO) build --workspace --bins
 	@scripts/test-packages $(BUILT)/debug/boundary-usage
+
+test-upgrade: setup-component setup-postgres ## Upgrade from another release's program with both databases: OLD=path
+	@scripts/setup-tool psql postgresql-client
+	$(CARGO) build --workspace --bins
+	$(CARGO) run --quiet --bin with_support -- scripts/test-upgrade "$(OLD)"
 
 package: setup-component ## Pack the published crates with the component inside, and build them from there
 	@scripts/package
