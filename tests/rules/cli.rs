@@ -180,6 +180,7 @@ async fn c1_d7_a_collection_prints_its_summary_and_keeps_it_until_acknowledged()
     let mut expected = vec!["unique_workspaces", "unique_users", "allowed_requests", "denied_requests"];
     expected.extend(["period_start", "period_duration_ms", "period_id", "replicas", "replica_workspaces_sum"]);
     expected.extend(["replica_users_sum", "stale_rows", "stale_allowed_requests", "stale_denied_requests"]);
+    expected.push("client_dropped_logs");
     expected.sort_unstable();
     assert_eq!(names(&summary), expected);
     assert_eq!(numbers(&workplace.json(["collect"])), [0; 4]);

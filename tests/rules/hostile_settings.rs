@@ -192,7 +192,8 @@ async fn new_tables_stay_in_the_schema_of_the_existing_ones() -> Result<()> {
     let (test, alice, _) = two_roles().await?;
     test.execute(&format!("DROP SCHEMA {alice}")).await?;
     let database = Database::connect(&test.url_as(&alice)).await?;
-    test.execute("DROP TABLE boundary_usage_days, boundary_usage_before").await?;
+    test.execute("DROP TABLE boundary_usage_days, boundary_usage_before, boundary_usage_client_drops").await?;
+    test.execute("ALTER TABLE boundary_usage_periods DROP COLUMN client_dropped_logs").await?;
     test.execute("DROP INDEX boundary_usage_replicas_flushed, boundary_usage_periods_delivered").await?;
     test.execute("ALTER TABLE boundary_usage_deployment DROP COLUMN key_fingerprint").await?;
     test.execute("DELETE FROM boundary_usage_migrations WHERE version > 3").await?;

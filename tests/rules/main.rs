@@ -76,6 +76,8 @@ mod upgrades;
 
 // Collection and delivery.
 
+/// Logs that clients dropped, from the audit socket to the payload.
+mod client_drops;
 /// Collections on both kinds of database (C1 to C3, D4, D7 to D9).
 mod collection;
 /// The command `deliver`, and signed deliveries.

@@ -81,6 +81,8 @@ on_each_database! {
         test.execute("DROP TABLE boundary_usage_deliveries").await?;
         test.execute("DROP TABLE boundary_usage_days").await?;
         test.execute("DROP TABLE boundary_usage_before").await?;
+        test.execute("DROP TABLE boundary_usage_client_drops").await?;
+        test.execute("ALTER TABLE boundary_usage_periods DROP COLUMN client_dropped_logs").await?;
         for index in ["replicas_flushed", "periods_delivered"] {
             test.execute(&format!("DROP INDEX boundary_usage_{index}")).await?;
         }

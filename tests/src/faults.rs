@@ -212,6 +212,14 @@ impl Transaction for FaultyTransaction {
         self.inner.delete_rows()
     }
 
+    async fn add_client_drops(&mut self, replica: Uuid, logs: u64) -> Result<(), Error> {
+        self.inner.add_client_drops(replica, logs).await
+    }
+
+    async fn delete_client_drops(&mut self) -> Result<u64, Error> {
+        self.inner.delete_client_drops().await
+    }
+
     async fn insert_period(&mut self, summary: &Summary) -> Result<i64, Error> {
         self.inner.insert_period(summary).await
     }

@@ -13,6 +13,7 @@
 //! | [`replay_file`] | the files that `replay` reads |
 //! | [`audit_socket`] | the boundary client's protocol: server, and a client for the demo and tests |
 //! | [`service`] | one serving replica: audit sockets in front of a tracker |
+//! | `drop_recorder` | records the logs that clients dropped |
 //! | [`state`] | the default path of the state directory |
 //! | [`supervisor`] | notifications of systemd |
 //! | [`delivery`] | sends the summaries of closed periods |
@@ -35,6 +36,7 @@ pub mod commands;
 pub mod configuration;
 pub mod delivery;
 pub mod descriptors;
+mod drop_recorder;
 mod environment;
 pub mod failure;
 pub mod http;

@@ -8,11 +8,13 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::audit_socket::{AuditServer, BoundSockets, DrainLimits, Socket, SocketChanges, SocketReport, SocketReports};
+use crate::drop_recorder::DropRecorder;
 
 /// A running replica.
 pub struct Service {
     tracker: Tracker,
     server: AuditServer,
+    drops: DropRecorder,
 }
 
 /// The report of a replica, from its start to its stop.
@@ -38,9 +40,11 @@ impl Service {
         sockets: BoundSockets,
         options: Options,
     ) -> Result<Self> {
-        let tracker = plugin.start(replica, database, options).await.context("cannot start the tracker")?;
+        let flush_interval = options.flush_interval;
+        let tracker = plugin.start(replica, database.clone(), options).await.context("cannot start the tracker")?;
         let server = AuditServer::start(sockets, &tracker, DrainLimits::default());
-        Ok(Self { tracker, server })
+        let drops = DropRecorder::start(database, replica, server.reports(), flush_interval);
+        Ok(Self { tracker, server, drops })
     }
 
     /// Returns the tracker behind the sockets.
@@ -62,7 +66,7 @@ impl Service {
         self.server.reload(sockets).await
     }
 
-    /// Stops accepting clients, tracks what they have sent, and flushes.
+    /// Stops accepting clients, tracks what they have sent, flushes, and records the logs that clients dropped.
     ///
     /// # Errors
     ///
@@ -71,6 +75,7 @@ impl Service {
     pub async fn stop(self) -> Result<ServiceReport> {
         let sockets = self.server.stop().await;
         let flushed = self.tracker.shutdown().await;
+        self.drops.stop().await;
         let tracker = self.tracker.status();
         flushed.map_err(|error| {
             let what = if may_be_applied(&error) { "has an unknown outcome" } else { "failed" };

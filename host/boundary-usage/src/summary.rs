@@ -49,6 +49,10 @@ pub struct Summary {
     pub stale_allowed_requests: u64,
     /// Denied requests of the stale rows.
     pub stale_denied_requests: u64,
+    /// Logs that clients reported as dropped, which no number above includes.
+    ///
+    /// A lower bound, because not every report arrives and is recorded.
+    pub client_dropped_logs: u64,
 }
 
 impl Summary {

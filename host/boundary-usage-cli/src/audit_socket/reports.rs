@@ -32,6 +32,12 @@ impl SocketReports {
         reports
     }
 
+    /// Returns the number of logs that clients have reported as dropped. It never decreases.
+    pub fn dropped_logs(&self) -> u64 {
+        let dropped = |report: &SocketReport| report.dropped_channel_full.saturating_add(report.dropped_batch_full);
+        self.now().iter().map(dropped).fold(0, u64::saturating_add)
+    }
+
     pub(super) fn add(&self, endpoint: Arc<Endpoint>) {
         self.endpoints().served.push(endpoint);
     }

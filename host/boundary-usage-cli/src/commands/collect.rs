@@ -131,6 +131,9 @@ fn human(summary: &Summary) -> String {
             (summary.stale_rows, summary.stale_allowed_requests, summary.stale_denied_requests);
         text += &format!("\nleft out: {rows} stale rows with {allowed} allowed and {denied} denied requests");
     }
+    if summary.client_dropped_logs > 0 {
+        text += &format!("\nnot counted: at least {} logs that clients dropped", summary.client_dropped_logs);
+    }
     text +=
         &format!("\nundelivered; after its delivery run: boundary-usage collect --acknowledge {}", summary.period_id);
     text

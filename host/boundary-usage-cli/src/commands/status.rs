@@ -47,6 +47,9 @@ fn human(status: &DatabaseStatus, lines: usize) -> String {
         [] => "no usage yet".into(),
         _ => rows(status, lines) + &more(status.more_rows, status.rows.len(), lines) + &so_far(status),
     };
+    if status.so_far.client_dropped_logs > 0 {
+        text += &format!("\nnot counted: at least {} logs that clients dropped", status.so_far.client_dropped_logs);
+    }
     for damaged in &status.damaged {
         text += &format!("\n{}", printable(damaged));
     }
@@ -129,10 +132,11 @@ fn periods(title: &str, periods: &[&PeriodStatus], all: Number) -> String {
             summary.unique_users.to_string(),
             summary.allowed_requests.to_string(),
             summary.denied_requests.to_string(),
+            summary.client_dropped_logs.to_string(),
             period.delivered_at.map(timestamp).unwrap_or_default(),
         ]
     });
-    let header = ["period", "start", "workspaces", "users", "allowed", "denied", "delivered"];
+    let header = ["period", "start", "workspaces", "users", "allowed", "denied", "dropped", "delivered"];
     format!("\n\n{title}\n{}{}", table(header, rows, true), and_more(all.without(periods.len())))
 }
 

@@ -22,22 +22,24 @@ pub(super) struct Payload<'a> {
 
 /// Usage that the numbers of a summary do not include.
 #[derive(Serialize)]
-struct Incomplete {
-    reason: &'static str,
-    rows: u64,
-    allowed_requests: u64,
-    denied_requests: u64,
+#[serde(tag = "reason", rename_all = "kebab-case")]
+enum Incomplete {
+    /// Rows that exceeded the staleness limit of the collection.
+    StaleRows { rows: u64, allowed_requests: u64, denied_requests: u64 },
+    /// Logs that clients dropped.
+    ClientDrops { logs: u64 },
 }
 
 impl<'a> Payload<'a> {
     pub(super) fn of(summary: &'a Summary) -> Self {
-        let stale = (summary.stale_rows > 0).then_some(Incomplete {
-            reason: "stale-rows",
+        let stale = (summary.stale_rows > 0).then_some(Incomplete::StaleRows {
             rows: summary.stale_rows,
             allowed_requests: summary.stale_allowed_requests,
             denied_requests: summary.stale_denied_requests,
         });
-        Self { schema: SCHEMA, summary, incomplete: stale.into_iter().collect() }
+        let logs = summary.client_dropped_logs;
+        let dropped = (logs > 0).then_some(Incomplete::ClientDrops { logs });
+        Self { schema: SCHEMA, summary, incomplete: stale.into_iter().chain(dropped).collect() }
     }
 }
 
@@ -62,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_payload_names_its_schema_and_the_stale_rows() {
+    fn a_payload_names_its_schema_the_stale_rows_and_the_dropped_logs() {
         let payload = |summary| serde_json::to_value(Payload::of(&summary)).unwrap();
         let complete = payload(Summary { allowed_requests: 5, ..Summary::default() });
         assert_eq!(complete["schema"], "boundary-usage/summary/1");
@@ -71,10 +73,11 @@ mod tests {
             stale_rows: 1,
             stale_allowed_requests: 2,
             stale_denied_requests: 3,
+            client_dropped_logs: 4,
             ..Summary::default()
         });
         let row = json!({ "reason": "stale-rows", "rows": 1, "allowed_requests": 2, "denied_requests": 3 });
-        assert_eq!(stale["incomplete"], json!([row]));
+        assert_eq!(stale["incomplete"], json!([row, { "reason": "client-drops", "logs": 4 }]));
     }
 
     #[test]

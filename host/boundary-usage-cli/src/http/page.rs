@@ -49,6 +49,8 @@ struct Page {
     since: String,
     age: String,
     numbers: Vec<Number>,
+    /// The logs that clients dropped in the open period, or empty.
+    dropped: String,
     charts: Vec<Chart>,
     periods: Vec<Period>,
     undelivered: Vec<Undelivered>,
@@ -146,6 +148,7 @@ impl Page {
             since: String::new(),
             age: String::new(),
             numbers: Vec::new(),
+            dropped: String::new(),
             charts: Vec::new(),
             periods: Vec::new(),
             undelivered: Vec::new(),
@@ -171,6 +174,9 @@ impl Page {
         self.since = format::timestamp(database.period_start);
         self.age = format::duration(period_length(&database.so_far));
         self.numbers = numbers(database);
+        if database.so_far.client_dropped_logs > 0 {
+            self.dropped = format::counted(database.so_far.client_dropped_logs, "log", "logs");
+        }
         let past: Vec<_> = database.periods.iter().map(|period| &period.summary).take(PERIODS).collect();
         if !past.is_empty() {
             self.charts = charts(&past).into();

@@ -1,10 +1,13 @@
--- Reads the sums over all rows of the open period, and counts the replicas and the periods, for the status.
+-- Reads the sums over the rows and the dropped logs of the open period, for the status.
 --
--- A count stops at its limit, so that the statement does not read long tables.
+-- Also counts the replicas and the periods. A count stops at its limit, so that the statement does not read long
+-- tables.
 --
 -- Parameters: $1 the largest number of replicas, of periods and of undelivered periods to count (bigint).
 -- Returns one row. Sums saturate at 2^63 - 1.
 SELECT s.rows, s.allowed_requests, s.denied_requests, s.replica_workspaces_sum, s.replica_users_sum, (
+    SELECT least(coalesce(sum(dropped_logs), 0), 9223372036854775807)::bigint FROM boundary_usage_client_drops
+) AS client_dropped_logs, (
     SELECT count(*) FROM (SELECT FROM boundary_usage_replicas LIMIT $1::bigint) AS r
 ) AS replicas, (
     SELECT count(*) FROM (SELECT FROM boundary_usage_periods LIMIT $1::bigint) AS p

@@ -43,7 +43,8 @@ $$;
 
 -- Revokes all rights first, so the grants below are complete.
 REVOKE ALL ON boundary_usage_migrations, boundary_usage_deployment, boundary_usage_stats, boundary_usage_replicas,
-    boundary_usage_periods, boundary_usage_deliveries, boundary_usage_days, boundary_usage_before
+    boundary_usage_periods, boundary_usage_deliveries, boundary_usage_days, boundary_usage_before,
+    boundary_usage_client_drops
     FROM boundary_usage_replica, boundary_usage_collector, boundary_usage_pruner;
 
 -- Every connection checks the version of the tables.
@@ -60,11 +61,15 @@ GRANT UPDATE (
 ) ON boundary_usage_stats TO boundary_usage_replica;
 GRANT UPDATE (last_flush, flushed_at) ON boundary_usage_replicas TO boundary_usage_replica;
 
+-- A replica records the logs that its clients dropped.
+GRANT SELECT, INSERT, UPDATE (dropped_logs) ON boundary_usage_client_drops TO boundary_usage_replica;
+
 -- A collector needs these rights for a collection, the status and an acknowledgement. A collector cannot change or
 -- delete a summary.
 GRANT SELECT (created_at, key_fingerprint) ON boundary_usage_deployment TO boundary_usage_collector;
 GRANT SELECT, DELETE ON boundary_usage_stats TO boundary_usage_collector;
 GRANT SELECT, DELETE ON boundary_usage_replicas TO boundary_usage_collector;
+GRANT SELECT, DELETE ON boundary_usage_client_drops TO boundary_usage_collector;
 GRANT SELECT, INSERT ON boundary_usage_periods TO boundary_usage_collector;
 GRANT UPDATE (delivered_at) ON boundary_usage_periods TO boundary_usage_collector;
 

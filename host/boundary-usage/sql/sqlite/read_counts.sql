@@ -1,6 +1,7 @@
--- Reads the sums over all rows of the open period, and counts the replicas and the periods, for the status.
+-- Reads the sums over the rows and the dropped logs of the open period, for the status.
 --
--- A count stops at its limit, so that the statement does not read long tables.
+-- Also counts the replicas and the periods. A count stops at its limit, so that the statement does not read long
+-- tables.
 --
 -- Parameters: ?1 the largest number of replicas, of periods and of undelivered periods to count (integer).
 -- Returns one row. Sums saturate at 2^63 - 1. SQLite's sum() fails if it overflows, so the halves of the numbers are
@@ -16,6 +17,9 @@ WITH halves AS (
         coalesce(sum(unique_users_count >> 32), 0) AS users_high,
         coalesce(sum(unique_users_count & 4294967295), 0) AS users_low
     FROM boundary_usage_stats
+), drops AS (
+    SELECT coalesce(sum(dropped_logs >> 32), 0) AS high, coalesce(sum(dropped_logs & 4294967295), 0) AS low
+    FROM boundary_usage_client_drops
 )
 SELECT rows,
     iif(allowed_high + (allowed_low >> 32) < 2147483648, (allowed_high << 32) + allowed_low, 9223372036854775807)
@@ -26,6 +30,8 @@ SELECT rows,
         9223372036854775807) AS replica_workspaces_sum,
     iif(users_high + (users_low >> 32) < 2147483648, (users_high << 32) + users_low, 9223372036854775807)
         AS replica_users_sum,
+    (SELECT iif(high + (low >> 32) < 2147483648, (high << 32) + low, 9223372036854775807) FROM drops)
+        AS client_dropped_logs,
     (SELECT count(*) FROM (SELECT 1 FROM boundary_usage_replicas LIMIT ?1)) AS replicas,
     (SELECT count(*) FROM (SELECT 1 FROM boundary_usage_periods LIMIT ?1)) AS periods,
     (SELECT count(*) FROM (SELECT 1 FROM boundary_usage_periods WHERE delivered_at IS NULL LIMIT ?1)) AS undelivered

@@ -110,6 +110,7 @@ impl Database {
         }
         let ClosedPeriod { mut summary, uniques } =
             delete_and_sum(&mut *transaction, period, options.max_staleness).await?;
+        summary.client_dropped_logs = transaction.delete_client_drops().await?;
         summary.period_id = transaction.insert_period(&summary).await?;
         if !options.without_history && summary.replicas > 0 {
             history::add(&mut *transaction, &summary, uniques, period.now).await?;

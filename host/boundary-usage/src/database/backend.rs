@@ -90,6 +90,16 @@ pub trait Transaction: Send {
     /// Deletes all rows and returns exactly the deleted ones.
     fn delete_rows(&mut self) -> BoxStream<'_, Result<DeletedRow, Error>>;
 
+    /// Adds to the logs that clients of a replica reported as dropped in the open period. The sum saturates.
+    async fn add_client_drops(&mut self, _replica: Uuid, _logs: u64) -> Result<(), Error> {
+        Err(Error::Refused { message: "this kind of database cannot record dropped logs".to_owned() })
+    }
+
+    /// Deletes the dropped logs of the open period, and returns their sum over all replicas, which saturates.
+    async fn delete_client_drops(&mut self) -> Result<u64, Error> {
+        Ok(0)
+    }
+
     /// Inserts a period's summary as undelivered, and returns the period's id.
     async fn insert_period(&mut self, summary: &Summary) -> Result<i64, Error>;
 

@@ -5,12 +5,14 @@
 
 mod ages;
 mod backend;
+mod client_drops;
 mod database_status;
 mod delivery;
 mod driver_errors;
 mod fingerprint;
 mod live_replicas;
 mod migration;
+mod period_rows;
 mod pool;
 mod postgres;
 mod prune_limits;

@@ -11,14 +11,14 @@ use uuid::Uuid;
 use super::delivery::Destination;
 use super::migration::AppliedMigration;
 use super::{
-    Ages, DatabaseStatus, Delivery, DeliveryStatus, KeyFingerprint, LiveReplicas, Number, PeriodStatus, Pruned,
-    ReplicaStatus, RowStatus, StatusScope,
+    Ages, DatabaseStatus, KeyFingerprint, LiveReplicas, Number, PeriodStatus, Pruned, ReplicaStatus, RowStatus,
+    StatusScope,
 };
 use crate::error::Error;
 use crate::records::{Day, DeletedRow, OpenPeriod, Sketch, StoredUsage, Uniques, UniquesUpdate, Update};
 use crate::summary::{Summary, SummaryBuilder};
 
-type Decoded<T> = Result<T, sqlx::Error>;
+pub(super) type Decoded<T> = Result<T, sqlx::Error>;
 
 /// A row whose cells are read by column name. The databases have different types for ids and times.
 pub(super) trait Cells {
@@ -45,7 +45,7 @@ pub(super) trait Cells {
     }
 }
 
-fn missing(column: &'static str) -> sqlx::Error {
+pub(super) fn missing(column: &'static str) -> sqlx::Error {
     sqlx::Error::ColumnDecode { index: column.into(), source: "it is null".into() }
 }
 
@@ -143,6 +143,7 @@ pub(super) struct Counts {
     denied_requests: u64,
     replica_workspaces_sum: u64,
     replica_users_sum: u64,
+    client_dropped_logs: u64,
     replicas: u64,
     periods: u64,
     undelivered: u64,
@@ -156,6 +157,7 @@ pub(super) fn counts(row: &impl Cells) -> Decoded<Counts> {
         denied_requests: row.count("denied_requests")?,
         replica_workspaces_sum: row.count("replica_workspaces_sum")?,
         replica_users_sum: row.count("replica_users_sum")?,
+        client_dropped_logs: row.count("client_dropped_logs")?,
         replicas: row.count("replicas")?,
         periods: row.count("periods")?,
         undelivered: row.count("undelivered")?,
@@ -195,7 +197,7 @@ impl OpenRows {
     ) -> DatabaseStatus {
         let Self { scope, period_start, so_far, damaged } = self;
         rows.sort_by_key(|row| std::cmp::Reverse((row.updated_at, row.replica)));
-        let mut so_far = so_far.finish().summary;
+        let mut so_far = Summary { client_dropped_logs: counts.client_dropped_logs, ..so_far.finish().summary };
         let more_rows = Number { count: counts.rows, at_least: false }.without(rows.len());
         if more_rows.count > 0 {
             so_far = Summary {
@@ -254,67 +256,6 @@ pub(super) fn replica_status(row: &impl Cells) -> Decoded<ReplicaStatus> {
     })
 }
 
-pub(super) fn period_status(row: &impl Cells) -> Decoded<PeriodStatus> {
-    let delivered_at = row.time("delivered_at")?;
-    let delivery = match (delivered_at, row.integer("attempts")?) {
-        (None, Some(_)) => Some(delivery_status(row)?),
-        _ => None,
-    };
-    Ok(PeriodStatus { summary: summary(row)?, delivered_at, delivery })
-}
-
-fn delivery_status(row: &impl Cells) -> Decoded<DeliveryStatus> {
-    Ok(DeliveryStatus {
-        attempts: row.count("attempts")?,
-        attempted_at: row.timestamp("attempted_at")?,
-        next_attempt_at: row.timestamp("next_attempt_at")?,
-        under_way: row.flag("under_way")?,
-        last_error: row.text("last_error")?,
-    })
-}
-
-/// Reads the result of `read_delivery.sql`.
-pub(super) fn claimed(row: &impl Cells, failures: u64, lease: Uuid) -> Decoded<Delivery> {
-    let (idempotency_key, attempt) = (row.id("idempotency_key")?, row.count("attempts")?);
-    Ok(Delivery { summary: summary(row)?, idempotency_key, attempt, failures, lease })
-}
-
-fn summary(row: &impl Cells) -> Decoded<Summary> {
-    Ok(Summary {
-        unique_workspaces: row.count("unique_workspaces")?,
-        unique_users: row.count("unique_users")?,
-        allowed_requests: row.count("allowed_requests")?,
-        denied_requests: row.count("denied_requests")?,
-        period_start: row.timestamp("period_start")?,
-        period_duration_ms: row.count("period_duration_ms")?,
-        period_id: period_id(row)?,
-        replicas: row.count("replicas")?,
-        replica_workspaces_sum: row.count("replica_workspaces_sum")?,
-        replica_users_sum: row.count("replica_users_sum")?,
-        stale_rows: row.count("stale_rows")?,
-        stale_allowed_requests: row.count("stale_allowed_requests")?,
-        stale_denied_requests: row.count("stale_denied_requests")?,
-    })
-}
-
-/// Returns the numbers of a summary, in the order of the parameters of `insert_period.sql`.
-pub(super) fn summary_numbers(summary: &Summary) -> [i64; 11] {
-    [
-        summary.period_duration_ms,
-        summary.unique_workspaces,
-        summary.unique_users,
-        summary.allowed_requests,
-        summary.denied_requests,
-        summary.replicas,
-        summary.replica_workspaces_sum,
-        summary.replica_users_sum,
-        summary.stale_rows,
-        summary.stale_allowed_requests,
-        summary.stale_denied_requests,
-    ]
-    .map(bigint)
-}
-
 /// Converts a count to the databases' integer type. It saturates.
 pub(super) fn bigint(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
@@ -323,11 +264,6 @@ pub(super) fn bigint(count: u64) -> i64 {
 /// Formats a time as SQLite stores it.
 pub(super) fn rfc3339(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
-}
-
-/// Reads the id of a period.
-pub(super) fn period_id(row: &impl Cells) -> Decoded<i64> {
-    row.integer("period_id")?.ok_or_else(|| missing("period_id"))
 }
 
 /// Reads the result of `read_backoff.sql`.

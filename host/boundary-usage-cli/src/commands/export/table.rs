@@ -68,7 +68,7 @@ const DAY: [Column; 9] = [
 
 const SKETCHES: usize = 2;
 
-const PERIOD: [Column; 14] = [
+const PERIOD: [Column; 15] = [
     column("period_id", Kind::Id),
     column("period_start", Kind::Time),
     column("period_duration_ms", Kind::Count),
@@ -82,6 +82,7 @@ const PERIOD: [Column; 14] = [
     column("stale_rows", Kind::Count),
     column("stale_allowed_requests", Kind::Count),
     column("stale_denied_requests", Kind::Count),
+    column("client_dropped_logs", Kind::Count),
     column("delivered_at", Kind::OptionalTime),
 ];
 
@@ -135,6 +136,7 @@ impl Table {
             summary.stale_rows,
             summary.stale_allowed_requests,
             summary.stale_denied_requests,
+            summary.client_dropped_logs,
         ];
         let mut row = vec![Value::Id(period_id), Value::Time(period_start)];
         row.extend(counts.map(Value::Count));

@@ -19,3 +19,12 @@ CREATE INDEX boundary_usage_replicas_flushed ON boundary_usage_replicas (flushed
 
 -- A claim of a delivery reads the time of the last successful one.
 CREATE INDEX boundary_usage_periods_delivered ON boundary_usage_periods (delivered_at);
+
+-- The logs that clients of a replica reported as dropped in the open period. A collection deletes all rows and stores
+-- their sum in its period.
+CREATE TABLE boundary_usage_client_drops (
+    replica_id   TEXT    PRIMARY KEY,
+    dropped_logs INTEGER NOT NULL CHECK (dropped_logs >= 0)
+) STRICT;
+
+ALTER TABLE boundary_usage_periods ADD COLUMN client_dropped_logs INTEGER NOT NULL DEFAULT 0;

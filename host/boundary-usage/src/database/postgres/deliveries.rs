@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::transaction::{PostgresTransaction, query};
 use super::{errors, sql};
-use crate::database::{Delivery, DeliveryClaim, Transaction, rows};
+use crate::database::{Delivery, DeliveryClaim, Transaction, period_rows, rows};
 use crate::error::Error;
 
 /// Claims a delivery that is due, unless deliveries are paused after a failure.
@@ -27,10 +27,10 @@ pub(super) async fn claim(
         Box::new(transaction).rollback().await;
         return Ok(DeliveryClaim::NothingDue(destination.first_due));
     };
-    let period = errors::decoded(rows::period_id(&row))?;
+    let period = errors::decoded(period_rows::period_id(&row))?;
     let row = transaction.fetch("reading a summary", query(sql::READ_DELIVERY).bind(period)).await?;
     let delivery =
-        errors::decoded(rows::claimed(&row.expect("the claimed period is there"), destination.failures, lease))?;
+        errors::decoded(period_rows::claimed(&row.expect("the claimed period is there"), destination.failures, lease))?;
     Box::new(transaction).commit().await?;
     Ok(DeliveryClaim::Claimed(delivery))
 }

@@ -29,7 +29,7 @@ use super::migration::MigrationMode;
 use super::pool::{IdleMode, Pool, PooledConnection, timed_out};
 use super::{
     Ages, Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, KeyFingerprint, LiveReplicas, Purpose,
-    StatusScope, Transaction, rows,
+    StatusScope, Transaction, period_rows, rows,
 };
 use crate::database::rows::OpenRows;
 use crate::database::url::{self, PostgresUrl};
@@ -140,7 +140,7 @@ impl Backend for Postgres {
         let newest = query(sql::READ_REPLICAS).bind(scope.recent());
         let replicas = transaction.fetch_all("reading the replicas", newest, rows::replica_status).await?;
         let newest = scope.periods().into_iter().fold(query(sql::READ_PERIODS), Query::bind);
-        let periods = transaction.fetch_all("reading the periods", newest, rows::period_status).await?;
+        let periods = transaction.fetch_all("reading the periods", newest, period_rows::period_status).await?;
         let key = transaction.fetch("reading the key's fingerprint", query(sql::READ_FINGERPRINT)).await?;
         let key = errors::decoded(key.as_ref().map(rows::fingerprint).transpose())?;
         Box::new(transaction).rollback().await;

@@ -16,7 +16,7 @@ use super::{PooledPostgres, errors, literals, sql};
 use crate::database::driver_errors::poisoned;
 use crate::database::pool::timed_out;
 use crate::database::rows::Cells;
-use crate::database::{Lock, LockMode, PeriodStatus, PruneLimits, Pruned, Transaction, rows};
+use crate::database::{Lock, LockMode, PeriodStatus, PruneLimits, Pruned, Transaction, period_rows, rows};
 use crate::error::Error;
 use crate::records::{Day, DeletedRow, OpenPeriod, StoredUsage, Uniques, UniquesUpdate, Update};
 use crate::summary::Summary;
@@ -184,11 +184,22 @@ impl Transaction for PostgresTransaction {
         self.stream("deleting the period's rows", sql::DELETE_ROWS, rows::deleted)
     }
 
+    async fn add_client_drops(&mut self, replica: Uuid, logs: u64) -> Result<(), Error> {
+        let statement = query(sql::ADD_CLIENT_DROPS).bind(replica).bind(rows::bigint(logs));
+        self.fetch("recording dropped logs", statement).await.map(drop)
+    }
+
+    async fn delete_client_drops(&mut self) -> Result<u64, Error> {
+        let statement = query(sql::DELETE_CLIENT_DROPS);
+        let drops = self.fetch_all("deleting dropped logs", statement, |row| row.count("dropped_logs")).await?;
+        Ok(period_rows::total(&drops))
+    }
+
     async fn insert_period(&mut self, summary: &Summary) -> Result<i64, Error> {
         let statement = query(sql::INSERT_PERIOD).bind(summary.period_start).bind(summary.end());
-        let statement = rows::summary_numbers(summary).into_iter().fold(statement, Query::bind);
+        let statement = period_rows::summary_numbers(summary).into_iter().fold(statement, Query::bind);
         let row = self.fetch("writing the period's summary", statement).await?;
-        errors::decoded(rows::period_id(&row.expect("an insert returns its row")))
+        errors::decoded(period_rows::period_id(&row.expect("an insert returns its row")))
     }
 
     async fn read_day(&mut self, date: NaiveDate) -> Result<Option<Day>, Error> {
@@ -227,7 +238,7 @@ impl Transaction for PostgresTransaction {
         limit: u32,
     ) -> Result<u64, Error> {
         let statement = query(sql::DELETE_PERIODS).bind(ended_before).bind(undelivered).bind(i64::from(limit));
-        Ok(self.fetch_all("deleting periods", statement, rows::period_id).await?.len() as u64)
+        Ok(self.fetch_all("deleting periods", statement, period_rows::period_id).await?.len() as u64)
     }
 
     async fn delete_replicas(&mut self, idle_since: DateTime<Utc>, limit: u32) -> Result<u64, Error> {
@@ -247,7 +258,7 @@ impl Transaction for PostgresTransaction {
     }
 
     fn periods(&mut self) -> BoxStream<'_, Result<PeriodStatus, Error>> {
-        self.stream("reading the periods", sql::READ_ALL_PERIODS, rows::period_status)
+        self.stream("reading the periods", sql::READ_ALL_PERIODS, period_rows::period_status)
     }
 
     async fn commit(mut self: Box<Self>) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::sql;
 use super::transaction::SqliteTransaction;
-use crate::database::{Delivery, DeliveryClaim, Transaction, rows};
+use crate::database::{Delivery, DeliveryClaim, Transaction, period_rows, rows};
 use crate::error::Error;
 
 /// Claims a delivery that is due, unless deliveries are paused after a failure.
@@ -28,10 +28,13 @@ pub(super) async fn claim(
         Box::new(transaction).rollback().await;
         return Ok(DeliveryClaim::NothingDue(destination.first_due));
     };
-    let period = transaction.decoded(rows::period_id(&row))?;
+    let period = transaction.decoded(period_rows::period_id(&row))?;
     let row = transaction.fetch("reading a summary", query(sql::READ_DELIVERY).bind(period)).await?;
-    let delivery =
-        transaction.decoded(rows::claimed(&row.expect("the claimed period is there"), destination.failures, lease))?;
+    let delivery = transaction.decoded(period_rows::claimed(
+        &row.expect("the claimed period is there"),
+        destination.failures,
+        lease,
+    ))?;
     Box::new(transaction).commit().await?;
     Ok(DeliveryClaim::Claimed(delivery))
 }

@@ -25,7 +25,7 @@ use self::transaction::SqliteTransaction;
 use super::migration::MigrationMode;
 use super::{
     Ages, Backend, DatabaseStatus, Delivery, DeliveryClaim, HashingKey, KeyFingerprint, LiveReplicas, Purpose,
-    StatusScope, Transaction, rows, url,
+    StatusScope, Transaction, period_rows, rows, url,
 };
 use crate::database::rows::OpenRows;
 use crate::error::Error;
@@ -65,7 +65,7 @@ impl Sqlite {
         let newest = sqlx::query(sql::READ_REPLICAS).bind(scope.recent());
         let replicas = transaction.fetch_all("reading the replicas", newest, rows::replica_status).await?;
         let newest = scope.periods().into_iter().fold(sqlx::query(sql::READ_PERIODS), Query::bind);
-        let periods = transaction.fetch_all("reading the periods", newest, rows::period_status).await?;
+        let periods = transaction.fetch_all("reading the periods", newest, period_rows::period_status).await?;
         let key = transaction.fetch("reading the hashing key", sqlx::query(sql::READ_HASHING_KEY)).await?;
         let key = transaction.decoded(key.as_ref().map(rows::key).transpose())?;
         Box::new(transaction).rollback().await;

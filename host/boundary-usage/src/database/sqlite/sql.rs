@@ -8,6 +8,7 @@ macro_rules! statements {
 
 statements! {
     ACKNOWLEDGE_PERIOD = "acknowledge_period.sql",
+    ADD_CLIENT_DROPS = "add_client_drops.sql",
     BEGIN_COLLECTION = "begin_collection.sql",
     BEGIN_FLUSH = "begin_flush.sql",
     BEGIN_MIGRATION = "begin_migration.sql",
@@ -15,6 +16,7 @@ statements! {
     CLAIM_DELIVERY = "claim_delivery.sql",
     COUNT_PRUNABLE = "count_prunable.sql",
     CREATE_MIGRATIONS_TABLE = "create_migrations_table.sql",
+    DELETE_CLIENT_DROPS = "delete_client_drops.sql",
     DELETE_DAYS = "delete_days.sql",
     DELETE_NEXT_ROW = "delete_next_row.sql",
     DELETE_PERIODS = "delete_periods.sql",

@@ -17,7 +17,7 @@ use super::opening::PooledSqlite;
 use super::{errors, sql};
 use crate::database::driver_errors::poisoned;
 use crate::database::rows::Cells;
-use crate::database::{Lock, LockMode, PeriodStatus, PruneLimits, Pruned, Transaction, rows};
+use crate::database::{Lock, LockMode, PeriodStatus, PruneLimits, Pruned, Transaction, period_rows, rows};
 use crate::error::Error;
 use crate::records::{Day, DeletedRow, OpenPeriod, StoredUsage, Uniques, UniquesUpdate, Update};
 use crate::summary::Summary;
@@ -180,12 +180,23 @@ impl Transaction for SqliteTransaction {
         deleted.boxed()
     }
 
+    async fn add_client_drops(&mut self, replica: Uuid, logs: u64) -> Result<(), Error> {
+        let statement = sqlx::query(sql::ADD_CLIENT_DROPS).bind(replica.hyphenated()).bind(rows::bigint(logs));
+        self.fetch("recording dropped logs", statement).await.map(drop)
+    }
+
+    async fn delete_client_drops(&mut self) -> Result<u64, Error> {
+        let statement = sqlx::query(sql::DELETE_CLIENT_DROPS);
+        let drops = self.fetch_all("deleting dropped logs", statement, |row| row.count("dropped_logs")).await?;
+        Ok(period_rows::total(&drops))
+    }
+
     async fn insert_period(&mut self, summary: &Summary) -> Result<i64, Error> {
         let (start, end) = (rows::rfc3339(summary.period_start), rows::rfc3339(summary.end()));
         let statement = sqlx::query(sql::INSERT_PERIOD).bind(start).bind(end);
-        let statement = rows::summary_numbers(summary).into_iter().fold(statement, Query::bind);
+        let statement = period_rows::summary_numbers(summary).into_iter().fold(statement, Query::bind);
         let row = self.fetch("writing the period's summary", statement).await?;
-        self.decoded(rows::period_id(&row.expect("an insert returns its row")))
+        self.decoded(period_rows::period_id(&row.expect("an insert returns its row")))
     }
 
     async fn read_day(&mut self, date: NaiveDate) -> Result<Option<Day>, Error> {
@@ -226,7 +237,7 @@ impl Transaction for SqliteTransaction {
         limit: u32,
     ) -> Result<u64, Error> {
         let statement = sqlx::query(sql::DELETE_PERIODS).bind(rows::rfc3339(ended_before)).bind(undelivered);
-        Ok(self.fetch_all("deleting periods", statement.bind(limit), rows::period_id).await?.len() as u64)
+        Ok(self.fetch_all("deleting periods", statement.bind(limit), period_rows::period_id).await?.len() as u64)
     }
 
     async fn delete_replicas(&mut self, idle_since: DateTime<Utc>, limit: u32) -> Result<u64, Error> {
@@ -247,7 +258,7 @@ impl Transaction for SqliteTransaction {
     }
 
     fn periods(&mut self) -> BoxStream<'_, Result<PeriodStatus, Error>> {
-        self.stream("reading the periods", sql::READ_ALL_PERIODS, rows::period_status)
+        self.stream("reading the periods", sql::READ_ALL_PERIODS, period_rows::period_status)
     }
 
     async fn commit(mut self: Box<Self>) -> Result<(), Error> {
