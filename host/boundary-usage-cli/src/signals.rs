@@ -63,7 +63,9 @@ impl StopSignals {
                 None => std::future::pending().await,
             }
         };
+        // If SIGTERM and SIGHUP are pending, SIGTERM comes first. As the second one it would end the process.
         tokio::select! {
+            biased;
             _ = self.terminate.recv() => StopSignal::TERMINATE,
             _ = self.interrupt.recv() => StopSignal::INTERRUPT,
             _ = self.quit.recv() => StopSignal::QUIT,
