@@ -52,11 +52,13 @@ async fn the_code_of_a_failed_statement_decides_whether_it_is_tried_again() -> R
         ("42P01", "refused", "(42P01)"),
         ("53100", "unavailable", "made to fail"),
         ("3F000", "unavailable", "made to fail"),
+        ("0A000", "unavailable", "made to fail"),
     ] {
         let error = flush_that_fails(&test, code, "TRIGGER fail BEFORE INSERT ON boundary_usage_stats").await?;
         assert_eq!(kind(&error), expected, "{code}: {error}");
         let shown = format!("{:#}", anyhow::Error::from(error));
         assert!(shown.contains(text), "{code}: {shown}");
+        assert!(!shown.contains("standby"), "{code}: {shown}");
         // The driver would add the line of the server's source code.
         assert!(!shown.contains("at line"), "{code}: {shown}");
         // The message shows a code only if it does not explain its meaning.
