@@ -42,8 +42,8 @@ fn the_program_works_with_little_address_space() {
 
 #[test]
 fn too_little_address_space_is_a_clear_error() {
-    // Without a check at the start, an allocation of the runtime would abort the program at 56 MiB.
-    for mebibytes in [64, 56] {
+    // Without a check at the start, an allocation of the runtime can abort the program. With less, it cannot be loaded.
+    for mebibytes in [72, 64] {
         let workplace = Workplace::new();
         workplace.write("activity.jsonl", &line(1, 2, 5, 2));
         let refused = run(&workplace, mebibytes, &["replay", "activity.jsonl"]);
