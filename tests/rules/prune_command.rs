@@ -108,7 +108,7 @@ on_each_database! {
         let arguments = settings.into_iter().chain(none).map(str::to_owned);
         let socket = one_socket(&workplace.path("audit.sock"), 1, 2);
         let mut serving = workplace.serve(1, socket.into_iter().chain(arguments));
-        serving.wait_for_log("pruned periods=1");
+        serving.wait_for_log(" periods=1 ");
         serving.stop().json();
         assert_eq!(sizes(&test).await?, [3, 2, 0]);
         Ok(())
