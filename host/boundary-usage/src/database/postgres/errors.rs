@@ -29,8 +29,8 @@ pub(super) fn classify(action: &'static str, error: sqlx::Error) -> Error {
         }
         // The role or the database does not exist, or the authentication failed.
         _ if code.starts_with("28") || code == "3D000" => refused(action, reply.message()),
-        // A server in recovery refuses to begin a transaction that writes. The code has other meanings, too, but not for
-        // this function of the server, which checks settings.
+        // A server in recovery refuses to begin a transaction that writes. The code has other meanings, too, but not
+        // for this function of the server, which checks settings.
         "0A000" if reply.routine() == Some("call_bool_check_hook") => {
             let hint = "the server is a read-only standby; connect to the primary, or promote this server";
             Error::Unavailable { action, source: format!("{}: {hint}", reply.message()).into() }
