@@ -113,6 +113,9 @@ class Worker:
 
         With a deadline, it repeats a failed flush until the deadline.
         """
+        if deadline is not None:
+            # The log shows the first failure of the last flush, too.
+            self._failures = FailedAttempts()
         for attempt in count():
             flushed = self._flush()
             wait = shutdown_retry(attempt)
