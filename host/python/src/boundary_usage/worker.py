@@ -22,6 +22,8 @@ from .usage import Flushed, Pairs
 _log = logging.getLogger("boundary_usage")
 
 _STOPPED = "the tracker is stopped"
+_COMPONENT_FAILED = "the component of replica %s failed (attempt %d) and is restarted: %s"
+_FLUSH_FAILED = "a flush of replica %s failed (attempt %d) and is repeated: %s"
 
 
 class Worker:
@@ -106,7 +108,7 @@ class Worker:
             self._forward()
         except BoundaryUsageError as error:
             # The ledger and the intake keep the activity, and the next flush restarts the component.
-            self._log_failure("the component of replica %s failed (attempt %d) and is restarted: %s", error)
+            self._log_failure(logging.ERROR, _COMPONENT_FAILED, error)
 
     def _flush_for(self, requests: list[Future[Flushed]], deadline: float | None) -> float:
         """Flushes, and completes the requests; returns the wait for the next flush.
@@ -149,19 +151,19 @@ class Worker:
         except BoundaryUsageError as error:
             if isinstance(error, ComponentError):
                 self._instance = None
-                self._log_failure("the component of replica %s failed (attempt %d) and is restarted: %s", error)
+                self._log_failure(logging.ERROR, _COMPONENT_FAILED, error)
             else:
-                self._log_failure("a flush of replica %s failed (attempt %d) and is repeated: %s", error)
+                self._log_failure(logging.WARNING, _FLUSH_FAILED, error)
             return error
         if failed := self._failures.succeeded():
             _log.info("the flushes of replica %s succeed again after %d failed attempts", self._replica, failed)
         return flushed
 
-    def _log_failure(self, text: str, error: BoundaryUsageError) -> None:
+    def _log_failure(self, level: int, text: str, error: BoundaryUsageError) -> None:
         """Logs a failure with the replica and the attempt, at most once a minute."""
         attempt = self._failures.failed(time.monotonic())
         if attempt is not None:
-            _log.warning(text, self._replica, attempt, error)
+            _log.log(level, text, self._replica, attempt, error)
 
     def _forward(self) -> None:
         """Forwards the intake's activity to the component."""
