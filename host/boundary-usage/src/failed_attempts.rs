@@ -28,6 +28,11 @@ impl FailedAttempts {
         Some(self.count)
     }
 
+    /// Returns the number of failed attempts since the last success.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
     /// Counts a successful attempt. Returns the number of failed ones before it, if there were any.
     pub fn succeeded(&mut self) -> Option<u64> {
         let Self { count, .. } = std::mem::take(self);

@@ -61,6 +61,11 @@ pub struct SocketReport {
 }
 
 impl SocketReport {
+    /// Returns the number of logs that clients reported as dropped.
+    pub fn dropped_logs(&self) -> u64 {
+        self.dropped_channel_full.saturating_add(self.dropped_batch_full)
+    }
+
     /// Adds the counts of another report.
     pub(super) fn add(&mut self, other: &Self) {
         for (sum, number) in [

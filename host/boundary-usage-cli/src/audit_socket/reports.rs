@@ -34,8 +34,7 @@ impl SocketReports {
 
     /// Returns the number of logs that clients have reported as dropped. It never decreases.
     pub fn dropped_logs(&self) -> u64 {
-        let dropped = |report: &SocketReport| report.dropped_channel_full.saturating_add(report.dropped_batch_full);
-        self.now().iter().map(dropped).fold(0, u64::saturating_add)
+        self.now().iter().map(SocketReport::dropped_logs).fold(0, u64::saturating_add)
     }
 
     pub(super) fn add(&self, endpoint: Arc<Endpoint>) {

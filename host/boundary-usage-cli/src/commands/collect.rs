@@ -9,7 +9,7 @@ use boundary_usage::{CollectOptions, Collection, Database, Error, Summary};
 use clap::Args;
 use serde::Serialize;
 
-use super::connect_to_existing;
+use super::{connect_to_existing, not_counted};
 use crate::arguments::{Global, parse_period};
 use crate::output::{table, timestamp};
 
@@ -131,9 +131,7 @@ fn human(summary: &Summary) -> String {
             (summary.stale_rows, summary.stale_allowed_requests, summary.stale_denied_requests);
         text += &format!("\nleft out: {rows} stale rows with {allowed} allowed and {denied} denied requests");
     }
-    if summary.client_dropped_logs > 0 {
-        text += &format!("\nnot counted: at least {} logs that clients dropped", summary.client_dropped_logs);
-    }
+    text += &not_counted(summary);
     text +=
         &format!("\nundelivered; after its delivery run: boundary-usage collect --acknowledge {}", summary.period_id);
     text

@@ -19,7 +19,7 @@ pub mod serve;
 pub mod status;
 
 use anyhow::{Context, Result};
-use boundary_usage::Database;
+use boundary_usage::{Database, Summary};
 
 use crate::arguments::Global;
 
@@ -27,6 +27,14 @@ use crate::arguments::Global;
 ///
 /// The message names the setting, but not its value, because a database URL may contain a password.
 const CANNOT_USE: &str = "cannot use the database of --database or BOUNDARY_USAGE_DATABASE";
+
+/// Describes the logs that clients dropped, on a line of its own. Empty if there are none.
+fn not_counted(summary: &Summary) -> String {
+    match summary.client_dropped_logs {
+        0 => String::new(),
+        logs => format!("\nnot counted: at least {logs} logs that clients dropped"),
+    }
+}
 
 /// Opens an existing database for reading.
 ///

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use boundary_usage::{DatabaseStatus, Number, PeriodStatus, Summary};
 use clap::Args;
 
-use super::open;
+use super::{not_counted, open};
 use crate::arguments::Global;
 use crate::output::{table, timestamp};
 use crate::printable::printable;
@@ -47,9 +47,7 @@ fn human(status: &DatabaseStatus, lines: usize) -> String {
         [] => "no usage yet".into(),
         _ => rows(status, lines) + &more(status.more_rows, status.rows.len(), lines) + &so_far(status),
     };
-    if status.so_far.client_dropped_logs > 0 {
-        text += &format!("\nnot counted: at least {} logs that clients dropped", status.so_far.client_dropped_logs);
-    }
+    text += &not_counted(&status.so_far);
     for damaged in &status.damaged {
         text += &format!("\n{}", printable(damaged));
     }

@@ -134,21 +134,20 @@ enum Attempt {
 
 impl DeliveryWorker {
     async fn run(self, replica: Uuid, mut stopped: watch::Receiver<bool>) {
-        let (mut failures, mut log) = (0, FailedAttempts::default());
+        let mut failures = FailedAttempts::default();
         while !*stopped.borrow_and_update() {
             let wait = match self.deliver_next(replica).await {
                 Ok(Next::Poll(wait)) => {
-                    failures = 0;
-                    if let Some(failed_attempts) = log.succeeded() {
+                    if let Some(failed_attempts) = failures.succeeded() {
                         info!(%replica, failed_attempts, "deliveries can use the database again");
                     }
                     wait
                 }
                 Ok(Next::End) => return,
                 Err(error) => {
-                    failures += 1;
-                    let retry_in = schedule::wait_after(self.endpoint.retry, failures, rand::random());
-                    if let Some(attempt) = log.failed() {
+                    let logged = failures.failed();
+                    let retry_in = schedule::wait_after(self.endpoint.retry, failures.count(), rand::random());
+                    if let Some(attempt) = logged {
                         let error: &dyn std::error::Error = &error;
                         let text = "cannot read or update deliveries in the database; it is tried again";
                         warn!(%replica, attempt, error, ?retry_in, "{text}");

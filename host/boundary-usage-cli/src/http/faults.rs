@@ -54,9 +54,9 @@ pub(super) fn of(status: &Status) -> Vec<Fault> {
 
 /// Returns a fault for each kind of traffic that the sockets did not count.
 fn of_sockets(sockets: &SocketTotals) -> Vec<Fault> {
-    let dropped = sockets.dropped_channel_full.saturating_add(sockets.dropped_batch_full);
+    let why_dropped = "dropped by clients, because their queue was full or they had no connection";
     let counts = [
-        (dropped, "log", "logs", "dropped by clients, because their queue was full or they had no connection"),
+        (sockets.dropped_logs(), "log", "logs", why_dropped),
         (sockets.skipped_logs, "log", "logs", "not counted, because their resource was missing or unknown"),
         (sockets.refused_batches, "batch", "batches", "not counted, because they contained too many logs"),
         (sockets.undecodable_frames, "frame", "frames", "not counted, because their message could not be decoded"),

@@ -279,7 +279,6 @@ fn facts(tracker: &TrackerStatus, sockets: &SocketTotals, now: DateTime<Utc>) ->
     let ago = |time: Option<DateTime<Utc>>, never: &str| time.map_or(never.into(), |time| format::ago(time, now));
     let checkpoint = tracker.checkpoint.as_ref().map(|checkpoint| checkpoint.complete_at);
     let clients = format::counted(sockets.connections, "client", "clients");
-    let dropped = sockets.dropped_channel_full.saturating_add(sockets.dropped_batch_full);
     let fact = |name, label, text| Fact { name, label, text };
     vec![
         fact(
@@ -305,6 +304,6 @@ fn facts(tracker: &TrackerStatus, sockets: &SocketTotals, now: DateTime<Utc>) ->
             "connections",
             format!("{clients} at {}", format::counted(sockets.sockets, "socket", "sockets")),
         ),
-        fact("dropped", "dropped by clients", format::counted(dropped, "log", "logs")),
+        fact("dropped", "dropped by clients", format::counted(sockets.dropped_logs(), "log", "logs")),
     ]
 }

@@ -282,6 +282,11 @@ impl LocalStatus {
 }
 
 impl SocketTotals {
+    /// Returns the number of logs that clients reported as dropped.
+    pub(super) fn dropped_logs(&self) -> u64 {
+        self.dropped_channel_full.saturating_add(self.dropped_batch_full)
+    }
+
     fn of(reports: &[SocketReport]) -> Self {
         let sum = |number: fn(&SocketReport) -> u64| reports.iter().map(number).fold(0, u64::saturating_add);
         Self {
