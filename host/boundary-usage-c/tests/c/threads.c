@@ -7,16 +7,7 @@
 
 #include "checks.h"
 
-#include <sched.h>
-
-enum { TRACKERS = 8, PAIRS = 50 };
-
-// The number of log messages during replacements of the sink.
-#ifdef RELEASES_EARLY
-enum { MESSAGES = 20 };
-#else
-enum { MESSAGES = 3 };
-#endif
+enum { TRACKERS = 8, PAIRS = 50, MESSAGES = 3 }; // Messages are logged during replacements of the sink.
 
 // The log sink's context, which the program releases after it has replaced the sink.
 typedef struct logged {
@@ -81,7 +72,23 @@ static void count_message(int level, const char *message, void *context) {
     pthread_mutex_lock(&log_lock);
     ((logged *)context)->messages++;
     pthread_mutex_unlock(&log_lock);
+    __atomic_fetch_add(&all_messages, 1, __ATOMIC_RELEASE);
 }
+
+static void release(logged *log) {
+    pthread_mutex_lock(&log_lock);
+    free(log);
+    pthread_mutex_unlock(&log_lock);
+}
+
+#ifdef RELEASES_EARLY
+static void await_message(void) {
+    unsigned before = __atomic_load_n(&all_messages, __ATOMIC_ACQUIRE);
+    while (__atomic_load_n(&all_messages, __ATOMIC_ACQUIRE) == before && !__atomic_load_n(&stops, __ATOMIC_ACQUIRE)) {
+        pause_briefly();
+    }
+}
+#endif
 
 // Replaces the sink again and again. A call of a replaced sink would use released memory.
 static void *replace_log_repeatedly(void *argument) {
@@ -93,15 +100,14 @@ static void *replace_log_repeatedly(void *argument) {
         CHECK(log != NULL);
         pthread_mutex_unlock(&log_lock);
         boundary_usage_set_log(count_message, log);
-        sched_yield();
-#ifndef RELEASES_EARLY // With this mistake, a test shows that ThreadSanitizer notices a late call.
-        boundary_usage_set_log(NULL, NULL);
-#endif
-        pthread_mutex_lock(&log_lock);
-        __atomic_fetch_add(&all_messages, log->messages, __ATOMIC_RELAXED);
-        free(log);
-        pthread_mutex_unlock(&log_lock);
+#ifdef RELEASES_EARLY // With this mistake, a test shows that ThreadSanitizer notices a late call.
+        release(log);
+        await_message();
+#else
         pause_briefly();
+        boundary_usage_set_log(NULL, NULL);
+        release(log);
+#endif
     }
     return NULL;
 }
@@ -146,7 +152,7 @@ int main(int count, char **arguments) {
         CHECK(pthread_join(threads[thread], NULL) == 0);
     }
     // A tracker logs its first failure, and then at most one a minute.
-    while (__atomic_load_n(&all_messages, __ATOMIC_RELAXED) < MESSAGES) {
+    while (__atomic_load_n(&all_messages, __ATOMIC_ACQUIRE) < MESSAGES) {
         CHECK(boundary_usage_shutdown(failing) != BOUNDARY_USAGE_OK);
         boundary_usage_free(failing);
         CHECK(unlink(arguments[3]) == 0);
