@@ -5,9 +5,11 @@ use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
 use tokio::runtime::Handle;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::output;
 use crate::printable;
@@ -74,20 +76,24 @@ impl Write for Records {
 }
 
 /// Returns the filter of RUST_LOG, or the default filter if it is not valid.
-fn filter(verbosity: u8) -> EnvFilter {
-    let level = match verbosity {
-        0 => "warn",
-        1 => "info",
-        2 => "debug",
-        _ => "trace",
-    };
-    // -v does not apply to libraries; RUST_LOG does.
-    let ours = format!("warn,boundary_usage={level},boundary_usage_cli={level}");
-    let variable = env::var_os(EnvFilter::DEFAULT_ENV).filter(|filter| !filter.is_empty());
-    let Some(filter) = variable else { return EnvFilter::new(ours) };
+fn filter(verbosity: u8) -> Targets {
+    let variable = env::var_os("RUST_LOG").filter(|filter| !filter.is_empty());
+    let Some(filter) = variable else { return default_filter(verbosity) };
     let parsed = filter.to_str().ok_or_else(|| "it is not UTF-8".to_owned());
-    parsed.and_then(|filter| EnvFilter::try_new(filter).map_err(|error| error.to_string())).unwrap_or_else(|error| {
+    parsed.and_then(|filter| filter.parse::<Targets>().map_err(|error| error.to_string())).unwrap_or_else(|error| {
         output::print_error(&format!("ignoring RUST_LOG: not a valid log filter ({error})"));
-        EnvFilter::new(ours)
+        default_filter(verbosity)
     })
+}
+
+/// Returns the filter of a verbosity, which does not apply to libraries.
+fn default_filter(verbosity: u8) -> Targets {
+    let level = match verbosity {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    let ours = ["boundary_usage", "boundary_usage_cli"].map(|target| (target, level));
+    Targets::new().with_default(LevelFilter::WARN).with_targets(ours)
 }
