@@ -13,7 +13,17 @@ import { type BoundaryUsageError, connect, Tracker } from "boundary-usage";
 import pg from "pg";
 
 import { numbered, uuid } from "./scenario.ts";
-import { CuttingProxy, MANUAL, newFolder, newPostgres, newSqlite, onEachDatabase, Program, sql } from "./support.ts";
+import {
+  CuttingProxy,
+  MANUAL,
+  newFolder,
+  newPostgres,
+  newSqlite,
+  onEachDatabase,
+  Program,
+  primaryAndStandby,
+  sql,
+} from "./support.ts";
 
 async function started(url: string) {
   const database = await connect(url);
@@ -101,6 +111,22 @@ test("D2: a server that accepts no connection is retried", async () => {
   await tracker.shutdown();
   assert.deepEqual(await new Program(url).totals(), [1, 1, 2, 1]);
   await database.close();
+});
+
+test("D2: a standby is named, and a promotion loses nothing", async () => {
+  const [primary, standby] = await primaryAndStandby();
+  const isNamed = { kind: "unavailable", message: /the server is a read-only standby; connect to the primary/ };
+  await assert.rejects(() => connect(standby), isNamed);
+  await (await connect(primary)).close();
+  const replayed = "SELECT FROM pg_class WHERE relname = 'boundary_usage_client_drops'";
+  while ((await sql(standby, replayed)).length === 0) {
+    // Wait until the standby has the tables.
+  }
+  const { tracker } = await started(standby);
+  await assert.rejects(() => tracker.flush(), isNamed);
+  await sql(standby, "SELECT pg_promote()");
+  await tracker.shutdown();
+  assert.deepEqual(await new Program(standby).totals(), [1, 1, 2, 1]);
 });
 
 test("D3: a flush waits for the end of a late commit, which counts once", async () => {

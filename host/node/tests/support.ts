@@ -98,10 +98,18 @@ export class CuttingProxy {
   }
 }
 
+/** Starts a PostgreSQL server and its hot standby. Returns their URLs. */
+export async function primaryAndStandby(): Promise<[string, string]> {
+  // The servers end when this process ends, because that closes their standard input.
+  const child = spawn(variable("BOUNDARY_USAGE_TEST_POSTGRES_STANDBY"), { stdio: ["pipe", "pipe", "inherit"] });
+  const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
+  return [await nextLine(lines), await nextLine(lines)];
+}
+
 async function nextLine(lines: AsyncIterator<string>): Promise<string> {
   const { done, value } = await lines.next();
   if (done) {
-    throw new Error("the proxy has ended");
+    throw new Error("the program has ended");
   }
   return value;
 }

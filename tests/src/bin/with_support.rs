@@ -1,7 +1,8 @@
 //! Runs a command with the test support for hosts in other languages.
 //!
-//! The support consists of a PostgreSQL server, the program, a proxy that cuts connections (`postgres-proxy`), and the
-//! misbehaving component. Environment variables of the command locate them. The server ends after the command.
+//! The support consists of a PostgreSQL server, the program, a proxy that cuts connections (`postgres-proxy`), a server
+//! with a standby (`postgres-standby`), and the misbehaving component. Environment variables of the command locate them.
+//! The server ends after the command.
 
 #![forbid(unsafe_code)]
 
@@ -23,6 +24,7 @@ fn main() -> Result<ExitCode> {
         .env("BOUNDARY_USAGE_TEST_POSTGRES", server.url("postgres", "postgres"))
         .env("BOUNDARY_USAGE_TEST_PROGRAM", built.with_file_name("program-under-test"))
         .env("BOUNDARY_USAGE_TEST_POSTGRES_PROXY", built.with_file_name("postgres-proxy"))
+        .env("BOUNDARY_USAGE_TEST_POSTGRES_STANDBY", built.with_file_name("postgres-standby"))
         .env("BOUNDARY_USAGE_TEST_MISBEHAVING", MISBEHAVING_COMPONENT)
         .env("BOUNDARY_USAGE_TEST_CUES", cues())
         .env("BOUNDARY_USAGE_TEST_MUTATIONS", mutations())

@@ -4,11 +4,11 @@
 
 import { BoundaryUsageError, messageOf } from "../errors.ts";
 
-/** Returns the code and severity of an error reply. Both texts are empty if the error comes from the driver. */
-export function replyOf(error: unknown): { code: string; severity: string } {
-  const { code, severity } = (error ?? {}) as { code?: unknown; severity?: unknown };
+/** Returns fields of an error reply. They are empty if the error comes from the driver. */
+export function replyOf(error: unknown): { code: string; severity: string; routine: string } {
+  const { code, severity, routine } = (error ?? {}) as { code?: unknown; severity?: unknown; routine?: unknown };
   const isReply = typeof code === "string" && typeof severity === "string";
-  return isReply ? { code, severity } : { code: "", severity: "" };
+  return isReply ? { code, severity, routine: String(routine) } : { code: "", severity: "", routine: "" };
 }
 
 /**
@@ -20,7 +20,7 @@ export function classify(action: string, error: unknown): BoundaryUsageError {
   if (error instanceof BoundaryUsageError) {
     return error;
   }
-  const { code } = replyOf(error);
+  const { code, routine } = replyOf(error);
   const what = `${action} failed: ${messageOf(error)}`;
   const cause = { cause: error };
   if (["55P03", "40P01", "40001"].includes(code)) {
@@ -30,8 +30,14 @@ export function classify(action: string, error: unknown): BoundaryUsageError {
   if (code === "42501") {
     return new BoundaryUsageError("refused", `${what}; grant the role boundary_usage_replica`, cause);
   }
-  // These codes are temporary: a statement exceeded its time limit, the server is a standby, or a session was idle for
-  // too long.
+  // A server in recovery refuses to begin a transaction that writes. The code has other meanings, too, but not for this
+  // function of the server, which checks settings.
+  if (code === "0A000" && routine === "call_bool_check_hook") {
+    const hint = "the server is a read-only standby; connect to the primary, or promote this server";
+    return new BoundaryUsageError("unavailable", `${what}: ${hint}`, cause);
+  }
+  // These codes are temporary: a statement exceeded its time limit, the transaction is read-only, or a session was idle
+  // for too long.
   const isTemporary = ["57014", "25006", "25P03", "25P04"].includes(code);
   const isRefusal = !isTemporary && /^(22|23|25|42)/.test(code);
   return new BoundaryUsageError(isRefusal ? "refused" : "unavailable", isRefusal ? `${what} (${code})` : what, cause);

@@ -286,8 +286,13 @@ def _failure(action: str, error: psycopg.Error) -> BoundaryUsageError:
         return ConflictError(f"{what}; another transaction interfered, and the next flush tries again")
     if code == "42501":
         return RefusedError(f"{what}; grant the role boundary_usage_replica")
-    # These codes are temporary: a statement exceeded its time limit, the server is a standby, or a session was idle for
-    # too long.
+    # A server in recovery refuses to begin a transaction that writes. The code has other meanings, too, but not for
+    # this function of the server, which checks settings.
+    if code == "0A000" and error.diag.source_function == "call_bool_check_hook":
+        hint = "the server is a read-only standby; connect to the primary, or promote this server"
+        return UnavailableError(f"{what}: {hint}")
+    # These codes are temporary: a statement exceeded its time limit, the transaction is read-only, or a session was
+    # idle for too long.
     if code not in ("57014", "25006", "25P03", "25P04") and code[:2] in ("22", "23", "25", "42"):
         return RefusedError(f"{what} ({code})")
     return UnavailableError(what)
