@@ -5,26 +5,20 @@ host does: they read activities from stdin, flush after a number of them, and sh
 """
 
 import json
-import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 from uuid import UUID
 
-import psycopg
 import pytest
 from boundary_usage import connect
+from real_parts import LIMIT, Program, from_environment, totals, until
 
 FOLDER = Path(__file__).parent
-BUILT = Path(os.environ["BOUNDARY_USAGE_TEST_REPLICAS"])
-PROGRAM = os.environ["BOUNDARY_USAGE_TEST_PROGRAM"]
+BUILT = Path(from_environment("BOUNDARY_USAGE_TEST_REPLICAS"))
 FLUSH_EVERY = 20
-
-# The longest wait, in seconds. It only ends a test that has failed.
-LONGEST = 60
 
 COMMANDS = {
     "c": [str(BUILT / "replica-c")],
@@ -40,7 +34,7 @@ class Deployment:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._environment = os.environ | {"BOUNDARY_USAGE_DATABASE": url}
+        self._program = Program(url)
         self._replicas: list[subprocess.Popen[str]] = []
 
     def start(self, inputs: dict[str, Path] | None = None) -> None:
@@ -48,13 +42,12 @@ class Deployment:
         for number, host in enumerate(HOSTS, 1):
             replica = str(UUID(int=number))
             if host == "rust":
-                command = [PROGRAM, "replay", "-", "--flush-every", str(FLUSH_EVERY), "--replica", replica]
+                options = ["--database", self._url, "--replica", replica, "--flush-every", str(FLUSH_EVERY)]
+                command = [from_environment("BOUNDARY_USAGE_TEST_PROGRAM"), "replay", "-", *options]
             else:
                 command = [*COMMANDS[host], self._url, replica, str(FLUSH_EVERY)]
             source: int | IO[str] = inputs[host].open() if inputs else subprocess.PIPE
-            self._replicas.append(
-                subprocess.Popen(command, stdin=source, stdout=subprocess.DEVNULL, env=self._environment, text=True)
-            )
+            self._replicas.append(subprocess.Popen(command, stdin=source, stdout=subprocess.DEVNULL, text=True))
 
     def send(self, host: str, lines: list[str]) -> None:
         """Sends activities to the replica of a host."""
@@ -65,9 +58,7 @@ class Deployment:
 
     def until(self, condition: Callable[[list[int]], bool]) -> None:
         """Waits until a condition on the number of each replica's last flush is true."""
-        deadline = time.monotonic() + LONGEST
-        while not condition(flushes := [replica["last_flush"] for replica in self.json("status")["replicas"]]):
-            assert time.monotonic() < deadline, flushes
+        until(lambda: condition([replica["last_flush"] for replica in self.status()["replicas"]]))
 
     def is_running(self) -> bool:
         """Returns whether a replica runs."""
@@ -78,36 +69,28 @@ class Deployment:
         for replica in self._replicas:
             if replica.stdin is not None:
                 replica.stdin.close()
-        assert [replica.wait(LONGEST) for replica in self._replicas] == [0] * len(HOSTS)
+        assert [replica.wait(LIMIT) for replica in self._replicas] == [0] * len(HOSTS)
 
     def kill(self) -> None:
         """Ends the replicas that a failed test has left."""
         for replica in self._replicas:
             replica.kill()
 
-    def json(self, command: str) -> Any:
-        """Runs a command of the Rust host; returns its output."""
-        run = subprocess.run([PROGRAM, "--format", "json", command], env=self._environment, stdout=-1, check=True)
-        return json.loads(run.stdout)
+    def status(self) -> Any:
+        """Returns the status of the deployment."""
+        return self._program.json("status")
 
     def collect(self) -> tuple[int, ...]:
         """Closes the period; returns workspaces, users, allowed and denied requests."""
-        summary = self.json("collect")
-        names = ("unique_workspaces", "unique_users", "allowed_requests", "denied_requests")
-        return tuple(summary[name] for name in names)
+        return totals(self._url)
 
 
 @pytest.fixture
-def deployment() -> Iterator[Deployment]:
+def deployment(postgres_url: str) -> Iterator[Deployment]:
     """Creates a database for replicas of all hosts."""
-    server = os.environ["BOUNDARY_USAGE_TEST_POSTGRES"]
-    name = f"hosts_{os.getpid()}_{time.monotonic_ns()}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-    url = server.rpartition("/")[0] + "/" + name
     # Creates the tables, which the commands `status` and `collect` need.
-    connect(url).close()
-    deployment = Deployment(url)
+    connect(postgres_url).close()
+    deployment = Deployment(postgres_url)
     yield deployment
     deployment.kill()
 
@@ -135,7 +118,7 @@ def test_a_collection_in_the_middle_splits_exact_totals_and_uniques(deployment: 
             deployment.send(host, activities(host, 200, offset))
         expected = [period * 200 // FLUSH_EVERY] * len(HOSTS)
         deployment.until(lambda flushes, expected=expected: flushes == expected)
-        assert len(deployment.json("status")["rows"]) == len(HOSTS)
+        assert len(deployment.status()["rows"]) == len(HOSTS)
         assert deployment.collect() == (600, 300, 5 * 200 * 3, 200 * (1 + 2 + 3 + 4))
     deployment.stop()
     assert deployment.collect() == (0, 0, 0, 0)

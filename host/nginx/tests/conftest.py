@@ -1,27 +1,22 @@
-"""Support for the tests: real nginx servers with the module, databases, and the program of the Rust host.
+"""Support for the tests: real nginx servers with the module.
 
-`make test-nginx` builds the module, starts a PostgreSQL server, and passes both in the environment.
+`make test-nginx` builds the module, and passes its path in the environment.
 """
 
 import atexit
 import contextlib
 import ctypes
 import http.client
-import itertools
-import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
+from real_parts import LIMIT, from_environment, new_postgres, until
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -29,13 +24,8 @@ WORKSPACE = "0193a1b2-0000-7000-8000-000000000001"
 OWNER = "0193a1b2-0000-7000-8000-00000000000a"
 IDENTITY = {"X-Workspace": WORKSPACE, "X-Owner": OWNER}
 
-# The limit of every wait, in seconds. The machine of the tests may be slow.
-LIMIT = 60
-
 # A binary upgrade needs an absolute path.
 NGINX = "/usr/sbin/nginx"
-
-_numbers = itertools.count()
 
 # The folders of all servers. The workers run as www-data if the tests run as root.
 FOLDERS = Path(tempfile.mkdtemp(prefix="boundary-usage-nginx-"))
@@ -47,22 +37,6 @@ COMPILED = FOLDERS / "compiled"
 
 # nginx detaches itself, and its processes become children of this process. So their ends are noticed.
 ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-
-
-def from_environment(name: str) -> str:
-    """Returns a variable that `make test-nginx` sets."""
-    value = os.environ.get(name)
-    assert value, f"{name} is not set; run the tests with `make test-nginx`"
-    return value
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    """Waits for a condition; returns its value."""
-    deadline = time.monotonic() + LIMIT
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {LIMIT} s: {what}"
-        time.sleep(0.01)
-    return value
 
 
 def is_running(pid: int) -> bool:
@@ -158,7 +132,7 @@ class Nginx:
         """Starts the server; returns when all workers run."""
         started = self.run()
         assert started.returncode == 0, started.stderr
-        wait_until(lambda: len(self.running_workers()) == self.workers, "all workers")
+        until(lambda: len(self.running_workers()) == self.workers, "all workers")
 
     def __enter__(self) -> "Nginx":
         # A development build of the library compiles the component for seconds.
@@ -179,7 +153,7 @@ class Nginx:
     @property
     def master(self) -> int:
         """Returns the process that starts the workers."""
-        return int(wait_until(lambda: self.pid_file.exists() and self.pid_file.read_text().strip(), "the pid file"))
+        return int(until(lambda: self.pid_file.exists() and self.pid_file.read_text().strip(), "the pid file"))
 
     def running_workers(self, master: int | None = None) -> list[int]:
         """Returns the workers that accept connections."""
@@ -198,7 +172,7 @@ class Nginx:
         """Reads the configuration again; returns when new workers serve. Old workers may still run."""
         old = set(self.running_workers())
         self.send(signal.SIGHUP)
-        wait_until(
+        until(
             lambda: len(new := self.running_workers()) == self.workers and not old & set(new), "workers after a reload"
         )
 
@@ -207,7 +181,7 @@ class Nginx:
         master = self.master
         processes = [master, *children(master)]
         os.kill(master, number)
-        wait_until(lambda: not any(is_running(process) for process in processes), "the end of nginx")
+        until(lambda: not any(is_running(process) for process in processes), "the end of nginx")
         with contextlib.suppress(ChildProcessError):
             os.waitpid(master, 0)
 
@@ -225,7 +199,7 @@ class Nginx:
 
         A client has its response before the log phase.
         """
-        log = wait_until(
+        log = until(
             lambda: len(lines := self.access_log.read_text().splitlines()) >= number and lines, f"{number} log lines"
         )
         return [line.split()[3] for line in log]
@@ -233,56 +207,6 @@ class Nginx:
     def errors(self) -> str:
         """Returns the error log."""
         return self.error_log.read_text()
-
-    def totals(self) -> tuple[int, ...]:
-        """Closes the period; returns workspaces, users, allowed and denied requests."""
-        command = [from_environment("BOUNDARY_USAGE_TEST_PROGRAM"), "--format", "json", "collect"]
-        environment = os.environ | {"BOUNDARY_USAGE_DATABASE": self.url}
-        summary = json.loads(subprocess.check_output(command, env=environment))
-        names = ("unique_workspaces", "unique_users", "allowed_requests", "denied_requests")
-        return tuple(summary[name] for name in names)
-
-
-def new_postgres() -> str:
-    """Creates a database; returns its URL."""
-    server = from_environment("BOUNDARY_USAGE_TEST_POSTGRES")
-    name = f"nginx_{os.getpid()}_{next(_numbers)}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-    return server.rpartition("/")[0] + "/" + name
-
-
-class Proxy:
-    """The program `postgres-proxy`, which refuses and cuts connections to a database on command."""
-
-    def __init__(self, url: str) -> None:
-        command = [from_environment("BOUNDARY_USAGE_TEST_POSTGRES_PROXY"), url]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.behind = url
-        self.url = self._line()
-
-    def run(self, command: str) -> str:
-        """Sends a command; returns its output."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(command + "\n")
-        self._process.stdin.flush()
-        return self._line()
-
-    def close(self) -> None:
-        """Ends the program."""
-        self._process.communicate()
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
-
-
-@pytest.fixture
-def proxy() -> Iterator[Proxy]:
-    """Starts a proxy in front of an empty PostgreSQL database."""
-    proxy = Proxy(new_postgres())
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -3,7 +3,8 @@
 import socket
 import subprocess
 
-from conftest import IDENTITY, LIMIT, OWNER, WORKSPACE, Nginx
+from conftest import IDENTITY, OWNER, WORKSPACE, Nginx
+from real_parts import LIMIT, totals
 
 OTHER = "0193a1b2-0000-7000-8000-000000000002"
 
@@ -77,7 +78,7 @@ def test_the_final_status_of_each_request_counts_once() -> None:
         assert len(nginx.results(logged)) == logged
         nginx.stop()
         expected = [result for _, result in REQUESTS]
-        assert nginx.totals() == (3, 1, expected.count("allowed"), expected.count("denied"))
+        assert totals(nginx.url) == (3, 1, expected.count("allowed"), expected.count("denied"))
 
 
 def test_pipelined_requests_count_and_unfinished_ones_do_not() -> None:
@@ -91,7 +92,7 @@ def test_pipelined_requests_count_and_unfinished_ones_do_not() -> None:
                 received += connection.recv(4096)
         nginx.stop()
         assert nginx.results(3) == ["allowed", "allowed", "invalid-workspace"]
-        assert nginx.totals() == (1, 1, 2, 0)
+        assert totals(nginx.url) == (1, 1, 2, 0)
 
 
 def test_requests_over_http_2_count() -> None:
@@ -107,7 +108,7 @@ def test_requests_over_http_2_count() -> None:
                 command += ["--header", f"{name}: {value}"]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         nginx.stop()
-        assert nginx.totals() == (1, 1, 2, 1)
+        assert totals(nginx.url) == (1, 1, 2, 1)
 
 
 INVALID = [
@@ -153,4 +154,4 @@ def test_requests_without_a_valid_identity_pass_and_are_reported() -> None:
         assert 'boundary_usage_workspace is not a UUID: "" (1 requests' in lines[0]
         assert f'boundary_usage_workspace is not a UUID: "?[31m" ({2 * len(INVALID) + 1} requests' in lines[1]
         assert "client: 127.0.0.1" in lines[0]
-        assert nginx.totals() == (1, 1, 1, 0)
+        assert totals(nginx.url) == (1, 1, 1, 0)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from conftest import OWNER, WORKSPACE, Nginx, children
+from real_parts import totals
 
 IDS = f"boundary_usage_workspace {WORKSPACE}; boundary_usage_owner {OWNER};"
 
@@ -82,4 +83,4 @@ def test_a_reload_switches_counting_on_and_off() -> None:
         assert nginx.get("/")[1] == "0"
         nginx.stop()
         assert nginx.results(3) == ["-", "allowed", "-"]
-        assert nginx.totals() == (1, 1, 1, 0)
+        assert totals(nginx.url) == (1, 1, 1, 0)

@@ -5,8 +5,9 @@ import signal
 import time
 from pathlib import Path
 
-from conftest import Nginx, children, is_running, wait_until
+from conftest import Nginx, children, is_running
 from load import OWNERS, WORKSPACES, Load
+from real_parts import totals, until
 
 SERVER = "boundary_usage on; location = /allowed { return 200; } location = /denied { return 403; }"
 
@@ -26,9 +27,9 @@ class Kill:
     def __init__(self, nginx: Nginx) -> None:
         # The last line of the log names a busy worker.
         workers = nginx.running_workers()
-        self.worker = wait_until(lambda: next((pid for pid in busy(nginx) if pid in workers), None), "a busy worker")
+        self.worker = until(lambda: next((pid for pid in busy(nginx) if pid in workers), None), "a busy worker")
         slot = self._slot(nginx)
-        wait_until(lambda: list(slot.glob("*.checkpoint")), "the first checkpoint")
+        until(lambda: list(slot.glob("*.checkpoint")), "the first checkpoint")
         # The next worker must not use the slot before its file is read.
         os.kill(self.worker, signal.SIGSTOP)
         self.age = time.time() - max(file.stat().st_mtime for file in slot.glob("*.checkpoint"))
@@ -70,7 +71,7 @@ def test_killed_workers_lose_at_most_a_checkpoint_interval_and_count_nothing_twi
         nginx.stop()
         log = [line.split() for line in nginx.access_log.read_text().splitlines()]
         limit = sum(kill.limit(log) for kill in kills)
-        workspaces, users, allowed, denied = nginx.totals()
+        workspaces, users, allowed, denied = totals(nginx.url)
         lost = counts["allowed"] - allowed, counts["denied"] - denied
         ages = [kill.age for kill in kills]
         print(f"completed {counts}, lost {lost} of at most {limit} requests, ages of the checkpoints {ages}")
@@ -88,12 +89,12 @@ def upgrade(nginx: Nginx) -> None:
     """Starts the program again, lets its workers take over, and ends the old processes."""
     old = nginx.master
     nginx.send(signal.SIGUSR2)
-    new = wait_until(lambda: nginx.pid_file.exists() and nginx.master != old and nginx.master, "the new master")
-    wait_until(lambda: len(nginx.running_workers(new)) == nginx.workers, "the new workers")
+    new = until(lambda: nginx.pid_file.exists() and nginx.master != old and nginx.master, "the new master")
+    until(lambda: len(nginx.running_workers(new)) == nginx.workers, "the new workers")
     os.kill(old, signal.SIGWINCH)
-    wait_until(lambda: not children(old) or children(old) == [new], "the end of the old workers")
+    until(lambda: not children(old) or children(old) == [new], "the end of the old workers")
     os.kill(old, signal.SIGQUIT)
-    wait_until(lambda: not is_running(old), "the end of the old master")
+    until(lambda: not is_running(old), "the end of the old master")
 
 
 def test_reloads_and_binary_upgrades_lose_nothing(url: str | None) -> None:
@@ -105,7 +106,7 @@ def test_reloads_and_binary_upgrades_lose_nothing(url: str | None) -> None:
             counts = load.finish()
         nginx.stop()
         assert counts == {"allowed": 72_000, "denied": 24_000, "other": 0}
-        assert nginx.totals() == (WORKSPACES, OWNERS, counts["allowed"], counts["denied"])
+        assert totals(nginx.url) == (WORKSPACES, OWNERS, counts["allowed"], counts["denied"])
 
 
 def test_a_fast_stop_loses_no_completed_request() -> None:
@@ -113,4 +114,4 @@ def test_a_fast_stop_loses_no_completed_request() -> None:
         with Load(nginx.port, 8_000) as load:
             counts = load.finish()
         nginx.stop(signal.SIGTERM)
-        assert nginx.totals()[2:] == (counts["allowed"], counts["denied"])
+        assert totals(nginx.url)[2:] == (counts["allowed"], counts["denied"])

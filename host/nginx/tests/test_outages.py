@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import psycopg
-from conftest import Nginx, Proxy, new_postgres, wait_until
+from conftest import Nginx
+from real_parts import Proxy, new_postgres, totals, until
 
 SERVER = "boundary_usage on; return 200 ok;"
 
@@ -13,7 +14,7 @@ def test_requests_count_as_soon_as_the_database_is_up(proxy: Proxy) -> None:
     with Nginx(proxy.url, server=SERVER) as nginx:
         assert nginx.get("/") == (200, "ok")
         assert nginx.results(1) == ["not-started"]
-        wait_until(lambda: "[error]" in nginx.errors(), "a log line")
+        until(lambda: "[error]" in nginx.errors(), "a log line")
         assert "boundary usage: cannot start, so requests are not counted; trying again" in nginx.errors()
         proxy.run("accept")
         sent = 1
@@ -24,11 +25,11 @@ def test_requests_count_as_soon_as_the_database_is_up(proxy: Proxy) -> None:
             nginx.get("/")
             return nginx.results(sent)[-1] == "allowed"
 
-        wait_until(is_counted, "a counted request")
+        until(is_counted, "a counted request")
         nginx.stop()
         counted = nginx.results(sent).count("allowed")
         nginx.url = proxy.behind
-        assert nginx.totals() == (1, 1, counted, 0)
+        assert totals(nginx.url) == (1, 1, counted, 0)
 
 
 def test_a_stop_before_the_first_connection_does_not_wait(proxy: Proxy) -> None:
@@ -47,7 +48,7 @@ def test_an_outage_loses_nothing_through_a_reload_and_a_restart(proxy: Proxy) ->
         proxy.run("refuse")
         proxy.run("cut write reset")
         nginx.get("/")
-        wait_until(lambda: "[warn]" in nginx.errors(), "a failed flush")
+        until(lambda: "[warn]" in nginx.errors(), "a failed flush")
         nginx.reload()
         nginx.get("/")
         assert nginx.results(3) == ["allowed"] * 3
@@ -56,11 +57,11 @@ def test_an_outage_loses_nothing_through_a_reload_and_a_restart(proxy: Proxy) ->
         proxy.run("accept")
         nginx.start()
         # The worker restores one slot at its start, and flushes the other one.
-        wait_until(lambda: "flushed the activity of a process that has ended" in nginx.errors(), "an empty slot")
+        until(lambda: "flushed the activity of a process that has ended" in nginx.errors(), "an empty slot")
         nginx.stop()
         assert "internal error" not in nginx.errors()
         nginx.url = proxy.behind
-        assert nginx.totals() == (1, 1, 3, 0)
+        assert totals(nginx.url) == (1, 1, 3, 0)
 
 
 def test_a_refused_login_is_an_alert_and_is_repeated() -> None:
@@ -69,8 +70,8 @@ def test_a_refused_login_is_an_alert_and_is_repeated() -> None:
     with Nginx(url.replace("//postgres", f"//{role}"), server=SERVER) as nginx:
         assert nginx.get("/") == (200, "ok")
         assert nginx.results(1) == ["not-started"]
-        wait_until(lambda: "[alert]" in nginx.errors(), "a log line")
+        until(lambda: "[alert]" in nginx.errors(), "a log line")
         assert role in nginx.errors()
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(f"CREATE ROLE {role} SUPERUSER LOGIN".encode())
-        wait_until(lambda: nginx.get("/") and "allowed" in nginx.results(2), "a counted request")
+        until(lambda: nginx.get("/") and "allowed" in nginx.results(2), "a counted request")

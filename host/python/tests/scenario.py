@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 from uuid import UUID
 
-from conftest import Program
 from faults import Faults
+from real_parts import Program
 
 from boundary_usage import BoundaryUsageError, Confirmed, Idle, Tracker, Written, connect
 

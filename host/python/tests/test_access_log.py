@@ -8,7 +8,7 @@ import sys
 from uuid import UUID
 
 import pytest
-from conftest import totals
+from real_parts import totals
 
 ALICE, BOB, CAROL = (str(UUID(int=number)) for number in (1, 2, 3))
 

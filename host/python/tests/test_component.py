@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 import wasmtime
-from conftest import Program, totals
 from faults import Faults
+from real_parts import Program, totals
 from scenario import uuid
 from wasmtime import Module, Store, Trap
 

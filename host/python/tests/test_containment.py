@@ -10,8 +10,8 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from conftest import totals
 from faults import Faults, FaultyTransaction
+from real_parts import totals
 from scenario import uuid
 
 from boundary_usage import (

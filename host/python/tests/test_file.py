@@ -5,7 +5,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from conftest import Program
+from real_parts import Program
 from scenario import uuid
 
 from boundary_usage import ConfigurationError, RefusedError, Tracker, UnavailableError, Written, connect

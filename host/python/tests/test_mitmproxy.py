@@ -6,8 +6,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
-from conftest import totals
 from mitmdump import ALICE, BOB, BY_HEADERS, CAROL, Mitmdump, Upstream, closed_port, write_certificates, write_users
+from real_parts import totals
 
 AS_ALICE = (f"x-workspace: {ALICE}", f"x-owner: {CAROL}")
 

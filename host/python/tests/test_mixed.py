@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 from uuid import UUID
 
-from conftest import Program
+from real_parts import Program
 from scenario import uuid
 
 from boundary_usage import Tracker, connect

@@ -3,7 +3,7 @@
 from importlib.resources import files
 from pathlib import Path
 
-from conftest import Program
+from real_parts import Program
 
 from boundary_usage.component import component_bytes
 

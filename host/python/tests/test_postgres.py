@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from conftest import Program, Proxy, from_environment
+from real_parts import Proxy, from_environment, query, totals, until
 from scenario import uuid
 
 from boundary_usage import (
@@ -43,11 +43,6 @@ def name_of(url: str) -> str:
     return urlsplit(url).path[1:]
 
 
-def totals(url: str) -> tuple[int, int, int]:
-    summary = Program(url).json("collect")
-    return summary["unique_workspaces"], summary["allowed_requests"], summary["denied_requests"]
-
-
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
@@ -75,7 +70,7 @@ def test_settings_of_the_database_do_not_affect_flushes(postgres_url: str, setti
             tracker.track(uuid(f"w{number}"), uuid("u1"), 10, 1)
             assert tracker.flush() == Written(flush=number, new_period=number == 1)
     administer(server, f"ALTER DATABASE {name_of(postgres_url)} RESET {setting}")
-    assert totals(postgres_url) == (3, 30, 3)
+    assert totals(postgres_url) == (3, 1, 30, 3)
 
 
 def test_flushes_are_durable_despite_the_settings_of_the_database(postgres_url: str) -> None:
@@ -98,7 +93,7 @@ def test_flushes_need_no_session_state(postgres_url: str) -> None:
             (connection,) = database._idle  # type: ignore[attr-defined]
             assert connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
             connection.execute("DISCARD ALL")
-    assert totals(postgres_url) == (8, 80, 8)
+    assert totals(postgres_url) == (8, 1, 80, 8)
 
 
 def test_a_decreased_flush_number_is_logged(postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -137,7 +132,7 @@ def test_a_flush_counts_once_if_any_of_its_requests_is_cut(proxy: Proxy, ending:
     # A flush has six round trips, and the first cut does not strike.
     assert struck == 5
     tracker.shutdown()
-    assert totals(proxy.behind) == (tracked, tracked, tracked)
+    assert totals(proxy.behind) == (tracked, 1, tracked, tracked)
 
 
 @pytest.mark.parametrize("point", ["commit", "reply"])
@@ -150,7 +145,7 @@ def test_a_commit_without_a_reply_is_unknown_and_counts_once(proxy: Proxy, point
             tracker.flush()
         tracker.track(uuid("w2"), uuid("u1"), 1, 1)
         tracker.flush()
-    assert totals(proxy.behind) == (2, 2, 2)
+    assert totals(proxy.behind) == (2, 1, 2, 2)
 
 
 def test_a_commit_to_a_silent_server_times_out_and_counts_once(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +157,21 @@ def test_a_commit_to_a_silent_server_times_out_and_counts_once(proxy: Proxy, mon
             with pytest.raises(CommitUnknownError):
                 tracker.flush()
         assert tracker.flush() != Idle()
-    assert totals(proxy.behind) == (1, 1, 1)
+    assert totals(proxy.behind) == (1, 1, 1, 1)
+
+
+def test_a_standby_is_named_and_a_promotion_loses_nothing(primary_and_standby: list[str]) -> None:
+    primary, standby = primary_and_standby
+    with pytest.raises(UnavailableError, match="the server is a read-only standby; connect to the primary"):
+        connect(standby)
+    connect(primary).close()
+    until(lambda: query(standby, "SELECT to_regclass('boundary_usage_client_drops')"), "the tables on the standby")
+    with Tracker(uuid("r1"), connect(standby), flush_interval=None) as tracker:
+        tracker.track(uuid("w1"), uuid("u1"), 2, 1)
+        with pytest.raises(UnavailableError, match="the server is a read-only standby; connect to the primary"):
+            tracker.flush()
+        query(standby, "SELECT pg_promote()")
+    assert totals(standby) == (1, 1, 2, 1)
 
 
 def test_a_shutdown_repeats_its_flush_until_the_database_is_back(proxy: Proxy) -> None:
@@ -181,7 +190,7 @@ def test_a_shutdown_repeats_its_flush_until_the_database_is_back(proxy: Proxy) -
         proxy.run("accept")
         stopping.join()
     assert stopped == [Written(flush=1, new_period=True)]
-    assert totals(proxy.behind) == (1, 4, 2)
+    assert totals(proxy.behind) == (1, 1, 4, 2)
 
 
 def test_a_shutdown_resolves_an_unknown_commit(proxy: Proxy) -> None:
@@ -189,7 +198,7 @@ def test_a_shutdown_resolves_an_unknown_commit(proxy: Proxy) -> None:
     tracker.track(uuid("w1"), uuid("u1"), 4, 2)
     proxy.run("cut reply")
     tracker.shutdown()
-    assert totals(proxy.behind) == (1, 4, 2)
+    assert totals(proxy.behind) == (1, 1, 4, 2)
 
 
 def test_a_shutdown_reports_an_unresolved_commit(proxy: Proxy) -> None:
@@ -289,7 +298,7 @@ def test_a_closed_database_reconnects_for_the_last_flush(postgres_url: str) -> N
     tracker.track(uuid("w1"), uuid("u1"), 4, 2)
     database.close()
     assert tracker.shutdown() == Written(flush=1, new_period=True)
-    assert totals(postgres_url) == (1, 4, 2)
+    assert totals(postgres_url) == (1, 1, 4, 2)
 
 
 def test_a_database_with_another_hashing_key_is_refused(postgres_url: str) -> None:

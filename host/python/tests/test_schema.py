@@ -5,7 +5,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import Program, new_postgres
+from real_parts import Program, new_postgres
 
 from boundary_usage import ConfigurationError, RefusedError, connect
 

@@ -5,8 +5,8 @@ import threading
 from uuid import UUID
 
 import pytest
-from conftest import Program
 from faults import Faults
+from real_parts import totals
 from scenario import uuid
 
 from boundary_usage import (
@@ -26,11 +26,6 @@ from boundary_usage.capabilities import Capabilities
 from boundary_usage.database import postgres
 from boundary_usage.schedule import FailedAttempts, Schedule
 from boundary_usage.usage import Cumulative, Delta, Sketch, Unchanged, Uniques, Update
-
-
-def totals(url: str) -> tuple[int, int, int, int]:
-    summary = Program(url).json("collect")
-    return tuple(summary[name] for name in ("unique_workspaces", "unique_users", "allowed_requests", "denied_requests"))
 
 
 def test_r3_activity_during_a_flush_belongs_to_the_next_one(url: str) -> None:

@@ -1,12 +1,10 @@
-"""Support for the tests of the C library: compiled programs, databases and processes.
+"""Support for the tests of the C library: compiled programs and their processes.
 
-`make test-c` installs the library, starts a PostgreSQL server, and passes both in the environment.
+`make test-c` installs the library, and passes its folder in the environment.
 """
 
-import itertools
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -16,21 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from real_parts import Program, from_environment, until
 
 SOURCES = Path(__file__).parent
 SCENARIOS = SOURCES.parents[3] / "tests" / "scenarios"
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
 # C99 has no POSIX functions without this definition, and g++ defines it.
 COMPILERS = {"c99": ["gcc", "-std=c99", "-D_GNU_SOURCE"], "c++17": ["g++", "-x", "c++", "-std=c++17"]}
-
-_numbers = itertools.count()
-
-
-def from_environment(name: str) -> str:
-    """Returns a variable that `make test-c` sets."""
-    value = os.environ.get(name)
-    assert value, f"{name} is not set; run the tests with `make test-c`"
-    return value
 
 
 def pkg_config(*arguments: str) -> list[str]:
@@ -75,94 +65,9 @@ def run_silently(*command: str | Path, seconds: int = 1800, **options: Any) -> N
     assert (ended.returncode, output) == (0, ""), f"{command} ended with {ended.returncode}:\n{output}"
 
 
-def program_json(url: str, *arguments: str) -> Any:
-    """Runs the program of the Rust host on a database; returns its output."""
-    command = [from_environment("BOUNDARY_USAGE_TEST_PROGRAM"), "--format", "json", *arguments]
-    environment = os.environ | {"BOUNDARY_USAGE_DATABASE": url}
-    return json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout)
-
-
-def totals(url: str) -> tuple[int, ...]:
-    """Closes the period; returns workspaces, users, allowed and denied requests."""
-    summary = program_json(url, "collect")
-    return tuple(summary[name] for name in ("unique_workspaces", "unique_users", "allowed_requests", "denied_requests"))
-
-
 def allowed_requests(url: str) -> int:
     """Returns the allowed requests of the open period."""
-    return int(program_json(url, "status")["so_far"]["allowed_requests"])
-
-
-def psql(url: str, statement: str) -> str:
-    """Runs a statement; returns its output."""
-    program = shutil.which("psql")
-    assert program, "psql is missing; run `make setup`"
-    command = [program, "--no-psqlrc", "--tuples-only", "--no-align", "--quiet", "--command", statement, url]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
-
-
-def new_postgres() -> str:
-    """Creates a database; returns its URL."""
-    server = from_environment("BOUNDARY_USAGE_TEST_POSTGRES")
-    name = f"c_{os.getpid()}_{next(_numbers)}"
-    psql(server, f"CREATE DATABASE {name}")
-    return server.rpartition("/")[0] + "/" + name
-
-
-def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """Waits until a condition is true; returns its value."""
-    limit = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < limit, "the condition has not become true in time"
-        time.sleep(0.01)
-    return value
-
-
-class Proxy:
-    """The program `postgres-proxy`, which cuts connections to a database on command."""
-
-    def __init__(self, url: str) -> None:
-        command = [from_environment("BOUNDARY_USAGE_TEST_POSTGRES_PROXY"), url]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-        self.url = self._line()
-        self.behind = url
-
-    def run(self, command: str) -> str:
-        """Sends a command; returns its output."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{command}\n".encode())
-        return self._line()
-
-    def close(self) -> None:
-        """Ends the program."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.close()
-        self.process.wait()
-        self.process.stdout.close()
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().decode().strip()
-
-
-@pytest.fixture
-def proxy() -> Iterator[Proxy]:
-    """Starts a proxy in front of an empty PostgreSQL database."""
-    proxy = Proxy(new_postgres())
-    yield proxy
-    proxy.close()
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Returns the URL of an empty database of each kind."""
-    return new_postgres() if request.param == "postgres" else f"sqlite:{tmp_path / 'usage.db'}"
-
-
-@pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    """Returns the URL of a missing SQLite file."""
-    return f"sqlite:{tmp_path / 'usage.db'}"
+    return int(Program(url).json("status")["so_far"]["allowed_requests"])
 
 
 class Replica:

@@ -5,8 +5,9 @@ import uuid
 from pathlib import Path
 
 import pytest
+from real_parts import Proxy, from_environment, totals, until
 
-from conftest import COMPONENT, MANUAL, Proxy, Start, await_checkpoint, from_environment, totals, until
+from conftest import COMPONENT, MANUAL, Start, await_checkpoint
 
 ERROR, WARNING, INFO = 1, 2, 3
 

@@ -3,19 +3,17 @@
 import time
 from pathlib import Path
 
+from real_parts import Proxy, query, totals, until
+
 from conftest import (
     COMMIT_UNKNOWN,
     MANUAL,
     STATE,
     UNAVAILABLE,
-    Proxy,
     Replica,
     Start,
     allowed_requests,
     await_checkpoint,
-    psql,
-    totals,
-    until,
 )
 
 
@@ -189,8 +187,8 @@ def test_a_commit_without_a_reply_is_unknown_and_counts_once(replica: Start, pro
 
 def socket_url(url: str) -> str:
     """Returns the URL of the same database over the server's socket in the file system."""
-    folder = psql(url, "SHOW unix_socket_directories")
-    port = psql(url, "SHOW port")
+    folder = query(url, "SHOW unix_socket_directories")
+    port = query(url, "SHOW port")
     return f"postgres:///{url.rpartition('/')[2]}?host={folder}&port={port}&user=postgres"
 
 
@@ -208,7 +206,7 @@ def test_a_broken_connection_does_not_end_the_process_with_sigpipe(replica: Star
     for number in range(1, 21):
         flushing.ok(f"track w{number} u1 1 1", "flush")
         # The next flush writes to the socket that the server has closed.
-        until(lambda: psql(proxy.behind, TERMINATE) == "0")
+        until(lambda: query(proxy.behind, TERMINATE) == 0)
     assert not ignores_sigpipe(Path(f"/proc/{flushing.process.pid}/status").read_text())
     flushing.ok("shutdown")
     flushing.end()

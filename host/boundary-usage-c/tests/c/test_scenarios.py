@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from real_parts import Proxy, from_environment, new_postgres
 
-from conftest import COMPILERS, SCENARIOS, Compile, Proxy, from_environment, new_postgres, run_silently
+from conftest import COMPILERS, SCENARIOS, Compile, run_silently
 
 ALL = sorted(SCENARIOS.glob("*.txt"))
 WITH_FAULTS = [path for path in ALL if "\nfail " in path.read_text()]
@@ -25,8 +26,7 @@ def run_scenarios(command: list[str], url: str, *scenarios: Path) -> None:
 def run_with_faults(command: list[str], *scenarios: Path) -> None:
     """Runs scenarios whose faults are cuts of the connection to PostgreSQL."""
     proxy = Proxy(new_postgres())
-    assert proxy.process.stdin is not None and proxy.process.stdout is not None
-    pipes = [proxy.process.stdin.fileno(), proxy.process.stdout.fileno()]
+    pipes = proxy.pipes()
     run_silently(*command, proxy.url, proxy.behind, *map(str, pipes), *scenarios, pass_fds=pipes)
     proxy.close()
 

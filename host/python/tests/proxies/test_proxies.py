@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import from_environment, totals
+from real_parts import from_environment, totals
 from running import AUTHORIZATION, OWNER, READER, WORKSPACE, Proxy, Upstream, documented, free_port
 
 SQUID_HASH = "$apr1$C8QV0v16$pZT7tO8Glgz6ZIa44MMPj."  # "secret"
