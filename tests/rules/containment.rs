@@ -8,7 +8,7 @@ use std::time::Duration;
 use boundary_usage::{Clock, Database, Error, Flushed, Options, TrackError, Tracker};
 use boundary_usage_tests::faults::{Fault, Faults, Seen};
 use boundary_usage_tests::model_database::ModelDatabase;
-use boundary_usage_tests::{Cue, misbehaving_plugin, until, workspace_of};
+use boundary_usage_tests::{Cue, flush_to_success, misbehaving_plugin, until, workspace_of};
 use uuid::Uuid;
 
 const REPLICA: Uuid = Uuid::from_u128(0xaa);
@@ -29,17 +29,6 @@ async fn start(model: &ModelDatabase) -> Tracker {
 fn track_around(tracker: &Tracker, workspace: Uuid) {
     for workspace in [Uuid::from_u128(1), workspace, Uuid::from_u128(2)] {
         tracker.track(workspace, Uuid::from_u128(9), 1, 2).unwrap();
-    }
-}
-
-/// Flushes until a flush succeeds. A flush fails if the component crashes during it.
-async fn flush_to_success(tracker: &Tracker) -> Flushed {
-    loop {
-        match tracker.flush().await {
-            Ok(flushed) => return flushed,
-            Err(Error::Component { .. }) => {}
-            Err(error) => panic!("{error}"),
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use boundary_usage::{Clock, Database, Error, Flushed, Options, Purpose, Tracker};
 use boundary_usage_tests::databases::TestDatabase;
 use boundary_usage_tests::model_database::ModelDatabase;
-use boundary_usage_tests::{Cue, misbehaving_plugin, until, workspace_of};
+use boundary_usage_tests::{Cue, flush_to_success, misbehaving_plugin, until, workspace_of};
 use uuid::Uuid;
 
 const REPLICA: Uuid = Uuid::from_u128(0xaa);
@@ -24,17 +24,6 @@ async fn start(model: &ModelDatabase) -> Tracker {
 
 fn track(tracker: &Tracker, workspace: Uuid) {
     tracker.track(workspace, Uuid::from_u128(9), 1, 2).unwrap();
-}
-
-/// Flushes until a flush succeeds. A flush fails if the component crashes during it.
-async fn flush_to_success(tracker: &Tracker) -> Flushed {
-    loop {
-        match tracker.flush().await {
-            Ok(flushed) => return flushed,
-            Err(Error::Component { .. }) => {}
-            Err(error) => panic!("{error}"),
-        }
-    }
 }
 
 /// Returns (workspaces, users, allowed, denied, last flush).

@@ -22,7 +22,7 @@ pub mod usage;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use boundary_usage::Plugin;
+use boundary_usage::{Error, Flushed, Plugin, Tracker};
 pub use boundary_usage_misbehaving::Cue;
 use uuid::Uuid;
 
@@ -45,6 +45,21 @@ pub fn misbehaving_plugin() -> &'static Plugin {
 /// Returns the workspace whose activity is a cue for [`misbehaving_plugin`].
 pub fn workspace_of(cue: Cue) -> Uuid {
     Uuid::from_u128(cue.workspace())
+}
+
+/// Flushes until a flush succeeds. A flush fails if the component crashes during it.
+///
+/// # Panics
+///
+/// Panics if a flush fails for another reason.
+pub async fn flush_to_success(tracker: &Tracker) -> Flushed {
+    loop {
+        match tracker.flush().await {
+            Ok(flushed) => return flushed,
+            Err(Error::Component { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 /// Polls a condition until it is true.
