@@ -42,7 +42,8 @@ int main(int count, char **arguments) {
     char line[256], workspace[37], owner[37];
     uint8_t workspace_id[16], owner_id[16];
     uint64_t allowed, denied;
-    const char *format = "{\"workspace\":\"%36[^\"]\",\"owner\":\"%36[^\"]\",\"allowed\":%" SCNu64 ",\"denied\":%" SCNu64 "}";
+    const char *format = "{\"workspace\":\"%36[^\"]\",\"owner\":\"%36[^\"]\","
+                         "\"allowed\":%" SCNu64 ",\"denied\":%" SCNu64 "}";
     for (long tracked = 1; fgets(line, sizeof line, stdin) != NULL; tracked++) {
         if (sscanf(line, format, workspace, owner, &allowed, &denied) != 4 || !read_id(workspace, workspace_id) ||
             !read_id(owner, owner_id)) {

@@ -38,10 +38,13 @@ const BANNED: [&str; 24] = [
 
 /// Returns whether the project's authors write the file as prose or code.
 fn is_written(file: &Text) -> bool {
-    let ends = [".md", ".rs", ".py", ".ts", ".sql", ".wit", ".toml", ".yml", ".service", ".socket", "Makefile"];
+    let ends = [
+        ".c", ".go", ".h", ".md", ".mjs", ".py", ".rs", ".service", ".socket", ".sql", ".toml", ".ts", ".wit", ".yml",
+        "Makefile",
+    ];
     // This file lists the banned words.
     let is_exempt = file.path == "tests/rules/prose.rs";
-    ends.iter().any(|end| file.path.ends_with(end)) && !is_exempt
+    (ends.iter().any(|end| file.path.ends_with(end)) || file.path.starts_with("scripts/")) && !is_exempt
 }
 
 /// Returns whether a phrase occurs in a lower-case line as whole words.

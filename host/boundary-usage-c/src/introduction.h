@@ -16,7 +16,7 @@
 //
 // THREADS. A tracker has a thread "boundary-usage" for itself and its database, and a thread "boundary-usage-ticks".
 // Threads that write checkpoints and threads of SQLite come and go. All of them block all signals except those of
-// faults. Functions may be called from any thread unless their comment says otherwise.
+// faults. Functions may be called from any thread unless their comment states otherwise.
 //
 // PROCESS. The library changes no signal handler, no umask, no environment variable and no working directory. It writes
 // nothing to the standard streams. Its descriptors are closed on exec. A tracker has two epolls, one eventfd, one
@@ -25,6 +25,6 @@
 //
 // FORK. After fork, the child cannot use the trackers of its parent, whose threads it lacks. All functions return
 // BOUNDARY_USAGE_FORKED there. Start trackers after the fork, for example in each worker process. A child that is
-// forked while other threads use the library can only exec or exit, as POSIX says of all libraries with locks.
+// forked while other threads use the library can only exec or exit, as POSIX states for all libraries with locks.
 //
 // TIMES are texts such as "500ms", "60s" or "1h 30m". STRINGS are UTF-8 and end with NUL.

@@ -1,7 +1,7 @@
 //! Runs a command with the test support for hosts in other languages.
 //!
 //! The support consists of a PostgreSQL server, the program, a proxy that cuts connections (`postgres-proxy`), a server
-//! with a standby (`postgres-standby`), and the misbehaving component. Environment variables of the command locate them.
+//! with a standby (`postgres-standby`), and the misbehaving component. The command finds them by environment variables.
 //! The server ends after the command.
 
 #![forbid(unsafe_code)]

@@ -169,8 +169,8 @@ int main(int count, char **arguments) {
     for (descriptor = 0; descriptor < DESCRIPTORS; descriptor++) {
         is_open_before[descriptor] = fcntl(descriptor, F_GETFD) >= 0;
     }
-    // `mallinfo2` counts the main arena only, and also released memory in the caches of small blocks. The caller of this
-    // program switches the caches of the threads off.
+    // `mallinfo2` counts the main arena only, and also released memory in the caches of small blocks. The caller of
+    // this program switches the caches of the threads off.
     CHECK(mallopt(M_ARENA_MAX, 1) == 1 && mallopt(M_MXFAST, 0) == 1);
     CHECK(getenv("GLIBC_TUNABLES") != NULL);
     open_before = descriptors();
