@@ -5,6 +5,9 @@ SECONDS ?= 60
 BUILT = $(abspath $(or $(CARGO_TARGET_DIR),target))
 PACKAGES = $(BUILT)/packages
 
+# Most tests wait for servers and processes, so more of them run than there are processors.
+TEST_THREADS = $(shell expr 2 '*' "$$(nproc)")
+
 # Features of the program that the demo does not build, because they would make its build longer.
 OPTIONAL_FEATURES := boundary-usage-tests/opentelemetry,boundary-usage-tests/parquet
 
@@ -21,7 +24,7 @@ demo: setup-component ## Run two replicas with real clients and print the period
 	@$(CARGO) run --bin boundary-usage -- demo
 
 test: setup ## Run all tests, on SQLite and on a PostgreSQL server that they start
-	$(CARGO) test --workspace
+	$(CARGO) test --workspace -- --test-threads=$(TEST_THREADS)
 	$(CARGO) test --workspace --features $(OPTIONAL_FEATURES) --test rules -- opentelemetry:: export_parquet::
 	$(MAKE) test-intake test-python test-node test-c test-go test-hosts
 
