@@ -39,7 +39,7 @@ def test_squid_passes_its_log_to_the_reader(sqlite_url: str, tmp_path: Path, ups
     os.mkfifo(log)
     (tmp_path / "users").write_text(f"alice:{SQUID_HASH}\n")
     helper = tmp_path / "helper"
-    places = {"/usr/local/lib/boundary-usage/bin/python": f"2>{log} {READER[0]}"}
+    places = {"/usr/local/bin/python": f"2>{log} {READER[0]}"}
     helper.write_text(documented("sh", places | {"sqlite:/var/lib/boundary-usage/usage.db": sqlite_url}))
     helper.chmod(0o755)
     lines = documented("squid", {"/etc/squid/users.htpasswd": tmp_path / "users", "/etc/squid/boundary-usage": helper})
