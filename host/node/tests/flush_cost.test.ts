@@ -1,13 +1,13 @@
-/** The time that a flush costs besides the database. It runs after all other tests, which would take the processors. */
+/** The time that a flush costs besides the database. */
 
 import assert from "node:assert/strict";
 import test from "node:test";
 
 import { Tracker } from "boundary-usage";
 
-import { MemoryDatabase } from "../memory_database.ts";
-import { numbered, uuid } from "../scenario.ts";
-import { MANUAL } from "../support.ts";
+import { MemoryDatabase } from "./memory_database.ts";
+import { numbered, uuid } from "./scenario.ts";
+import { MANUAL } from "./support.ts";
 
 /** The longest time of a flush besides the database, in milliseconds. */
 const TIME_MAX = 5;
@@ -30,9 +30,9 @@ for (const [name, wait] of [
     }
     await tracker.shutdown();
     times.sort((left, right) => left - right);
-    // Other processes can only add time, so the fastest flush shows the cost on a busy machine, too.
-    const [fast = 0, median = 0] = [times[0], times[100]];
-    context.diagnostic(`fastest ${fast.toFixed(2)} ms, median ${median.toFixed(2)} ms`);
+    // Other processes can only add time, so the fastest tenth shows the cost on a busy machine, too.
+    const [fast = 0, median = 0] = [times[20], times[100]];
+    context.diagnostic(`fastest tenth ${fast.toFixed(2)} ms, median ${median.toFixed(2)} ms`);
     assert.ok(fast <= TIME_MAX, `${fast} ms`);
   });
 }
