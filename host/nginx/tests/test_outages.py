@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import psycopg
 from conftest import Nginx
-from real_parts import Proxy, new_postgres, totals, until
+from real_parts import Proxy, new_postgres, query, totals, until
 
 SERVER = "boundary_usage on; return 200 ok;"
 
@@ -72,6 +71,5 @@ def test_a_refused_login_is_an_alert_and_is_repeated() -> None:
         assert nginx.results(1) == ["not-started"]
         until(lambda: "[alert]" in nginx.errors(), "a log line")
         assert role in nginx.errors()
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(f"CREATE ROLE {role} SUPERUSER LOGIN".encode())
+        query(url, f"CREATE ROLE {role} SUPERUSER LOGIN")
         until(lambda: nginx.get("/") and "allowed" in nginx.results(2), "a counted request")

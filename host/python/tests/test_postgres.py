@@ -34,9 +34,8 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def administer(url: str, *statements: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement.encode())
+    for statement in statements:
+        query(url, statement)
 
 
 def name_of(url: str) -> str:
@@ -287,8 +286,7 @@ def test_later_tables_earlier_on_the_search_path_get_no_usage(postgres_url: str)
             "CREATE TABLE postgres.boundary_usage_stats (LIKE boundary_usage_stats INCLUDING ALL)",
         )
         tracker.flush()
-    with psycopg.connect(postgres_url) as connection:
-        assert connection.execute("SELECT count(*) FROM public.boundary_usage_stats").fetchone() == (1,)
+    assert query(postgres_url, "SELECT count(*) FROM public.boundary_usage_stats") == 1
     database.close()
 
 
